@@ -1,0 +1,41 @@
+"""Exceptions a user can meet. Each message says what is wrong, what was received, and how to mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class SteerbakeError(Exception):
+    """Base of every error this library raises on purpose; the command line prints it and exits with status 2."""
+
+
+class InputErrors(SteerbakeError):
+    """Everything wrong with one input (a recipe, a row file), reported together.
+
+    Args:
+        source: what was read, as the user named it.
+        problems: one line each, already naming the key or line number.
+    """
+
+    def __init__(self, source: str, problems: Sequence[str]) -> None:
+        self.source = source
+        self.problems = tuple(problems)
+        lines = "\n".join(f"  - {problem}" for problem in self.problems)
+        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        super().__init__(f"{source}: {count}\n{lines}")
+
+
+class DataError(SteerbakeError):
+    """Rows that cannot be used: a truncated span, an unreadable image, no row of a needed role."""
+
+
+class FitError(SteerbakeError):
+    """A fit that must not be trusted: no separable gate, no agreed prototype, non-finite states."""
+
+
+class CompileError(SteerbakeError):
+    """A target that refuses to write: existing destination, other base, unsupported family."""
+
+
+class VerificationError(SteerbakeError):
+    """An artifact that is not what it claims to be."""

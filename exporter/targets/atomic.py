@@ -1,0 +1,79 @@
+"""Folders that appear whole or not at all: written to a temporary sibling, then renamed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from exporter.errors import CompileError
+
+
+@contextmanager
+def whole_folder(destination: Path) -> Iterator[Path]:
+    """Yields a temporary sibling that becomes ``destination`` when the block ends well, and vanishes otherwise.
+
+    Leftovers of writers that were killed are removed first.
+
+    Raises:
+        CompileError: the destination exists, even as an empty folder.
+    """
+    destination = destination.absolute()
+    refuse_existing(destination)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in destination.parent.glob(f".{destination.name}.partial-*"):
+        if not _is_alive(leftover.name.rpartition("-")[2]):
+            shutil.rmtree(leftover, ignore_errors=True)
+    partial = destination.parent / f".{destination.name}.partial-{os.getpid()}"
+    partial.mkdir()
+    try:
+        yield partial
+        for path in partial.rglob("*"):
+            if path.is_file():
+                _sync(path)
+        refuse_existing(destination)
+        partial.rename(destination)
+        _sync(destination.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def refuse_existing(destination: Path) -> None:
+    """Raises CompileError where something is already there; it is left as it is."""
+    if destination.exists() or destination.is_symlink():
+        raise CompileError(f"{destination} already exists; name a folder that does not, or remove it first")
+
+
+def link_or_copy(source: Path, destination: Path) -> None:
+    """Hard link of the real file behind ``source``, or a copy where the file system cannot link."""
+    real = source.resolve()
+    try:
+        os.link(real, destination)
+    except OSError:
+        shutil.copyfile(real, destination)
+
+
+def _is_alive(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return int(pid) != os.getpid()
+
+
+def _sync(path: Path) -> None:
+    """Flushes a file or folder to disk where the system can."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)

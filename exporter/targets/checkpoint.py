@@ -1,0 +1,163 @@
+"""Target ``checkpoint``: a Transformers checkpoint that bears the steering in its weights and config.
+
+The base shards are hard links to the base's own files; one more shard, the merged index, the config and the code that
+travels are written beside them. No weight is read, so compiling costs the same for any size of model.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import steer_modules
+from exporter.errors import CompileError
+from exporter.registry import check_family
+from exporter.targets.atomic import link_or_copy, refuse_existing, whole_folder
+from exporter.targets.base_weights import INDEX, SINGLE, BaseWeights
+from steer_modules.files import TRAVELLING
+from steer_modules.program import STEERING_TENSORS, SteeringProgram, save_tensors
+from steer_modules.template import StockClasses, stock_classes
+
+_COMPANIONS = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "LICENSE*", "NOTICE*")
+"""Files beside the weights that belong to a model: processor, tokenizer, chat template, generation config, licence."""
+_NOT_COMPANIONS = ("config.json", INDEX, "adapter_config.json", "steering.json")
+
+
+def compile_checkpoint(base: Path, program: SteeringProgram, out: Path) -> Path:
+    """Writes ``out``, a checkpoint of ``base`` steered by ``program``, whole or not at all.
+
+    Args:
+        base: folder of a Transformers checkpoint with safetensors weights.
+        program: fitted on that base; its fingerprint, where it has one, must be the base's.
+        out: a folder that does not exist.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        CompileError: ``out`` exists, or ``base`` is not whole, is another model, or is steered already.
+        SteerbakeError: the base's family is not supported.
+    """
+    refuse_existing(Path(out))
+    config = _base_config(Path(base))
+    weights = BaseWeights.read(Path(base))
+    program = _for_base(program, config, weights)
+    stock = _stock(program)
+    with whole_folder(Path(out)) as folder:
+        _write_weights(weights, program, folder)
+        _write_config(config, program, stock, folder)
+        _write_code(stock, folder)
+        _copy_companions(Path(base), folder)
+    return Path(out)
+
+
+def _base_config(base: Path) -> dict[str, Any]:
+    path = base / "config.json"
+    if not path.is_file():
+        raise CompileError(f"{base} has no config.json; name the folder of a Transformers checkpoint")
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CompileError(f"{path} is not JSON: {error}") from error
+    if "steering" in config:
+        raise CompileError(f"{base} is steered already; compile from its base model")
+    if config.get("auto_map"):
+        raise CompileError(
+            f"{base} runs code of its own (auto_map in config.json); only stock Transformers models can be steered"
+        )
+    if len(config.get("architectures") or ()) != 1:
+        raise CompileError(f"{path} names architectures {config.get('architectures')}; exactly one is needed")
+    return config
+
+
+def _for_base(program: SteeringProgram, config: dict[str, Any], weights: BaseWeights) -> SteeringProgram:
+    """The program with the base's fingerprint; raises CompileError where it was fitted on another model."""
+    fingerprint = weights.fingerprint()
+    found = {
+        "architecture": config["architectures"][0],
+        "model_type": config.get("model_type"),
+        "fingerprint": fingerprint,
+    }
+    text = config.get("text_config") or config
+    found_sizes = {"hidden_size": text.get("hidden_size", text.get("n_embd"))}
+    found_sizes["num_layers"] = text.get("num_hidden_layers", text.get("n_layer"))
+    wrong = [
+        f"base.{key} is {wanted}, but this base has {found[key]}"
+        for key, wanted in program.base.section().items()
+        if wanted != found[key]
+    ]
+    wrong += [
+        f"{key} is {getattr(program, key)}, but this base has {size}"
+        for key, size in found_sizes.items()
+        if size is not None and size != getattr(program, key)
+    ]
+    if wrong:
+        raise CompileError("the steering was fitted on another model: " + "; ".join(wrong))
+    return program.with_fingerprint(fingerprint)
+
+
+def _stock(program: SteeringProgram) -> StockClasses:
+    check_family(program.base.model_type)
+    try:
+        return stock_classes(program.base.model_type, program.base.architecture)
+    except ValueError as error:
+        raise CompileError(str(error)) from error
+
+
+def _write_weights(weights: BaseWeights, program: SteeringProgram, folder: Path) -> None:
+    """Links the base shards, writes the steering shard and the index over all of them.
+
+    A shard called model.safetensors gets another name: Transformers would prefer it to the index.
+    """
+    names = {shard: shard for shard in weights.shards}
+    if SINGLE in names:
+        names[SINGLE] = "model-00001-of-00001.safetensors"
+    if STEERING_TENSORS in names or any(name.startswith("steering.") for name in weights.tensors):
+        raise CompileError(f"{weights.folder} already has a shard or tensors called steering")
+    for shard, name in names.items():
+        link_or_copy(weights.folder / shard, folder / name)
+    tensors = program.tensors()
+    save_tensors(tensors, folder / STEERING_TENSORS)
+    weight_map = {name: names[tensor.shard] for name, tensor in weights.tensors.items()}
+    weight_map.update(dict.fromkeys(tensors, STEERING_TENSORS))
+    total = weights.total_size + sum(tensor.numel() * 4 for tensor in tensors.values())
+    _write_json(
+        folder / INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+    )
+
+
+def _write_config(
+    config: dict[str, Any], program: SteeringProgram, stock: StockClasses, folder: Path
+) -> None:
+    steered = {
+        **config,
+        "model_type": f"steered_{stock.model_type}",
+        "architectures": [f"Steered{stock.architecture}"],
+        "auto_map": stock.auto_map,
+        "steering": program.signed_section(),
+        "steering_shapes": {name: list(tensor.shape) for name, tensor in sorted(program.tensors().items())},
+    }
+    _write_json(folder / "config.json", steered)
+
+
+def _write_code(stock: StockClasses, folder: Path) -> None:
+    (folder / f"{stock.module_name}.py").write_text(stock.source(), encoding="utf-8")
+    home = Path(steer_modules.__file__).parent
+    for name in TRAVELLING:
+        shutil.copyfile(home / name, folder / name)
+
+
+def _copy_companions(base: Path, folder: Path) -> None:
+    for pattern in _COMPANIONS:
+        for path in sorted(base.glob(pattern)):
+            if path.is_file() and path.name not in _NOT_COMPANIONS and not (folder / path.name).exists():
+                shutil.copyfile(path, folder / path.name)
+    templates = base / "additional_chat_templates"
+    if templates.is_dir():
+        shutil.copytree(templates, folder / templates.name)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

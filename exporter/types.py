@@ -1,0 +1,102 @@
+"""Frozen values that flow between rooms: rows -> prompts -> sequences -> generations.
+
+Nothing here computes; every room may import this file and none may add behaviour to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+Role = Literal["forget", "retain", "reasoning", "unknown"]
+"""What a row is for: to be forgotten, to be kept, general reasoning to be kept, or a subject the model never knew
+(whose answer is a refusal, the natural source of refusal prototypes)."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """An earlier turn of a conversation. ``answer`` None: the model under test answers this turn itself."""
+
+    question: str
+    answer: str | None = None
+    reasoning: str | None = None
+    image: Path | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One question with its expected answer, as read from JSONL or a public data set."""
+
+    id: str
+    question: str
+    answer: str
+    role: Role
+    image: Path | None = None
+    reasoning: str | None = None
+    secrets: tuple[str, ...] = ()
+    paraphrases: tuple[str, ...] = ()
+    history: tuple[Turn, ...] = ()
+    prefix: str | None = None
+    """Text the answer is forced to begin with (an attack, or a tool's prefill)."""
+    group: str | None = None
+    """Rows of one group are reported on a line of their own, e.g. ``two_turn_forget_second``."""
+    key: str | None = None
+    """Rows with one key ask the same thing in the same words about different subjects."""
+
+
+class Span(NamedTuple):
+    """Half-open range of columns ``[start, stop)`` of a sequence."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A rendered prompt: ``text`` after the chat template, ``ids`` after the processor expanded the images."""
+
+    text: str
+    ids: tuple[int, ...]
+    images: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A prompt with a teacher-forced response; spans are columns of ``prompt.ids + response``."""
+
+    prompt: Prompt
+    response: tuple[int, ...] = ()
+    reasoning: Span | None = None
+    answer: Span | None = None
+
+    @property
+    def prompt_end(self) -> int:
+        """Column of the prompt's last token."""
+        return len(self.prompt.ids) - 1
+
+    def __len__(self) -> int:
+        return len(self.prompt.ids) + len(self.response)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What one model said to one prompt, greedily."""
+
+    model: str
+    id: str
+    role: Role
+    prompt: str
+    text: str
+    tokens: tuple[int, ...]
+    image: str | None = None
+    gates: Mapping[str, float] | None = None
+    """1.0 or 0.0 by gate name; None for an unsteered model."""
+
+
+class Measure(NamedTuple):
+    """A fraction with the number of cases behind it."""
+
+    value: float
+    n: int

@@ -1,0 +1,325 @@
+"""Everything that can be wrong with a steering program, found in one pass and reported together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .ops import norm, unit
+from .schema import (
+    ANGLES,
+    BASE_KEYS,
+    EDIT_KEYS,
+    EDIT_OPTIONS,
+    FIRES,
+    FORMAT,
+    GATE_KEYS,
+    POOLS,
+    POSITIONS,
+    PROTECTIONS,
+    SCORE_TENSORS,
+    SECTION_KEYS,
+    SIGNS,
+    TARGETS,
+    TensorRule,
+    edit_tensors,
+)
+
+_GATE_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
+_FINGERPRINT = re.compile(r"sha256:[0-9a-f]{64}\Z")
+_RESERVED = frozenset(dir(nn.ModuleDict()))
+_TOLERANCE = 1e-4
+
+
+class ProgramError(ValueError):
+    """A steering program that breaks format ``steerbake/1``; ``problems`` names each fault."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("not a valid steering program:\n" + "\n".join(f"  - {p}" for p in problems))
+
+
+def check_program(section: Any, tensors: Mapping[str, Tensor], signed: bool = False) -> None:
+    """Raises ProgramError with every fault of a section (``signed``: it must bear ``sha256``) and its tensors.
+
+    The values of meta tensors are not looked at: they are checked once they are loaded.
+    """
+    problems: list[str] = []
+    if not isinstance(section, dict):
+        raise ProgramError([f"the steering section is {type(section).__name__}, not an object"])
+    if section.get("format") != FORMAT:
+        raise ProgramError([f"format is {section.get('format')!r}; this code reads {FORMAT!r} only"])
+    required = [key for key in SECTION_KEYS if signed or key != "sha256"]
+    if not _keys(section, required, (), "section", problems):
+        raise ProgramError(problems)
+    _check_header(section, problems)
+    gates = _check_gates(section, problems)
+    edits = _check_edits(section, gates, problems)
+    if not problems:
+        _check_tensors(section, gates, edits, tensors, problems)
+    if problems:
+        raise ProgramError(problems)
+
+
+def _keys(
+    value: Any, required: Sequence[str], optional: Sequence[str], where: str, problems: list[str]
+) -> bool:
+    """Whether ``value`` is an object with exactly these keys."""
+    if not isinstance(value, dict):
+        problems.append(f"{where}: expected an object, got {type(value).__name__}")
+        return False
+    before = len(problems)
+    problems += [f"{where}: key {key!r} is missing" for key in required if key not in value]
+    known = (*required, *optional)
+    problems += [
+        f"{where}: unknown key {key!r}; known: {', '.join(known)}" for key in value if key not in known
+    ]
+    return len(problems) == before
+
+
+def _one_of(value: Any, allowed: Sequence[str], where: str, problems: list[str]) -> bool:
+    if isinstance(value, str) and value in allowed:
+        return True
+    problems.append(f"{where} is {value!r}; known: {', '.join(allowed)}")
+    return False
+
+
+def _is_int(value: Any, low: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
+
+
+def _check_header(section: dict[str, Any], problems: list[str]) -> None:
+    sizes = [key for key in ("hidden_size", "num_layers") if not _is_int(section[key], 1)]
+    problems += [f"{key} is {section[key]!r}; expected a positive integer" for key in sizes]
+    if not isinstance(section["method"], str):
+        problems.append(f"method is {section['method']!r}; expected a string")
+    base = section["base"]
+    if _keys(base, BASE_KEYS, ("fingerprint",), "base", problems):
+        problems += [
+            f"base.{key} is {base[key]!r}; expected a name"
+            for key in BASE_KEYS
+            if not isinstance(base[key], str) or not base[key]
+        ]
+        print_ = base.get("fingerprint", "sha256:" + "0" * 64)
+        if not isinstance(print_, str) or not _FINGERPRINT.match(print_):
+            problems.append(f"base.fingerprint is {print_!r}; expected 'sha256:' and 64 hex digits")
+    for key in ("gates", "edits"):
+        if not isinstance(section[key], list):
+            problems.append(f"{key} is {type(section[key]).__name__}; expected a list")
+    if section["edits"] == []:
+        problems.append("edits is empty: such a program steers nothing")
+
+
+def _check_layer(value: Any, section: dict[str, Any], where: str, problems: list[str]) -> bool:
+    count = section["num_layers"]
+    if _is_int(value, 0) and (not _is_int(count, 1) or value < count):
+        return True
+    problems.append(f"{where}.layer is {value!r}; expected an integer from 0 to {count} - 1")
+    return False
+
+
+def _check_gates(section: dict[str, Any], problems: list[str]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for index, gate in enumerate(section["gates"] if isinstance(section["gates"], list) else ()):
+        where = f"gates[{index}]"
+        if not _keys(gate, GATE_KEYS, (), where, problems):
+            continue
+        name, before = gate["name"], len(problems)
+        if not isinstance(name, str) or not _GATE_NAME.match(name) or name in _RESERVED:
+            problems.append(
+                f"{where}.name is {name!r}; expected [a-z][a-z0-9_]* that is no attribute of a torch module"
+            )
+            continue
+        if name in found:
+            problems.append(f"{where}.name {name!r} is taken by another gate")
+        _check_layer(gate["layer"], section, where, problems)
+        _one_of(gate["pool"], POOLS, f"{where}.pool", problems)
+        _one_of(gate["score"], tuple(SCORE_TENSORS), f"{where}.score", problems)
+        _one_of(gate["fires"], FIRES, f"{where}.fires", problems)
+        if not _is_number(gate["threshold"]):
+            problems.append(f"{where}.threshold is {gate['threshold']!r}; expected a finite number")
+        if len(problems) == before:
+            found[name] = gate
+    return found
+
+
+def _check_edits(
+    section: dict[str, Any], gates: dict[str, dict[str, Any]], problems: list[str]
+) -> dict[int, dict[str, Any]]:
+    found: dict[int, dict[str, Any]] = {}
+    for index, edit in enumerate(section["edits"] if isinstance(section["edits"], list) else ()):
+        where, before = f"edits[{index}]", len(problems)
+        if not isinstance(edit, dict) or not _one_of(
+            edit.get("op"), tuple(EDIT_OPTIONS), f"{where}.op", problems
+        ):
+            if not isinstance(edit, dict):
+                problems.append(f"{where}: expected an object, got {type(edit).__name__}")
+            continue
+        required, optional = EDIT_OPTIONS[edit["op"]]
+        if edit.get("target") == "direction" and edit["op"] == "rotate":
+            optional = (*optional, "sign")
+        if not _keys(edit, (*EDIT_KEYS, *required), optional, where, problems):
+            continue
+        _one_of(edit["positions"], POSITIONS, f"{where}.positions", problems)
+        _check_edit_options(edit, where, problems)
+        if _check_layer(edit["layer"], section, where, problems):
+            if edit["layer"] in found:
+                problems.append(f"{where}.layer {edit['layer']} already has an edit")
+            _check_edit_gate(edit, gates, where, problems)
+        if len(problems) == before:
+            found[edit["layer"]] = edit
+    used = (
+        {
+            edit["gate"]
+            for edit in section["edits"]
+            if isinstance(edit, dict) and isinstance(edit.get("gate"), str)
+        }
+        if isinstance(section["edits"], list)
+        else set()
+    )
+    problems += [f"gate {name!r} is used by no edit" for name in gates if name not in used]
+    return found
+
+
+def _check_edit_gate(
+    edit: dict[str, Any], gates: dict[str, dict[str, Any]], where: str, problems: list[str]
+) -> None:
+    name = edit["gate"]
+    if name is None:
+        return
+    if not isinstance(name, str) or name not in gates:
+        problems.append(
+            f"{where}.gate is {name!r}; known: {', '.join(gates) or '(no valid gate)'}, or null for always"
+        )
+    elif gates[name]["layer"] > edit["layer"]:
+        problems.append(
+            f"{where}: its gate {name!r} is read at layer {gates[name]['layer']}, above the edit's layer {edit['layer']}"
+        )
+
+
+def _check_edit_options(edit: dict[str, Any], where: str, problems: list[str]) -> None:
+    strength = edit.get("strength", 1)
+    if not _is_number(strength):
+        problems.append(f"{where}.strength is {strength!r}; expected a finite number")
+        return
+    if not isinstance(edit.get("keep_norm", False), bool):
+        problems.append(f"{where}.keep_norm is {edit['keep_norm']!r}; expected true or false")
+    if edit["op"] != "rotate":
+        return
+    _one_of(edit["target"], TARGETS, f"{where}.target", problems)
+    _one_of(edit["protect"], PROTECTIONS, f"{where}.protect", problems)
+    _one_of(edit.get("sign", "fixed"), SIGNS, f"{where}.sign", problems)
+    if not _one_of(edit["angle"], ANGLES, f"{where}.angle", problems):
+        return
+    if edit["angle"] == "calibrated" and (edit["target"] != "direction" or strength != 1):
+        problems.append(f"{where}: angle 'calibrated' goes with target 'direction' and strength 1 only")
+    if edit["angle"] == "fraction" and not 0 <= strength <= 1:
+        problems.append(f"{where}.strength is {strength!r}; a fraction is from 0 to 1")
+
+
+def _check_tensors(
+    section: dict[str, Any],
+    gates: dict[str, dict[str, Any]],
+    edits: dict[int, dict[str, Any]],
+    tensors: Mapping[str, Tensor],
+    problems: list[str],
+) -> None:
+    expected: dict[str, TensorRule] = {}
+    for name, gate in gates.items():
+        expected.update(
+            {f"steering.gates.{name}.{leaf}": r for leaf, r in SCORE_TENSORS[gate["score"]].items()}
+        )
+    for layer, edit in edits.items():
+        expected.update({f"steering.layers.{layer}.{leaf}": r for leaf, r in edit_tensors(edit).items()})
+    problems += [
+        f"tensor {name} is missing"
+        for name, rule in expected.items()
+        if rule.required and name not in tensors
+    ]
+    problems += [f"tensor {name} is not used by any gate or edit" for name in tensors if name not in expected]
+    sizes: dict[str, int] = {}
+    for name, rule in expected.items():
+        if name in tensors:
+            _check_tensor(name, tensors[name], rule, section["hidden_size"], sizes, problems)
+    if not problems:
+        for layer, edit in edits.items():
+            _check_protected_targets(layer, edit, tensors, problems)
+
+
+def _check_tensor(
+    name: str, tensor: Tensor, rule: TensorRule, hidden: int, sizes: dict[str, int], problems: list[str]
+) -> None:
+    if tensor.dtype != torch.float32:
+        problems.append(f"tensor {name} is {tensor.dtype}; steering tensors are float32")
+        return
+    owner = name.rpartition(".")[0]
+    fits = len(tensor.shape) == len(rule.shape)
+    for axis, size in zip(rule.shape, tensor.shape, strict=False):
+        wanted = (
+            hidden
+            if axis == "d"
+            else int(axis)
+            if axis.isdigit()
+            else sizes.setdefault(f"{owner}.{axis}", size)
+        )
+        fits = fits and size == wanted and size > 0
+    if not fits:
+        shape = ", ".join(rule.shape)
+        problems.append(
+            f"tensor {name} has shape {list(tensor.shape)}; expected [{shape}] with d = {hidden}, letters alike within one gate or edit"
+        )
+    elif tensor.device.type != "meta":
+        fault = _fault(tensor, rule.kind)
+        if fault:
+            problems.append(f"tensor {name} {fault}")
+
+
+def _fault(tensor: Tensor, kind: str) -> str | None:
+    """What is wrong with a tensor's values, or None."""
+    if not bool(torch.isfinite(tensor).all()):
+        return "holds a value that is not finite"
+    if kind == "orthonormal_columns":
+        gram = tensor.double().T @ tensor.double()
+        error = (gram - torch.eye(gram.shape[0], dtype=gram.dtype, device=gram.device)).abs().max().item()
+        return (
+            f"has columns that are not orthonormal (off by {error:.1e}, at most {_TOLERANCE})"
+            if error > _TOLERANCE
+            else None
+        )
+    if kind == "any":
+        return None
+    lengths = torch.linalg.vector_norm(tensor.double(), dim=-1)
+    if kind == "unit_rows":
+        error = (lengths - 1).abs().max().item()
+        return (
+            f"has rows that are not unit (off by {error:.1e}, at most {_TOLERANCE})"
+            if error > _TOLERANCE
+            else None
+        )
+    return "has a row of length zero" if bool((lengths == 0).any()) else None
+
+
+def _check_protected_targets(
+    layer: int, edit: dict[str, Any], tensors: Mapping[str, Tensor], problems: list[str]
+) -> None:
+    """A target inside the protected subspace leaves nothing to turn towards: the edit would silently do nothing."""
+    basis = tensors.get(f"steering.layers.{layer}.retain_basis")
+    if basis is None or basis.device.type == "meta":
+        return
+    for leaf in ("direction", "prototypes"):
+        rows = tensors.get(f"steering.layers.{layer}.{leaf}")
+        if rows is not None and (leaf == "direction" or edit["target"] != "direction"):
+            left = norm(unit(rows) - unit(rows) @ basis @ basis.T)
+            if bool((left < 1e-3).any()):
+                problems.append(
+                    f"tensor steering.layers.{layer}.{leaf} lies within retain_basis: nothing is left to steer towards"
+                )

@@ -1,0 +1,84 @@
+"""Format ``steerbake/1`` as data: which keys and tensors each gate score and each edit has (docs/format.md)."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+FORMAT = "steerbake/1"
+
+POOLS = ("prompt_end", "prompt_mean", "token")
+FIRES = ("below", "above")
+POSITIONS = ("all", "from_prompt_end", "to_prompt_end")
+TARGETS = ("direction", "nearest", "keyed")
+ANGLES = ("calibrated", "fraction")
+PROTECTIONS = ("none", "direction", "exact")
+SIGNS = ("fixed", "state")
+
+SECTION_KEYS = ("format", "method", "hidden_size", "num_layers", "base", "gates", "edits", "sha256")
+BASE_KEYS = ("architecture", "model_type")
+GATE_KEYS = ("name", "layer", "pool", "score", "threshold", "fires")
+EDIT_KEYS = ("layer", "gate", "op", "positions")
+
+
+class TensorRule(NamedTuple):
+    """Shape by axis letter (``d`` the hidden size, a digit itself, other letters free) and what its rows must be."""
+
+    shape: tuple[str, ...]
+    required: bool = True
+    kind: str = "any"
+    """any | nonzero_rows | unit_rows | orthonormal_columns | nonzero"""
+
+
+SCORE_TENSORS: dict[str, dict[str, TensorRule]] = {
+    "subspace_ratio": {
+        "basis": TensorRule(("d", "r"), kind="orthonormal_columns"),
+        "center": TensorRule(("d",), required=False),
+    },
+    "prototype_margin": {
+        "forget_prototypes": TensorRule(("m", "d"), kind="unit_rows"),
+        "retain_prototypes": TensorRule(("n", "d"), kind="unit_rows"),
+        "center": TensorRule(("d",), required=False),
+        "metric": TensorRule(("d", "d"), required=False),
+    },
+    "linear": {"weight": TensorRule(("d",)), "bias": TensorRule(("1",))},
+    "linear_unit": {"weight": TensorRule(("d",)), "bias": TensorRule(("1",))},
+}
+
+EDIT_OPTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "rotate": (("target", "angle", "protect"), ("strength",)),
+    "add": ((), ("strength", "keep_norm")),
+    "project": ((), ("strength",)),
+    "affine": ((), ("strength",)),
+}
+"""op -> (required keys, optional keys) besides EDIT_KEYS; rotate with target "direction" also takes ``sign``."""
+
+_PLAIN_EDIT_TENSORS: dict[str, dict[str, TensorRule]] = {
+    "add": {"vector": TensorRule(("d",))},
+    "project": {
+        "basis": TensorRule(("d", "r"), kind="orthonormal_columns"),
+        "center": TensorRule(("d",), required=False),
+    },
+    "affine": {
+        "left": TensorRule(("d", "k")),
+        "right": TensorRule(("k", "d")),
+        "bias": TensorRule(("d",)),
+    },
+}
+
+
+def edit_tensors(edit: dict[str, Any]) -> dict[str, TensorRule]:
+    """The tensors an edit has, given its keys; ``edit`` names a known op with known options."""
+    if edit["op"] != "rotate":
+        return _PLAIN_EDIT_TENSORS[edit["op"]]
+    target = edit["target"]
+    rules: dict[str, TensorRule] = {}
+    if target == "direction":
+        rules["direction"] = TensorRule(("d",), kind="nonzero")
+    if target in ("nearest", "keyed") or edit["angle"] == "calibrated":
+        rules["prototypes"] = TensorRule(("m", "d"), kind="nonzero_rows")
+    if target == "keyed":
+        rules["keys"] = TensorRule(("m", "d"), kind="nonzero_rows")
+        rules["key_center"] = TensorRule(("d",), required=False)
+    if edit["protect"] != "none":
+        rules["retain_basis"] = TensorRule(("d", "r"), kind="orthonormal_columns")
+    return rules

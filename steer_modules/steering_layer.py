@@ -1,0 +1,195 @@
+"""The modules that hold a program's tensors, and the hook that applies them to the output of one block."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .call import SteeringCall
+from .ops import EDITS, SCORES, fires, keep_finite
+from .program import BaseModelRef, Edit, Gate, SteeringProgram, program_sha256, split_tensors
+
+CALL = "steering_call"
+"""Name of the keyword argument in which a forward pass carries its SteeringCall down to the blocks."""
+
+
+class _Float32Module(nn.Module):
+    """Buffers that follow the model to any device but stay float32 when the model is cast."""
+
+    def __init__(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        super().__init__()
+        self.tensor_names = tuple(shapes)
+        for name, shape in shapes.items():
+            self.register_buffer(name, torch.zeros(tuple(shape), dtype=torch.float32))
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        def keep_dtype(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(keep_dtype, recurse)  # type: ignore[no-untyped-call]
+
+    def own_tensors(self, device: torch.device) -> dict[str, Tensor]:
+        """Tensors by name, on the device of the states they meet."""
+        return {
+            name: getattr(self, name).to(device=device, dtype=torch.float32) for name in self.tensor_names
+        }
+
+
+class SteeringGate(_Float32Module):
+    """One gate: scores pooled states and says which rows (or positions) are steered."""
+
+    def __init__(self, gate: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> None:
+        super().__init__(shapes)
+        self.name: str = gate["name"]
+        self.layer: int = gate["layer"]
+        self.pool: str = gate["pool"]
+        self.score_name: str = gate["score"]
+        self.threshold: float = gate["threshold"]
+        self.side: str = gate["fires"]
+
+    def score(self, p: Tensor) -> Tensor:
+        """Scores of pooled states: [..., d] -> [...] in float32."""
+        return SCORES[self.score_name](p.float(), **self.own_tensors(p.device))
+
+    def decide(self, states: Tensor, call: SteeringCall) -> Tensor:
+        """Which rows [B] (pool "token": which positions [B, T]) fire, given this block's output [B, T, d]."""
+        return fires(self.score(call.pool(self.pool, states)), self.threshold, self.side)
+
+
+class SteeringLayer(_Float32Module):
+    """The edit of one block's output."""
+
+    def __init__(self, edit: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> None:
+        super().__init__(shapes)
+        self.gate: str | None = edit["gate"]
+        self.op: str = edit["op"]
+        self.positions: str = edit["positions"]
+        self.options = {k: v for k, v in edit.items() if k not in ("layer", "gate", "op", "positions")}
+
+    def edit(self, states: Tensor) -> Tensor:
+        """Edited states [..., d], in float32 inside and of the given dtype outside; non-finite rows as they are."""
+        h = states.float()
+        edited = EDITS[self.op](h, **self.options, **self.own_tensors(states.device))
+        return keep_finite(h, edited).to(states.dtype)
+
+    def forward(self, states: Tensor, call: SteeringCall) -> Tensor:
+        """States [B, T, d] edited where gate and positions say so; everything else is returned bit for bit."""
+        where = call.where(self.gate, self.positions, states)
+        if where is None:
+            return states
+        if where is True:
+            return self.edit(states)
+        return torch.where(where.unsqueeze(-1), self.edit(states), states)
+
+
+class Steering(nn.Module):
+    """All gates and edits of a program, named as in the checkpoint: ``gates.NAME.TENSOR``, ``layers.I.TENSOR``.
+
+    Args:
+        section: the signed steering section; its keys are checked where it is read.
+        shapes: shape of every steering tensor by full name.
+    """
+
+    def __init__(self, section: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> None:
+        super().__init__()
+        self.section = dict(section)
+        parts = split_tensors(shapes)
+        self.gates = nn.ModuleDict(
+            {g["name"]: SteeringGate(g, parts.get(f"gates.{g['name']}", {})) for g in section["gates"]}
+        )
+        self.layers = nn.ModuleDict(
+            {
+                str(e["layer"]): SteeringLayer(e, parts.get(f"layers.{e['layer']}", {}))
+                for e in section["edits"]
+            }
+        )
+        self.pooled_gates = tuple(g["name"] for g in section["gates"] if g["pool"] != "token")
+        self.steered_blocks = tuple(
+            sorted({g["layer"] for g in section["gates"]} | {e["layer"] for e in section["edits"]})
+        )
+        self.verified = False
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every steering tensor by its full name."""
+        return {f"steering.{name}": tensor for name, tensor in self.state_dict().items()}
+
+    def load_program(self, program: SteeringProgram) -> None:
+        """Takes over the tensors of the program this module was built from."""
+        self.load_state_dict({name.removeprefix("steering."): t for name, t in program.tensors().items()})
+        self.verify()
+
+    def program(self) -> SteeringProgram:
+        """The program as it now stands in memory; raises ProgramError where it is not the one that was signed."""
+        return SteeringProgram.parse(self.section, {n: t.detach().cpu() for n, t in self.tensors().items()})
+
+    def verify(self) -> None:
+        """Raises where a tensor is missing, altered or not loaded. Sets ``verified``."""
+        away = [name for name, tensor in self.tensors().items() if tensor.device.type == "meta"]
+        if away:
+            raise RuntimeError(
+                f"the steering tensors {', '.join(away)} are not in memory (offloaded, or never loaded), so nothing would be "
+                "steered. Keep the module 'steering' on a device in your device_map."
+            )
+        self.program()
+        self.verified = True
+
+    def at_block(self, index: int, states: Tensor, call: SteeringCall) -> Tensor:
+        """Output [B, T, d] of block ``index`` after its gates were read and its edit applied."""
+        for name, gate in self.gates.items():
+            assert isinstance(gate, SteeringGate)
+            if gate.layer == index and call.must_decide(name):
+                call.settle(name, gate.decide(states, call))
+        call.visited.add(index)
+        edit: nn.Module | None = self.layers._modules.get(str(index))
+        return states if edit is None else edit(states, call)
+
+
+class BlockHook:
+    """Forward hook on one decoder block. An object, not a closure, so that copying a model copies its steering."""
+
+    def __init__(self, steering: Steering, index: int) -> None:
+        self.steering = steering
+        self.index = index
+
+    def __call__(self, _block: nn.Module, _args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+        """Steers the block's output; raises RuntimeError where the pass has no SteeringCall."""
+        call = kwargs.get(CALL)
+        if not isinstance(call, SteeringCall):
+            raise RuntimeError(
+                f"decoder block {self.index} of a steered model was run without the steered model's own forward, which "
+                "would leave it unsteered. Call the model itself, not its inner modules."
+            )
+        if isinstance(output, Tensor):
+            return self.steering.at_block(self.index, output, call)
+        if isinstance(output, tuple) and output and isinstance(output[0], Tensor):
+            return (self.steering.at_block(self.index, output[0], call), *output[1:])
+        raise TypeError(
+            f"decoder block {self.index} returned {type(output).__name__}; expected a tensor to steer"
+        )
+
+
+def install_hooks(steering: Steering, blocks: Sequence[nn.Module]) -> list[Any]:
+    """Registers the hooks on the decoder's blocks; returns their handles.
+
+    They go before any other hook, so that whoever records hidden states records the steered ones.
+    """
+    return [
+        blocks[index].register_forward_hook(BlockHook(steering, index), with_kwargs=True, prepend=True)
+        for index in steering.steered_blocks
+    ]
+
+
+__all__ = [
+    "BaseModelRef",
+    "Edit",
+    "Gate",
+    "Steering",
+    "SteeringGate",
+    "SteeringLayer",
+    "install_hooks",
+    "program_sha256",
+]
