@@ -8,6 +8,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+Share = Literal["none", "some", "all"]
+
+
+def shares(gate: Tensor) -> tuple[Share, ...]:
+    """For each gate of [B, G], how many rows it fires for. Waits for the device."""
+    rows = gate.shape[0]
+    counts = (gate > 0).sum(0).tolist()
+    return tuple("none" if not n else "all" if n == rows else "some" for n in counts)
+
 
 @dataclass
 class GateState:
@@ -15,14 +24,14 @@ class GateState:
 
     gate: [B, G] float32, 1 or 0, in the order of the gates that are not pooled per token.
     first_end: [B] column of the first prompt's end; positions count from here.
-    on: for each gate, whether any row fires (known on the host, so that nothing is computed while nobody fires);
+    on: for each gate, whether no, some or every row fires (known on the host, so that nothing is computed in vain);
         None while tracing.
     last_end: the largest of first_end, on the host; None while tracing.
     """
 
     gate: Tensor
     first_end: Tensor
-    on: tuple[bool, ...] | None
+    on: tuple[Share, ...] | None
     last_end: int | None
 
 
@@ -50,7 +59,7 @@ class SteeringCall:
     given: Tensor | None = None
     earlier: Tensor | None = None
     settled: bool = False
-    on: tuple[bool, ...] | None = None
+    on: tuple[Share, ...] | None = None
     behind_prompt: bool = False
     tracing: bool = False
     fired: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
@@ -96,21 +105,22 @@ class SteeringCall:
         """Columns [B, T] bool an edit applies to; None: nowhere, True: everywhere."""
         if positions == "to_prompt_end" and self.behind_prompt:
             return None
-        if gate is not None and self._nobody(gate):
+        share = "all" if gate is None else self._share(gate)
+        if share == "none":
             return None
         place = self._place(positions, states)
-        if gate is None:
+        if gate is None or share == "all":
             return True if place is None else place
         fired = self.fired[gate].to(states.device)
         fired = fired if fired.dim() == 2 else fired.unsqueeze(1)
         return fired.expand(states.shape[:2]) if place is None else fired & place
 
-    def _nobody(self, gate: str) -> bool:
+    def _share(self, gate: str) -> Share:
         if self.tracing:
-            return False
+            return "some"
         if self.on is not None and gate in self.names:
-            return not self.on[self.names.index(gate)]
-        return not bool(self.fired[gate].any())
+            return self.on[self.names.index(gate)]
+        return "some" if bool(self.fired[gate].any()) else "none"
 
     def _place(self, positions: str, states: Tensor) -> Tensor | None:
         mask = None if self.mask is None else self.mask.to(states.device)
@@ -125,5 +135,7 @@ class SteeringCall:
 
     def gates(self, device: torch.device) -> Tensor:
         """The prompt gates as [B, G] float32."""
+        if self.settled and self.given is not None:
+            return self.given
         columns = [self.fired[name].float().to(device) for name in self.names]
         return torch.stack(columns, dim=1) if columns else torch.zeros(self.end.shape[0], 0, device=device)

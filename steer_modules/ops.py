@@ -3,7 +3,8 @@
 Every function takes float32 and returns float32. Shapes: ``...`` any leading axes, ``d`` the hidden size.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ def norm(x: Tensor) -> Tensor:
 
     Scaled by the largest coordinate first, so that it does not overflow where the norm itself is a float32.
     """
-    scale = x.abs().amax(-1, keepdim=True).clamp_min(_TINY)
+    scale = torch.linalg.vector_norm(x, ord=torch.inf, dim=-1, keepdim=True).clamp_min(_TINY)
     return scale * torch.linalg.vector_norm(x / scale, dim=-1, keepdim=True)
 
 
@@ -66,29 +67,115 @@ def linear_unit(p: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 # --- edits: states h [..., d] -> [..., d] ----------------------------------------------------------------------
 
 
+def keep_finite(h: Tensor, edited: Tensor) -> Tensor:
+    """``edited`` [..., d], but h itself where h is not finite (or so huge that the edit overflows)."""
+    finite = torch.isfinite(h) & torch.isfinite(edited)
+    return torch.where(finite.all(-1, keepdim=True), edited, h)
+
+
 def add(h: Tensor, vector: Tensor, strength: float = 1.0, keep_norm: bool = False) -> Tensor:
     """h + strength * vector [d]; with ``keep_norm`` rescaled to |h|."""
     moved = h + strength * vector
-    if not keep_norm:
-        return moved
-    length = norm(moved)
-    return torch.where(length < EPS, h, moved * (norm(h) / length.clamp_min(EPS)))
+    if keep_norm:
+        length = norm(moved)
+        moved = torch.where(length < EPS, h, moved * (norm(h) / length.clamp_min(EPS)))
+    return keep_finite(h, moved)
 
 
 def project(h: Tensor, basis: Tensor, center: Tensor | None = None, strength: float = 1.0) -> Tensor:
     """h - strength * B B^T (h - center), basis [d, r] with orthonormal columns."""
     q = h if center is None else h - center
-    return h - strength * (q @ basis @ basis.T)
+    return keep_finite(h, h - strength * (q @ basis @ basis.T))
 
 
 def affine(h: Tensor, left: Tensor, right: Tensor, bias: Tensor, strength: float = 1.0) -> Tensor:
     """h + strength * (left (right h) + bias): left [d, k], right [k, d], bias [d]."""
-    return h + strength * (h @ right.T @ left.T + bias)
+    return keep_finite(h, h + strength * (h @ right.T @ left.T + bias))
 
 
 def nearest_row(x: Tensor, rows: Tensor) -> Tensor:
-    """Index [...] of the row of ``rows`` [m, d] (unit) with the largest cosine to x [..., d]; ties to the lowest."""
-    return (unit(x) @ rows.T).argmax(-1)
+    """Index [...] of the row of ``rows`` [m, d] (unit) with the largest cosine to x [..., d]; ties to the lowest.
+
+    The length of x does not matter to the order, so it is not taken out.
+    """
+    return (x @ rows.T).argmax(-1)
+
+
+def prepare_rotate(protect: str = "none", **tensors: Tensor) -> dict[str, Tensor]:
+    """What :func:`turn` needs of its stored tensors, whatever the state: unit rows, orthogonal where protected.
+
+    Args:
+        protect: "none" | "direction" | "exact".
+        tensors: as stored: direction [d], prototypes [m, d], keys [m, d], key_center [d], retain_basis [d, r].
+
+    Returns:
+        direction [d] and prototypes [m, d] unit and, where they are the target, orthogonal to ``retain_basis``;
+        keys [m, d] unit; ``raw_direction``; key_center and retain_basis as they are.
+    """
+    ready = {name: t for name, t in tensors.items() if name in ("key_center", "retain_basis")}
+    basis = None if protect == "none" else tensors["retain_basis"]
+    if "keys" in tensors:
+        ready["keys"] = unit(tensors["keys"])
+    if "direction" in tensors:
+        direction = tensors["direction"]
+        ready["raw_direction"] = direction
+        ready["direction"] = unit(direction) if basis is None else orthogonal_to(direction, basis)
+    if "prototypes" in tensors:
+        aims = "direction" not in tensors or protect == "exact"
+        rows = tensors["prototypes"]
+        ready["prototypes"] = orthogonal_to(rows, basis) if aims and basis is not None else unit(rows)
+    return ready
+
+
+def turn(
+    h: Tensor,
+    *,
+    target: str,
+    angle: str,
+    protect: str = "none",
+    sign: str = "fixed",
+    strength: float = 1.0,
+    direction: Tensor | None = None,
+    raw_direction: Tensor | None = None,
+    prototypes: Tensor | None = None,
+    keys: Tensor | None = None,
+    key_center: Tensor | None = None,
+    retain_basis: Tensor | None = None,
+) -> Tensor:
+    """Turns h towards a refusal target on the sphere of its own norm (R-MUSE, arXiv 2512.17911; docs/format.md).
+
+    Args:
+        h: states [..., d].
+        target: "direction", "nearest" row of the prototypes, or the prototype "keyed" by the best of the keys.
+        angle: "calibrated" (as far as the nearest prototype is away, never past the target) or "fraction" of the way.
+        protect: "exact" turns only the part of h outside ``retain_basis``, so that R^T h is unchanged.
+        sign: "state" turns ``direction`` to the side h is on (the paper's v v^T h).
+        strength: fraction of the way, 0 to 1.
+        direction: and the other tensors, as :func:`prepare_rotate` returns them.
+
+    Returns:
+        States [..., d] of the same norm. Unchanged where h has no length, is parallel to its target, or is not finite.
+    """
+    kept = h @ retain_basis @ retain_basis.T if protect == "exact" and retain_basis is not None else None
+    x = h if kept is None else h - kept
+    length = norm(x)
+    xh = x / length.clamp_min(EPS)
+    u = _target(h, x, target, sign, direction, raw_direction, prototypes, keys, key_center)
+    cosine = (u * xh).sum(-1, keepdim=True)
+    across = u - cosine * xh
+    apart = torch.linalg.vector_norm(across, dim=-1, keepdim=True)
+    if angle == "calibrated":
+        assert prototypes is not None
+        cos_phi = torch.maximum((xh @ prototypes.T).amax(-1, keepdim=True), cosine).clamp(-1.0, 1.0)
+        sin_phi = (1.0 - cos_phi * cos_phi).clamp_min(0.0).sqrt()
+        turned = length * (cos_phi * xh + sin_phi * (across / apart.clamp_min(EPS)))
+    elif strength == 1:
+        turned = length * u
+    else:
+        phi = strength * torch.atan2(apart, cosine)
+        turned = length * (torch.cos(phi) * xh + torch.sin(phi) * (across / apart.clamp_min(EPS)))
+    moves = (apart >= EPS) & (length >= EPS) & (length < torch.inf)
+    return torch.where(moves, turned if kept is None else turned + kept, h)
 
 
 def rotate(
@@ -99,65 +186,36 @@ def rotate(
     protect: str = "none",
     sign: str = "fixed",
     strength: float = 1.0,
-    direction: Tensor | None = None,
-    prototypes: Tensor | None = None,
-    keys: Tensor | None = None,
-    key_center: Tensor | None = None,
-    retain_basis: Tensor | None = None,
+    **stored: Tensor,
 ) -> Tensor:
-    """Turns h towards a refusal target on the sphere of its own norm (R-MUSE, arXiv 2512.17911; docs/format.md).
+    """:func:`turn` with the tensors as they are stored: the rotation of docs/format.md in one call."""
+    ready = prepare_rotate(protect, **stored)
+    return turn(h, target=target, angle=angle, protect=protect, sign=sign, strength=strength, **ready)
 
-    Args:
-        h: states [..., d].
-        target: "direction" [d], "nearest" row of ``prototypes`` [m, d], or the prototype "keyed" by the best of ``keys``.
-        angle: "calibrated" (as far as the nearest prototype is away, never past the target) or "fraction" of the way.
-        protect: "none"; "direction" takes the target orthogonal to ``retain_basis`` [d, r]; "exact" turns only the
-            part of h outside that basis, so that R^T h is unchanged.
-        sign: "state" turns ``direction`` to the side h is on (the paper's v v^T h).
 
-    Returns:
-        States [..., d] of the same norm. Unchanged where h has no length, is parallel to its target, or is not finite.
-    """
-    kept = h @ retain_basis @ retain_basis.T if protect == "exact" and retain_basis is not None else None
-    x = h if kept is None else h - kept
-    xh = unit(x)
-    basis = None if protect == "none" else retain_basis
+def _target(
+    h: Tensor,
+    x: Tensor,
+    target: str,
+    sign: str,
+    direction: Tensor | None,
+    raw_direction: Tensor | None,
+    prototypes: Tensor | None,
+    keys: Tensor | None,
+    key_center: Tensor | None,
+) -> Tensor:
+    """Unit target of each state, [..., d] or [d]."""
     if target == "direction":
         assert direction is not None
-        u = unit(direction) if basis is None else orthogonal_to(direction, basis)
-        if sign == "state":
-            side = h @ direction
-            u = torch.where(side < 0, -1.0, 1.0).unsqueeze(-1) * u
-        u = u.expand_as(x)
-    else:
-        assert prototypes is not None
-        rows = unit(prototypes) if basis is None else orthogonal_to(prototypes, basis)
-        if target == "keyed":
-            assert keys is not None
-            chosen = nearest_row(h if key_center is None else h - key_center, unit(keys))
-        else:
-            chosen = nearest_row(x, rows)
-        u = rows[chosen]
-    cosine = (u * xh).sum(-1, keepdim=True)
-    across = u - cosine * xh
-    length = norm(x)
-    if angle == "calibrated":
-        assert prototypes is not None
-        refusals = (
-            orthogonal_to(prototypes, retain_basis)
-            if kept is not None and retain_basis is not None
-            else unit(prototypes)
-        )
-        cos_phi = torch.maximum((xh @ refusals.T).amax(-1, keepdim=True), cosine).clamp(-1.0, 1.0)
-        sin_phi = (1.0 - cos_phi * cos_phi).clamp_min(0.0).sqrt()
-        turned = length * (cos_phi * xh + sin_phi * unit(across))
-    elif strength == 1:
-        turned = length * u
-    else:
-        phi = strength * torch.atan2(norm(across), cosine)
-        turned = length * (torch.cos(phi) * xh + torch.sin(phi) * unit(across))
-    still = (norm(across) < EPS) | (length < EPS)
-    return torch.where(still, h, turned if kept is None else turned + kept)
+        if sign == "fixed":
+            return direction
+        assert raw_direction is not None
+        return torch.where((h @ raw_direction).unsqueeze(-1) < 0, -direction, direction)
+    assert prototypes is not None
+    if target == "nearest":
+        return prototypes[nearest_row(x, prototypes)]
+    assert keys is not None
+    return prototypes[nearest_row(h if key_center is None else h - key_center, keys)]
 
 
 SCORES: dict[str, Callable[..., Tensor]] = {
@@ -166,15 +224,17 @@ SCORES: dict[str, Callable[..., Tensor]] = {
     "linear": linear,
     "linear_unit": linear_unit,
 }
-EDITS: dict[str, Callable[..., Tensor]] = {"rotate": rotate, "add": add, "project": project, "affine": affine}
+EDITS: dict[str, Callable[..., Tensor]] = {"rotate": turn, "add": add, "project": project, "affine": affine}
+
+
+"""What each op does with its prepared tensors."""
+
+
+def prepare(op: str, options: Mapping[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors an edit is called with, from those that are stored; the same for every state."""
+    return prepare_rotate(options["protect"], **tensors) if op == "rotate" else tensors
 
 
 def fires(score: Tensor, threshold: float, side: str) -> Tensor:
     """Whether a gate fires, as bool of the score's shape. A NaN score fires: what cannot be judged is steered."""
     return ~(score >= threshold) if side == "below" else ~(score <= threshold)
-
-
-def keep_finite(h: Tensor, edited: Tensor) -> Tensor:
-    """``edited`` [..., d], but h itself where h is not finite (or so huge that the edit overflows)."""
-    finite = torch.isfinite(h) & torch.isfinite(edited)
-    return torch.where(finite.all(-1, keepdim=True), edited, h)

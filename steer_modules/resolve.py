@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .call import GateState, SteeringCall
+from .call import GateState, SteeringCall, shares
 
 _STATE = "steering_state"
 
@@ -41,6 +41,8 @@ def resolve_call(
     cache = arguments.get("past_key_values")
     past = _past_length(cache, tracing)
     state, ours = _state_on(cache, past, batch, tracing)
+    if state is not None and length == 1 and (steering_gate is None or steering_gate is state.gate):
+        return _next_token(steering.pooled_gates, past, state, tracing)
     mask = _padding(arguments.get("attention_mask"), steering_mask, past, length)
     end = _prompt_end(steering_prompt_end, arguments.get("labels"), mask, past, length, batch, device)
 
@@ -70,6 +72,14 @@ def resolve_call(
     return call
 
 
+def _next_token(names: tuple[str, ...], past: Any, state: GateState, tracing: bool) -> SteeringCall:
+    """One new token behind a prompt whose gates are known: nothing is to be decided."""
+    call = SteeringCall(names, past, state.first_end, state.first_end, None, state.gate, tracing=tracing)
+    call.settled, call.on, call.behind_prompt = True, state.on, True
+    call.take_given()
+    return call
+
+
 def remember(cache: Any, call: SteeringCall, gate: Tensor) -> Tensor:
     """Writes the gates onto the cache; returns the tensor that stands there, so that it is known again."""
     if cache is None:
@@ -77,7 +87,7 @@ def remember(cache: Any, call: SteeringCall, gate: Tensor) -> Tensor:
     state = getattr(cache, _STATE, None)
     if call.settled and isinstance(state, GateState) and call.given is state.gate:
         return state.gate
-    on = None if call.tracing else tuple(bool(v) for v in gate.bool().any(0).tolist())
+    on = None if call.tracing else shares(gate)
     last_end = None if call.tracing else int(call.first_end.max())
     setattr(cache, _STATE, GateState(gate, call.first_end, on, last_end))
     return gate
@@ -170,6 +180,4 @@ def _give_gates(
                     f"steering_gate holds {gate.tolist()}; each value is 1 (steer), 0 (do not) or -1 (decide now)"
                 )
             call.settled = bool((gate >= 0).all())
-            call.on = tuple(bool(v) for v in (gate > 0).any(0).tolist()) if call.settled else None
-    elif state is not None and length == 1:
-        call.given, call.settled, call.on = state.gate, True, state.on
+            call.on = shares(gate) if call.settled else None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .call import SteeringCall
-from .ops import EDITS, SCORES, fires, keep_finite
+from .ops import EDITS, SCORES, fires, prepare
 from .program import BaseModelRef, Edit, Gate, SteeringProgram, program_sha256, split_tensors
 
 CALL = "steering_call"
@@ -37,6 +37,19 @@ class _Float32Module(nn.Module):
         return {
             name: getattr(self, name).to(device=device, dtype=torch.float32) for name in self.tensor_names
         }
+
+
+class _Prepared(NamedTuple):
+    """Tensors ready for an edit, and the buffers in the state they were made from."""
+
+    device: torch.device
+    buffers: list[Tensor | None]
+    versions: list[int]
+    tensors: dict[str, Tensor]
+
+    def stands_for(self, device: torch.device, buffers: list[Tensor | None], versions: list[int]) -> bool:
+        same = all(mine is theirs for mine, theirs in zip(self.buffers, buffers, strict=True))
+        return same and self.versions == versions and self.device == device
 
 
 class SteeringGate(_Float32Module):
@@ -69,12 +82,24 @@ class SteeringLayer(_Float32Module):
         self.op: str = edit["op"]
         self.positions: str = edit["positions"]
         self.options = {k: v for k, v in edit.items() if k not in ("layer", "gate", "op", "positions")}
+        self._prepared: _Prepared | None = None
 
     def edit(self, states: Tensor) -> Tensor:
         """Edited states [..., d], in float32 inside and of the given dtype outside; non-finite rows as they are."""
-        h = states.float()
-        edited = EDITS[self.op](h, **self.options, **self.own_tensors(states.device))
-        return keep_finite(h, edited).to(states.dtype)
+        tensors = self._tensors_for(states.device)
+        return EDITS[self.op](states.float(), **self.options, **tensors).to(states.dtype)
+
+    def _tensors_for(self, device: torch.device) -> dict[str, Tensor]:
+        """Prepared tensors on a device; prepared once, and anew where a buffer was replaced or written to."""
+        if torch.compiler.is_compiling():
+            return prepare(self.op, self.options, self.own_tensors(device))
+        buffers = [self._buffers[name] for name in self.tensor_names]
+        versions = [0 if b is None or b.is_inference() else b._version for b in buffers]
+        found = self._prepared
+        if found is None or not found.stands_for(device, buffers, versions):
+            ready = prepare(self.op, self.options, self.own_tensors(device))
+            found = self._prepared = _Prepared(device, buffers, versions, ready)
+        return found.tensors
 
     def forward(self, states: Tensor, call: SteeringCall) -> Tensor:
         """States [B, T, d] edited where gate and positions say so; everything else is returned bit for bit."""
