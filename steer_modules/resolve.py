@@ -49,7 +49,7 @@ def resolve_call(
     call = SteeringCall(steering.pooled_gates, past, end, end, mask, tracing=tracing)
     if state is not None:
         call.first_end, call.behind_prompt = state.first_end.to(device), True
-    _give_gates(call, steering_gate, state, batch, length)
+    _give_gates(call, steering_gate, state, batch)
     if state is None and call.given is not None and call.settled and not _is_empty(past):
         call.first_end, call.behind_prompt = torch.full_like(end, past - 1), True
     if not tracing and state is None and not _is_empty(past) and steering_gate is None and not ours:
@@ -162,7 +162,7 @@ def _prompt_end(
 
 
 def _give_gates(
-    call: SteeringCall, gate: Tensor | None, state: GateState | None, batch: int, length: int
+    call: SteeringCall, gate: Tensor | None, state: GateState | None, batch: int
 ) -> None:
     """Fills in given, earlier, settled and on."""
     call.earlier = None if state is None else state.gate
