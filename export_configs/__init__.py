@@ -1,0 +1,1 @@
+"""Recipes by model family, and the rows they name, as package data."""
