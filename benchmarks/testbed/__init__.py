@@ -1,0 +1,1 @@
+"""A small multimodal reasoning model and a fictitious world to unlearn people from."""

@@ -1,0 +1,1 @@
+"""Package data of the demo: a small model, rows and pictures."""
