@@ -1,0 +1,123 @@
+"""Readers of public data schemas, one file each, and the entry point that knows them by name.
+
+A reader turns one record into rows. Columns it does not need are left alone, for public sets gain columns
+over time; the ones it needs are checked, and all bad records are reported together.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import cast
+
+from exporter.data.fields import Fields
+from exporter.data.pictures import PictureStore
+from exporter.data.readers.base import Reader
+from exporter.data.readers.records import open_records
+from exporter.data.rows import ROLES, read_rows
+from exporter.errors import InputErrors
+from exporter.types import Role, Row
+
+READERS: dict[str, str] = {
+    "tofu": "exporter.data.readers.tofu:Tofu",  # https://arxiv.org/abs/2401.06121
+    "mllmu_bench": "exporter.data.readers.mllmu_bench:MllmuBench",  # https://arxiv.org/abs/2410.22108
+    "clear": "exporter.data.readers.clear:Clear",  # https://arxiv.org/abs/2410.18057
+    "gsm8k": "exporter.data.readers.gsm8k:Gsm8k",  # https://arxiv.org/abs/2110.14168
+}
+FORMATS = ("rows", *READERS)
+
+
+def load_rows(
+    source: str | Path,
+    *,
+    format: str = "rows",  # noqa: A002 - the word recipes use
+    role: Role | None = None,
+    split: str | None = None,
+    name: str | None = None,
+    limit: int | None = None,
+    image_dir: Path | None = None,
+) -> list[Row]:
+    """Rows from a file, a folder or a data set of the Hub.
+
+    Args:
+        source: a local file (``.jsonl``, ``.json``, ``.parquet``), a folder (saved by ``datasets`` or full of
+            such files), or a name that ``datasets.load_dataset`` knows.
+        format: ``rows`` for the library's own JSONL, otherwise a public schema.
+        role: given to every row of a public schema, which says nothing of roles (GSM8K is ``reasoning`` by
+            default). The library's own rows bear theirs: with ``format="rows"`` only rows of that role are
+            kept.
+        split: split of a data set; may be left out where there is one.
+        name: configuration of a data set of the Hub.
+        limit: keep the first so many rows; records after them are not looked at.
+        image_dir: where images that come inside the records are written as files.
+
+    Raises:
+        InputErrors: every bad record by number and why, an unknown format, or nothing to read.
+    """
+    problems = list(_request_problems(format, role, limit))
+    if problems:
+        raise InputErrors(str(source), problems)
+    if format == "rows":
+        return _own_rows(Path(source), role, split, name, limit)
+    module, _, attribute = READERS[format].partition(":")
+    reader = cast(Reader, getattr(import_module(module), attribute)())
+    chosen = role or reader.default_role
+    if chosen is None:
+        raise InputErrors(
+            str(source), [f"format {format} says nothing of roles; give role: one of {', '.join(ROLES)}"]
+        )
+    return _read(reader, source, chosen, split, name, limit, image_dir)
+
+
+def _request_problems(chosen: str, role: str | None, limit: int | None) -> list[str]:
+    problems = []
+    if chosen not in FORMATS:
+        problems.append(f"unknown format {chosen!r}; valid formats: {', '.join(FORMATS)}")
+    if role is not None and role not in ROLES:
+        problems.append(f"unknown role {role!r}; valid roles: {', '.join(ROLES)}")
+    if limit is not None and limit < 1:
+        problems.append(f"limit must be at least 1, received {limit}")
+    return problems
+
+
+def _own_rows(
+    path: Path, role: Role | None, split: str | None, name: str | None, limit: int | None
+) -> list[Row]:
+    if split is not None or name is not None:
+        raise InputErrors(str(path), ["split and name belong to data sets; a file of rows has neither"])
+    rows = [row for row in read_rows(path) if role in (None, row.role)]
+    if not rows:
+        raise InputErrors(str(path), [f"holds no row of role {role}"])
+    return rows[:limit]
+
+
+def _read(
+    reader: Reader,
+    source: str | Path,
+    role: Role,
+    split: str | None,
+    name: str | None,
+    limit: int | None,
+    image_dir: Path | None,
+) -> list[Row]:
+    records = open_records(source, split=split, name=name)
+    pictures = PictureStore(records.folder, image_dir)
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", records.label).strip("-")
+    rows: list[Row] = []
+    problems: list[str] = []
+    for number, record in records:
+        if limit is not None and len(rows) >= limit:
+            break
+        if isinstance(record, str):
+            problems.append(f"record {number}: {record}")
+            continue
+        fields = Fields(record)
+        found = reader.rows(fields, f"{stem}-{number}", role, pictures)
+        problems += [f"record {number}: {problem}" for problem in fields.problems]
+        rows += found
+    if not rows and not problems:
+        problems.append("holds no records")
+    if problems:
+        raise InputErrors(str(source), problems)
+    return rows[:limit]

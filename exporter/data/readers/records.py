@@ -1,0 +1,123 @@
+"""Numbered records from a local file, a folder, or a data set of the Hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from exporter.data.fields import described
+from exporter.data.rows import read_jsonl
+from exporter.errors import InputErrors
+
+SUFFIXES = (".jsonl", ".json", ".parquet")
+
+
+@dataclass(frozen=True)
+class Records:
+    """Records with their numbers from 1 (line numbers for JSON lines).
+
+    What is no record comes as a text saying why. ``label`` tells this source from others in row ids; relative image paths start at ``folder``.
+    """
+
+    label: str
+    folder: Path
+    numbered: Iterable[tuple[int, Mapping[str, Any] | str]]
+
+    def __iter__(self) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
+        return iter(self.numbered)
+
+
+def open_records(source: str | Path, *, split: str | None = None, name: str | None = None) -> Records:
+    """Records of ``source``: an existing file or folder, otherwise a name for ``datasets.load_dataset``.
+
+    Raises:
+        InputErrors: there is no such source, it cannot be read, or the split is missing or ambiguous.
+    """
+    path = Path(source)
+    if path.is_file():
+        if split is not None or name is not None:
+            raise InputErrors(str(source), ["split and name belong to data sets; a single file has neither"])
+        return Records(path.stem, path.parent, _file_records(path))
+    if not path.is_dir() and (path.suffix in SUFFIXES or path.is_absolute() or str(source).startswith(".")):
+        raise InputErrors(str(source), ["no such file or folder"])
+    label = "-".join(part for part in (path.name, name, split) if part)
+    return Records(label, path if path.is_dir() else Path(), _dataset_records(source, split, name))
+
+
+def _file_records(path: Path) -> Iterable[tuple[int, Mapping[str, Any] | str]]:
+    if path.suffix == ".jsonl":
+        return read_jsonl(path)
+    if path.suffix == ".json":
+        return _json_records(path)
+    if path.suffix == ".parquet":
+        return _parquet_records(path)
+    raise InputErrors(
+        str(path), [f"cannot read {path.suffix or 'a file without suffix'}; give {', '.join(SUFFIXES)}"]
+    )
+
+
+def _json_records(path: Path) -> Iterable[tuple[int, Mapping[str, Any] | str]]:
+    """A list of objects; otherwise JSON lines, which public sets also ship under ``.json``."""
+    try:
+        whole = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return read_jsonl(path)
+    if isinstance(whole, dict):
+        whole = [whole]
+    if not isinstance(whole, list):
+        raise InputErrors(str(path), [f"must be a list of objects, received {described(whole)}"])
+    return enumerate(
+        (x if isinstance(x, dict) else f"must be an object, received {described(x)}" for x in whole), 1
+    )
+
+
+def _parquet_records(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    parquet = import_module("pyarrow.parquet")
+    try:
+        batches = parquet.ParquetFile(path).iter_batches(batch_size=64)
+        yield from enumerate((record for batch in batches for record in batch.to_pylist()), start=1)
+    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
+        raise InputErrors(str(path), [f"is not a readable Parquet file: {error}"]) from error
+
+
+def _dataset_records(
+    source: str | Path, split: str | None, name: str | None
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    datasets = import_module("datasets")
+    path = Path(source)
+    saved = path.is_dir() and any(
+        (path / file).is_file() for file in ("dataset_info.json", "dataset_dict.json")
+    )
+    try:
+        if saved:
+            found = datasets.load_from_disk(str(path))
+        else:
+            found = datasets.load_dataset(str(source), name)
+    except Exception as error:
+        raise InputErrors(str(source), [f"cannot be loaded as a data set: {error}"]) from error
+    yield from enumerate(_undecoded(datasets, _one_split(source, found, split)), start=1)
+
+
+def _one_split(source: str | Path, found: Any, split: str | None) -> Any:
+    if not isinstance(found, dict):
+        if split is not None:
+            raise InputErrors(str(source), [f"was saved without splits; leave out split, received {split!r}"])
+        return found
+    if split is None and len(found) == 1:
+        return next(iter(found.values()))
+    if split not in found:
+        received = "no split was given" if split is None else f"there is no split {split!r}"
+        raise InputErrors(str(source), [f"{received}; valid splits: {', '.join(found)}"])
+    return found[split]
+
+
+def _undecoded(datasets: Any, table: Any) -> Any:
+    """Images stay the bytes they are: decoding and encoding them again would change the files."""
+    for column, feature in table.features.items():
+        if isinstance(feature, datasets.Image):
+            table = table.cast_column(column, datasets.Image(decode=False))
+    return table

@@ -1,0 +1,396 @@
+from dataclasses import replace
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from exporter.data.chat import Chat
+from exporter.data.response import ResponseFormat
+from exporter.errors import DataError, InputErrors
+from exporter.types import Row, Turn
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).filter(str.strip)
+quick = settings(deadline=None, max_examples=60)
+
+
+@pytest.fixture(scope="module")
+def chat(tokenizer):
+    return Chat(tokenizer)
+
+
+def ids_of(encoded):
+    return (*encoded.prompt.ids, *encoded.response)
+
+
+def said(chat, encoded, span):
+    return chat.tokenizer.decode(ids_of(encoded)[span.start : span.stop]).strip()
+
+
+# Prompts
+
+
+def test_a_prompt_is_reproduced_from_its_text(tokenizer, row):
+    chat = Chat(tokenizer)
+    prompt = chat.prompt(row)
+    assert prompt.text == "<s>[user] what is the country of ann?[assistant]"
+    assert list(prompt.ids) == tokenizer(text=[prompt.text])["input_ids"][0]
+    assert prompt.ids == tuple(chat.tokenize(prompt.text)["input_ids"][0])
+    assert chat.prompt(row, question="who is it?").text == "<s>[user] who is it?[assistant]"
+
+
+def test_bos_stands_once(make_tokenizer, row):
+    """The template writes BOS and the tokenizer would add another: the text then goes without."""
+    tokenizer = make_tokenizer(bos=True)
+    prompt = Chat(tokenizer).prompt(row)
+    assert not prompt.text.startswith("<s>")
+    assert prompt.ids.count(tokenizer.bos_token_id) == 1
+    assert list(prompt.ids) == tokenizer(text=[prompt.text])["input_ids"][0]
+    assert tokenizer("<s>" + prompt.text)["input_ids"].count(tokenizer.bos_token_id) == 2
+    tokenizer.chat_template = tokenizer.chat_template.replace("{{- bos_token -}}", "")
+    assert Chat(tokenizer).prompt(row) == prompt
+
+
+def test_system_history_and_prefix(plain, row):
+    history = (Turn("hello?", "hi."), Turn("and?", "yes.", "they ask."))
+    chat = Chat(plain, system="be kind.")
+    prompt = chat.prompt(replace(row, history=history, prefix="<think> this is ann ."))
+    assert prompt.text == (
+        "<s>[system] be kind.[user] hello?[assistant] hi.</s>[user] and?[assistant] <think> they ask. </think> yes.</s>"
+        "[user] what is the country of ann?[assistant]<think> this is ann ."
+    )
+    assert list(prompt.ids) == plain(text=[prompt.text])["input_ids"][0]
+
+
+def test_an_earlier_turn_without_an_answer_is_refused(plain, row):
+    with pytest.raises(DataError, match="row a: turn 2 of its history has no answer"):
+        Chat(plain).prompt(replace(row, history=(Turn("hello?", "hi."), Turn("and?"))))
+
+
+@pytest.mark.parametrize("tags", [False, True])
+def test_images_expand_as_the_processor_expands_them(make_tokenizer, make_processor, row, face, tags):
+    processor = make_processor(make_tokenizer(tags=tags))
+    chat = Chat(processor)
+    shown = replace(row, image=face, history=(Turn("and this?", "bob.", image=face),))
+    prompt = chat.prompt(shown)
+    assert prompt.images == (face, face)
+    assert prompt.text.startswith("<s>[user]<image> and this?[assistant] bob.</s>[user]<image> what")
+    image = Image.open(face).convert("RGB")
+    assert list(prompt.ids) == processor(text=[prompt.text], images=[image, image])["input_ids"][0]
+    assert prompt.ids.count(processor.image_token_id) == 2 * 4
+    assert chat.tokenize(prompt.text, prompt.images, return_tensors="pt")["pixel_values"].shape == (
+        2,
+        3,
+        16,
+        16,
+    )
+    encoded = chat.encode(shown)
+    assert said(chat, encoded, encoded.answer) == "norway"
+    asked = chat.prompt(row)
+    assert asked.text == "<s>[user] what is the country of ann?[assistant]"
+    assert list(asked.ids) == processor(text=[asked.text])["input_ids"][0]
+
+
+def test_images_that_cannot_be_used(make_tokenizer, make_processor, plain, row, face, tmp_path):
+    with pytest.raises(DataError, match="reads text only"):
+        Chat(plain).prompt(replace(row, image=face))
+    chat = Chat(make_processor(make_tokenizer()))
+    with pytest.raises(DataError, match=r"row a: image .*none.png cannot be read"):
+        chat.prompt(replace(row, image=tmp_path / "none.png"))
+    (tmp_path / "cut.png").write_bytes(face.read_bytes()[:60])
+    with pytest.raises(DataError, match=r"cut.png cannot be read"):
+        chat.prompt(replace(row, image=tmp_path / "cut.png"))
+    blind = "{% for m in messages %}[{{ m.role }}]{{ m.content if m.content is string else m.content[-1].text }}{% endfor %}"
+    with pytest.raises(DataError, match="puts nothing where an image stands"):
+        Chat(make_processor(make_tokenizer(template=blind))).prompt(replace(row, image=face))
+
+
+# Chat templates
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (None, "has no chat template"),
+        ("{% for m in messages %}[{{ m.role }}]{% endfor %}", "renders no user text"),
+        ("{{ raise_exception('no') }}", "refuses the conversation: no"),
+    ],
+)
+def test_chat_templates_that_cannot_be_used(make_tokenizer, template, message):
+    with pytest.raises(DataError, match=message):
+        Chat(make_tokenizer(template=template))
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (
+            "{% for m in messages if m.role != 'system' %}{{ m.content }}{% endfor %}",
+            "leaves out the system prompt",
+        ),
+        (
+            "{{ raise_exception('no system') if messages[0].role == 'system' }}{{ messages[-1].content }}",
+            "refuses the conversation: no system; leave the system prompt out",
+        ),
+    ],
+)
+def test_a_system_prompt_that_would_be_lost(make_tokenizer, row, template, message):
+    tokenizer = make_tokenizer(template=template)
+    assert Chat(tokenizer).prompt(row).text == row.question
+    with pytest.raises(DataError, match=message):
+        Chat(tokenizer, system="be kind.")
+
+
+def test_a_template_that_takes_lists_only(make_tokenizer, row):
+    template = "{% for m in messages %}[{{ m.role }}]{% for p in m.content | selectattr('type', 'equalto', 'text') %}{{ p.text }}{% endfor %}{% endfor %}"
+    assert Chat(make_tokenizer(template=template)).prompt(row).text == f"[user]{row.question}"
+
+
+def test_a_template_that_drops_a_question(make_tokenizer, row):
+    tokenizer = make_tokenizer(template="{{ messages[-1].content }}")
+    with pytest.raises(DataError, match=r"leaves out the question 'hello\?'; mend the template"):
+        Chat(tokenizer).prompt(replace(row, history=(Turn("hello?", "hi."),)))
+
+
+def test_a_tokenizer_without_offsets(plain):
+    class Slow:
+        is_fast = False
+        chat_template = plain.chat_template
+
+    with pytest.raises(DataError, match="load it as a fast tokenizer"):
+        Chat(Slow())
+
+
+def test_a_tokenizer_that_ends_every_text(make_tokenizer):
+    from tokenizers import processors
+
+    tokenizer = make_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 2)]
+    )
+    with pytest.raises(DataError, match="puts '</s>' after every text"):
+        Chat(tokenizer)
+
+
+# Teacher forcing
+
+
+def test_spans_are_columns_of_the_whole_sequence(tokenizer, row):
+    chat = Chat(tokenizer)
+    encoded = chat.encode(row)
+    text = "<think> this is ann olsen. oslo is in norway. </think> norway"
+    assert encoded.response == (
+        *tokenizer(text, add_special_tokens=False)["input_ids"],
+        tokenizer.eos_token_id,
+    )
+    assert said(chat, encoded, encoded.reasoning) == row.reasoning
+    assert said(chat, encoded, encoded.answer) == "norway"
+    assert encoded.answer.stop == len(encoded) - 1
+    assert encoded.prompt == chat.prompt(row)
+
+
+def test_answer_reasoning_and_question_can_be_replaced(plain, row):
+    chat = Chat(plain)
+    encoded = chat.encode(row, answer="i cannot say.", reasoning="who is it?", question="who?")
+    assert said(chat, encoded, encoded.answer) == "i cannot say."
+    assert said(chat, encoded, encoded.reasoning) == "who is it?"
+    assert "who?[assistant]" in encoded.prompt.text
+    bare = chat.encode(row, reasoning="")
+    assert bare.reasoning is None
+    assert plain.decode(bare.response) == "norway</s>"
+
+
+@quick
+@given(reasoning=texts, answer=texts)
+def test_spans_decode_back_to_what_was_said(chat, reasoning, answer):
+    encoded = chat.encode(Row("a", "q?", answer, "retain", reasoning=reasoning))
+    assert said(chat, encoded, encoded.answer) == answer.strip()
+    assert said(chat, encoded, encoded.reasoning) == reasoning.strip()
+    assert len(encoded.prompt.ids) < encoded.reasoning.start < encoded.reasoning.stop < encoded.answer.start
+    assert encoded.answer.stop < len(encoded)
+
+
+@quick
+@given(reasoning=texts.map(str.strip), answer=texts.map(str.strip))
+def test_generated_ids_have_the_spans_they_were_forced_with(chat, reasoning, answer):
+    assume(not any(tag in reasoning + answer for tag in ("<think>", "</think>")))
+    forced = chat.encode(Row("a", "q?", answer, "retain", reasoning=reasoning))
+    assert chat.continue_with(forced.prompt, forced.response, strict=True) == forced
+    assert chat.split(forced.response) == (reasoning, answer)
+
+
+def test_empty_parts_and_long_sequences_are_refused(plain, row):
+    chat = Chat(plain)
+    with pytest.raises(DataError, match="row a: the answer is empty"):
+        chat.encode(row, answer=" ")
+    with pytest.raises(DataError, match="row a: the reasoning is blank"):
+        chat.encode(row, reasoning="\n")
+    length = len(chat.encode(row))
+    assert chat.encode(row, max_length=length) == chat.encode(row)
+    with pytest.raises(DataError, match=f"row a: {length} tokens do not fit into max_length {length - 1}"):
+        chat.encode(row, max_length=length - 1)
+
+
+def test_a_part_without_tokens_is_refused(make_tokenizer, row):
+    from tokenizers import normalizers
+
+    tokenizer = make_tokenizer()
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("\u200b", "")
+    with pytest.raises(DataError, match="is its answer's alone"):
+        Chat(tokenizer).encode(row, answer="\u200b")
+    with pytest.raises(DataError, match="is its reasoning's alone"):
+        Chat(tokenizer).encode(row, reasoning="\u200b")
+
+
+@pytest.mark.parametrize(
+    ("prefix", "said_after"),
+    [
+        ("<think> this is", " ann olsen. oslo is in norway. </think> norway</s>"),
+        ("<think> she is", " this is ann olsen. oslo is in norway. </think> norway</s>"),
+        ("<think> she is ", "this is ann olsen. oslo is in norway. </think> norway</s>"),
+        ("<think> she is. </think> ", "norway</s>"),
+        ("sure. ", "<think> this is ann olsen. oslo is in norway. </think> norway</s>"),
+    ],
+)
+def test_a_response_goes_on_after_a_prefix(plain, row, prefix, said_after):
+    chat = Chat(plain)
+    encoded = chat.encode(replace(row, prefix=prefix))
+    assert encoded.prompt.text.endswith("[assistant]" + prefix)
+    assert plain.decode(encoded.response) == said_after
+    assert said(chat, encoded, encoded.answer) == "norway"
+    assert (encoded.reasoning is None) == ("</think>" in prefix)
+    assert chat.continue_with(encoded.prompt, encoded.response) == encoded
+
+
+def test_a_prefix_that_says_the_answer(plain, row):
+    with pytest.raises(DataError, match="row a: the answer begins within the row's prefix"):
+        Chat(plain).encode(replace(row, prefix="nor", reasoning=None))
+
+
+# The model's own words
+
+
+def ids(tokenizer, text):
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think> it is ann. </think> norway",
+        "<think>it is ann.</think>norway",
+        "<think>\nit is ann.\n</think>\n\nnorway",
+        " <think> it is ann.</think> norway",
+        "<think> it is ann. </think>\nnorway</s><pad><pad>",
+        "it is ann. </think> norway",
+    ],
+)
+def test_delimiters_are_found_however_they_are_spaced(tokenizer, row, text):
+    chat = Chat(tokenizer)
+    prompt = chat.prompt(row)
+    encoded = chat.continue_with(prompt, ids(tokenizer, text), strict=True)
+    reasoning = said(chat, encoded, encoded.reasoning)
+    assert reasoning in ("it is ann.", "it is ann")  # the full stop may share a token with the tag
+    assert said(chat, encoded, encoded.answer) == "norway"
+    assert chat.split(ids(tokenizer, text)) == (reasoning, "norway")
+
+
+def test_an_answer_without_reasoning(tokenizer, row):
+    chat = Chat(tokenizer)
+    encoded = chat.continue_with(chat.prompt(row), ids(tokenizer, "norway</s>"))
+    assert encoded.reasoning is None
+    assert said(chat, encoded, encoded.answer) == "norway"
+    assert chat.split(ids(tokenizer, "norway</s>")) == (None, "norway")
+
+
+@pytest.mark.parametrize("text", ["<think> it is ann. it is", "<think> it is ann. it is </"])
+def test_a_response_cut_in_its_reasoning(tokenizer, row, text):
+    chat = Chat(tokenizer)
+    encoded = chat.continue_with(chat.prompt(row), ids(tokenizer, text))
+    assert encoded.answer is None
+    assert said(chat, encoded, encoded.reasoning).startswith("it is ann. it is")
+    assert chat.split(ids(tokenizer, text))[1] == ""
+    with pytest.raises(DataError, match="ends before its answer; allow more new tokens"):
+        chat.continue_with(chat.prompt(row), ids(tokenizer, text), strict=True)
+
+
+@pytest.mark.parametrize("text", ["<think> it is ann. </think>", "<think> it is ann. </think></s>"])
+def test_a_response_cut_before_its_answer(tokenizer, row, text):
+    chat = Chat(tokenizer)
+    encoded = chat.continue_with(chat.prompt(row), ids(tokenizer, text))
+    assert said(chat, encoded, encoded.reasoning) == "it is ann."
+    assert encoded.answer is None
+
+
+def test_nothing_was_said(tokenizer, row):
+    chat = Chat(tokenizer)
+    encoded = chat.continue_with(chat.prompt(row), [tokenizer.eos_token_id])
+    assert (encoded.reasoning, encoded.answer) == (None, None)
+    assert chat.split([]) == (None, "")
+
+
+def test_a_reasoning_that_a_prefix_opened(tokenizer, row):
+    chat = Chat(tokenizer)
+    opened = chat.prompt(replace(row, prefix="<think> this is bob ."))
+    encoded = chat.continue_with(opened, ids(tokenizer, " it is ann. </think> norway"))
+    assert said(chat, encoded, encoded.reasoning) == "it is ann."
+    cut = chat.continue_with(opened, ids(tokenizer, " it is ann."))
+    assert cut.answer is None and said(chat, cut, cut.reasoning) == "it is ann."
+    assert chat.split(ids(tokenizer, " it is ann."), opened) == ("it is ann.", "")
+    closed = chat.prompt(replace(row, prefix="<think> this is bob . </think>"))
+    assert chat.continue_with(closed, ids(tokenizer, " norway")).reasoning is None
+
+
+def test_tags_in_system_prompt_and_question_do_not_open_a_reasoning(plain, row):
+    chat = Chat(plain, system="reason between <think> and the end.")
+    encoded = chat.continue_with(chat.prompt(replace(row, question="what is <think>?")), ids(plain, "norway"))
+    assert encoded.reasoning is None and encoded.answer is not None
+
+
+def test_a_template_that_opens_the_reasoning_itself(make_tokenizer, row):
+    template = make_tokenizer().chat_template.replace("[assistant]", "[assistant]<think>\n")
+    tokenizer = make_tokenizer(template=template)
+    for form in ("<think>\n{reasoning}\n</think>\n\n{answer}", "{reasoning}\n</think>\n\n{answer}"):
+        chat = Chat(tokenizer, reasoning_template=form)
+        generated = ids(tokenizer, "it is ann.\n</think>\n\nnorway</s>")
+        assert chat.split(generated) == ("it is ann.", "norway")
+        cut = chat.continue_with(chat.prompt(row), ids(tokenizer, "it is ann."))
+        assert cut.answer is None
+
+
+def test_an_ending_after_the_answer(plain, row):
+    chat = Chat(plain, reasoning_template="[r] {reasoning} [/r] [a] {answer} [/a]")
+    forced = chat.encode(row)
+    assert plain.decode(forced.response).endswith("[a] norway [/a]</s>")
+    assert said(chat, forced, forced.answer) == "norway"
+    assert chat.continue_with(forced.prompt, forced.response) == forced
+
+
+def test_a_model_that_never_reasons(plain, row):
+    chat = Chat(plain, reasoning_template="{answer}")
+    encoded = chat.encode(row, reasoning="")
+    assert chat.continue_with(encoded.prompt, encoded.response) == encoded
+    assert chat.split(ids(plain, "norway </think> x")) == (None, "norway </think> x")
+    with pytest.raises(DataError, match="no place for reasoning"):
+        chat.encode(row)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "",
+        "{reasoning}",
+        "{answer} {reasoning}",
+        "{reasoning} {answer}",
+        "{reasoning}a{answer}{answer}",
+        "say {answer}",
+    ],
+)
+def test_reasoning_templates_that_cannot_be_used(plain, template):
+    with pytest.raises(InputErrors, match="reasoning_template"):
+        Chat(plain, reasoning_template=template)
+
+
+def test_braces_in_texts_are_texts():
+    response = ResponseFormat.parse("<t>{reasoning}</t>{answer}").fill("{answer} {x}", "{reasoning}")
+    assert response.text == "<t>{reasoning}</t>{answer} {x}"

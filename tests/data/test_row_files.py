@@ -1,0 +1,224 @@
+"""Row files are read whole or not at all, and everything wrong with one is said at once."""
+
+from __future__ import annotations
+
+import json
+import types
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from exporter.data.history import as_turn, with_history
+from exporter.data.readers import load_rows
+from exporter.data.rows import read_rows, write_rows
+from exporter.errors import InputErrors
+from exporter.types import Row, Turn
+
+GOOD = {"id": "a", "question": "Who ?", "answer": "Walt .", "role": "forget"}
+
+
+@pytest.fixture(scope="session")
+def make() -> types.SimpleNamespace:
+    """Rows and pictures of this file's own."""
+
+    def row(**keys: Any) -> Row:
+        values = {"id": "r1", "question": "Where is it ?", "answer": "In Paris .", "role": "retain"}
+        return Row(**{**values, **keys})
+
+    def picture(path: Path) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20), (200, 30, 30)).save(path)
+        return path
+
+    return types.SimpleNamespace(row=row, picture=picture)
+
+
+def lines(path: Path, *records: object) -> Path:
+    path.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in records), "utf-8")
+    return path
+
+
+BAD = {
+    "not json": ("{nope", "is not JSON"),
+    "no object": ("[1, 2]", "must be an object, received a list ([1, 2])"),
+    "repeated key": ('{"id": "x", "id": "y"}', "key 'id' stands twice"),
+    "missing": ({**GOOD, "answer": None}, "answer is null"),
+    "absent": ({k: v for k, v in GOOD.items() if k != "question"}, "question is missing"),
+    "blank": ({**GOOD, "answer": " \n"}, "answer is empty"),
+    "type": ({**GOOD, "answer": 3}, "answer must be a text, received a number (3)"),
+    "role": ({**GOOD, "role": "keep"}, "valid roles: forget, retain, reasoning, unknown"),
+    "unknown key": ({**GOOD, "secret": ["x"]}, "unknown key 'secret'; valid keys: id, question"),
+    "secrets": ({**GOOD, "secrets": "Toronto"}, "secrets must be a list, received a text"),
+    "one secret": ({**GOOD, "secrets": ["Toronto", ""]}, "secrets[1] is empty"),
+    "history": ({**GOOD, "history": [{"question": "hi", "says": "x"}]}, "unknown key 'says' in history[0]"),
+    "history turn": ({**GOOD, "history": ["hi"]}, "history[0] must be an object, received a text"),
+    "history reasoning": ({**GOOD, "history": [{"question": "q", "reasoning": "r"}]}, "without an answer"),
+    "no image": ({**GOOD, "image": "gone.png"}, "gone.png does not exist"),
+    "folder image": ({**GOOD, "image": "."}, "is not a file"),
+    "broken image": ({**GOOD, "image": "broken.png"}, "cannot be read as an image"),
+    "history image": ({**GOOD, "history": [{"question": "q", "image": "gone.png"}]}, "history[0].image"),
+    "endless image": ({**GOOD, "image": "x" * 6000}, "image"),
+    "null image": ({**GOOD, "image": "a\0b"}, "image holds a null character"),
+    "surrogate": ('{"id": "\\ud800", "question": "q", "answer": "a", "role": "retain"}', "surrogate"),
+    "long number": ('{"id": ' + "1" * 5000 + "}", "is not usable JSON"),
+    "deep": ("[" * 200_000, "line"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_line_is_named_by_number_and_reason(case: str, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG no")
+    record, reason = BAD[case]
+    path = lines(tmp_path / "rows.jsonl", {**GOOD, "id": "first"}, "", record, {**GOOD, "id": "last"})
+    with pytest.raises(InputErrors) as caught:
+        read_rows(path)
+    assert len(caught.value.problems) >= 1
+    assert all(problem.startswith("line 3: ") for problem in caught.value.problems)
+    assert reason in str(caught.value)
+    control = lines(path, {**GOOD, "id": "first"}, "", GOOD, {**GOOD, "id": "last"})
+    assert [row.id for row in read_rows(control)] == ["first", "a", "last"]
+
+
+def test_all_bad_lines_come_in_one_error(tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG no")
+    made = [
+        record if isinstance(record, str) else {**record, "id": f"row{number}"}
+        for number, (record, _) in enumerate(BAD.values(), start=1)
+    ]
+    path = lines(tmp_path / "rows.jsonl", *made)
+    with pytest.raises(InputErrors) as caught:
+        read_rows(path)
+    named = {problem.split(":")[0] for problem in caught.value.problems}
+    assert named == {f"line {number}" for number in range(1, len(BAD) + 1)}
+
+
+def test_several_problems_of_one_line_are_all_named(tmp_path: Path) -> None:
+    path = lines(tmp_path / "rows.jsonl", {"id": 1, "answer": "", "role": "keep", "what": 0})
+    with pytest.raises(InputErrors) as caught:
+        read_rows(path)
+    assert [p.split()[2] for p in caught.value.problems] == ["unknown", "role", "id", "question", "answer"]
+
+
+def test_an_id_stands_once(tmp_path: Path) -> None:
+    path = lines(tmp_path / "rows.jsonl", GOOD, {**GOOD, "id": "b"}, GOOD)
+    with pytest.raises(InputErrors, match="line 3: id 'a' already stands in line 1"):
+        read_rows(path)
+
+
+def test_bytes_that_are_no_utf8_are_a_line_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(json.dumps(GOOD).encode() + b"\n\xff\xfe\n")
+    with pytest.raises(InputErrors, match=r"line 2: is not UTF-8 \(byte 1\)"):
+        read_rows(path)
+
+
+@pytest.mark.parametrize("content", ["", "\n \n"])
+def test_an_empty_file_is_an_error(content: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(content)
+    with pytest.raises(InputErrors, match="holds no rows"):
+        read_rows(tmp_path / "rows.jsonl")
+
+
+@pytest.mark.parametrize("name", ["absent.jsonl", "."])
+def test_a_file_that_cannot_be_read_is_an_error(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputErrors, match="cannot be read"):
+        read_rows(tmp_path / name)
+
+
+def test_byte_order_mark_crlf_and_unicode_line_ends_do_not_disturb(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    records = [{**GOOD, "question": "one\u2028two\u0085three"}, {**GOOD, "id": "b"}]
+    text = "\r\n".join(json.dumps(record, ensure_ascii=False) for record in records)
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    found = read_rows(path)
+    assert [row.id for row in found] == ["a", "b"]
+    assert found[0].question == "one\u2028two\u0085three"
+
+
+words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter(str.strip)
+maybe = st.none() | words
+turns = st.builds(Turn, question=words, answer=words, reasoning=maybe) | st.builds(Turn, question=words)
+rows = st.builds(
+    Row,
+    id=words,
+    question=words,
+    answer=words,
+    role=st.sampled_from(["forget", "retain", "reasoning", "unknown"]),
+    reasoning=maybe,
+    secrets=st.lists(words, max_size=2).map(tuple),
+    paraphrases=st.lists(words, max_size=2).map(tuple),
+    history=st.lists(turns, max_size=2).map(tuple),
+    prefix=maybe,
+    group=maybe,
+    key=maybe,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(rows, min_size=1, max_size=3, unique_by=lambda row: row.id))
+def test_written_rows_are_read_back(tmp_path: Path, some: list[Row]) -> None:
+    write_rows(tmp_path / "rows.jsonl", some)
+    assert read_rows(tmp_path / "rows.jsonl") == some
+
+
+def test_images_are_written_relative_to_the_file(tmp_path: Path, make, monkeypatch) -> None:
+    image = make.picture(tmp_path / "images" / "a.png")
+    asked = make.row(image=image, history=(Turn("And this ?", "Red .", image=image),))
+    (tmp_path / "rows").mkdir()
+    write_rows(tmp_path / "rows" / "fit.jsonl", [asked])
+    record = json.loads((tmp_path / "rows" / "fit.jsonl").read_text())
+    assert record["image"] == record["history"][0]["image"] == "../images/a.png"
+    assert set(record) == {"id", "question", "answer", "role", "image", "history"}
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (back,) = read_rows("../rows/fit.jsonl")
+    assert back.image is not None
+    assert back.image.resolve() == image
+    assert replace(back, image=image, history=asked.history) == asked
+
+
+def test_a_row_that_cannot_be_written_leaves_the_old_file(tmp_path: Path, make) -> None:
+    path = tmp_path / "rows.jsonl"
+    write_rows(path, [make.row()])
+    with pytest.raises(UnicodeEncodeError):
+        write_rows(path, [make.row(answer="\ud800")])
+    assert read_rows(path) == [make.row()]
+
+
+def test_own_rows_are_filtered_by_role(tmp_path: Path) -> None:
+    path = lines(tmp_path / "rows.jsonl", GOOD, {**GOOD, "id": "b", "role": "retain"}, {**GOOD, "id": "c"})
+    assert [row.id for row in load_rows(path)] == ["a", "b", "c"]
+    assert [row.id for row in load_rows(path, role="forget")] == ["a", "c"]
+    assert [row.id for row in load_rows(path, limit=2)] == ["a", "b"]
+    with pytest.raises(InputErrors, match="no row of role unknown"):
+        load_rows(path, role="unknown")
+    with pytest.raises(InputErrors, match="split and name"):
+        load_rows(path, split="train")
+
+
+def test_a_bad_row_of_another_role_is_still_an_error(tmp_path: Path) -> None:
+    path = lines(tmp_path / "rows.jsonl", GOOD, {**GOOD, "id": "b", "role": "retain", "answer": ""})
+    with pytest.raises(InputErrors, match="line 2: answer is empty"):
+        load_rows(path, role="forget", limit=1)
+
+
+def test_every_wrong_request_is_named_at_once(tmp_path: Path) -> None:
+    with pytest.raises(InputErrors) as caught:
+        load_rows(tmp_path, format="tofoo", role="keep", limit=0)  # type: ignore[arg-type]
+    assert len(caught.value.problems) == 3
+    assert "valid formats: rows, tofu, mllmu_bench, clear, gsm8k" in str(caught.value)
+
+
+def test_turns_are_put_before_what_was_said(make) -> None:
+    first = make.row(id="f", reasoning="I think .")
+    asked = with_history(make.row(history=(Turn("b", "2"),)), [as_turn(first), as_turn(first, answer="No .")])
+    assert [(t.answer, t.reasoning) for t in asked.history] == [
+        ("In Paris .", "I think ."),
+        ("No .", None),
+        ("2", None),
+    ]
