@@ -1,0 +1,269 @@
+"""A base model with its processor, as every room of the exporter sees it: batches in, greedy tokens out.
+
+Any family works the same way: text-only or vision-language, on one device or spread over a ``device_map``. Batches run
+the processor once per row (so each image lands where its own prompt expects it) and only then pad.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from exporter.errors import DataError, FitError, InputErrors
+from exporter.types import Encoded, Prompt
+
+Side = Literal["left", "right"]
+
+GREEDY: dict[str, Any] = {
+    "do_sample": False,
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "use_cache": True,
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "top_k": 50,
+}
+"""Overrides a model's own generation config. The gates are read off the cache; the last three are Transformers' defaults,
+so that it does not warn."""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Greedy continuation of one prompt: ids up to and including the end token, and the gates of a steered model."""
+
+    tokens: tuple[int, ...]
+    gates: dict[str, float] | None = None
+
+
+class ModelHost:
+    """A loaded Transformers model and the processor (the tokenizer, for text models) that feeds it."""
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        self.model = model.eval()
+        self.processor = processor
+        self.tokenizer = getattr(processor, "tokenizer", processor)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        dtype: torch.dtype | str = "auto",
+        device: str | Mapping[str, Any] = "cpu",
+        trust_remote_code: bool = False,
+        revision: str | None = None,
+    ) -> ModelHost:
+        """Load a checkpoint folder or Hub name; ``device`` is a device, "auto", or a whole ``device_map``.
+
+        Raises:
+            InputErrors: no config, weights or processor that can be read.
+        """
+        import transformers
+
+        common: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision}
+        try:
+            config = transformers.AutoConfig.from_pretrained(path, **common)
+        except (OSError, ValueError) as error:
+            raise InputErrors(str(path), [f"no model can be read there: {error}"]) from error
+        visual = _takes_images(config)
+        family = transformers.AutoModelForImageTextToText if visual else transformers.AutoModelForCausalLM
+        reader = transformers.AutoProcessor if visual else transformers.AutoTokenizer
+        spread = {} if _is_plain_device(device) else {"device_map": device}
+        try:
+            model: Any = family.from_pretrained(path, dtype=dtype, **spread, **common)
+            processor = reader.from_pretrained(path, **common)
+        except (OSError, ValueError) as error:
+            raise InputErrors(
+                str(path), [f"the {config.model_type} there cannot be loaded: {error}"]
+            ) from error
+        return cls(model if spread else model.to(device), processor)
+
+    @property
+    def architecture(self) -> str:
+        return type(self.model).__name__
+
+    @property
+    def model_type(self) -> str:
+        return str(self.model.config.model_type)
+
+    @property
+    def hidden_size(self) -> int:
+        return int(self.model.config.get_text_config().hidden_size)
+
+    @property
+    def device(self) -> torch.device:
+        """Where input ids go (the first device of a ``device_map``)."""
+        return cast(torch.device, self.model.get_input_embeddings().weight.device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return cast(torch.dtype, self.model.get_input_embeddings().weight.dtype)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The decoder's blocks in order; their outputs are the states that steering reads and edits."""
+        decoder = self.model.get_decoder()
+        for name in ("layers", "h"):
+            found = getattr(decoder, name, None)
+            if isinstance(found, nn.ModuleList):
+                return found
+        raise FitError(
+            f"{type(decoder).__name__} keeps its blocks neither in `.layers` nor in `.h`; it cannot be steered"
+        )
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.blocks)
+
+    @property
+    def pad_id(self) -> int:
+        """Any id will do where the attention mask is 0; the pad token, else the end token, else 0."""
+        for value in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
+            if value is not None:
+                return int(value)
+        return 0
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """Ids after which generation stops."""
+        value = self.model.generation_config.eos_token_id
+        value = self.tokenizer.eos_token_id if value is None else value
+        if value is None:
+            return frozenset()
+        return frozenset(value if isinstance(value, list | tuple) else [value])
+
+    def batch(self, sequences: Sequence[Encoded], side: Side) -> dict[str, Tensor]:
+        """Pad sequences to one batch on this model's input device.
+
+        Returns:
+            ``input_ids`` and ``attention_mask`` int64 [B,T], further per-token keys of the processor [B,T] (0 on padding
+            and on the response), and image keys with all rows' images along dimension 0 in row order.
+
+        Raises:
+            DataError: an image cannot be read, or the processor's ids differ from the prompt's.
+        """
+        width = max(len(sequence) for sequence in sequences)
+        per_token: dict[str, Tensor] = {"input_ids": torch.full((len(sequences), width), self.pad_id)}
+        images: dict[str, list[Tensor]] = {}
+        for row, sequence in enumerate(sequences):
+            start = width - len(sequence) if side == "left" else 0
+            columns = slice(start, start + len(sequence.prompt.ids))
+            for key, value in self._process(sequence.prompt).items():
+                if key not in ("input_ids", "attention_mask") and value.shape != (
+                    1,
+                    len(sequence.prompt.ids),
+                ):
+                    images.setdefault(key, []).append(value)
+                    continue
+                if key not in per_token:
+                    per_token[key] = torch.zeros(len(sequences), width, dtype=value.dtype)
+                per_token[key][row, columns] = value[0]
+            response = slice(columns.stop, columns.stop + len(sequence.response))
+            per_token["input_ids"][row, response] = torch.tensor(sequence.response, dtype=torch.long)
+            per_token["attention_mask"][row, response] = 1
+        stacked = {key: _stack(values) for key, values in images.items()}
+        return {key: value.to(self.device) for key, value in (per_token | stacked).items()}
+
+    def generate(
+        self, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int = 32
+    ) -> list[Generated]:
+        """Continue every prompt greedily, whatever the model's own generation config says about sampling.
+
+        Prompts are sorted by length and left-padded; results come in the order given. A steered model's gates come along.
+        """
+        order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i].ids), i))
+        done: dict[int, Generated] = {}
+        for first in range(0, len(order), batch_size):
+            chosen = order[first : first + batch_size]
+            done.update(
+                zip(chosen, self._continue([prompts[i] for i in chosen], max_new_tokens), strict=True)
+            )
+        return [done[i] for i in range(len(prompts))]
+
+    def _continue(self, prompts: Sequence[Prompt], max_new_tokens: int) -> Iterator[Generated]:
+        inputs = self.batch([Encoded(prompt) for prompt in prompts], "left")
+        with torch.no_grad():
+            out = self.model.generate(
+                **inputs,
+                max_new_tokens=max_new_tokens,
+                pad_token_id=self.pad_id,
+                eos_token_id=sorted(self.end_ids) or None,
+                **GREEDY,
+                return_dict_in_generate=True,
+            )
+        gates = gates_of(self.model, out)
+        for row, ids in enumerate(out.sequences[:, inputs["input_ids"].shape[1] :].tolist()):
+            stop = next((i + 1 for i, token in enumerate(ids) if token in self.end_ids), len(ids))
+            yield Generated(tuple(ids[:stop]), gates[row] if gates else None)
+
+    def _process(self, prompt: Prompt) -> dict[str, Tensor]:
+        """The processor's output for one prompt: per-token keys [1,T], image keys of any shape."""
+        plain = {
+            "input_ids": torch.tensor([prompt.ids]),
+            "attention_mask": torch.ones(1, len(prompt.ids), dtype=torch.long),
+        }
+        if not prompt.images:
+            return plain
+        pictures = [_open(path) for path in prompt.images]
+        bos = self.tokenizer.bos_token
+        options = {"add_special_tokens": False} if bos and prompt.text.startswith(bos) else {}
+        out = dict(self.processor(text=[prompt.text], images=pictures, return_tensors="pt", **options))
+        if out["input_ids"].tolist() != plain["input_ids"].tolist():
+            raise DataError(
+                f"the processor makes {out['input_ids'].shape[1]} ids of a prompt that was rendered as {len(prompt.ids)}: "
+                f"{prompt.text[-80:]!r}; render prompts with the processor of this very model"
+            )
+        return {key: value for key, value in out.items() if isinstance(value, Tensor)} | plain
+
+
+def gates_of(model: Any, out: Any) -> list[dict[str, float]] | None:
+    """Gate values by name for each row of a generation, or None for an unsteered model.
+
+    Args:
+        out: the output of ``generate(..., return_dict_in_generate=True)``.
+    """
+    names = getattr(getattr(model, "steering", None), "pooled_gates", None)
+    state = getattr(getattr(out, "past_key_values", None), "steering_state", None)
+    values = getattr(state, "gate", state)
+    if names is None or values is None:
+        return None
+    return [dict(zip(names, row, strict=True)) for row in values.tolist()]
+
+
+def _takes_images(config: Any) -> bool:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+    remote = getattr(config, "auto_map", None) or {}
+    return type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING or "AutoModelForImageTextToText" in remote
+
+
+def _is_plain_device(device: str | Mapping[str, Any]) -> bool:
+    return isinstance(device, str) and device not in ("auto", "balanced", "balanced_low_0", "sequential")
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"image {path} cannot be read: {error}") from error
+
+
+def _stack(values: Sequence[Tensor]) -> Tensor:
+    """Concatenate along dimension 0, with trailing dimensions padded by zeros to the largest."""
+    shape = [max(sizes) for sizes in zip(*(value.shape[1:] for value in values), strict=True)]
+    padded = []
+    for value in values:
+        missing = [
+            size
+            for have, want in zip(value.shape[:0:-1], shape[::-1], strict=True)
+            for size in (0, want - have)
+        ]
+        padded.append(nn.functional.pad(value, missing) if any(missing) else value)
+    return torch.cat(padded)
