@@ -34,7 +34,7 @@ FAMILIES: tuple[str, ...] = (
 """Transformers model types whose steered checkpoints are tested (tests/families)."""
 
 
-def load(table: Mapping[str, str], kind: str, name: str) -> Any:
+def resolve(table: Mapping[str, str], kind: str, name: str) -> Any:
     """The object registered under ``name``; raises SteerbakeError listing the valid names."""
     if name not in table:
         raise SteerbakeError(f"no {kind} is called {name!r}; there are {', '.join(sorted(table))}")

@@ -1,0 +1,101 @@
+"""Results and inspections as tables in a terminal."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from exporter.inspection import Inspection
+
+GROUP_MEASURES = ("leakage_either", "fluent_refusal", "retain_accuracy")
+WIDTH_OF_LOGS = 120
+
+
+def show_stages() -> None:
+    """Say on stderr which stage of a run begins."""
+    log = logging.getLogger("exporter")
+    log.setLevel(logging.INFO)
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", "%H:%M:%S"))
+        log.addHandler(handler)
+
+
+def print_results(report: Mapping[str, Any], out: Path) -> None:
+    """The table of a run's report.json, and where everything lies."""
+    console = _console()
+    models: Mapping[str, Any] = report["models"]
+    table = Table(
+        title=f"{escape(report['recipe']['name'])}: fractions on held-out rows", title_justify="left"
+    )
+    table.add_column("measure")
+    for name in models:
+        mark = " (default)" if name == report["default"] else ""
+        table.add_column(f"{name}{mark}", justify="right", overflow="fold")
+    table.add_column("rows", justify="right")
+    for label, measures in _lines(models):
+        count = max(int(measure["n"]) for measure in measures)
+        if count:
+            table.add_row(
+                escape(label), *(f"{m['value']:.3f}" if m["n"] else "-" for m in measures), str(count)
+            )
+    console.print(table)
+    if report["stand_in"]:
+        console.print(f"Stand-in: {escape(report['stand_in'])}")
+    for name in ("checkpoint", "report.md", "report.json", "generations.jsonl"):
+        console.print(f"{name + ':':<20}{escape(str(out / name))}", soft_wrap=True)
+
+
+def _lines(models: Mapping[str, Any]) -> Iterator[tuple[str, list[Mapping[str, Any]]]]:
+    for measure in (name for name in models["base"] if name != "groups"):
+        yield measure, [values[measure] for values in models.values()]
+    for group in models["base"]["groups"]:
+        for measure in GROUP_MEASURES:
+            yield f"{group}: {measure}", [values["groups"][group][measure] for values in models.values()]
+
+
+def print_inspection(found: Inspection) -> None:
+    """What is steered where, by which gates, with hashes and files."""
+    console = _console()
+    program, base = found.program, found.program.base
+    console.print(
+        f"[bold]{escape(str(found.folder))}[/bold] ({found.kind}, {found.section['format']})", soft_wrap=True
+    )
+    console.print(f"method {program.method}; base {base.architecture} ({base.model_type}),", end=" ")
+    console.print(f"{program.num_layers} layers of width {program.hidden_size}")
+    console.print(f"base fingerprint {base.fingerprint or 'not recorded'}", soft_wrap=True)
+    console.print(f"steering sha256 {found.section['sha256']} [green]verified[/green]", soft_wrap=True)
+    gates = Table("gate", "layer", "pool", "score", "fires", "tensors", title="Gates", title_justify="left")
+    for gate in program.gates:
+        fires = f"{gate.fires} {gate.threshold:.6g}"
+        gates.add_row(gate.name, str(gate.layer), gate.pool, gate.score, fires, _shapes(gate.tensors))
+    edits = Table("layer", "gate", "op", "how", "positions", "tensors", title="Edits", title_justify="left")
+    for edit in program.edits:
+        keys = ("target", "angle", "strength", "protect", "sign", "keep_norm")
+        how = ", ".join(f"{key} {getattr(edit, key)}" for key in keys if getattr(edit, key) is not None)
+        edits.add_row(
+            str(edit.layer), edit.gate or "always on", edit.op, how, edit.positions, _shapes(edit.tensors)
+        )
+    console.print(gates if program.gates else "No gates: every edit is always on.")
+    console.print(edits)
+    files = Table("file", "bytes", title="Files", title_justify="left")
+    for name, size in found.files:
+        files.add_row(escape(name), f"{size:,}")
+    console.print(files)
+
+
+def _console() -> Console:
+    """Where no terminal says how wide it is (a log, a pipe), tables of four models still fit."""
+    console = Console()
+    return console if console.is_terminal else Console(width=max(console.width, WIDTH_OF_LOGS))
+
+
+def _shapes(tensors: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())

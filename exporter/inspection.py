@@ -1,0 +1,65 @@
+"""Reading back what was written: a steering folder, or the steering in a compiled checkpoint, with its hash checked."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from exporter.errors import VerificationError
+from steer_modules.program import STEERING_JSON, STEERING_TENSORS, SteeringProgram
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A program that was found whole.
+
+    Attributes:
+        kind: "checkpoint" or "steering folder".
+        section: its JSON object, ``sha256`` included.
+        files: name and size in bytes of each file of the folder.
+    """
+
+    folder: Path
+    kind: str
+    program: SteeringProgram
+    section: dict[str, Any]
+    files: tuple[tuple[str, int], ...]
+
+
+def examine(folder: Path) -> Inspection:
+    """Read a folder's steering program.
+
+    Raises:
+        VerificationError: there is none, or its section and tensors are not what its sha256 says.
+    """
+    if not folder.is_dir():
+        raise VerificationError(f"{folder} is not a folder; name a compiled checkpoint or a steering folder")
+    section_file = folder / STEERING_JSON
+    kind = "steering folder"
+    if not section_file.is_file():
+        section_file, kind = folder / "config.json", "checkpoint"
+    try:
+        content = json.loads(section_file.read_text(encoding="utf-8"))
+        section = content if kind == "steering folder" else content["steering"]
+        tensors = load_file(folder / STEERING_TENSORS)
+        program = SteeringProgram.parse(section, tensors)
+    except FileNotFoundError as error:
+        missing = Path(error.filename or str(error)).name
+        raise VerificationError(f"{folder} bears no steering: {missing} is missing") from error
+    except (KeyError, TypeError) as error:
+        raise VerificationError(
+            f"{folder} bears no steering: {section_file.name} has no key {error}"
+        ) from error
+    except (ValueError, SafetensorError, OSError) as error:
+        raise VerificationError(f"{folder} is not what it claims to be: {error}") from error
+    files = tuple(
+        (path.relative_to(folder).as_posix(), path.stat().st_size)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    )
+    return Inspection(folder, kind, program, dict(section), files)

@@ -1,0 +1,112 @@
+"""Which stage of a run was made from what, so that the same command resumes and a changed key redoes only what it must."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+LOG = logging.getLogger(__name__)
+_CHUNK = 1 << 20
+_LARGE = 1 << 26
+"""Files of this many bytes and more are told apart by size and by the bytes at their ends."""
+
+
+def digest_of(value: object) -> str:
+    """Hex SHA-256 of plain data as canonical JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def digest_of_file(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def quick_digest(path: Path) -> str:
+    """Hex SHA-256 of a file: of all its bytes, or of size and both ends where it is as large as weights are."""
+    size = path.stat().st_size
+    if size < _LARGE:
+        return digest_of_file(path)
+    with path.open("rb") as file:
+        head = file.read(_CHUNK)
+        file.seek(size - _CHUNK)
+        return digest_of([size, head.hex(), file.read().hex()])
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder that may not be there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+class Ledger:
+    """One JSON file per finished stage, holding the digest of its inputs and the state of its output.
+
+    Args:
+        folder: where the records are kept.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def run(
+        self, stage: str, inputs: Mapping[str, object], output: Path, action: Callable[[], object]
+    ) -> bool:
+        """Do ``action``, which makes the file or folder ``output``, unless it was made before from the same inputs.
+
+        An output of other inputs is removed first. The record is written last: a stage that was cut short is done again.
+
+        Returns:
+            Whether the action was done.
+        """
+        key = digest_of(dict(inputs))
+        if self.is_fresh(stage, key, output):
+            return False
+        LOG.info("%s", stage)
+        self._path(stage).unlink(missing_ok=True)
+        remove(output)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        action()
+        write_text(self._path(stage), json.dumps({"inputs": key, "output": _state(output)}, indent=1) + "\n")
+        return True
+
+    def is_fresh(self, stage: str, key: str, output: Path) -> bool:
+        """Whether the stage was done from these inputs and its output is as the stage left it."""
+        record = self._record(stage)
+        return record.get("inputs") == key and output.exists() and record.get("output") == _state(output)
+
+    def _path(self, stage: str) -> Path:
+        return self.folder / f"{stage}.json"
+
+    def _record(self, stage: str) -> dict[str, Any]:
+        try:
+            record = json.loads(self._path(stage).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return record if isinstance(record, dict) else {}
+
+
+def _state(output: Path) -> dict[str, str]:
+    """Digest of each file of an output, by path."""
+    if output.is_file():
+        return {output.name: quick_digest(output)}
+    files = (path for path in sorted(output.rglob("*")) if path.is_file())
+    return {path.relative_to(output).as_posix(): quick_digest(path) for path in files}

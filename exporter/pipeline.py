@@ -1,0 +1,284 @@
+"""From a recipe to a checkpoint and its report: the only file that knows all rooms.
+
+rows -> fit per method -> compile -> generate with what was compiled -> report. Every stage is done again only where what it
+is made from has changed (:class:`exporter.ledger.Ledger`), so the same command resumes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from exporter import registry
+from exporter.data.chat import Chat
+from exporter.data.readers import load_rows
+from exporter.data.response import ResponseFormat
+from exporter.errors import InputErrors, VerificationError
+from exporter.fit.context import FitContext
+from exporter.fit.prompt_scores import prompt_scores
+from exporter.host import ModelHost
+from exporter.inspection import Inspection, examine
+from exporter.ledger import digest_of, digest_of_file, write_text
+from exporter.provenance import digest_of_base, digest_of_code, fetched, versions
+from exporter.recipe import Recipe, Source
+from exporter.splits import Splits, digest_of_rows, set_aside
+from exporter.targets.atomic import whole_folder
+from exporter.targets.base_weights import BaseWeights
+from exporter.targets.checkpoint import compile_checkpoint
+from exporter.types import Row
+from exporter.verify.cases import dumped, loaded
+from exporter.verify.conversations import Interview
+from exporter.verify.pictures import draw
+from exporter.verify.refusals import RefusalRule
+from exporter.verify.report import BASE, Report
+from exporter.verify.unlearning import Case
+from exporter.workspace import Workspace
+from steer_modules.program import SteeringProgram
+
+DEMO_RECIPE = Path(__file__).resolve().parent.parent / "export_configs" / "llava" / "testbed.yaml"
+
+
+def run(recipe: Recipe, out: Path, *, progress: bool = True) -> dict[str, Any]:
+    """Everything a recipe asks for, into ``out``; returns the content of report.json."""
+    work = Run(recipe, out, progress)
+    for method in recipe.methods.names:
+        work.fit(method)
+    work.generate(BASE)
+    scores = {method: work.scores(method) for method in recipe.methods.names}
+    work.forget_base()
+    for method in recipe.methods.names:
+        work.compile(method)
+        work.generate(method)
+    return work.report(scores)
+
+
+def fit(recipe: Recipe, out: Path, *, progress: bool = True) -> dict[str, Path]:
+    """Fit every method of a recipe; returns the folder of each steering program."""
+    work = Run(recipe, out, progress)
+    return {method: work.fit(method) for method in recipe.methods.names}
+
+
+def compile(base: Path, steering: Path, out: Path) -> Path:  # noqa: A001 - the command's name
+    """Write the checkpoint ``out`` of ``base`` steered by the program in ``steering``."""
+    return compile_checkpoint(base, SteeringProgram.load(steering), out)
+
+
+def inspect(folder: Path) -> Inspection:
+    """What a compiled checkpoint or a steering folder does; raises where it is not what it claims to be."""
+    found = examine(folder)
+    if found.kind == "checkpoint":
+        weights = BaseWeights.read(folder)
+        base = {name: tensor for name, tensor in weights.tensors.items() if not name.startswith("steering.")}
+        if dataclasses.replace(weights, tensors=base).fingerprint() != found.program.base.fingerprint:
+            raise VerificationError(
+                f"{folder}: the base weights are not those that the steering was compiled for"
+            )
+    return found
+
+
+def demo(out: Path, *, progress: bool = True) -> dict[str, Any]:
+    """The recipe of the bundled testbed."""
+    return run(Recipe.load(DEMO_RECIPE), out, progress=progress)
+
+
+class Run:
+    """One recipe at work in one folder."""
+
+    def __init__(self, recipe: Recipe, out: Path, progress: bool = True) -> None:
+        self.recipe, self.progress = recipe, progress
+        self.space = Workspace.claim(out, recipe.name)
+        self.base = fetched(recipe)
+        self.test = tuple(self.space.with_images(self.rows.test))
+
+    @cached_property
+    def rows(self) -> Splits:
+        """The rows of all three parts, checked against each other."""
+        data, problems = self.recipe.data, list[str]()
+        fit = self._read(data.fit, "fit", problems)
+        calibrate = self._read(data.calibrate or [], "calibrate", problems)
+        test = self._read(data.test, "test", problems)
+        if problems:
+            raise InputErrors(f"rows of {self.recipe.name}", problems)
+        if data.calibrate is None:
+            fit, calibrate = set_aside(fit, data.calibrate_fraction, self.recipe.seed)
+        splits = Splits(tuple(fit), tuple(calibrate), tuple(test))
+        splits.check(f"rows of {self.recipe.name}")
+        return splits
+
+    @cached_property
+    def host(self) -> ModelHost:
+        """The unsteered base."""
+        return self._load(self.base, steered=False)
+
+    def forget_base(self) -> None:
+        """Let go of the base's memory; it is loaded anew when asked for."""
+        self.__dict__.pop("host", None)
+
+    def fit(self, method: str) -> Path:
+        """Fit one method; returns the folder of its program."""
+        folder = self.space.steering(method)
+        params = self.recipe.methods.params.get(method, {})
+        chosen = registry.resolve(registry.METHODS, "method", method)
+        inputs = {
+            **self._model_inputs,
+            "rows": [digest_of_rows(self.rows.fit), digest_of_rows(self.rows.calibrate)],
+            "params": params,
+            "seed": self.recipe.seed,
+            "max_new_tokens": self.recipe.report.max_new_tokens,
+            "code": digest_of_code("exporter/fit", "exporter/data", "exporter/host.py", "steer_modules"),
+            "method": digest_of_file(Path(str(sys.modules[chosen.__module__].__file__))),
+        }
+        self.space.ledger.run(f"fit-{method}", inputs, folder, lambda: self._fit(method, params, folder))
+        return folder
+
+    def compile(self, method: str) -> Path:
+        """Compile one method's program; returns the checkpoint."""
+        folder = self.space.checkpoint(method, self.recipe.methods.default)
+        program = SteeringProgram.load(self.space.steering(method))
+        inputs = {"base": digest_of_base(self.base), "steering": program.sha256, "code": _shipped_code()}
+        stage = "compile-default" if method == self.recipe.methods.default else f"compile-{method}"
+        self.space.ledger.run(stage, inputs, folder, lambda: compile_checkpoint(self.base, program, folder))
+        return folder
+
+    def generate(self, model: str) -> list[Case]:
+        """What the base, or one method's compiled checkpoint, says to the test rows."""
+        path = self.space.generations(model)
+        inputs = {
+            **self._model_inputs,
+            "rows": digest_of_rows(self.test),
+            "report": self.recipe.report.model_dump(include={"max_new_tokens", "batch_size"}),
+            "steering": None if model == BASE else SteeringProgram.load(self.space.steering(model)).sha256,
+            "code": digest_of_code("exporter/data", "exporter/host.py", "exporter/verify/conversations.py"),
+            "shipped": None if model == BASE else _shipped_code(),
+        }
+        self.space.ledger.run(f"generate-{model}", inputs, path, lambda: self._generate(model, path))
+        return loaded(path.read_text(encoding="utf-8"), self.test)
+
+    def scores(self, method: str) -> dict[str, Any]:
+        """Gate scores of calibration and test rows, as the pictures show them."""
+        program = SteeringProgram.load(self.space.steering(method))
+        path = self.space.scores(method)
+        inputs = {
+            **self._model_inputs,
+            "rows": [digest_of_rows(self.rows.calibrate), digest_of_rows(self.test)],
+            "steering": program.sha256,
+            "code": digest_of_code("exporter/fit"),
+        }
+        self.space.ledger.run(f"scores-{method}", inputs, path, lambda: self._score(method, program, path))
+        return _read_json(path)
+
+    def report(self, scores: Mapping[str, Any]) -> dict[str, Any]:
+        """Write report.json, report.md, generations.jsonl and the plots."""
+        recipe, methods = self.recipe, self.recipe.methods.names
+        folders = {method: self.space.checkpoint(method, recipe.methods.default) for method in methods}
+        sections = {method: examine(folder).section for method, folder in folders.items()}
+        records = {method: _read_json(self.space.records(method)) for method in methods}
+        return Report(
+            default=recipe.methods.default,
+            max_new_tokens=recipe.report.max_new_tokens,
+            rule=self._rule(),
+            cases={name: self.generate(name) for name in (BASE, *methods)},
+            programs=sections,
+            recipe=recipe.model_dump(mode="json", exclude_defaults=True),
+            versions=versions(),
+            stand_in=recipe.stand_in,
+            groups=recipe.report.groups,
+            plots=draw(self.space.out, sections, scores, records),
+        ).write(self.space.out)
+
+    def _fit(self, method: str, params: Mapping[str, Any], folder: Path) -> None:
+        chosen = registry.resolve(registry.METHODS, "method", method)
+        context = dataclasses.replace(self._context(method), params=chosen.Params.model_validate(params))
+        program: SteeringProgram = chosen().fit(context)
+        write_text(self.space.records(method), json.dumps(context.records, indent=1) + "\n")
+        with whole_folder(folder) as partial:
+            program.save(partial)
+
+    def _score(self, method: str, program: SteeringProgram, path: Path) -> None:
+        context = self._context(method)
+        parts = {"calibration": self.rows.calibrate, "test": self.test}
+        found = {
+            part: prompt_scores(context, program, rows, f"gate scores, {part}")
+            for part, rows in parts.items()
+        }
+        write_text(path, json.dumps(found))
+
+    def _rule(self) -> RefusalRule:
+        refusals, format_ = self.recipe.refusals, ResponseFormat.parse(self.recipe.chat.reasoning_template)
+        unknown = [row for row in self.rows.fit if row.role == "unknown"] if refusals.from_rows else []
+        pairs = [(format_.fill(row.answer, row.reasoning).text, row.answer) for row in unknown]
+        return RefusalRule.of(pairs, refusals.accepted, refusals.patterns)
+
+    def _context(self, method: str) -> FitContext:
+        return FitContext(
+            host=self.host,
+            chat=self._chat(self.host),
+            fit=self.rows.fit,
+            calibrate=self.rows.calibrate,
+            params=registry.resolve(registry.METHODS, "method", method).Params(),
+            work=self.space.work / "fit",
+            seed=self.recipe.seed,
+            batch_size=self.recipe.report.batch_size,
+            max_new_tokens=self.recipe.report.max_new_tokens,
+            progress=self.progress,
+        )
+
+    def _generate(self, model: str, path: Path) -> None:
+        steered = model != BASE
+        folder = self.space.checkpoint(model, self.recipe.methods.default)
+        host = self._load(folder, steered=True) if steered else self.host
+        interview = Interview(model, host, self._chat(host), self.space.out)
+        settings = self.recipe.report
+        cases = interview.run(
+            self.test, max_new_tokens=settings.max_new_tokens, batch_size=settings.batch_size
+        )
+        write_text(path, dumped(cases))
+
+    def _load(self, folder: Path, *, steered: bool) -> ModelHost:
+        device = self.recipe.base.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        dtype = getattr(torch, self.recipe.base.dtype)
+        return ModelHost.load(folder, dtype=dtype, device=device, trust_remote_code=steered)
+
+    def _chat(self, host: ModelHost) -> Chat:
+        settings = self.recipe.chat
+        return Chat(host.processor, system=settings.system, reasoning_template=settings.reasoning_template)
+
+    @cached_property
+    def _model_inputs(self) -> dict[str, object]:
+        base = self.recipe.base
+        return {
+            "base": digest_of_base(self.base),
+            "dtype": base.dtype,
+            "device": base.device,
+            "chat": self.recipe.chat.model_dump(),
+        }
+
+    def _read(self, sources: Sequence[Source], part: str, problems: list[str]) -> list[Row]:
+        """The rows of one part; what is wrong with them is added to ``problems``."""
+        rows: list[Row] = []
+        for index, source in enumerate(sources):
+            place = source.dataset if source.path is None else self.recipe.locate(source.path)
+            options = source.model_dump(include={"format", "role", "split", "name", "limit"})
+            try:
+                rows += load_rows(place or "", image_dir=self.space.work / "images", **options)
+            except InputErrors as error:
+                problems += [f"data.{part}.{index}: {error.source}: {problem}" for problem in error.problems]
+        return rows
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return content
+
+
+def _shipped_code() -> str:
+    return digest_of({"code": digest_of_code("exporter/targets", "steer_modules")})

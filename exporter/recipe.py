@@ -1,0 +1,312 @@
+"""The recipe: one YAML file that names a base model, rows, methods and how to measure them.
+
+The only place where YAML is read. Everything wrong with a recipe is reported at once, by key path.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+
+from exporter.errors import InputErrors
+from exporter.recipe_keys import described, valid_keys
+from exporter.types import Role
+
+Format = Literal["rows", "tofu", "mllmu_bench", "clear", "gsm8k"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+class Strict(BaseModel):
+    """Frozen, and an unknown key is an error: for unlearning, a key that is dropped is a leak."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BaseModelSource(Strict):
+    """The model to steer: a local folder (``path``, relative to the recipe file) or a Hub name (``repo``)."""
+
+    path: str | None = None
+    repo: str | None = None
+    revision: str | None = None
+    dtype: Dtype = "float32"
+    device: str = "auto"
+
+
+class Source(Strict):
+    """Rows from a local file (``path``, relative to the recipe file) or a ``datasets`` name.
+
+    ``format`` names a reader; a public schema says nothing of roles, so ``role`` gives one to all its rows.
+    """
+
+    path: str | None = None
+    dataset: str | None = None
+    format: Format = "rows"
+    role: Role | None = None
+    name: str | None = None
+    split: str | None = None
+    limit: int | None = Field(default=None, gt=0)
+
+
+def _as_source(value: object) -> object:
+    return {"path": value} if isinstance(value, str) else value
+
+
+SourceLike = Annotated[Source, BeforeValidator(_as_source)]
+
+
+class Data(Strict):
+    """Which rows fit, which calibrate, and which are only tested on.
+
+    Without ``calibrate``, a fraction of the fit rows is set aside: whole wordings (rows with one ``key``) by role.
+    """
+
+    fit: list[SourceLike] = Field(min_length=1)
+    calibrate: list[SourceLike] | None = None
+    calibrate_fraction: float = Field(default=0.3, gt=0.0, lt=1.0)
+    test: list[SourceLike] = Field(min_length=1)
+
+
+class ChatSettings(Strict):
+    """How prompts are rendered and where the reasoning of a reply stands."""
+
+    system: str | None = None
+    reasoning_template: str = "<think> {reasoning} </think> {answer}"
+
+
+class Refusals(Strict):
+    """What a reply must be to count as a fluent refusal.
+
+    ``from_rows`` accepts, word for word, every reply that the fit rows give to role ``unknown``.
+    """
+
+    from_rows: bool = True
+    accepted: list[str] = []
+    patterns: list[str] = []
+
+
+class Methods(Strict):
+    """The method whose checkpoint is the result, the ones measured beside it, and parameters by method."""
+
+    default: str = "keyed"
+    compare: list[str] = ["r_muse", "r_muse_calibrated"]
+    params: dict[str, dict[str, Any]] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every method to fit: the default first, no name twice."""
+        return tuple(dict.fromkeys([self.default, *self.compare]))
+
+
+class ReportSettings(Strict):
+    """How the test rows are run; ``groups`` says in words what each group of rows is, for the report's reader."""
+
+    max_new_tokens: int = Field(default=64, gt=0)
+    batch_size: int = Field(default=32, gt=0)
+    groups: dict[str, str] = {}
+
+
+class Recipe(Strict):
+    """A whole recipe. ``stand_in``: a sentence for the reader where the base model stands in for a real one."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
+    description: str = ""
+    stand_in: str | None = None
+    seed: int = Field(default=0, ge=0)
+    base: BaseModelSource
+    data: Data
+    chat: ChatSettings = ChatSettings()
+    refusals: Refusals = Refusals()
+    methods: Methods = Methods()
+    report: ReportSettings = ReportSettings()
+    _folder: Path = PrivateAttr(default_factory=Path)
+
+    def locate(self, path: str) -> Path:
+        """A path of the recipe: absolute as it is, otherwise from the recipe file's folder."""
+        return _located(self._folder, path)
+
+    @classmethod
+    def load(cls, path: Path, overrides: Sequence[str] = ()) -> Recipe:
+        """Read a recipe file.
+
+        Args:
+            overrides: ``a.b=value``, with the value written as YAML.
+
+        Raises:
+            InputErrors: everything wrong with the recipe, by key path.
+        """
+        tree = _read(path)
+        problems = [problem for text in overrides for problem in _override(tree, text)]
+        if problems:
+            raise InputErrors(f"--set for {path}", problems)
+        folder = path.resolve().parent
+        broken: set[object] = set()
+        try:
+            recipe = cls.model_validate(tree)
+        except ValidationError as error:
+            problems = [described(one, cls) for one in error.errors()]
+            broken = {key for one in error.errors() for key in one["loc"][:1]}
+        problems += _mistakes(tree, broken, folder)
+        if problems:
+            raise InputErrors(str(path), problems)
+        recipe._folder = folder
+        return recipe
+
+
+def _located(folder: Path, path: str) -> Path:
+    return (folder / Path(path).expanduser()).resolve()
+
+
+class _NoDuplicates(yaml.SafeLoader):
+    """YAML keeps the last of two equal keys in silence; a recipe must not."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a list or a mapping cannot be a key", key_node.start_mark
+                )
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_NoDuplicates)  # noqa: S506 - a SafeLoader
+    except OSError as error:
+        raise InputErrors(str(path), [f"cannot be read: {error.strerror or error}"]) from None
+    except UnicodeDecodeError:
+        raise InputErrors(str(path), ["is not UTF-8 text; a recipe is a YAML file"]) from None
+    except yaml.YAMLError as error:
+        raise InputErrors(str(path), [f"is not YAML: {' '.join(str(error).split())}"]) from None
+    if not isinstance(tree, dict):
+        raise InputErrors(str(path), [f"a recipe is a mapping of keys, this is {type(tree).__name__}"])
+    return tree
+
+
+def _override(tree: dict[str, Any], text: str) -> Iterator[str]:
+    """Set one key in ``tree``; yields what is wrong with the override, if anything."""
+    path, equals, value = text.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        yield f"{text!r}: write key.path=value, for example report.max_new_tokens=32"
+        return
+    try:
+        parsed = yaml.safe_load(value) if value.strip() else None
+    except yaml.YAMLError as error:
+        yield f"{path}: {value!r} is not a YAML value: {' '.join(str(error).split())}"
+        return
+    node = tree
+    for depth, key in enumerate(keys):
+        valid = valid_keys(Recipe, keys[:depth])
+        if valid and key not in valid:
+            yield f"{path}: no key {key!r} in {'.'.join(keys[:depth]) or 'a recipe'}; valid keys: {', '.join(valid)}"
+            return
+        if depth == len(keys) - 1:
+            node[key] = parsed
+            return
+        below = node.setdefault(key, {})
+        if below is None:
+            below = node[key] = {}
+        if not isinstance(below, dict):
+            yield f"{path}: {'.'.join(keys[: depth + 1])} is a {type(below).__name__}, it has no keys to set"
+            return
+        node = below
+
+
+def _mistakes(tree: Mapping[str, Any], broken: Collection[object], folder: Path) -> Iterator[str]:
+    """What a schema alone cannot see: contradictions, paths that are not there, unknown methods.
+
+    Args:
+        tree: the recipe as read.
+        broken: keys of ``tree`` whose sections the schema has refused; what they hold is not looked at again.
+        folder: what paths are relative to.
+    """
+    if "base" not in broken:
+        yield from _base_mistakes(BaseModelSource.model_validate(tree["base"]), folder)
+    if "data" not in broken:
+        yield from _data_mistakes(Data.model_validate(tree["data"]), folder)
+    if "chat" not in broken:
+        yield from _chat_mistakes(ChatSettings.model_validate(tree.get("chat", {})))
+    if "refusals" not in broken:
+        yield from _refusal_mistakes(Refusals.model_validate(tree.get("refusals", {})))
+    if "methods" not in broken:
+        yield from _method_mistakes(Methods.model_validate(tree.get("methods", {})))
+
+
+def _base_mistakes(base: BaseModelSource, folder: Path) -> Iterator[str]:
+    if (base.path is None) == (base.repo is None):
+        yield "base: give either path (a local folder) or repo (a Hub name)"
+    elif base.path is not None and not _located(folder, base.path).is_dir():
+        yield f"base.path: no folder {_located(folder, base.path)}"
+    if base.revision is not None and base.repo is None:
+        yield "base.revision: only a Hub repo has revisions"
+
+
+def _data_mistakes(data: Data, folder: Path) -> Iterator[str]:
+    if data.calibrate is not None and "calibrate_fraction" in data.model_fields_set:
+        yield "data: calibrate names rows and calibrate_fraction splits the fit rows; give one of them"
+    for part in ("fit", "calibrate", "test"):
+        for index, source in enumerate(getattr(data, part) or ()):
+            where = f"data.{part}.{index}"
+            if (source.path is None) == (source.dataset is None):
+                yield f"{where}: give either path (a local file) or dataset (a name for the datasets library)"
+            elif source.path is not None and not _located(folder, source.path).exists():
+                yield f"{where}.path: no file {_located(folder, source.path)}"
+
+
+def _chat_mistakes(chat: ChatSettings) -> Iterator[str]:
+    template = chat.reasoning_template
+    if sorted(re.findall(r"\{(.*?)\}", template)) not in (["answer"], ["answer", "reasoning"]):
+        yield f"chat.reasoning_template: needs {{answer}} and may have {{reasoning}}, once each; received {template!r}"
+
+
+def _refusal_mistakes(refusals: Refusals) -> Iterator[str]:
+    for index, text in enumerate(refusals.accepted):
+        if not text.strip():
+            yield f"refusals.accepted.{index}: is empty, and an empty reply is no refusal"
+    for index, pattern in enumerate(refusals.patterns):
+        if problem := _pattern_problem(pattern):
+            yield f"refusals.patterns.{index}: {pattern!r} {problem}"
+
+
+def _pattern_problem(pattern: str) -> str | None:
+    try:
+        empty = re.fullmatch(pattern, "")
+    except re.error as error:
+        return f"is not a regular expression: {error}"
+    return "matches an empty reply, which is no refusal" if empty else None
+
+
+def _method_mistakes(methods: Methods) -> Iterator[str]:
+    from exporter.registry import METHODS
+
+    places = [("methods.default", methods.default)]
+    places += [(f"methods.compare.{index}", name) for index, name in enumerate(methods.compare)]
+    places += [(f"methods.params.{name}", name) for name in methods.params]
+    for where, name in places:
+        if name not in METHODS:
+            yield f"{where}: no method {name!r}; valid names: {', '.join(sorted(METHODS))}"
+    for name, params in methods.params.items():
+        if name in METHODS:
+            yield from _parameter_mistakes(name, params)
+
+
+def _parameter_mistakes(name: str, params: Mapping[str, Any]) -> Iterator[str]:
+    from exporter.registry import METHODS, resolve
+
+    schema: type[BaseModel] = resolve(METHODS, "method", name).Params
+    try:
+        schema.model_validate(params)
+    except ValidationError as error:
+        yield from (described(one, schema, ("methods", "params", name)) for one in error.errors())

@@ -1,0 +1,87 @@
+"""The rows of a run in three parts, of which the last shares no question with the others, and what identifies them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from exporter.errors import InputErrors
+from exporter.ledger import digest_of, digest_of_file
+from exporter.types import Row
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Rows that fit, rows that calibrate, rows that are only ever tested on."""
+
+    fit: tuple[Row, ...]
+    calibrate: tuple[Row, ...]
+    test: tuple[Row, ...]
+
+    def check(self, source: str) -> None:
+        """Raises InputErrors where an id stands twice in a part, or a test question also stands in another part.
+
+        The paraphrases of fit and calibration rows count as questions of theirs, for a fit reads them too.
+        """
+        problems = [problem for part in ("fit", "calibrate", "test") for problem in self._repeated(part)]
+        seen = {asked: row.id for row in (*self.fit, *self.calibrate) for asked in _all_asked(row)}
+        known = [(row, seen[_asked(row)]) for row in self.test if _asked(row) in seen]
+        problems += [
+            f"test row {row.id!r} asks what row {other!r} asks, which the fit sees" for row, other in known
+        ]
+        if problems:
+            raise InputErrors(source, problems[:50])
+
+    def _repeated(self, part: str) -> Iterator[str]:
+        seen: set[str] = set()
+        for row in getattr(self, part):
+            if row.id in seen:
+                yield f"data.{part}: two rows have the id {row.id!r}"
+            seen.add(row.id)
+
+
+def set_aside(rows: Sequence[Row], fraction: float, seed: int) -> tuple[list[Row], list[Row]]:
+    """(kept, set aside): about ``fraction`` of each role's rows, whole wordings (rows with one key) at a time."""
+    aside: set[str] = set()
+    for role in sorted({row.role for row in rows}):
+        wordings: dict[str, list[str]] = {}
+        for row in rows:
+            if row.role == role:
+                wordings.setdefault(row.key or row.id, []).append(row.id)
+        order = sorted(wordings)
+        random.Random(f"{seed} {role}").shuffle(order)
+        wanted = fraction * sum(map(len, wordings.values()))
+        taken = 0
+        for wording in order[:-1]:
+            if taken + len(wordings[wording]) / 2 > wanted:
+                break
+            aside.update(wordings[wording])
+            taken += len(wordings[wording])
+    return [row for row in rows if row.id not in aside], [row for row in rows if row.id in aside]
+
+
+def digest_of_rows(rows: Sequence[Row]) -> str:
+    """Hex SHA-256 over everything in the rows, images by their bytes."""
+    return digest_of([_plain(asdict(row)) for row in rows])
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return digest_of_file(value) if isinstance(value, Path) else value
+
+
+def _all_asked(row: Row) -> Iterator[str]:
+    yield _asked(row)
+    for question in row.paraphrases:
+        yield _asked(replace(row, question=question))
+
+
+def _asked(row: Row) -> str:
+    turns = [(turn.question, turn.image) for turn in row.history]
+    parts = [row.question, row.image, *(part for turn in turns for part in turn), row.prefix]
+    return digest_of([_plain(part) for part in parts])

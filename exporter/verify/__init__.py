@@ -1,0 +1,1 @@
+"""Measuring what a steered model still says, and writing it down."""

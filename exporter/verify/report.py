@@ -1,0 +1,146 @@
+"""The report of a run: report.json for machines, report.md for readers, generations.jsonl for whoever checks them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from exporter.types import Measure
+from exporter.verify.cases import public_line
+from exporter.verify.refusals import RefusalRule
+from exporter.verify.unlearning import MEASURES, Case, grouped, is_ordinary, measures, wilson
+
+BASE = "base"
+EXAMPLES_PER_ROLE = 2
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything a report is written from.
+
+    Attributes:
+        default: the method whose checkpoint is the result.
+        cases: every model's cases by name; ``base`` first, all over the same rows.
+        programs: each method's steering section, as in steering.json.
+        recipe: the recipe as plain data.
+        versions: what it ran with, by name.
+        groups: what each group of rows is, in words.
+        plots: pictures by caption, paths relative to the report.
+    """
+
+    default: str
+    max_new_tokens: int
+    rule: RefusalRule
+    cases: Mapping[str, Sequence[Case]]
+    programs: Mapping[str, Mapping[str, Any]]
+    recipe: Mapping[str, Any]
+    versions: Mapping[str, str]
+    stand_in: str | None = None
+    groups: Mapping[str, str] = field(default_factory=dict)
+    plots: Mapping[str, str] = field(default_factory=dict)
+
+    def data(self) -> dict[str, Any]:
+        """The content of report.json."""
+        return {
+            "default": self.default,
+            "max_new_tokens": self.max_new_tokens,
+            "stand_in": self.stand_in,
+            "models": self.models(),
+            "rule": self.rule.described(),
+            "gates": {name: section["gates"] for name, section in self.programs.items()},
+            "edits": {name: section["edits"] for name, section in self.programs.items()},
+            "steering_sha256": {name: section["sha256"] for name, section in self.programs.items()},
+            "versions": dict(self.versions),
+            "recipe": dict(self.recipe),
+        }
+
+    def models(self) -> dict[str, Any]:
+        """Measures by model, over plain questions; under ``groups`` those of each group's rows."""
+        base = {case.row.id: case for case in self.cases[BASE]}
+        found: dict[str, Any] = {}
+        for name, cases in self.cases.items():
+            plain = [case for case in cases if is_ordinary(case)]
+            groups = grouped(cases, base, self.rule)
+            found[name] = {
+                **_plain(measures(plain, base, self.rule)),
+                "groups": {group: _plain(values) for group, values in groups.items()},
+            }
+        return found
+
+    def write(self, out: Path) -> dict[str, Any]:
+        """Write the three files into ``out``; returns the content of report.json."""
+        data = self.data()
+        _write(out / "generations.jsonl", self.generations())
+        _write(out / "report.md", self.markdown(data))
+        _write(out / "report.json", json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+        return data
+
+    def generations(self) -> str:
+        """JSON lines: every reply of every model, the turns it answered itself included."""
+        replies = (reply for cases in self.cases.values() for case in cases for reply in case.replies)
+        return "".join(json.dumps(public_line(reply)) + "\n" for reply in replies)
+
+    def markdown(self, data: Mapping[str, Any]) -> str:
+        """The readable report, from the content of report.json."""
+        page = Environment(
+            loader=PackageLoader("exporter.verify", "templates"),
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            autoescape=False,  # noqa: S701 - this writes Markdown
+        ).get_template("report.md.j2")
+        return page.render(
+            data=data,
+            measures=MEASURES,
+            shown=shown,
+            groups=self.groups,
+            plots=self.plots,
+            examples=self.examples(),
+            recipe=yaml.safe_dump(dict(self.recipe), sort_keys=False, allow_unicode=True, width=110),
+        )
+
+    def examples(self) -> list[dict[str, str]]:
+        """What the base and the default method say to the first rows of each role and group."""
+        ours = {case.row.id: case for case in self.cases[self.default]}
+        seen: dict[str, int] = {}
+        chosen = []
+        for case in self.cases[BASE]:
+            kind = case.row.group or case.row.role
+            seen[kind] = seen.get(kind, 0) + 1
+            if seen[kind] <= EXAMPLES_PER_ROLE:
+                for before, after in zip(case.replies, ours[case.row.id].replies, strict=True):
+                    prompt = before.generation.prompt if before is case.replies[0] else "(after that)"
+                    texts = {"base": before.generation.text, "ours": after.generation.text}
+                    chosen.append({"kind": kind, "id": before.generation.id, "prompt": prompt, **texts})
+        return [{name: _cell(text) for name, text in example.items()} for example in chosen]
+
+
+def shown(measure: Mapping[str, Any]) -> str:
+    """``0.991 [0.979, 0.996]``: a fraction with its 95% interval, or a dash where nothing was counted."""
+    value, n = float(measure["value"]), int(measure["n"])
+    if n == 0:
+        return "-"
+    low, high = wilson(Measure(value, n))
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def _plain(values: Mapping[str, Measure]) -> dict[str, dict[str, float | int]]:
+    return {name: {"value": measure.value, "n": measure.n} for name, measure in values.items()}
+
+
+def _cell(text: str) -> str:
+    """Text for a cell of a Markdown table."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

@@ -1,0 +1,54 @@
+"""Comparing what was said with what should, or should not, have been said: whole words, whatever the case."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+_SPACE = re.compile(r"\s+")
+_ENDING = " \t\n.!?,;:"
+_QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u02bc": "'", "\u201c": '"', "\u201d": '"'})
+_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+"""Scripts written without spaces (Thai, Lao, Burmese, Khmer, Japanese, Chinese), where words have no visible edges."""
+
+
+def normalise(text: str) -> str:
+    """One space between words, none at either end; case and punctuation are kept."""
+    return _SPACE.sub(" ", text).strip()
+
+
+def contains_words(text: str, wanted: str) -> bool:
+    """Whether ``wanted`` stands in ``text`` as whole words.
+
+    Case, the width of spaces, the shape of quotes, the composition of accents, and stops at the ends of ``wanted`` do not
+    matter. ``"paris"`` is in ``"Paris."`` and not in ``"comparison"``; ``"5"`` is not in ``"5.3"``, ``"2,5"`` or ``"-5"``.
+    A ``wanted`` without any character is in no text.
+    """
+    words = _comparable(wanted).strip(_ENDING)
+    if not words:
+        return False
+    pattern = _edge_before(words[0]) + re.escape(words) + _edge_after(words[-1])
+    return re.search(pattern, _comparable(text), re.IGNORECASE) is not None
+
+
+def contains_any(text: str, wanted: Iterable[str]) -> bool:
+    """Whether one of ``wanted`` stands in ``text`` as whole words."""
+    return any(contains_words(text, words) for words in wanted)
+
+
+def _comparable(text: str) -> str:
+    return normalise(unicodedata.normalize("NFKC", text).translate(_QUOTES))
+
+
+def _edge_before(first: str) -> str:
+    """A pattern for where a word that begins with ``first`` may begin; a number is not the end of a longer one."""
+    if _UNSPACED.match(first):
+        return ""
+    return r"(?<!\w)(?<!\d[.,])(?<!(?<!\w)-)" if first.isdigit() else r"(?<!\w)"
+
+
+def _edge_after(last: str) -> str:
+    if _UNSPACED.match(last):
+        return ""
+    return r"(?!\w)(?![.,]\d)" if last.isdigit() else r"(?!\w)"

@@ -1,0 +1,113 @@
+"""The folder of one run: whose it is, where everything lies, and which stage was made from what."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from exporter.errors import CompileError
+from exporter.ledger import Ledger, digest_of_file, write_text
+from exporter.types import Row
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """``OUT``: results on top, and in ``OUT/.work`` what lets the same command resume."""
+
+    out: Path
+
+    @classmethod
+    def claim(cls, out: Path, recipe: str) -> Workspace:
+        """The folder for a recipe's run, made if missing.
+
+        Raises:
+            CompileError: it holds something that is no run, or the run of another recipe.
+        """
+        space = cls(out.resolve())
+        if not space.owner.is_file():
+            if out.exists() and (not out.is_dir() or any(path != space.work for path in space.out.iterdir())):
+                raise CompileError(
+                    f"{out} exists and is not the folder of a run; name a new folder with --out"
+                )
+            write_text(space.owner, json.dumps({"recipe": recipe}) + "\n")
+        found = space._claimed()
+        if found != recipe:
+            raise CompileError(
+                f"{out} holds a run of the recipe {found!r}, not of {recipe!r}; name another folder with --out"
+            )
+        return space
+
+    def _claimed(self) -> str | None:
+        """The recipe whose run this is; None where its record cannot be read."""
+        try:
+            found = json.loads(self.owner.read_text(encoding="utf-8"))
+        except ValueError:
+            return None
+        return found.get("recipe") if isinstance(found, dict) else None
+
+    @property
+    def work(self) -> Path:
+        return self.out / ".work"
+
+    @property
+    def owner(self) -> Path:
+        return self.work / "run.json"
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        return Ledger(self.work / "stages")
+
+    def steering(self, method: str) -> Path:
+        """Folder of a method's steering program."""
+        return self.out / "steering" / method
+
+    def records(self, method: str) -> Path:
+        """Tables that a method's fit left for the report."""
+        return self.work / method / "fit.json"
+
+    def checkpoint(self, method: str, default: str) -> Path:
+        """Folder of a compiled model; the default's is the result."""
+        return self.out / "checkpoint" if method == default else self.out / "models" / method
+
+    def generations(self, model: str) -> Path:
+        """What one model said."""
+        return self.work / "generations" / f"{model}.jsonl"
+
+    def scores(self, method: str) -> Path:
+        """Gate scores of calibration and test rows."""
+        return self.work / "scores" / f"{method}.json"
+
+    @property
+    def plots(self) -> Path:
+        return self.out / "plots"
+
+    def with_images(self, rows: Iterable[Row]) -> list[Row]:
+        """The rows with their images copied to ``OUT/images``, where a reader of the report finds them."""
+        folder = self.out / "images"
+        folder.mkdir(exist_ok=True)
+        return [
+            replace(
+                row,
+                image=_copied(row.image, folder),
+                history=tuple(replace(turn, image=_copied(turn.image, folder)) for turn in row.history),
+            )
+            for row in rows
+        ]
+
+
+def _copied(image: Path | None, folder: Path) -> Path | None:
+    """A file of the same name and bytes in ``folder``; a name that is taken by other bytes gets a hash put to it."""
+    if image is None:
+        return None
+    target = folder / image.name
+    digest = digest_of_file(image)
+    if target.exists() and digest_of_file(target) != digest:
+        target = folder / f"{image.stem}-{digest[:8]}{image.suffix}"
+    if not target.exists():
+        partial = target.with_name(f".{target.name}.partial")
+        partial.write_bytes(image.read_bytes())
+        partial.replace(target)
+    return target

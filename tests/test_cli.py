@@ -1,0 +1,232 @@
+"""The command line from outside: bad input ends with one message and status 2, never with a traceback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rich.console import Console
+from typer.testing import CliRunner
+
+from exporter import display
+from exporter.cli import app
+from exporter.errors import DataError
+
+HOME = Path(__file__).resolve().parent.parent
+
+
+def steerbake(*arguments: object) -> tuple[int, str, str]:
+    """(exit status, stdout, stderr) of a command that nothing stands around."""
+    result = CliRunner().invoke(app, [str(one) for one in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def refused(*arguments: object) -> str:
+    """The one message of a command that must fail with status 2."""
+    status, out, message = steerbake(*arguments)
+    assert (status, out) == (2, ""), (status, out, message)
+    assert "Traceback" not in message and message.startswith("error: "), message
+    return message
+
+
+def recipe(folder: Path, **changes: Any) -> Path:
+    (folder / "model").mkdir(exist_ok=True)
+    (folder / "rows.jsonl").write_text("{}\n")
+    rows = {"fit": ["rows.jsonl"], "calibrate": ["rows.jsonl"], "test": ["rows.jsonl"]}
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump({"name": "one", "base": {"path": "model"}, "data": rows, **changes}))
+    return path
+
+
+@pytest.mark.parametrize("command", ["", "run", "fit", "compile", "inspect", "demo"])
+def test_help_is_there_for_every_command(command: str) -> None:
+    status, out, _ = steerbake(*([command] if command else []), "--help")
+    assert status == 0 and "Usage" in out
+
+
+def test_help_and_version_load_no_heavy_library() -> None:
+    program = (
+        "import sys; from exporter.cli import app\n"
+        "try: app(sys.argv[1:])\n"
+        "except SystemExit as end: code = end.code\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else code)\n"
+    )
+    for argument in ("--help", "--version"):
+        done = subprocess.run(
+            [sys.executable, "-c", program, argument], cwd=HOME, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert "steerbake" in done.stdout or "Usage" in done.stdout
+
+
+def test_a_real_process_exits_with_2_and_one_message(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "exporter.cli", "run", str(tmp_path / "absent.yaml")],
+        cwd=HOME,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ") and "absent.yaml" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "fit"])
+def test_a_bad_recipe_is_one_message_with_every_key(tmp_path: Path, command: str) -> None:
+    path = recipe(tmp_path, seed=-1, speed="fast", methods={"default": "wish"})
+    message = refused(command, path, "--out", tmp_path / "out")
+    assert message.count("error:") == 1
+    assert "3 problems" in message
+    for start in ("seed: ", "speed: unknown key", "methods.default: no method 'wish'; valid names: "):
+        assert f"\n  - {start}" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_method_names_the_known_ones(tmp_path: Path) -> None:
+    message = refused(
+        "run", recipe(tmp_path), "--set", "methods.compare=[r_moose]", "--out", tmp_path / "out"
+    )
+    assert "methods.compare.0: no method 'r_moose'" in message and "r_muse_calibrated" in message
+
+
+def test_a_bad_set_is_named(tmp_path: Path) -> None:
+    assert "valid keys: max_new_tokens" in refused(
+        "run", recipe(tmp_path), "--set", "report.tokens=1", "--out", tmp_path / "out"
+    )
+
+
+def test_a_folder_that_is_no_run_is_left_alone(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").write_text("x")
+    message = refused("run", recipe(tmp_path), "--out", out)
+    assert "is not the folder of a run" in message and "--out" in message
+    assert [path.name for path in out.iterdir()] == ["thesis.tex"]
+
+
+def test_a_base_without_a_config_is_named(tmp_path: Path) -> None:
+    assert "has no config.json" in refused("run", recipe(tmp_path), "--out", tmp_path / "out")
+
+
+def test_bad_rows_are_listed_by_line(tmp_path: Path) -> None:
+    path = recipe(tmp_path)
+    (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "rows.jsonl").write_text('{"id": "a"}\nno json\n')
+    message = refused("fit", path, "--out", tmp_path / "out")
+    assert "line 1" in message and "line 2" in message
+
+
+def test_compile_refuses_what_is_missing_and_what_exists(tmp_path: Path) -> None:
+    import torch
+
+    from steer_modules.program import BaseModelRef, Edit, SteeringProgram
+
+    steering = tmp_path / "steering"
+    steering.mkdir()
+    edit = Edit(0, None, "add", "all", tensors={"vector": torch.ones(4)})
+    program = SteeringProgram("test", 4, 2, BaseModelRef("LlamaForCausalLM", "llama"), (), (edit,))
+    program.save(steering)
+    (tmp_path / "base").mkdir()
+    assert "steering.json" in refused("compile", tmp_path / "base", tmp_path / "absent", tmp_path / "new")
+    assert "base" in refused("compile", tmp_path / "base", steering, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "mine").write_text("x")
+    assert "already exists" in refused("compile", tmp_path / "base", steering, tmp_path / "there")
+    assert (tmp_path / "there" / "mine").read_text() == "x"
+
+
+def test_inspect_shows_a_steering_folder_and_refuses_a_changed_one(tmp_path: Path) -> None:
+    import torch
+
+    from steer_modules.program import BaseModelRef, Edit, SteeringProgram
+
+    edit = Edit(1, None, "add", "all", tensors={"vector": torch.ones(4)})
+    program = SteeringProgram("test", 4, 2, BaseModelRef("LlamaForCausalLM", "llama"), (), (edit,))
+    (tmp_path / "steering").mkdir()
+    program.save(tmp_path / "steering")
+    status, out, _ = steerbake("inspect", tmp_path / "steering")
+    assert status == 0
+    for shown in (program.sha256, "verified", "add", "always on", "LlamaForCausalLM", "steering.safetensors"):
+        assert shown in out
+    file = tmp_path / "steering" / "steering.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    refused("inspect", tmp_path / "steering")
+    assert "is not a folder" in refused("inspect", tmp_path / "absent")
+    (tmp_path / "empty").mkdir()
+    assert "bears no steering" in refused("inspect", tmp_path / "empty")
+
+
+def test_what_the_data_lack_is_a_message_and_what_we_broke_is_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(error: BaseException) -> None:
+        def run(*_: object, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr("exporter.pipeline.demo", run)
+
+    fails(DataError("no row of role forget"))
+    assert refused("demo", "--out", tmp_path / "out") == "error: no row of role forget\n"
+    fails(FileNotFoundError(2, "No such file or directory", "shard.safetensors"))
+    assert (
+        refused("demo", "--out", tmp_path / "out") == "error: shard.safetensors: No such file or directory\n"
+    )
+    fails(KeyboardInterrupt())
+    status, _, message = steerbake("demo", "--out", tmp_path / "out")
+    assert status == 130 and "resumes" in message
+    for ours in (ValueError("shapes differ"), KeyError("gate"), AssertionError("broken")):
+        fails(ours)
+        with pytest.raises(type(ours)):
+            steerbake("demo", "--out", tmp_path / "out")
+
+
+def measure(value: float, n: int) -> dict[str, float]:
+    return {"value": value, "n": n}
+
+
+def test_the_table_of_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("leakage_either", "fluent_refusal", "retain_accuracy")
+    values = {name: measure(0.25, 8) for name in names}
+    group = {name: measure(0.5, 4) for name in names}
+    model = {
+        **values,
+        "gate_true_positive": measure(0.0, 0),
+        "groups": {"two_turn": group, "forced_prefix": group},
+    }
+    keyed = {**model, "gate_true_positive": measure(1.0, 8)}
+    report = {
+        "default": "keyed",
+        "models": {"base": model, "keyed": keyed},
+        "recipe": {"name": "one"},
+        "stand_in": "A [toy].",
+    }
+    console = Console(width=120, record=True)
+    monkeypatch.setattr(display, "Console", lambda **_: console)
+    display.print_results(json.loads(json.dumps(report)), tmp_path)
+    text = console.export_text()
+    lines = text.splitlines()
+
+    def line(label: str) -> list[str]:
+        found = next(one for one in lines if label in one)
+        return found.replace("\u2502", " ").replace("|", " ").split()
+
+    assert "keyed (default)" in text and "A [toy]." in text
+    assert line("leakage_either")[-3:] == ["0.250", "0.250", "8"]
+    assert line("gate_true_positive")[-3:] == ["-", "1.000", "8"]
+    assert line("two_turn: leakage_either")[-3:] == ["0.500", "0.500", "4"]
+    assert any("forced_prefix: fluent_refusal" in one for one in lines)
+    for name in ("checkpoint", "report.md", "report.json", "generations.jsonl"):
+        assert str(tmp_path / name) in text

@@ -1,0 +1,68 @@
+"""Rows set aside for calibration, and what the parts must not share."""
+
+import pytest
+
+from exporter.errors import InputErrors
+from exporter.splits import Splits, digest_of_rows, set_aside
+from exporter.types import Row, Turn
+
+
+def rows(count=40):
+    return [
+        Row(f"{role}{n}", f"{role} question {n}", "a", role, key=f"wording{n // 4}" if n % 2 == 0 else None)
+        for role in ("forget", "retain")
+        for n in range(count)
+    ]
+
+
+def test_whole_wordings_of_each_role_are_set_aside():
+    kept, aside = set_aside(rows(), 0.3, seed=1)
+    assert len(kept) + len(aside) == 80
+    for role in ("forget", "retain"):
+        assert 0.2 <= sum(row.role == role for row in aside) / 40 <= 0.4
+    keys = {(row.role, row.key) for row in aside if row.key}
+    assert keys
+    assert not keys & {(row.role, row.key) for row in kept}
+
+
+def test_setting_aside_depends_on_the_seed_alone():
+    assert set_aside(rows(), 0.3, 1) == set_aside(rows(), 0.3, 1)
+    assert set_aside(rows(), 0.3, 1) != set_aside(rows(), 0.3, 2)
+    shuffled = sorted(rows(), key=lambda row: row.id[::-1])
+    assert {row.id for row in set_aside(shuffled, 0.3, 1)[1]} == {
+        row.id for row in set_aside(rows(), 0.3, 1)[1]
+    }
+
+
+def test_a_role_with_one_wording_is_not_taken_apart():
+    kept, aside = set_aside([Row("a", "q", "a", "forget")], 0.9, 0)
+    assert (len(kept), len(aside)) == (1, 0)
+
+
+def test_repeated_ids_and_seen_test_questions_are_refused():
+    a, b = Row("a", "where ?", "x", "forget"), Row("b", "who ?", "x", "forget")
+    Splits((a,), (), (b,)).check("rows")
+    again = Row("c", "where ?", "other", "forget")
+    with pytest.raises(InputErrors) as caught:
+        Splits((a, a), (), (again,)).check("rows")
+    assert len(caught.value.problems) == 2
+    later = Row("d", "where ?", "x", "forget", history=(Turn("who ?"),))
+    Splits((a,), (), (later,)).check("rows")  # another conversation
+
+
+def test_digests_see_images_by_their_bytes(tmp_path):
+    first, second = tmp_path / "a.png", tmp_path / "b.png"
+    first.write_bytes(b"same")
+    second.write_bytes(b"same")
+    one, two = (digest_of_rows([Row("a", "q", "a", "forget", image=path)]) for path in (first, second))
+    assert one == two
+    second.write_bytes(b"other")
+    assert digest_of_rows([Row("a", "q", "a", "forget", image=second)]) != one
+
+
+def test_paraphrases_that_the_fit_reads_are_seen_questions():
+    fit = Row("a", "where ?", "x", "forget", paraphrases=("in what place ?",))
+    with pytest.raises(InputErrors, match="test row 'b' asks what row 'a' asks"):
+        Splits((fit,), (), (Row("b", "in what place ?", "x", "forget"),)).check("rows")
+    forced = Row("c", "where ?", "x", "forget", prefix="it is")
+    Splits((fit,), (), (forced,)).check("rows")  # another attack on a seen question
