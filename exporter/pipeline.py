@@ -6,10 +6,10 @@ is made from has changed (:class:`exporter.ledger.Ledger`), so the same command 
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ import torch
 from exporter import registry
 from exporter.data.chat import Chat
 from exporter.data.readers import load_rows
-from exporter.data.response import ResponseFormat
 from exporter.errors import InputErrors, VerificationError
 from exporter.fit.context import FitContext
 from exporter.fit.prompt_scores import prompt_scores
@@ -42,6 +41,11 @@ from exporter.verify.unlearning import Case
 from exporter.workspace import Workspace
 from steer_modules.program import SteeringProgram
 
+THREADS = torch.get_num_threads()
+SMALL = 32_000_000
+"""Models of fewer parameters run on one thread: several wait for each other longer than they work, most of all on a
+machine that has other work to do (35 times longer, measured), and their number would decide the last bits of every sum.
+"""
 DEMO_RECIPE = Path(__file__).resolve().parent.parent / "export_configs" / "llava" / "testbed.yaml"
 
 
@@ -76,7 +80,7 @@ def inspect(folder: Path) -> Inspection:
     if found.kind == "checkpoint":
         weights = BaseWeights.read(folder)
         base = {name: tensor for name, tensor in weights.tensors.items() if not name.startswith("steering.")}
-        if dataclasses.replace(weights, tensors=base).fingerprint() != found.program.base.fingerprint:
+        if replace(weights, tensors=base).fingerprint() != found.program.base.fingerprint:
             raise VerificationError(
                 f"{folder}: the base weights are not those that the steering was compiled for"
             )
@@ -195,7 +199,7 @@ class Run:
 
     def _fit(self, method: str, params: Mapping[str, Any], folder: Path) -> None:
         chosen = registry.resolve(registry.METHODS, "method", method)
-        context = dataclasses.replace(self._context(method), params=chosen.Params.model_validate(params))
+        context = replace(self._context(method), params=chosen.Params.model_validate(params))
         program: SteeringProgram = chosen().fit(context)
         write_text(self.space.records(method), json.dumps(context.records, indent=1) + "\n")
         with whole_folder(folder) as partial:
@@ -211,9 +215,12 @@ class Run:
         write_text(path, json.dumps(found))
 
     def _rule(self) -> RefusalRule:
-        refusals, format_ = self.recipe.refusals, ResponseFormat.parse(self.recipe.chat.reasoning_template)
+        """Refusals as the model's own tokenizer spells them: it may drop a space before a tag."""
+        refusals, chat = self.recipe.refusals, self._chat(self.host)
         unknown = [row for row in self.rows.fit if row.role == "unknown"] if refusals.from_rows else []
-        pairs = [(format_.fill(row.answer, row.reasoning).text, row.answer) for row in unknown]
+        texts = {(row.reasoning, row.answer): replace(row, history=(), prefix=None) for row in unknown}
+        spelled = [(chat.encode(row).response, row.answer) for row in texts.values()]
+        pairs = [(chat.tokenizer.decode(ids, skip_special_tokens=True), answer) for ids, answer in spelled]
         return RefusalRule.of(pairs, refusals.accepted, refusals.patterns)
 
     def _context(self, method: str) -> FitContext:
@@ -246,7 +253,10 @@ class Run:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = getattr(torch, self.recipe.base.dtype)
-        return ModelHost.load(folder, dtype=dtype, device=device, trust_remote_code=steered)
+        host = ModelHost.load(folder, dtype=dtype, device=device, trust_remote_code=steered)
+        small = sum(weight.numel() for weight in host.model.parameters()) < SMALL
+        torch.set_num_threads(1 if small else THREADS)
+        return host
 
     def _chat(self, host: ModelHost) -> Chat:
         settings = self.recipe.chat

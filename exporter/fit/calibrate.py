@@ -10,12 +10,17 @@ import torch
 from torch import Tensor
 
 from exporter.errors import FitError
+from exporter.fit.learned_prototypes import LearningPlan, learn_prototypes
 from exporter.fit.subspaces import energy_basis, unit, whitening_metric
 from steer_modules import ops
 from steer_modules.program import Gate
 
 SCORES = ("prototype_margin", "prototype_margin_whitened", "linear", "linear_unit", "subspace_ratio")
 """Candidate scores; "prototype_margin_whitened" is prototype_margin with a metric."""
+
+
+MISS_COST = 2.0
+"""What a missed question costs in units of a false alarm, both as shares of their side."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +58,17 @@ class Candidate:
     false_alarms: float
     margin: float
     scores: Tensor
+    learned: bool = False
 
     @property
     def cost(self) -> float:
-        return self.missed + self.false_alarms
+        """A leak weighs more than a refusal too many."""
+        return MISS_COST * self.missed + self.false_alarms
 
     def line(self) -> dict[str, Any]:
         """For the report's table."""
         gate = self.gate
-        score = gate.score + ("_whitened" if "metric" in gate.tensors else "")
+        score = gate.score + ("_learned" if self.learned else "_whitened" if "metric" in gate.tensors else "")
         return {
             "layer": gate.layer,
             "pool": gate.pool,
@@ -99,16 +106,46 @@ def search_gates(
         for draft in fit_gates(score, states, fit, max_prototypes):
             gate = replace(draft, name=name, layer=layer, pool=pool)
             found.append(judge(gate, calibrate.states[pool][:, place], calibrate))
+    return ranked_gates(found)
+
+
+def ranked_gates(found: Sequence[Candidate]) -> list[Candidate]:
+    """Candidates, best first: fewest weighted mistakes, then widest margin, then lowest layer, score, pool."""
     return sorted(
         found,
         key=lambda c: (
             round(c.cost, 9),
             -c.margin,
             c.gate.layer,
-            scores.index(_score_name(c.gate)),
+            SCORES.index(_score_name(c.gate)),
             c.gate.pool,
         ),
     )
+
+
+def learn_gates(
+    found: Sequence[Candidate],
+    fit: Decisions,
+    calibrate: Decisions,
+    *,
+    layers: Sequence[int],
+    most: int,
+    plan: LearningPlan,
+    seed: int,
+) -> list[Candidate]:
+    """Gates with learned prototypes at the ``most`` best layers of each pool, as the candidates ``found`` rank them."""
+    learned: list[Candidate] = []
+    for pool in fit.states:
+        best = list(dict.fromkeys(one.gate.layer for one in found if one.gate.pool == pool))[:most]
+        for layer in best:
+            place = list(layers).index(layer)
+            states = fit.states[pool][:, place]
+            rows = learn_prototypes(states, fit.forget, fit.subjects, fit.weights, plan=plan, seed=seed)
+            draft = replace(_draft("prototype_margin", "above", rows.tensors()), name=found[0].gate.name)
+            gate = replace(draft, layer=layer, pool=pool)
+            judged = judge(gate, calibrate.states[pool][:, place], calibrate)
+            learned.append(replace(judged, learned=True))
+    return learned
 
 
 def judge(gate: Gate, states: Tensor, calibrate: Decisions) -> Candidate:
@@ -128,7 +165,7 @@ def gate_scores(gate: Gate, states: Tensor) -> Tensor:
 
 
 def best_threshold(values: Tensor, forget: Tensor, weights: Tensor) -> tuple[float, float, float, float]:
-    """Threshold that fires on values above it with the least missed + false alarms; of equals, in the widest gap.
+    """Threshold that fires on values above it with the least cost of missed and false alarms; of equals, in the widest gap.
 
     Firing always and never count among the choices, but only where no gap does as well.
 
@@ -143,7 +180,7 @@ def best_threshold(values: Tensor, forget: Tensor, weights: Tensor) -> tuple[flo
     missed, kept = _share_below(mass * side), _share_below(mass * ~side)
     gaps = torch.zeros(len(ranked) + 1)
     gaps[1:-1] = ranked.diff()
-    cost = missed + 1 - kept
+    cost = MISS_COST * missed + 1 - kept
     cost[1:-1] = torch.where(gaps[1:-1] > 0, cost[1:-1], torch.inf)  # no threshold lies between equal values
     best = (cost <= cost.min() + 1e-9).nonzero()[:, 0]
     cut = int(best[(gaps[best] == gaps[best].max()).nonzero()[0, 0]])

@@ -18,15 +18,15 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from exporter.fit.calibrate import Candidate, search_gates
+from exporter.fit.calibrate import Candidate
 from exporter.fit.context import FitContext
 from exporter.fit.forget_basis import forget_bases
+from exporter.fit.gates import GatePlan, choose_gates, gate_below
 from exporter.fit.keys import KeyTable, key_tables
-from exporter.fit.probes import ProbePlan, gather
 from exporter.fit.refusals import Source, Wording, natural_refusals, wordings
 from exporter.fit.trials import Bench, Trial
 from steer_modules import ops
-from steer_modules.program import Edit, Gate, SteeringProgram
+from steer_modules.program import Edit, SteeringProgram
 
 
 class KeyedParams(BaseModel):
@@ -37,18 +37,16 @@ class KeyedParams(BaseModel):
     layer: int | Literal["search"] = "search"
     """Block whose output is rotated; "search" tries the last ones."""
     rotate: bool = True
-    project: bool | Literal["search"] = "search"
-    """Also project the prompt; "search" does so only where trials without it fall short."""
+    project: bool | Literal["search"] = False
+    """Also project the prompt; "search" tries it where rotation alone falls short. With rotation it was measured to break
+    the text (docs/log.md); alone (``rotate: false``) it is not safe against an answer that is forced to begin."""
     project_layers: tuple[int, ...] | Literal["search"] = "search"
     project_rank: int = Field(default=48, gt=0)
-    gate_scores: tuple[str, ...] = ("prototype_margin", "prototype_margin_whitened", "linear", "linear_unit", "subspace_ratio")
-    gate_pools: tuple[Literal["prompt_end", "prompt_mean"], ...] = ("prompt_end",)
-    gate_rows: int = Field(default=512, gt=1)
-    max_prototypes: int = Field(default=1024, gt=0)
+    gate: GatePlan = GatePlan()
     prefill_tokens: int = Field(default=8, ge=0)
-    """Beginnings of an answer, up to this many tokens long, that gate and keys are prepared for."""
-    pairs: int = Field(default=96, ge=0)
-    """Two-turn conversations of each kind made of the fit rows."""
+    """Beginnings of an answer, up to this many tokens long, behind which the refusal is resumed."""
+    pairs: int = Field(default=24, ge=0)
+    """Two-turn conversations, made of the fit rows, that the keys are prepared for."""
     refusal_source: Source = "auto"
     refusal_rows: int = Field(default=64, gt=0)
     shots: int = Field(default=4, gt=0)
@@ -74,14 +72,16 @@ class Keyed:
         params = context.params
         assert isinstance(params, KeyedParams)
         chosen = wordings(context)
-        gates = choose_gates(context, params, chosen)
+        gates = choose_gates(context, params.gate, chosen)
         bench = Bench(context, chosen, forget=params.trial_rows, keep=params.trial_rows)
         rotations = _rotations(context, params, chosen) if params.rotate else []
         best: tuple[SteeringProgram, Trial] | None = None
         for program in self._drafts(context, params, gates, rotations):
             trial = bench.run(program)
             layers = [edit.layer for edit in program.edits]
-            context.record("trials", method=self.name, layers=layers, gate_layer=program.gates[0].layer, **trial.line())
+            context.record(
+                "trials", method=self.name, layers=layers, gate_layer=program.gates[0].layer, **trial.line()
+            )
             if best is None or trial.cost < best[1].cost - 1e-9:
                 best = program, trial
             if best[1].cost < 1e-9:
@@ -92,48 +92,35 @@ class Keyed:
     def _drafts(
         self, context: FitContext, params: KeyedParams, gates: Sequence[Candidate], rotations: Sequence[Edit]
     ) -> list[SteeringProgram]:
-        drafts = []
-        for edit in rotations:
-            drafts.append(context.program(self.name, [_gate_below(gates, edit.layer)], [edit]))
+        drafts = [context.program(self.name, [gate_below(gates, edit.layer)], [edit]) for edit in rotations]
         if params.project is False and rotations:
             return drafts
         projections = _projections(context, params)
         late = list(rotations[:1])
         for group in projections:
-            gate = _gate_below(gates, min(edit.layer for edit in group))
+            gate = gate_below(gates, min(edit.layer for edit in group))
             kept = [edit for edit in late if edit.layer not in {one.layer for one in group}]
             drafts.append(context.program(self.name, [gate], [*group, *kept]))
         return drafts[len(rotations) :] if params.project is True else drafts
 
 
-def choose_gates(context: FitContext, params: KeyedParams, chosen: Sequence[Wording]) -> list[Candidate]:
-    """Every gate candidate, best first, recorded for the report."""
-    plan = ProbePlan(rows=params.gate_rows, prefill_tokens=params.prefill_tokens, pairs=params.pairs)
-    refusals = [(wording.reasoning, wording.answer) for wording in chosen]
-    fit, _ = gather(context, "fit", plan, params.gate_pools, refusals)
-    held, _ = gather(context, "calibrate", plan, params.gate_pools, refusals)
-    layers = range(context.host.num_layers)
-    found = search_gates(fit, held, layers=layers, scores=params.gate_scores, max_prototypes=params.max_prototypes)
-    for candidate in found:
-        context.record("gates", **candidate.line())
-    return found
-
-
-def _gate_below(gates: Sequence[Candidate], layer: int) -> Gate:
-    """The best gate that is decided at or before a layer."""
-    return next(candidate.gate for candidate in gates if candidate.gate.layer <= layer)
-
-
 def _rotations(context: FitContext, params: KeyedParams, chosen: Sequence[Wording]) -> list[Edit]:
     """Rotations to try, most promising first."""
     count = context.host.num_layers
-    layers = [params.layer] if params.layer != "search" else list(range(max(count * 5 // 6, count - 4), count))[::-1]
+    layers = (
+        [params.layer]
+        if params.layer != "search"
+        else list(range(max(count * 5 // 6, count - 4), count))[::-1]
+    )
     natural = natural_refusals(
         context, chosen, layers, source=params.refusal_source, rows=params.refusal_rows, shots=params.shots
     )
-    options = {"rows": params.key_rows, "prefill_tokens": params.prefill_tokens, "pairs": params.pairs // 4}
-    tables = key_tables(context, natural, layers, **options)
-    held = key_tables(context, natural, layers, split="calibrate", **{**options, "rows": params.key_rows // 4})
+
+    def tabulated(split: str, rows: int) -> dict[int, KeyTable]:
+        options = {"rows": rows, "prefill_tokens": params.prefill_tokens, "pairs": params.pairs}
+        return key_tables(context, natural, layers, split=split, **options)
+
+    tables, held = tabulated("fit", params.key_rows), tabulated("calibrate", params.key_rows // 4)
     scored = sorted(layers, key=lambda layer: (-_hits(tables[layer], held[layer]), -layer))
     for layer in scored:
         context.record("key_layers", layer=layer, right_token=_hits(tables[layer], held[layer]))
@@ -150,7 +137,11 @@ def _rotation(table: KeyTable, layer: int, strength: float) -> Edit:
         target="keyed",
         angle="fraction",
         protect="none",
-        tensors={"keys": table.keys - table.center, "key_center": table.center, "prototypes": table.prototypes},
+        tensors={
+            "keys": table.keys - table.center,
+            "key_center": table.center,
+            "prototypes": table.prototypes,
+        },
     )
 
 

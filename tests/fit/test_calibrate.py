@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from exporter.errors import FitError
 from exporter.fit.calibrate import (
+    MISS_COST,
     SCORES,
     Decisions,
     best_threshold,
@@ -147,8 +148,9 @@ def test_no_threshold_does_better(rows):
     threshold, missed, alarms, margin = best_threshold(values, forget, weights)
     assert cost_at(threshold, values, forget, weights) == pytest.approx((missed, alarms), abs=1e-6)
     tried = sorted({*values.tolist(), float(values.min()) - 1.0})
-    least = min(sum(cost_at(one, values, forget, weights)) for one in tried)
-    assert missed + alarms == pytest.approx(least, abs=1e-6)
+    costs = [cost_at(one, values, forget, weights) for one in tried]
+    least = min(MISS_COST * misses + false for misses, false in costs)
+    assert MISS_COST * missed + alarms == pytest.approx(least, abs=1e-6)
     assert (margin > 0) == (float(values[forget].min()) > float(values[~forget].max()))
 
 

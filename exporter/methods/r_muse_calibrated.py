@@ -1,0 +1,108 @@
+"""R-MUSE (arXiv 2512.17911) with what its formulas leave to chance settled by calibration rows.
+
+Three changes: the z-score divides by the deviation but keeps the mean, for the mean of the differences is the very shift
+from memory to refusal; the direction is turned to point along that shift; the gate is searched and its threshold set
+(:mod:`exporter.fit.calibrate`). Layer and protection are those whose trial with the really steered model costs least.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from exporter.fit.context import FitContext
+from exporter.fit.contrast import Contrast, Negatives, forget_contrast, retain_contrast, spread_unit
+from exporter.fit.gates import GatePlan, choose_gates, gate_below
+from exporter.fit.pairs import plain, spread
+from exporter.fit.refusals import Wording, wordings
+from exporter.fit.subspaces import energy_basis, orient, right_singular
+from exporter.fit.trials import Bench, Trial
+from steer_modules.program import Edit, SteeringProgram
+
+Protection = Literal["none", "direction", "exact"]
+
+
+class RMuseCalibratedParams(BaseModel):
+    """Parameters; layers and protections given are those that are tried."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    layers: tuple[int, ...] | None = None
+    """Blocks tried; a third, a half, two thirds of the way and the last where None."""
+    protections: tuple[Protection, ...] = ("none", "exact")
+    energy: float = Field(default=0.8, gt=0, le=1)
+    negatives: Negatives = "own"
+    guidance: str = ""
+    rows: int = Field(default=192, gt=0)
+    prototypes: int = Field(default=64, gt=0)
+    trial_rows: int = Field(default=32, gt=0)
+    gate: GatePlan = GatePlan()
+
+
+class RMuseCalibrated:
+    """Fits calibrated R-MUSE."""
+
+    name: ClassVar[str] = "r_muse_calibrated"
+    Params: ClassVar[type[BaseModel]] = RMuseCalibratedParams
+
+    def fit(self, context: FitContext) -> SteeringProgram:
+        """Gate, directions and trials; see the module's docstring.
+
+        Raises:
+            FitError: nothing to compare, or no reply with an answer.
+        """
+        params = context.params
+        assert isinstance(params, RMuseCalibratedParams)
+        chosen = wordings(context)
+        gates = choose_gates(context, params.gate, chosen)
+        bench = Bench(context, chosen, forget=params.trial_rows, keep=params.trial_rows)
+        best: tuple[SteeringProgram, Trial] | None = None
+        for edit in self._edits(context, params, chosen):
+            program = context.program(self.name, [gate_below(gates, edit.layer)], [edit])
+            trial = bench.run(program)
+            context.record(
+                "trials", method=self.name, layers=[edit.layer], protect=edit.protect, **trial.line()
+            )
+            if best is None or trial.cost < best[1].cost - 1e-9:
+                best = program, trial
+        assert best is not None
+        return best[0]
+
+    def _edits(
+        self, context: FitContext, params: RMuseCalibratedParams, chosen: Sequence[Wording]
+    ) -> Iterator[Edit]:
+        count = context.host.num_layers
+        layers = params.layers or tuple(sorted({count // 3, count // 2, 2 * count // 3, count - 1}))
+        forget = spread(plain(context.need("fit", "forget")), params.rows)
+        kept = spread(plain(context.need("fit", "retain", "reasoning")), params.rows)
+        found = forget_contrast(
+            context, forget, chosen, layers, negatives=params.negatives, prefix=params.guidance
+        )
+        retain = retain_contrast(context, kept, layers)
+        for layer in layers:
+            for protect in params.protections:
+                yield _edit(found[layer], retain[layer], layer, protect, params)
+
+
+def _edit(
+    forget: Contrast, retain: Contrast, layer: int, protect: Protection, params: RMuseCalibratedParams
+) -> Edit:
+    directions = right_singular(forget.hybrid(centred=False))[1]
+    tensors = {
+        "direction": orient(directions[:, 0], forget.mean).contiguous(),
+        "prototypes": spread_unit(forget.positive, params.prototypes),
+    }
+    if protect != "none":
+        tensors["retain_basis"] = energy_basis(retain.hybrid(centred=False), params.energy)
+    return Edit(
+        layer=layer,
+        gate="topic",
+        op="rotate",
+        positions="from_prompt_end",
+        target="direction",
+        angle="calibrated",
+        protect=protect,
+        tensors=tensors,
+    )

@@ -1,0 +1,155 @@
+"""Who may import whom, read from the sources. docs/architecture.md says why."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from steer_modules.files import TRAVELLING
+
+HOME = Path(__file__).resolve().parent.parent
+ROOMS = ("data", "fit", "methods", "targets", "verify", "publish")
+COMMON = {
+    "exporter.types",
+    "exporter.errors",
+    "exporter.host",
+    "exporter.registry",
+}
+EDGES = {("methods", "fit")}
+CLI_MAY = {"pipeline", "recipe", "errors", "failures", "display", "provenance"}
+
+
+class Import(NamedTuple):
+    """One imported module or name of a module, with where it stands."""
+
+    file: Path
+    line: int
+    name: str
+    level: int
+
+    def __str__(self) -> str:
+        return f"{self.file.relative_to(HOME)}:{self.line} imports {'.' * self.level}{self.name}"
+
+
+def imports_of(file: Path) -> list[Import]:
+    """Everything a file imports, anywhere in it; ``from a import b`` counts as ``a.b``."""
+    found = []
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [Import(file, node.lineno, alias.name, 0) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            stem = f"{node.module}." if node.module else ""
+            found += [Import(file, node.lineno, f"{stem}{alias.name}", node.level) for alias in node.names]
+    return found
+
+
+def sources(*places: str) -> list[Path]:
+    files = [path for place in places for path in sorted((HOME / place).rglob("*.py"))]
+    assert files, places
+    return files
+
+
+def under(name: str, packages: set[str]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def room_of(name: str) -> str | None:
+    parts = name.split(".")
+    return parts[1] if len(parts) > 1 and parts[0] == "exporter" and parts[1] in ROOMS else None
+
+
+def test_the_reader_of_imports_sees_all_of_them(tmp_path: Path) -> None:
+    """The control: what the other tests read must hold what is there."""
+    file = tmp_path / "x.py"
+    file.write_text("import a.b\nfrom c import d\nfrom . import e\ndef f():\n    from .g import h as i, j\n")
+    names = [(one.level, one.name) for one in imports_of(file)]
+    assert names == [(0, "a.b"), (0, "c.d"), (1, "e"), (1, "g.h"), (1, "g.j")]
+    assert room_of("exporter.fit.context") == "fit"
+    assert room_of("exporter.recipe") is None
+    assert not under("exporter.types_of_things", {"exporter.types"})
+
+
+def test_steer_modules_stand_alone() -> None:
+    allowed = set(sys.stdlib_module_names) | {"torch", "transformers", "safetensors", "steer_modules"}
+    wrong = [
+        str(one)
+        for file in sources("steer_modules")
+        for one in imports_of(file)
+        if one.level == 0 and one.name.split(".")[0] not in allowed
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("name", TRAVELLING)
+def test_travelling_files_import_each_other_flatly(name: str) -> None:
+    """Transformers copies the files of a checkpoint by following ``from .x import y``, and nothing else."""
+    file = HOME / "steer_modules" / name
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            assert node.level == 1 and node.module and "." not in node.module, f"{name}:{node.lineno}"
+            assert f"{node.module}.py" in TRAVELLING, f"{name}:{node.lineno}: {node.module} stays at home"
+        assert not (isinstance(node, ast.Name | ast.Attribute) and "TYPE_CHECKING" in ast.unparse(node)), name
+    for one in imports_of(file):
+        assert one.level or not under(one.name, {"steer_modules"}), str(one)
+        assert not one.name.endswith("TYPE_CHECKING"), str(one)
+
+
+@pytest.mark.parametrize("room", [room for room in ROOMS if any((HOME / "exporter" / room).glob("*.py"))])
+def test_rooms_do_not_import_each_other(room: str) -> None:
+    allowed = COMMON | {f"exporter.{room}", "steer_modules"}
+    allowed |= {f"exporter.{other}" for here, other in EDGES if here == room}
+    wrong = [
+        str(one)
+        for file in sources(f"exporter/{room}")
+        for one in imports_of(file)
+        if one.level or (under(one.name, {"exporter", "export_configs"}) and not under(one.name, allowed))
+    ]
+    assert not wrong
+
+
+def test_only_the_pipeline_knows_the_rooms() -> None:
+    knowing = {
+        file.name
+        for file in (HOME / "exporter").glob("*.py")
+        for one in imports_of(file)
+        if room_of(one.name) is not None
+    }
+    assert knowing == {"pipeline.py"}
+
+
+def test_what_rooms_share_knows_nothing_above_it() -> None:
+    below = {"types": set[str](), "errors": set[str](), "registry": {"errors"}, "host": {"types", "errors"}}
+    for name, allowed in below.items():
+        for one in imports_of(HOME / "exporter" / f"{name}.py"):
+            assert not under(one.name, {"exporter"}) or one.name.split(".")[1] in allowed, str(one)
+
+
+def test_names_in_the_registry_exist() -> None:
+    from exporter import registry
+
+    for table in (registry.METHODS, registry.TARGETS):
+        for place in table.values():
+            module, _, attribute = place.partition(":")
+            file = HOME / Path(*module.split(".")).with_suffix(".py")
+            assert file.is_file(), place
+            names = {getattr(node, "name", None) for node in ast.parse(file.read_text(encoding="utf-8")).body}
+            assert attribute in names, place
+
+
+def test_the_command_line_stays_thin() -> None:
+    for one in imports_of(HOME / "exporter" / "cli.py"):
+        parts = one.name.split(".")
+        assert parts[0] != "steer_modules", str(one)
+        assert parts[0] != "exporter" or parts[1] in CLI_MAY, str(one)
+        assert parts[0] not in {"torch", "transformers", "yaml", "pydantic"}, str(one)
+
+
+def test_nothing_imports_the_command_line() -> None:
+    for file in sources("exporter", "steer_modules"):
+        for one in imports_of(file):
+            assert not under(one.name, {"exporter.cli", "tests", "benchmarks"}), str(one)
