@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoProcessor
 
 from exporter import registry
 from exporter.data.chat import Chat
@@ -216,7 +217,7 @@ class Run:
 
     def _rule(self) -> RefusalRule:
         """Refusals as the model's own tokenizer spells them: it may drop a space before a tag."""
-        refusals, chat = self.recipe.refusals, self._chat(self.host)
+        refusals, chat = self.recipe.refusals, self._chat(AutoProcessor.from_pretrained(self.base))
         unknown = [row for row in self.rows.fit if row.role == "unknown"] if refusals.from_rows else []
         texts = {(row.reasoning, row.answer): replace(row, history=(), prefix=None) for row in unknown}
         spelled = [(chat.encode(row).response, row.answer) for row in texts.values()]
@@ -226,7 +227,7 @@ class Run:
     def _context(self, method: str) -> FitContext:
         return FitContext(
             host=self.host,
-            chat=self._chat(self.host),
+            chat=self._chat(self.host.processor),
             fit=self.rows.fit,
             calibrate=self.rows.calibrate,
             params=registry.resolve(registry.METHODS, "method", method).Params(),
@@ -241,7 +242,7 @@ class Run:
         steered = model != BASE
         folder = self.space.checkpoint(model, self.recipe.methods.default)
         host = self._load(folder, steered=True) if steered else self.host
-        interview = Interview(model, host, self._chat(host), self.space.out)
+        interview = Interview(model, host, self._chat(host.processor), self.space.out)
         settings = self.recipe.report
         cases = interview.run(
             self.test, max_new_tokens=settings.max_new_tokens, batch_size=settings.batch_size
@@ -258,9 +259,9 @@ class Run:
         torch.set_num_threads(1 if small else THREADS)
         return host
 
-    def _chat(self, host: ModelHost) -> Chat:
+    def _chat(self, processor: Any) -> Chat:
         settings = self.recipe.chat
-        return Chat(host.processor, system=settings.system, reasoning_template=settings.reasoning_template)
+        return Chat(processor, system=settings.system, reasoning_template=settings.reasoning_template)
 
     @cached_property
     def _model_inputs(self) -> dict[str, object]:

@@ -161,9 +161,7 @@ def _prompt_end(
     return last + past
 
 
-def _give_gates(
-    call: SteeringCall, gate: Tensor | None, state: GateState | None, batch: int
-) -> None:
+def _give_gates(call: SteeringCall, gate: Tensor | None, state: GateState | None, batch: int) -> None:
     """Fills in given, earlier, settled and on."""
     call.earlier = None if state is None else state.gate
     if gate is not None:

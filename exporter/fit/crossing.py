@@ -89,7 +89,9 @@ def crossed_rows(rows: Sequence[Row], each: int, seed: int) -> list[Row]:
             continue
         asked = {row.key for row in own}
         linked = frozenset().union(*(found[row.key or "", visual].subjects for row in own))
-        free = [t for t in found.values() if t.visual == visual and t.key not in asked and t.subjects & linked]
+        free = [
+            t for t in found.values() if t.visual == visual and t.key not in asked and t.subjects & linked
+        ]
         for template in draw.sample(free, min(each, len(free))):
             row = own[draw.randrange(len(own))]
             question = template.filled("" if visual else subject)

@@ -29,7 +29,7 @@ class GatePlan(BaseModel):
     """Further wordings in which each subject of the fit rows is asked about."""
     prefill_tokens: int = Field(default=8, ge=0)
     """Beginnings of an answer, up to this many tokens long, behind which the gate has to decide as well."""
-    pairs: int = Field(default=400, ge=0)
+    pairs: int = Field(default=1000, ge=0)
     """Two-turn conversations of each kind made of the rows."""
     max_prototypes: int = Field(default=1024, gt=0)
 

@@ -85,7 +85,9 @@ def class_numbers(probed: Sequence[tuple[Row, str]], named: Mapping[str, str]) -
 
     The subject is told by the row's secrets, else by its place in a template, else the row is a class of its own.
     """
-    names = [(row.secrets or named.get(row.id) or row.id, row.image is not None, kind) for row, kind in probed]
+    names = [
+        (row.secrets or named.get(row.id) or row.id, row.image is not None, kind) for row, kind in probed
+    ]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return [numbers[name] for name in names]
 
