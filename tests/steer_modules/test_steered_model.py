@@ -232,6 +232,37 @@ def test_given_gates_stand(bed):
         assert not torch.equal(answer(model, stays, steering_gate=on), answer(model, stays))
 
 
+def test_gates_given_back_decide_the_same(bed):
+    """The gate is idempotent: what a pass decided, given to the next, changes nothing."""
+    model, fires, stays, program = bed
+    batch = tiny.batch([fires, stays], "left")
+    with steered(model, program), torch.no_grad():
+        first = model(**batch)
+        again = model(**batch, steering_gate=first.steering_gate)
+    assert torch.equal(again.steering_gate, first.steering_gate)
+    assert torch.equal(again.logits, first.logits)
+
+
+def test_compiled_models_steer(bed):
+    model, fires, stays, program = bed
+    batch = tiny.batch([fires, stays], "left")
+    with steered(copy.deepcopy(model), program) as twin, torch.no_grad():
+        expected = twin(**batch)
+        compiled = torch.compile(twin.forward, backend="eager")
+        found = compiled(**batch)
+        assert torch.equal(found.steering_gate, expected.steering_gate)
+        torch.testing.assert_close(found.logits, expected.logits, rtol=1e-4, atol=1e-4)
+        step = {"input_ids": torch.tensor([[7], [9]]), "attention_mask": torch.ones(2, 13, dtype=torch.long)}
+        step["attention_mask"][0, :3] = 0
+        caches = [DynamicCache(config=model.config) for _ in range(2)]
+        twin(**batch, past_key_values=caches[0])
+        compiled(**batch, past_key_values=caches[1])
+        steps = [
+            run(**step, past_key_values=c).logits for run, c in zip((twin, compiled), caches, strict=True)
+        ]
+        torch.testing.assert_close(steps[1], steps[0], rtol=1e-4, atol=1e-4)
+
+
 def test_outputs_bear_the_gates(bed):
     model, fires, stays, program = bed
     with steered(model, program):
