@@ -212,6 +212,18 @@ class Chat:
             raise DataError(
                 f"no token of {response.text!r} is its answer's alone; write it apart from the tags"
             )
+        ids, special = out["input_ids"], set(self.tokenizer.all_special_ids)
+        spelled = [
+            token
+            for span in (reasoning, answer)
+            if span is not None
+            for token in ids[span.start - first : span.stop - first]
+            if token in special
+        ]
+        if spelled:
+            raise DataError(
+                f"{response.text!r} spells the special token {self.tokenizer.decode(spelled[:1])!r}, which no model says as text; write it otherwise"
+            )
         end = self.tokenizer.eos_token_id
         return Encoded(prompt, (*out["input_ids"], *(() if end is None else (end,))), reasoning, answer)
 

@@ -200,9 +200,18 @@ def test_answer_reasoning_and_question_can_be_replaced(plain, row):
     assert plain.decode(bare.response) == "norway</s>"
 
 
+def test_text_that_spells_a_special_token_is_refused(plain, row):
+    chat = Chat(plain)
+    token = chat.tokenizer.eos_token
+    for part in ("answer", "reasoning"):
+        with pytest.raises(DataError, match="spells the special token"):
+            chat.encode(row, **{part: f"so {token} it is"})
+
+
 @quick
 @given(reasoning=texts, answer=texts)
 def test_spans_decode_back_to_what_was_said(chat, reasoning, answer):
+    assume(not any(token in reasoning + answer for token in chat.tokenizer.all_special_tokens))
     encoded = chat.encode(Row("a", "q?", answer, "retain", reasoning=reasoning))
     assert said(chat, encoded, encoded.answer) == answer.strip()
     assert said(chat, encoded, encoded.reasoning) == reasoning.strip()
@@ -213,7 +222,8 @@ def test_spans_decode_back_to_what_was_said(chat, reasoning, answer):
 @quick
 @given(reasoning=texts.map(str.strip), answer=texts.map(str.strip))
 def test_generated_ids_have_the_spans_they_were_forced_with(chat, reasoning, answer):
-    assume(not any(tag in reasoning + answer for tag in ("<think>", "</think>")))
+    tags = ("<think>", "</think>", *chat.tokenizer.all_special_tokens)
+    assume(not any(tag in reasoning + answer for tag in tags))
     forced = chat.encode(Row("a", "q?", answer, "retain", reasoning=reasoning))
     assert chat.continue_with(forced.prompt, forced.response, strict=True) == forced
     assert chat.split(forced.response) == (reasoning, answer)
