@@ -31,7 +31,7 @@ HIDDEN, LAYERS, ROWS, STEERED = 512, 12, 112, (9, 10, 11)
 
 def base_model() -> Any:
     config = transformers.LlamaConfig(
-        vocab_size=32000, hidden_size=HIDDEN, intermediate_size=1536, num_hidden_layers=LAYERS,
+        vocab_size=32000, hidden_size=HIDDEN, intermediate_size=1856, num_hidden_layers=LAYERS,
         num_attention_heads=8, num_key_value_heads=4, max_position_embeddings=1024, tie_word_embeddings=True,
     )  # fmt: skip
     torch.manual_seed(0)
