@@ -12,6 +12,7 @@ from steer_modules.program import BaseModelRef, Edit, Gate, SteeringProgram
 
 D, LAYERS, VOCAB = 32, 4, 96
 IMAGE, PAD = 90, 0
+NEW = 8
 
 _DECODER: dict[str, Any] = {
     "vocab_size": VOCAB,
@@ -235,3 +236,15 @@ def program(model: Any, gates: list[Gate], edits: list[Edit]) -> SteeringProgram
     """A program for a tiny model."""
     base = BaseModelRef(type(model).__name__, model.config.model_type)
     return SteeringProgram("test", D, LAYERS, base, tuple(gates), tuple(edits))
+
+
+def answer(model: Any, inputs: dict[str, Tensor], **options: Any) -> Tensor:
+    """The NEW tokens [B, NEW] a model adds, greedily unless told otherwise."""
+    options = {"max_new_tokens": NEW, "do_sample": False, **options}
+    return model.generate(**inputs, **options)[:, -NEW:]
+
+
+def logits(model: Any, **inputs: Any) -> Tensor:
+    """Logits [B, T, V] of one pass."""
+    with torch.no_grad():
+        return model(**inputs).logits

@@ -1,0 +1,102 @@
+"""Whatever cannot be judged, was lost or was altered raises before the first word."""
+
+import pytest
+import torch
+from tiny import answer, logits
+from transformers import DynamicCache
+
+from steer_modules.attach import attach, steered
+from steer_modules.checks import ProgramError
+
+
+def raises_without_steering(bed):
+    model, fires, _, _ = bed
+    foreign = DynamicCache(config=model.config)
+    logits(model, **fires, past_key_values=foreign)
+    one = torch.tensor([[5]])
+    return {
+        "the inner model": (RuntimeError, "Call the model itself", lambda m: m.model(**fires)),
+        "a foreign cache": (
+            ValueError,
+            "not filled by this steered model",
+            lambda m: m(input_ids=one, past_key_values=foreign),
+        ),
+        "chunked prefill": (
+            ValueError,
+            "prefill_chunk_size",
+            lambda m: answer(m, fires, prefill_chunk_size=4),
+        ),
+        "continuous batching": (NotImplementedError, "use generate", lambda m: m.generate_batch([[1, 2]])),
+        "packed sequences": (
+            ValueError,
+            "packed",
+            lambda m: m(**fires, cu_seq_lens_q=torch.tensor([0, 4, 9])),
+        ),
+        "a gate of another shape": (
+            ValueError,
+            r"expected \[1, 1\]",
+            lambda m: m(**fires, steering_gate=torch.ones(1)),
+        ),
+        "a gate of another value": (
+            ValueError,
+            "decide now",
+            lambda m: m(**fires, steering_gate=torch.tensor([[float("nan")]])),
+        ),
+        "a prompt end outside": (
+            ValueError,
+            "outside the columns",
+            lambda m: m(**fires, steering_prompt_end=torch.tensor([40])),
+        ),
+        "a short mask": (
+            ValueError,
+            "it covers them all",
+            lambda m: m(input_ids=fires["input_ids"], attention_mask=torch.ones(1, 3)),
+        ),
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "the inner model",
+        "a foreign cache",
+        "chunked prefill",
+        "continuous batching",
+        "packed sequences",
+        "a gate of another shape",
+        "a gate of another value",
+        "a prompt end outside",
+        "a short mask",
+    ],
+)
+def test_what_cannot_be_judged_raises(bed, name):
+    model, _, _, program = bed
+    kind, message, call = raises_without_steering(bed)[name]
+    with steered(model, program), torch.no_grad(), pytest.raises(kind, match=message):
+        call(model)
+
+
+def test_lost_hooks_raise(bed):
+    model, fires, _, program = bed
+    with steered(model, program), torch.no_grad():
+        model._steering_handles[-1].remove()
+        with pytest.raises(RuntimeError, match="without their steering"):
+            model(**fires)
+
+
+def test_altered_steering_raises_before_the_first_word(bed):
+    model, fires, _, program = bed
+    with steered(model, program), torch.no_grad():
+        model.steering.layers["2"].prototypes.add_(1e-3)
+        model.steering.verified = False
+        with pytest.raises(ProgramError, match="sha256"):
+            model(**fires)
+
+
+def test_a_program_for_another_size_is_refused(bed):
+    model, _, _, program = bed
+    section = {**program.section(), "num_layers": 9}
+    other = type(program)(**{**program.__dict__, "num_layers": section["num_layers"]})
+    with pytest.raises(ProgramError, match="num_layers is 9, but the model has 4"):
+        attach(model, other)
+    assert "steering" not in model._modules
