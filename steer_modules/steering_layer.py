@@ -137,6 +137,7 @@ class Steering(nn.Module):
             sorted({g["layer"] for g in section["gates"]} | {e["layer"] for e in section["edits"]})
         )
         self.verified = False
+        self.register_load_state_dict_post_hook(_unverified)  # type: ignore[no-untyped-call]
 
     def tensors(self) -> dict[str, Tensor]:
         """Every steering tensor by its full name."""
@@ -171,6 +172,12 @@ class Steering(nn.Module):
         call.visited.add(index)
         edit: nn.Module | None = self.layers._modules.get(str(index))
         return states if edit is None else edit(states, call)
+
+
+def _unverified(steering: nn.Module, _incompatible: Any) -> None:
+    """Tensors were loaded into a steering module: they are checked again before the next pass."""
+    assert isinstance(steering, Steering)
+    steering.verified = False
 
 
 class BlockHook:

@@ -100,3 +100,16 @@ def test_a_program_for_another_size_is_refused(bed):
     with pytest.raises(ProgramError, match="num_layers is 9, but the model has 4"):
         attach(model, other)
     assert "steering" not in model._modules
+
+
+def test_other_tensors_loaded_later_raise(bed):
+    model, fires, _, program = bed
+    with steered(model, program), torch.no_grad():
+        model(**fires)
+        tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        model.load_state_dict(tensors)
+        model(**fires)
+        tensors["steering.layers.2.prototypes"] += 1e-3
+        model.load_state_dict(tensors)
+        with pytest.raises(ProgramError, match="sha256"):
+            model(**fires)
