@@ -120,6 +120,96 @@ def demo(out: Annotated[Path, typer.Option(help="Folder for the results.")] = Pa
     display.print_results(pipeline.demo(out), out)
 
 
+export_app = typer.Typer(help="Write a steered checkpoint for another runtime.", no_args_is_help=True)
+app.add_typer(export_app, name="export")
+
+
+@export_app.command()
+@reported
+def onnx(
+    checkpoint: Annotated[Path, typer.Argument(help="A steered checkpoint.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="The folder to write; must not exist.", show_default=False)],
+    dtype: Annotated[
+        list[str] | None,
+        typer.Option(help="fp32 (default), fp16, int8 or q4. May be repeated.", show_default=False),
+    ] = None,
+    gate_state: Annotated[
+        str | None,
+        typer.Option(
+            help="io: gates as input and output (default). kv: within the cache.", show_default=False
+        ),
+    ] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="Files of a runtime: transformersjs or genai.", show_default=False)
+    ] = None,
+    unsteered: Annotated[bool, typer.Option(help="Export the base instead, for comparison.")] = False,
+) -> None:
+    """Write graphs for ONNX Runtime that hold the steering, with a runner of their own."""
+    from exporter import pipeline
+
+    options = pipeline.onnx_options(dtype, gate_state, layout, steered=not unsteered)
+    typer.echo(f"onnx: {pipeline.export_onnx(checkpoint, out, options)}")
+
+
+@app.command()
+@reported
+def verify(
+    checkpoint: Annotated[Path, typer.Argument(help="A steered checkpoint.", show_default=False)],
+    against: Annotated[Path, typer.Option(help="What was exported from it.", show_default=False)],
+    recipe: Annotated[
+        Path | None, typer.Option(help="Put the test rows of this recipe to both.", show_default=False)
+    ] = None,
+    run_folder: Annotated[
+        Path | None,
+        typer.Option("--run", help="Folder of the recipe's run; runs/NAME by default.", show_default=False),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Test rows at most.")] = 100,
+    report: Annotated[
+        Path | None,
+        typer.Option("--json", help="File to write; AGAINST/parity.json by default.", show_default=False),
+    ] = None,
+) -> None:
+    """Compare logits, gates and tokens of a checkpoint and its export. Exit 1 where they differ."""
+    from exporter.recipe import Recipe
+
+    loaded = None if recipe is None else Recipe.load(recipe)
+    from exporter import display, pipeline
+
+    found = pipeline.verify(checkpoint, against, recipe=loaded, run=run_folder, limit=limit, report=report)
+    display.print_verification(found)
+    if found["failures"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+@reported
+def chat(
+    folder: Annotated[
+        Path, typer.Argument(help="A steered checkpoint, or an exported folder.", show_default=False)
+    ],
+    image: Annotated[
+        Path | None, typer.Option(help="Shown with the first question.", show_default=False)
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(help="Ask this and end; else questions are read from the terminal.", show_default=False),
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="A variant of the folder, or a dtype of PyTorch.", show_default=False)
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 256,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0: always the most likely token.")] = 0.0,
+    top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 1.0,
+) -> None:
+    """Talk to a model: it streams its reply and says which gates fired."""
+    from exporter import display, pipeline
+
+    conversation = pipeline.talk(
+        folder, image=image, dtype=dtype, temperature=temperature, top_p=top_p, say=display.note
+    )
+    display.converse(conversation, prompt, max_new_tokens)
+
+
 def main() -> None:
     """The console script."""
     app()

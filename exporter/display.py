@@ -13,6 +13,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from exporter.inspection import Inspection
+    from exporter.pipeline.talks import Talk
 
 GROUP_MEASURES = ("leakage_either", "fluent_refusal", "retain_accuracy")
 WIDTH_OF_LOGS = 120
@@ -89,6 +90,61 @@ def print_inspection(found: Inspection) -> None:
     for name, size in found.files:
         files.add_row(escape(name), f"{size:,}")
     console.print(files)
+
+
+def print_verification(found: Mapping[str, Any]) -> None:
+    """Parity by variant, what each forgets and keeps, and what is wrong."""
+    console = _console()
+    table = Table(
+        "variant",
+        "largest difference of a logit",
+        "of the largest",
+        "greedy tokens",
+        "gates",
+        "settings",
+        title=f"{escape(found['checkpoint'])} against {escape(found['against'])} on {found['provider']}",
+        title_justify="left",
+    )
+    for dtype, told in found["parity"].items():
+        same = [f"{equal}/{count}" for equal, count in (told["tokens"], told["gates"])]
+        table.add_row(dtype, f"{told['logits']:.2g}", f"{told['relative']:.2g}", *same, str(told["settings"]))
+    console.print(table)
+    if "unlearning" in found:
+        models = found["unlearning"]
+        table = Table("measure", *models, "rows", title="Fractions on held-out rows", title_justify="left")
+        for measure in next(iter(models.values())):
+            values = [told[measure] for told in models.values()]
+            if values[0]["n"]:
+                table.add_row(measure, *(f"{value['value']:.3f}" for value in values), str(values[0]["n"]))
+        console.print(table)
+    for line in found["failures"]:
+        console.print(f"[red]failed[/red] {escape(line)}", soft_wrap=True)
+    if not found["failures"]:
+        console.print("[green]verified[/green]")
+
+
+def note(line: str) -> None:
+    """A remark that is no result."""
+    Console(stderr=True).print(escape(line), style="dim", soft_wrap=True)
+
+
+def converse(talk: Talk, prompt: str | None, max_new_tokens: int) -> None:
+    """Ask ``prompt``, or what the terminal asks until it ends; replies go to stdout as they come."""
+    console = Console(highlight=False, markup=False)
+    while True:
+        try:
+            question = prompt if prompt is not None else console.input("> ")
+        except EOFError:
+            return
+        if question.strip():
+            said = talk.say(
+                question, lambda piece: console.print(piece, end="", soft_wrap=True), max_new_tokens
+            )
+            console.print()
+            fired = [name for name, value in (said.gates or {}).items() if value > 0]
+            note(f"gates: {', '.join(fired) if fired else 'none'}")
+        if prompt is not None:
+            return
 
 
 def _console() -> Console:

@@ -24,6 +24,10 @@ class InputErrors(SteerbakeError):
         count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
         super().__init__(f"{source}: {count}\n{lines}")
 
+    def __reduce__(self) -> tuple[type[InputErrors], tuple[str, tuple[str, ...]]]:
+        """So that it comes whole out of another process."""
+        return type(self), (self.source, self.problems)
+
 
 class DataError(SteerbakeError):
     """Rows that cannot be used: a truncated span, an unreadable image, no row of a needed role."""

@@ -39,5 +39,11 @@ def _message(error: SteerbakeError | OSError | ValueError) -> str | None:
     """What to tell the user; None for an error that is none of theirs."""
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
-    program_error = getattr(sys.modules.get("steer_modules.checks"), "ProgramError", ())
-    return str(error) if isinstance(error, (SteerbakeError, program_error)) else None
+    ours: list[type[Exception]] = [SteerbakeError]
+    for module, name in (
+        ("steer_modules.checks", "ProgramError"),
+        ("exporter.targets.onnx_runner", "FolderError"),
+    ):
+        if module in sys.modules:
+            ours.append(getattr(sys.modules[module], name))
+    return str(error) if isinstance(error, tuple(ours)) else None

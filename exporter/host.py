@@ -6,7 +6,7 @@ the processor once per row (so each image lands where its own prompt expects it)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from transformers.generation.streamers import BaseStreamer
 
 from exporter.errors import DataError, FitError, InputErrors
 from exporter.types import Encoded, Prompt
@@ -39,6 +40,71 @@ class Generated:
 
     tokens: tuple[int, ...]
     gates: dict[str, float] | None = None
+
+
+class PromptBatcher:
+    """Pads prompts, with their images, to batches.
+
+    Args:
+        processor: the model's processor, or its tokenizer for a model that reads text only.
+        pad_id: stands where the attention mask is 0.
+    """
+
+    def __init__(self, processor: Any, pad_id: int) -> None:
+        self.processor = processor
+        self.tokenizer = getattr(processor, "tokenizer", processor)
+        self.pad_id = pad_id
+
+    def batch(self, sequences: Sequence[Encoded], side: Side) -> dict[str, Tensor]:
+        """Pad sequences to one batch.
+
+        Returns:
+            ``input_ids`` and ``attention_mask`` int64 [B,T], further per-token keys of the processor [B,T] (0 on padding
+            and on the response), and image keys with all rows' images along dimension 0 in row order.
+
+        Raises:
+            DataError: an image cannot be read, or the processor's ids differ from the prompt's.
+        """
+        width = max(len(sequence) for sequence in sequences)
+        per_token: dict[str, Tensor] = {"input_ids": torch.full((len(sequences), width), self.pad_id)}
+        images: dict[str, list[Tensor]] = {}
+        for row, sequence in enumerate(sequences):
+            start = width - len(sequence) if side == "left" else 0
+            columns = slice(start, start + len(sequence.prompt.ids))
+            for key, value in self._process(sequence.prompt).items():
+                if key not in ("input_ids", "attention_mask") and value.shape != (
+                    1,
+                    len(sequence.prompt.ids),
+                ):
+                    images.setdefault(key, []).append(value)
+                    continue
+                if key not in per_token:
+                    per_token[key] = torch.zeros(len(sequences), width, dtype=value.dtype)
+                per_token[key][row, columns] = value[0]
+            response = slice(columns.stop, columns.stop + len(sequence.response))
+            per_token["input_ids"][row, response] = torch.tensor(sequence.response, dtype=torch.long)
+            per_token["attention_mask"][row, response] = 1
+        stacked = {key: _stack(values) for key, values in images.items()}
+        return per_token | stacked
+
+    def _process(self, prompt: Prompt) -> dict[str, Tensor]:
+        """The processor's output for one prompt: per-token keys [1,T], image keys of any shape."""
+        plain = {
+            "input_ids": torch.tensor([prompt.ids]),
+            "attention_mask": torch.ones(1, len(prompt.ids), dtype=torch.long),
+        }
+        if not prompt.images:
+            return plain
+        pictures = [_open(path) for path in prompt.images]
+        bos = self.tokenizer.bos_token
+        options = {"add_special_tokens": False} if bos and prompt.text.startswith(bos) else {}
+        out = dict(self.processor(text=[prompt.text], images=pictures, return_tensors="pt", **options))
+        if out["input_ids"].tolist() != plain["input_ids"].tolist():
+            raise DataError(
+                f"the processor makes {out['input_ids'].shape[1]} ids of a prompt that was rendered as {len(prompt.ids)}: "
+                f"{prompt.text[-80:]!r}; render prompts with the processor of this very model"
+            )
+        return {key: value for key, value in out.items() if isinstance(value, Tensor)} | plain
 
 
 class ModelHost:
@@ -139,36 +205,9 @@ class ModelHost:
         return frozenset(value if isinstance(value, list | tuple) else [value])
 
     def batch(self, sequences: Sequence[Encoded], side: Side) -> dict[str, Tensor]:
-        """Pad sequences to one batch on this model's input device.
-
-        Returns:
-            ``input_ids`` and ``attention_mask`` int64 [B,T], further per-token keys of the processor [B,T] (0 on padding
-            and on the response), and image keys with all rows' images along dimension 0 in row order.
-
-        Raises:
-            DataError: an image cannot be read, or the processor's ids differ from the prompt's.
-        """
-        width = max(len(sequence) for sequence in sequences)
-        per_token: dict[str, Tensor] = {"input_ids": torch.full((len(sequences), width), self.pad_id)}
-        images: dict[str, list[Tensor]] = {}
-        for row, sequence in enumerate(sequences):
-            start = width - len(sequence) if side == "left" else 0
-            columns = slice(start, start + len(sequence.prompt.ids))
-            for key, value in self._process(sequence.prompt).items():
-                if key not in ("input_ids", "attention_mask") and value.shape != (
-                    1,
-                    len(sequence.prompt.ids),
-                ):
-                    images.setdefault(key, []).append(value)
-                    continue
-                if key not in per_token:
-                    per_token[key] = torch.zeros(len(sequences), width, dtype=value.dtype)
-                per_token[key][row, columns] = value[0]
-            response = slice(columns.stop, columns.stop + len(sequence.response))
-            per_token["input_ids"][row, response] = torch.tensor(sequence.response, dtype=torch.long)
-            per_token["attention_mask"][row, response] = 1
-        stacked = {key: _stack(values) for key, values in images.items()}
-        return {key: value.to(self.device) for key, value in (per_token | stacked).items()}
+        """:meth:`PromptBatcher.batch` on this model's input device."""
+        batched = PromptBatcher(self.processor, self.pad_id).batch(sequences, side)
+        return {key: value.to(self.device) for key, value in batched.items()}
 
     def generate(
         self, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int = 32
@@ -186,6 +225,31 @@ class ModelHost:
             )
         return [done[i] for i in range(len(prompts))]
 
+    def stream(
+        self, prompt: Prompt, write: Callable[[int], None], *, max_new_tokens: int, **sampling: Any
+    ) -> Generated:
+        """Continue one prompt; ``write`` is told each token as it comes.
+
+        Args:
+            sampling: ``temperature``, ``top_p`` and so on; greedily without any.
+        """
+        inputs = self.batch([Encoded(prompt)], "left")
+        choice = {**GREEDY, "do_sample": True, **sampling} if sampling else GREEDY
+        with torch.no_grad():
+            out = self.model.generate(
+                **inputs,
+                max_new_tokens=max_new_tokens,
+                pad_token_id=self.pad_id,
+                eos_token_id=sorted(self.end_ids) or None,
+                **choice,
+                return_dict_in_generate=True,
+                streamer=_TokenStream(write),
+            )
+        gates = gates_of(self.model, out)
+        return Generated(
+            tuple(out.sequences[0, inputs["input_ids"].shape[1] :].tolist()), gates[0] if gates else None
+        )
+
     def _continue(self, prompts: Sequence[Prompt], max_new_tokens: int) -> Iterator[Generated]:
         inputs = self.batch([Encoded(prompt) for prompt in prompts], "left")
         with torch.no_grad():
@@ -202,24 +266,21 @@ class ModelHost:
             stop = next((i + 1 for i, token in enumerate(ids) if token in self.end_ids), len(ids))
             yield Generated(tuple(ids[:stop]), gates[row] if gates else None)
 
-    def _process(self, prompt: Prompt) -> dict[str, Tensor]:
-        """The processor's output for one prompt: per-token keys [1,T], image keys of any shape."""
-        plain = {
-            "input_ids": torch.tensor([prompt.ids]),
-            "attention_mask": torch.ones(1, len(prompt.ids), dtype=torch.long),
-        }
-        if not prompt.images:
-            return plain
-        pictures = [_open(path) for path in prompt.images]
-        bos = self.tokenizer.bos_token
-        options = {"add_special_tokens": False} if bos and prompt.text.startswith(bos) else {}
-        out = dict(self.processor(text=[prompt.text], images=pictures, return_tensors="pt", **options))
-        if out["input_ids"].tolist() != plain["input_ids"].tolist():
-            raise DataError(
-                f"the processor makes {out['input_ids'].shape[1]} ids of a prompt that was rendered as {len(prompt.ids)}: "
-                f"{prompt.text[-80:]!r}; render prompts with the processor of this very model"
-            )
-        return {key: value for key, value in out.items() if isinstance(value, Tensor)} | plain
+
+class _TokenStream(BaseStreamer):
+    """Hands on new tokens as ``generate`` finds them; the first call bears the prompt."""
+
+    def __init__(self, write: Callable[[int], None]) -> None:
+        self.write, self.begun = write, False
+
+    def put(self, value: Tensor) -> None:
+        if self.begun:
+            for token in value.flatten().tolist():
+                self.write(token)
+        self.begun = True
+
+    def end(self) -> None:
+        pass
 
 
 def gates_of(model: Any, out: Any) -> list[dict[str, float]] | None:

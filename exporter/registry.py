@@ -16,6 +16,7 @@ METHODS: Mapping[str, str] = {
 
 TARGETS: Mapping[str, str] = {
     "checkpoint": "exporter.targets.checkpoint:compile_checkpoint",
+    "onnx": "exporter.targets.onnx.export:export_onnx",
 }
 
 FAMILIES: tuple[str, ...] = (

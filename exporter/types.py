@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 Role = Literal["forget", "retain", "reasoning", "unknown"]
 """What a row is for: to be forgotten, to be kept, general reasoning to be kept, or a subject the model never knew
 (whose answer is a refusal, the natural source of refusal prototypes)."""
@@ -93,6 +95,24 @@ class Generation:
     image: str | None = None
     gates: Mapping[str, float] | None = None
     """1.0 or 0.0 by gate name; None for an unsteered model."""
+
+
+class Trace(NamedTuple):
+    """What one model computes for one batch of prompts, along given or its own greedy tokens.
+
+    Attributes:
+        prefill: logits [B, T, V] over the prompts.
+        real: [B, T] bool, where ``prefill`` is no padding.
+        logits: [B, S, V], behind the prompt and behind each token but the last.
+        tokens: [B, S], the most likely token of each.
+        gates: [B, G], 1 or 0.
+    """
+
+    prefill: np.ndarray
+    real: np.ndarray
+    logits: np.ndarray
+    tokens: np.ndarray
+    gates: np.ndarray
 
 
 class Measure(NamedTuple):

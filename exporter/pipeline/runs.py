@@ -1,4 +1,4 @@
-"""From a recipe to a checkpoint and its report: the only file that knows all rooms.
+"""From a recipe to a checkpoint and its report.
 
 rows -> fit per method -> compile -> generate with what was compiled -> report. Every stage is done again only where what it
 is made from has changed (:class:`exporter.ledger.Ledger`), so the same command resumes.
@@ -47,7 +47,7 @@ SMALL = 32_000_000
 """Models of fewer parameters run on one thread: several wait for each other longer than they work, most of all on a
 machine that has other work to do (35 times longer, measured), and their number would decide the last bits of every sum.
 """
-DEMO_RECIPE = Path(__file__).resolve().parent.parent / "export_configs" / "llava" / "testbed.yaml"
+DEMO_RECIPE = Path(__file__).resolve().parents[2] / "export_configs" / "llava" / "testbed.yaml"
 
 
 def run(recipe: Recipe, out: Path, *, progress: bool = True) -> dict[str, Any]:
@@ -188,7 +188,7 @@ class Run:
         return Report(
             default=recipe.methods.default,
             max_new_tokens=recipe.report.max_new_tokens,
-            rule=self._rule(),
+            rule=self.rule(),
             cases={name: self.generate(name) for name in (BASE, *methods)},
             programs=sections,
             recipe=recipe.model_dump(mode="json", exclude_defaults=True),
@@ -215,9 +215,9 @@ class Run:
         }
         write_text(path, json.dumps(found))
 
-    def _rule(self) -> RefusalRule:
+    def rule(self) -> RefusalRule:
         """Refusals as the model's own tokenizer spells them: it may drop a space before a tag."""
-        refusals, chat = self.recipe.refusals, self._chat(AutoProcessor.from_pretrained(self.base))
+        refusals, chat = self.recipe.refusals, self.chat(AutoProcessor.from_pretrained(self.base))
         unknown = [row for row in self.rows.fit if row.role == "unknown"] if refusals.from_rows else []
         texts = {(row.reasoning, row.answer): replace(row, history=(), prefix=None) for row in unknown}
         spelled = [(chat.encode(row).response, row.answer) for row in texts.values()]
@@ -227,7 +227,7 @@ class Run:
     def _context(self, method: str) -> FitContext:
         return FitContext(
             host=self.host,
-            chat=self._chat(self.host.processor),
+            chat=self.chat(self.host.processor),
             fit=self.rows.fit,
             calibrate=self.rows.calibrate,
             params=registry.resolve(registry.METHODS, "method", method).Params(),
@@ -242,7 +242,7 @@ class Run:
         steered = model != BASE
         folder = self.space.checkpoint(model, self.recipe.methods.default)
         host = self._load(folder, steered=True) if steered else self.host
-        interview = Interview(model, host, self._chat(host.processor), self.space.out)
+        interview = Interview(model, host, self.chat(host.processor), self.space.out)
         settings = self.recipe.report
         cases = interview.run(
             self.test, max_new_tokens=settings.max_new_tokens, batch_size=settings.batch_size
@@ -259,7 +259,8 @@ class Run:
         torch.set_num_threads(1 if small else THREADS)
         return host
 
-    def _chat(self, processor: Any) -> Chat:
+    def chat(self, processor: Any) -> Chat:
+        """Prompts as the recipe wants them, in the words of one model."""
         settings = self.recipe.chat
         return Chat(processor, system=settings.system, reasoning_template=settings.reasoning_template)
 

@@ -1,0 +1,20 @@
+"""What the commands do: the only place that knows all rooms."""
+
+from exporter.pipeline.exports import export_onnx, onnx_options
+from exporter.pipeline.runs import Run, compile, demo, fit, inspect, run  # noqa: A004 - the command's name
+from exporter.pipeline.talks import Talk, talk
+from exporter.pipeline.verifies import verify
+
+__all__ = [
+    "Run",
+    "Talk",
+    "compile",
+    "demo",
+    "export_onnx",
+    "fit",
+    "inspect",
+    "onnx_options",
+    "run",
+    "talk",
+    "verify",
+]

@@ -1,0 +1,41 @@
+"""A checkpoint written for another runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import AutoProcessor
+
+from exporter.data.conversation import ChatTemplate
+from exporter.data.turns import literal_turns
+from exporter.errors import CompileError, DataError
+from exporter.inspection import examine
+from exporter.targets.onnx.export import Options
+from exporter.targets.onnx.export import export_onnx as write_onnx
+from steer_modules.registration import register
+
+
+def onnx_options(
+    dtypes: Sequence[str] | None, gate_state: str | None, layout: str | None, *, steered: bool
+) -> Options:
+    """What a user asks of an export; raises CompileError for a gate state that there is not."""
+    if gate_state not in (None, "io", "kv"):
+        raise CompileError(f"no gate state is called {gate_state!r}; there are io and kv")
+    return Options(tuple(dtypes or ("fp32",)), gate_state, layout, steered)  # type: ignore[arg-type]
+
+
+def export_onnx(checkpoint: Path, out: Path, options: Options | None = None) -> Path:
+    """Writes the ONNX folder ``out`` of a steered checkpoint; raises CompileError or VerificationError, and writes nothing then."""
+    examine(checkpoint)
+    register(checkpoint)
+    return write_onnx(checkpoint, out, options or Options(), _turns(checkpoint))
+
+
+def _turns(checkpoint: Path) -> dict[str, str | None] | None:
+    """The chat template in pieces; None for a model that has none, or one that does not fall into pieces."""
+    try:
+        turns = literal_turns(ChatTemplate(AutoProcessor.from_pretrained(checkpoint)))
+    except DataError:
+        return None
+    return None if turns is None else turns._asdict()

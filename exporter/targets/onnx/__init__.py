@@ -1,0 +1,1 @@
+"""Target ``onnx``: graphs that ONNX Runtime runs with the steering inside (docs/onnx.md)."""

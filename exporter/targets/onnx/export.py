@@ -1,0 +1,188 @@
+"""Target ``onnx``: a steered checkpoint as graphs, with the files a runtime needs beside them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from exporter.host import ModelHost
+from exporter.inspection import examine
+from exporter.targets import onnx_runner
+from exporter.targets.atomic import refuse_existing, whole_folder
+from exporter.targets.onnx import graphs, layouts, quantize
+from exporter.targets.onnx.decoder import DecoderGraph, Embedding, GateState, MergedEmbedding
+from exporter.targets.onnx.families import family_of
+from exporter.targets.onnx.manifest import Identity, describe, license_of, write
+from exporter.targets.onnx.names import NAMES, ONNX, PRECISIONS, file_name
+from exporter.targets.onnx.probe import Probe
+from steer_modules.registration import register
+
+RUNNER = "steerbake_runner.py"
+_COMPANIONS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+    "chat_template.jinja",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "LICENSE*",
+    "NOTICE*",
+)
+"""Files of a checkpoint that a runtime reads; the config is written anew."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked of an export.
+
+    Attributes:
+        dtypes: variants, of fp32, fp16, int8, q4; the first is the one a runtime takes unasked.
+        gate_state: how gates go from pass to pass; None: as the layout needs it, else ``io``.
+        layout: a runtime whose own files are written too.
+        steered: False exports the base of the checkpoint, for comparison.
+    """
+
+    dtypes: Sequence[str] = ("fp32",)
+    gate_state: GateState | None = None
+    layout: str | None = None
+    steered: bool = True
+
+
+def export_onnx(
+    checkpoint: Path, out: Path, options: Options, turns: Mapping[str, str | None] | None = None
+) -> Path:
+    """Writes the folder ``out`` of graphs of a steered checkpoint, whole or not at all.
+
+    Args:
+        checkpoint: a folder that ``compile`` wrote; none of the code in it is run.
+        turns: the chat template in literal pieces, for runners without Jinja.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        CompileError: ``out`` exists, the family or a choice is not supported, or a graph does not answer as the checkpoint.
+        VerificationError: the checkpoint is not what it claims to be.
+    """
+    refuse_existing(out)
+    gate_state = layouts.gate_state(options.layout, options.gate_state)
+    quantize.check(options.dtypes)
+    section = examine(checkpoint).section
+    identity = Identity(section if options.steered else None, section["base"], license_of(checkpoint))
+    traced = [dtype for dtype in ("fp32", "fp16") if dtype in options.dtypes]
+    if "fp32" not in traced and any(dtype in quantize.QUANTISERS for dtype in options.dtypes):
+        traced.insert(0, "fp32")
+    with whole_folder(out) as folder:
+        told: dict[str, Any] = {}
+        for dtype in traced:
+            ask = _Asked(checkpoint, folder, dtype, gate_state, options.layout, identity, turns)
+            told, probe = _apart(_write_graphs, ask) if _is_large(checkpoint) else _write_graphs(ask)
+            probe.check(
+                {
+                    role: folder / path
+                    for role, path in _variant(folder, dtype).items()
+                    if path.endswith(".onnx")
+                }
+            )
+        for dtype in options.dtypes:
+            if dtype in quantize.QUANTISERS:
+                quantize.write(folder / ONNX, dtype)
+        if "fp32" in traced and "fp32" not in options.dtypes:
+            _remove(folder / ONNX, "fp32")
+        variants = {dtype: _variant(folder, dtype) for dtype in options.dtypes}
+        _companions(checkpoint, folder)
+        layouts.write(options.layout, checkpoint, folder, told, variants)
+        write(folder, told, variants)
+    return out
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One precision of one export."""
+
+    checkpoint: Path
+    folder: Path
+    dtype: str
+    gate_state: GateState
+    layout: str | None
+    identity: Identity
+    turns: Mapping[str, str | None] | None
+
+
+def _write_graphs(ask: _Asked) -> tuple[dict[str, Any], Probe]:
+    """Traces every graph of one precision; returns the manifest's content, and what the model says to a probe."""
+    register(ask.checkpoint)
+    host = ModelHost.load(ask.checkpoint, dtype=PRECISIONS[ask.dtype])
+    family = family_of(host.model_type.removeprefix("steered_"))
+    steered = ask.identity.section is not None
+    probe = Probe.of(host, family, steered=steered)
+    metadata = ask.identity.metadata()
+    with torch.no_grad():
+        decoder = DecoderGraph(host, family, ask.gate_state, steered=steered)
+        told = describe(host, decoder, ask.identity, ask.turns)
+        graph = graphs.traced(decoder, decoder.example(), decoder.axes())
+        if steered:
+            graphs.add_functions(graph, host.model.steering, host.dtype)
+        name = "decoder_model_merged" if family.sees else "model"
+        graphs.save(graph, ask.folder / ONNX / file_name(name, ask.dtype), metadata)
+        parts: dict[str, Any] = {}
+        if family.sees:
+            parts = {"vision_encoder": family.vision(host.model), "embed_tokens": Embedding(host.model)}
+        if family.sees and ask.layout == "genai":
+            parts["embedding"] = MergedEmbedding(host.model)
+        for name, part in parts.items():
+            graph = graphs.traced(part, part.example(), part.axes())
+            graphs.save(graph, ask.folder / ONNX / file_name(name, ask.dtype), metadata)
+    return told, probe
+
+
+_LARGE = 256_000_000
+
+
+def _is_large(checkpoint: Path) -> bool:
+    return sum(path.stat().st_size for path in checkpoint.glob("*.safetensors")) > _LARGE
+
+
+def _apart(function: Callable[[_Asked], Any], ask: _Asked) -> Any:
+    """Runs in a process of its own: the tracer's caches keep the weights of a model until theirs ends."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, ask).result()
+
+
+def _variant(folder: Path, dtype: str) -> dict[str, str]:
+    """The graphs of one precision, by what they are to a runner."""
+    roles = {
+        "decoder": ("model", "decoder_model_merged"),
+        "embed": ("embed_tokens",),
+        "vision": ("vision_encoder",),
+        "merge": ("embedding",),
+    }
+    found = {
+        role: f"{ONNX}/{file_name(name, dtype)}"
+        for role, names in roles.items()
+        for name in names
+        if (folder / ONNX / file_name(name, dtype)).is_file()
+    }
+    return {**found, "cache_dtype": "float16" if dtype == "fp16" else "float32"}
+
+
+def _remove(folder: Path, dtype: str) -> None:
+    for name in NAMES:
+        for path in folder.glob(f"{file_name(name, dtype)}*"):
+            path.unlink()
+
+
+def _companions(checkpoint: Path, folder: Path) -> None:
+    """Tokenizer, processor, licence and the runner; the config of a stock model, which nobody can mistake for weights."""
+    for pattern in _COMPANIONS:
+        for path in sorted(checkpoint.glob(pattern)):
+            shutil.copyfile(path, folder / path.name)
+    shutil.copyfile(Path(onnx_runner.__file__), folder / RUNNER)

@@ -1,0 +1,161 @@
+"""What particular runtimes want beside the graphs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from exporter.errors import CompileError
+from exporter.targets.onnx.decoder import GateState
+
+LAYOUTS = ("transformersjs", "genai")
+
+
+def gate_state(layout: str | None, asked: GateState | None) -> GateState:
+    """How gates are carried under a layout; raises CompileError where its runtime could not carry them as asked."""
+    if layout is None:
+        return asked or "io"
+    if layout not in LAYOUTS:
+        raise CompileError(f"no layout is called {layout!r}; there are {', '.join(LAYOUTS)}")
+    if asked == "io":
+        raise CompileError(
+            f"{layout} does not hand further outputs back as inputs, so the gates would be lost; leave --gate-state out, or set it to kv"
+        )
+    return "kv"
+
+
+def write(
+    layout: str | None,
+    checkpoint: Path,
+    folder: Path,
+    told: Mapping[str, Any],
+    variants: Mapping[str, Mapping[str, str]],
+) -> None:
+    """Writes ``config.json``, the stock model's, and the files of the layout.
+
+    Raises:
+        CompileError: the runtime of the layout cannot run this family.
+    """
+    config = _stock_config(checkpoint, told)
+    if layout == "transformersjs":
+        config["transformers.js_config"] = _transformersjs(folder, variants)
+        _template_into_tokenizer(folder)
+    if layout == "genai":
+        _write_json(folder / "genai_config.json", _genai(config, told, variants))
+    _write_json(folder / "config.json", config)
+
+
+def _stock_config(checkpoint: Path, told: Mapping[str, Any]) -> dict[str, Any]:
+    """The base's config. Runtimes make their cache by its number of layers, so a layer that bears gates counts."""
+    config: dict[str, Any] = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    for key in ("auto_map", "steering", "steering_shapes"):
+        config.pop(key, None)
+    config["model_type"] = told["model_type"]
+    config["architectures"] = [name.removeprefix("Steered") for name in config["architectures"]]
+    text = config.get("text_config", config)
+    if told["gate_state"] == "kv":
+        text["num_hidden_layers" if "num_hidden_layers" in text or "n_layer" not in text else "n_layer"] = (
+            told["cache"]["layers"]
+        )
+    return config
+
+
+def _transformersjs(folder: Path, variants: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    """``transformers.js_config``: which graphs have their weights beside them, and the dtype of the cache of each variant."""
+    graphs = [path for files in variants.values() for path in files.values() if path.endswith(".onnx")]
+    beside = {Path(path).name: 1 for path in graphs if (folder / f"{path}_data").is_file()}
+    half = {dtype: "float16" for dtype, files in variants.items() if files["cache_dtype"] == "float16"}
+    return {
+        **({"use_external_data_format": beside} if beside else {}),
+        **({"kv_cache_dtype": half} if half else {}),
+    }
+
+
+def _template_into_tokenizer(folder: Path) -> None:
+    """transformers.js reads the chat template of a text model from tokenizer_config.json alone."""
+    template, path = folder / "chat_template.jinja", folder / "tokenizer_config.json"
+    if template.is_file() and path.is_file():
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings["chat_template"] = template.read_text(encoding="utf-8")
+        _write_json(path, settings)
+
+
+_GENAI_TYPES = {
+    **{name: name for name in ("llama", "mistral", "qwen2", "qwen3", "gemma3_text")},
+    **dict.fromkeys(("llava", "smolvlm", "internvl"), "gemma3"),
+    "qwen2_5_vl": "qwen2_5_vl",
+}
+"""Types of ONNX Runtime GenAI by model type. It knows no llava, but runs any model of vision encoder, embedding and decoder as
+``gemma3``, given ``pixel_values`` by ``Generator.set_model_input``."""
+
+
+def _genai(
+    config: Mapping[str, Any], told: Mapping[str, Any], variants: Mapping[str, Mapping[str, str]]
+) -> dict[str, Any]:
+    kind = told["model_type"]
+    if kind not in _GENAI_TYPES:
+        raise CompileError(
+            f"onnxruntime-genai has no model of type {kind!r} that takes these graphs; leave --layout out, or use transformersjs"
+        )
+    text = config.get("text_config", config)
+    files = next(iter(variants.values()))
+    ends = told["end_ids"]
+    context = int(text.get("max_position_embeddings") or 2048)
+    tokens = {"inputs_embeds": "inputs_embeds"} if told["image"] else {"input_ids": "input_ids"}
+    model: dict[str, Any] = {
+        "type": _GENAI_TYPES[kind],
+        "bos_token_id": text.get("bos_token_id") or 0,
+        "eos_token_id": ends[0] if len(ends) == 1 else ends,
+        "pad_token_id": told["pad_id"],
+        "vocab_size": text["vocab_size"],
+        "context_length": context,
+        "decoder": {
+            "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
+            "filename": files["decoder"],
+            "head_size": told["cache"]["head_dim"],
+            "hidden_size": text["hidden_size"],
+            "num_attention_heads": text["num_attention_heads"],
+            "num_hidden_layers": told["cache"]["layers"],
+            "num_key_value_heads": told["cache"]["kv_heads"],
+            "inputs": {
+                **tokens,
+                "attention_mask": "attention_mask",
+                "position_ids": "position_ids",
+                "past_key_names": "past_key_values.%d.key",
+                "past_value_names": "past_key_values.%d.value",
+            },
+            "outputs": {
+                "logits": "logits",
+                "present_key_names": "present.%d.key",
+                "present_value_names": "present.%d.value",
+            },
+        },
+    }
+    if told["image"]:
+        model["image_token_id"] = told["image"]["token_id"]
+        model["embedding"] = {
+            "filename": files["merge"],
+            "inputs": {"input_ids": "input_ids", "image_features": "image_features"},
+            "outputs": {"inputs_embeds": "inputs_embeds"},
+        }
+        model["vision"] = {
+            "filename": files["vision"],
+            "inputs": {"pixel_values": "pixel_values"},
+            "outputs": {"image_features": "image_features"},
+        }
+    search = {
+        "do_sample": False,
+        "max_length": context,
+        "num_beams": 1,
+        "past_present_share_buffer": False,
+        "temperature": 1.0,
+        "top_k": 1,
+        "top_p": 1.0,
+    }
+    return {"model": model, "search": search}
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

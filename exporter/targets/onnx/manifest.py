@@ -1,0 +1,160 @@
+"""The manifest of an exported folder: what its graphs are, how a prompt is fed to them, and the hash of every file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from exporter.host import ModelHost
+from exporter.targets.onnx.decoder import DecoderGraph
+from exporter.targets.onnx_runner import FORMAT, MANIFEST, sha256_of
+from steer_modules.program import canonical_json
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a graph says of itself, in the manifest and in the metadata of every graph.
+
+    Attributes:
+        section: the signed steering section; None for an unsteered export.
+        license: of the base model, by its SPDX name where it is known.
+    """
+
+    section: Mapping[str, Any] | None
+    base: Mapping[str, Any]
+    license: str
+
+    def metadata(self) -> dict[str, str]:
+        """Properties of a graph; strings, as ONNX wants them."""
+        told = {
+            "steerbake.format": FORMAT,
+            "steerbake.steering_sha256": "unsteered" if self.section is None else self.section["sha256"],
+            "steerbake.base_fingerprint": str(self.base.get("fingerprint")),
+            "steerbake.license": self.license,
+        }
+        if self.section is not None:
+            told["steerbake.steering"] = canonical_json(self.section).decode()
+        return told
+
+
+def describe(
+    host: ModelHost, decoder: DecoderGraph, identity: Identity, turns: Mapping[str, str | None] | None
+) -> dict[str, Any]:
+    """The manifest without its variants and files.
+
+    Args:
+        turns: what stands between the messages of a conversation (:func:`exporter.data.turns.literal_turns`).
+    """
+    size = decoder.size
+    return {
+        "format": FORMAT,
+        "steered": identity.section is not None,
+        "steering": identity.section,
+        "base": dict(identity.base),
+        "license": identity.license,
+        "model_type": host.model_type.removeprefix("steered_"),
+        "gates": list(decoder.gates),
+        "gate_state": decoder.gate_state,
+        "cache": {
+            "layers": decoder.cache_layers,
+            "kv_heads": size.kv_heads,
+            "head_dim": size.head_dim,
+        },
+        "position_rows": decoder.family.position_rows,
+        "image": _image(host) if decoder.family.sees else None,
+        "turns": turns,
+        "bos_token": host.tokenizer.bos_token,
+        "pad_id": host.pad_id,
+        "end_ids": sorted(host.end_ids),
+    }
+
+
+def write(folder: Path, manifest: Mapping[str, Any], variants: Mapping[str, Mapping[str, str]]) -> None:
+    """Writes the manifest, last: it bears the size and hash of every file of the folder."""
+    files = {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+    whole = {**manifest, "variants": variants, "files": files}
+    (folder / MANIFEST).write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def license_of(folder: Path) -> str:
+    """The licence that a model folder names: in its card's front matter, else the first words of its LICENSE file."""
+    card = folder / "README.md"
+    if card.is_file():
+        for line in card.read_text(encoding="utf-8").partition("\n---")[0].splitlines():
+            if line.startswith("license:"):
+                return line.partition(":")[2].strip()
+    for path in sorted(folder.glob("LICENSE*")):
+        words = path.read_text(encoding="utf-8", errors="replace").split("\n", 1)[0].strip()
+        return f"see {path.name}" + (f": {words}" if words else "")
+    return "not stated by the base model"
+
+
+def _image(host: ModelHost) -> dict[str, Any]:
+    """How images become features: token, features for each, and the steps from a file to ``pixel_values``."""
+    config, processor = host.model.config, getattr(host.processor, "image_processor", None)
+    vision = config.vision_config
+    told: dict[str, Any] = {"token_id": int(config.image_token_id), "tokens": None, "preprocessing": None}
+    merge = getattr(vision, "spatial_merge_size", None)
+    if merge is not None:
+        told["spatial_merge_size"] = int(merge)
+        return told
+    told["tokens"] = _features(host)
+    told["preprocessing"] = _whole_image(processor)
+    return told
+
+
+def _features(host: ModelHost) -> int | None:
+    """Features of one image, where they are the same for every image."""
+    processor = host.processor
+    if hasattr(processor, "image_seq_length"):
+        return int(processor.image_seq_length)
+    config = host.model.config
+    count = getattr(config, "image_seq_length", None)
+    size, patch = (
+        getattr(config.vision_config, "image_size", None),
+        getattr(config.vision_config, "patch_size", None),
+    )
+    if host.model_type.endswith("llava") and isinstance(size, int) and isinstance(patch, int):
+        whole = (size // patch) ** 2
+        return whole + (config.vision_feature_select_strategy == "full")
+    return None if count is None else int(count)
+
+
+def _whole_image(processor: Any) -> dict[str, Any] | None:
+    """Resize, crop and normalise, as a processor that does no more than that is set; else None."""
+    if (
+        processor is None
+        or getattr(processor, "do_image_splitting", False)
+        or getattr(processor, "crop_to_patches", False)
+        or getattr(processor, "do_pan_and_scan", False)
+        or getattr(processor, "do_pad", False)
+    ):
+        return None
+    size = dict(processor.size) if processor.do_resize else None
+    if (
+        size is not None
+        and {k for k in size if size[k]} != {"shortest_edge"}
+        and not {"height", "width"} <= set(size)
+    ):
+        return None
+    crop = dict(processor.crop_size) if getattr(processor, "do_center_crop", False) else None
+    ones = {"mean": [0.0] * 3, "std": [1.0] * 3}
+    norm = (
+        {"mean": list(processor.image_mean), "std": list(processor.image_std)}
+        if processor.do_normalize
+        else ones
+    )
+    return {
+        "size": None if size is None else {k: v for k, v in size.items() if v},
+        "crop": None if crop is None else {k: v for k, v in crop.items() if v},
+        "resample": int(processor.resample),
+        "scale": float(processor.rescale_factor) if processor.do_rescale else 1.0,
+        **norm,
+    }

@@ -1,0 +1,550 @@
+"""Runs an exported folder on ONNX Runtime, numpy and tokenizers alone. This file stands by itself: a copy lies in the folder.
+
+    python steerbake_runner.py . --prompt "What is the capital of France?"
+    python steerbake_runner.py . --image face.png --prompt "Who is this?"
+
+The folder's manifest (steerbake.json) names every file with its SHA-256: a file that is missing, truncated or altered is refused
+before anything runs, because a graph that lost its steering would answer all the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from tokenizers import Tokenizer
+
+MANIFEST = "steerbake.json"
+FORMAT = "steerbake-onnx/1"
+DTYPES = {"float32": np.float32, "float16": np.float16}
+RESAMPLING = {0: "NEAREST", 1: "LANCZOS", 2: "BILINEAR", 3: "BICUBIC"}
+
+
+class FolderError(ValueError):
+    """A folder that is not what its manifest says, or that this runner cannot run as it is asked to."""
+
+
+@dataclass
+class Sampling:
+    """How the next token is chosen: greedily where ``temperature`` is 0. ``top_k`` 0 and ``top_p`` 1 leave all tokens in."""
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int | None = None
+    random: np.random.Generator = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.random = np.random.default_rng(self.seed)
+
+    def choose(self, logits: np.ndarray) -> np.ndarray:
+        """Tokens [B] from logits [B, V]."""
+        if self.temperature <= 0:
+            return np.asarray(logits.argmax(-1))
+        return np.array([self._draw(row.astype(np.float64) / self.temperature) for row in logits])
+
+    def _draw(self, logits: np.ndarray) -> int:
+        order = np.argsort(-logits, kind="stable")
+        order = order[: self.top_k] if self.top_k else order
+        weights = np.exp(logits[order] - logits[order[0]])
+        weights /= weights.sum()
+        kept = np.cumsum(weights) - weights < self.top_p
+        return int(self.random.choice(order[kept], p=weights[kept] / weights[kept].sum()))
+
+
+@dataclass
+class Generated:
+    """Ids of one continuation, up to and including the end token, and the gates by name."""
+
+    tokens: list[int]
+    gates: dict[str, float]
+
+
+@dataclass
+class State:
+    """What one batch carries from pass to pass: keys and values, the mask [B, P], the next position [B], the gates [B, G]."""
+
+    cache: dict[str, Any]
+    mask: np.ndarray
+    position: np.ndarray
+    gates: np.ndarray
+
+
+class OnnxModel:
+    """The graphs of an exported folder.
+
+    Args:
+        folder: written by ``steerbake export onnx``.
+        dtype: which of the folder's variants; its first by default.
+        provider: "cpu", "cuda", or "auto" for CUDA where ONNX Runtime really has it.
+        threads: of a session; 0 leaves the choice to ONNX Runtime.
+        say: told which provider runs.
+
+    Raises:
+        FolderError: the folder is not whole, was altered, or its graphs do not steer as its manifest says.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        dtype: str | None = None,
+        provider: str = "auto",
+        threads: int = 0,
+        spinning: bool = True,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        self.folder = Path(folder)
+        self.manifest = checked_manifest(self.folder)
+        variants = self.manifest["variants"]
+        self.dtype = dtype or next(iter(variants))
+        if self.dtype not in variants:
+            raise FolderError(f"{folder} holds no {self.dtype}; it holds {', '.join(variants)}")
+        self.options = ort.SessionOptions()
+        self.options.intra_op_num_threads = threads
+        self.options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+        self.providers = _providers(provider)
+        files = variants[self.dtype]
+        self.decoder = self._first_session(files["decoder"], provider)
+        self.provider = self.providers[0]
+        others = (name for name in ("embed", "vision") if name in files)
+        self.sessions = {name: self._session(files[name]) for name in others}
+        if say is not None:
+            say(f"{self.folder} ({self.dtype}) runs on {self.provider}")
+        self.inputs = {value.name: value for value in self.decoder.get_inputs()}
+        self.outputs = [value.name for value in self.decoder.get_outputs()]
+        self._check_steering()
+        self.gate_names: list[str] = self.manifest["gates"]
+        self.tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        self.tokenizer.no_padding()
+        self.tokenizer.no_truncation()
+        self.end_ids = set(self.manifest["end_ids"])
+
+    def start(
+        self,
+        ids: np.ndarray,
+        mask: np.ndarray,
+        images: dict[str, np.ndarray] | None = None,
+        gates: np.ndarray | None = None,
+    ) -> tuple[State, np.ndarray]:
+        """First pass over left-padded prompts.
+
+        Args:
+            ids: [B, T] int64.
+            mask: [B, T], 0 where padding.
+            images: arrays as the model's processor makes them, ``pixel_values`` among them.
+            gates: [B, G] float32, 1 steer, 0 do not, -1 (default) as the prompt asks for.
+
+        Returns:
+            The state behind the prompts and logits [B, T, V].
+        """
+        batch = ids.shape[0]
+        shape = self.manifest["cache"]
+        empty = np.zeros(
+            (batch, shape["kv_heads"], 0, shape["head_dim"]), DTYPES[self._variant["cache_dtype"]]
+        )
+        cache = {name: empty for name in self.inputs if name.startswith("past_key_values.")}
+        unknown = np.full((batch, len(self.gate_names)), -1.0, np.float32)
+        state = State(cache, mask[:, :0], np.zeros(batch, np.int64), unknown if gates is None else gates)
+        return state, self.advance(state, ids, mask, images)
+
+    def advance(
+        self,
+        state: State,
+        ids: np.ndarray,
+        mask: np.ndarray | None = None,
+        images: dict[str, np.ndarray] | None = None,
+    ) -> np.ndarray:
+        """Runs new tokens [B, T] behind a state, which moves on; returns logits [B, T, V]."""
+        mask = np.ones_like(ids) if mask is None else mask
+        state.mask = np.concatenate([state.mask, mask.astype(np.int64)], axis=1)
+        feed: dict[str, Any] = {"attention_mask": state.mask, **state.cache}
+        feed["position_ids"] = self._positions(state, ids, mask, images)
+        feed |= self._tokens(ids, images)
+        if "steering_gate" in self.inputs:
+            feed["steering_gate"] = state.gates
+        out = dict(zip(self.outputs, self.decoder.run(self.outputs, feed), strict=True))
+        state.cache = {name: out[name.replace("past_key_values.", "present.")] for name in state.cache}
+        state.gates = self._decided(out, state.gates)
+        return np.asarray(out["logits"])
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        images: dict[str, np.ndarray] | None = None,
+        sampling: Sampling | None = None,
+        on_token: Callable[[list[int | None]], None] | None = None,
+    ) -> list[Generated]:
+        """Continues prompts of ids, padded on the left.
+
+        Args:
+            images: arrays for all images of all prompts, in their order.
+            on_token: called at each step with the new token of each prompt, None where it has ended.
+        """
+        sampling = sampling or Sampling()
+        ids, mask = left_padded(prompts, self.manifest["pad_id"])
+        state, logits = self.start(ids, mask, images)
+        said: list[list[int]] = [[] for _ in prompts]
+        open_rows = [True] * len(prompts)
+        for step in range(max_new_tokens):
+            chosen = sampling.choose(logits[:, -1])
+            for row, token in enumerate(chosen.tolist()):
+                if open_rows[row]:
+                    said[row].append(token)
+            if on_token is not None:
+                on_token(
+                    [t if is_open else None for t, is_open in zip(chosen.tolist(), open_rows, strict=True)]
+                )
+            open_rows = [
+                is_open and token not in self.end_ids
+                for is_open, token in zip(open_rows, chosen.tolist(), strict=True)
+            ]
+            if not any(open_rows) or step + 1 == max_new_tokens:
+                break
+            logits = self.advance(state, chosen[:, None].astype(np.int64))
+        gates = [dict(zip(self.gate_names, map(float, row), strict=True)) for row in state.gates]
+        return [Generated(tokens, named) for tokens, named in zip(said, gates, strict=True)]
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a rendered prompt; its BOS token is not doubled."""
+        bos = self.manifest["bos_token"]
+        special = not (bos and text.startswith(bos))
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=special).ids
+        return ids
+
+    def expand_images(self, ids: Sequence[int]) -> list[int]:
+        """Ids with each image token as often as an image has features."""
+        image = self.manifest["image"]
+        if image is None:
+            return list(ids)
+        expanded: list[int] = []
+        for token in ids:
+            expanded += [token] * (image["tokens"] if token == image["token_id"] else 1)
+        return expanded
+
+    @property
+    def _variant(self) -> dict[str, Any]:
+        variant: dict[str, Any] = self.manifest["variants"][self.dtype]
+        return variant
+
+    def _first_session(self, name: str, wanted: str) -> ort.InferenceSession:
+        """Finds out which provider there really is: a build for CUDA lists it on any machine, and falls back without a word."""
+        ort.set_default_logger_severity(4)
+        try:
+            session = self._session(name)
+        finally:
+            ort.set_default_logger_severity(2)
+        self.providers = session.get_providers()
+        if wanted == "cuda" and self.providers[0] != "CUDAExecutionProvider":
+            raise FolderError(
+                "CUDA was asked for, but ONNX Runtime gives no session on it; use --provider cpu"
+            )
+        return session
+
+    def _session(self, name: str) -> ort.InferenceSession:
+        return ort.InferenceSession(str(self.folder / name), self.options, providers=self.providers)
+
+    def _check_steering(self) -> None:
+        """The decoder must be the one that the manifest says is steered, by the way it says."""
+        told = self.decoder.get_modelmeta().custom_metadata_map
+        wanted = self.manifest["steering"]["sha256"] if self.manifest["steered"] else "unsteered"
+        if told.get("steerbake.steering_sha256") != wanted:
+            raise FolderError(
+                f"{self._variant['decoder']} bears the steering {told.get('steerbake.steering_sha256')}, but the manifest says {wanted}"
+            )
+        layers = sum(name.endswith(".key") for name in self.inputs if name.startswith("past_key_values."))
+        explicit = "steering_gate" in self.inputs
+        if layers != self.manifest["cache"]["layers"] or explicit != (self.manifest["gate_state"] == "io"):
+            raise FolderError(f"{self._variant['decoder']} does not carry its gates as the manifest says")
+
+    def _tokens(self, ids: np.ndarray, images: dict[str, np.ndarray] | None) -> dict[str, np.ndarray]:
+        """What the decoder reads of the tokens: ids, or embeddings with image features in their places."""
+        if "input_ids" in self.inputs:
+            return {"input_ids": ids}
+        image = self.manifest["image"]
+        embedded = self.sessions["embed"].run(["inputs_embeds"], {"input_ids": ids})[0]
+        extra = {
+            name: np.zeros(ids.shape if name == "token_type_ids" else (*ids.shape, embedded.shape[-1]), kind)
+            for name, kind in self._extra_inputs()
+        }
+        if images:
+            places = ids == image["token_id"]
+            vision = self.sessions["vision"]
+            names = [value.name for value in vision.get_outputs()]
+            fed = {value.name: _as_type(images[value.name], value.type) for value in vision.get_inputs()}
+            found = dict(zip(names, vision.run(names, fed), strict=True))
+            features = found.pop("image_features").reshape(-1, embedded.shape[-1])
+            if len(features) != places.sum():
+                raise FolderError(f"{places.sum()} image tokens for {len(features)} image features")
+            embedded[places] = features
+            for name, values in found.items():
+                extra[name][places] = values.reshape(-1, embedded.shape[-1])
+            if "token_type_ids" in extra:
+                extra["token_type_ids"][places] = 1
+        return {"inputs_embeds": embedded, **extra}
+
+    def _extra_inputs(self) -> Iterator[tuple[str, Any]]:
+        plain = ("inputs_embeds", "attention_mask", "position_ids", "steering_gate")
+        for name, value in self.inputs.items():
+            if name not in plain and not name.startswith("past_key_values."):
+                yield name, np.int64 if value.type == "tensor(int64)" else np.float32
+
+    def _positions(
+        self, state: State, ids: np.ndarray, mask: np.ndarray, images: dict[str, np.ndarray] | None
+    ) -> np.ndarray:
+        """Positions [B, T], or [3, B, T]; ``state.position`` moves on."""
+        rows = self.manifest["position_rows"]
+        if rows == 3 and images is not None:
+            positions = spatial_positions(ids, mask, images["image_grid_thw"], self.manifest["image"])
+            positions += state.position[None, :, None] * mask
+        else:
+            counted = np.maximum(np.cumsum(mask, axis=1) - 1, 0) + state.position[:, None] * mask
+            positions = counted if rows == 1 else np.repeat(counted[None], 3, axis=0)
+        top = np.where(mask.astype(bool), positions, -1)
+        top = top.max(axis=(0, 2)) if rows == 3 else top.max(axis=1)
+        state.position = np.maximum(top + 1, state.position)
+        return positions.astype(np.int64)
+
+    def _decided(self, out: dict[str, Any], before: np.ndarray) -> np.ndarray:
+        """Gates [B, G], 1 or 0, as this pass left them."""
+        if "present_steering_gate" in out:
+            return np.asarray(out["present_steering_gate"], np.float32)
+        if self.manifest["gate_state"] == "kv":
+            borne = out[f"present.{self.manifest['cache']['layers'] - 1}.key"]
+            return (borne[:, 0, -1, : before.shape[1]] > 0).astype(np.float32)
+        return before
+
+
+def checked_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder whose files are all there and unchanged.
+
+    Raises:
+        FolderError: naming every file that is not.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FolderError(
+            f"{folder} has no readable {MANIFEST} ({error}); name a folder that 'steerbake export onnx' wrote"
+        ) from error
+    if manifest.get("format") != FORMAT:
+        raise FolderError(f"{folder} has format {manifest.get('format')!r}; this runner knows {FORMAT}")
+    wrong = []
+    for name, told in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            wrong.append(f"{name} is missing")
+        elif path.stat().st_size != told["bytes"]:
+            wrong.append(
+                f"{name} has {path.stat().st_size} bytes, not {told['bytes']}: truncated or replaced"
+            )
+        elif sha256_of(path) != told["sha256"]:
+            wrong.append(f"{name} was altered: its SHA-256 is not the manifest's")
+    for files in manifest["variants"].values():
+        wrong += [
+            f"{name} is not in the manifest's list of files"
+            for name in files.values()
+            if name.endswith(".onnx") and name not in manifest["files"]
+        ]
+    if wrong:
+        listed = "\n".join(f"  - {one}" for one in wrong)
+        raise FolderError(f"{folder} is not whole; fetch or export it again:\n{listed}")
+    return manifest
+
+
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while piece := handle.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def left_padded(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and mask [B, T] of prompts of different lengths."""
+    width = max(len(prompt) for prompt in prompts)
+    ids = np.full((len(prompts), width), pad_id, np.int64)
+    mask = np.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = prompt
+        mask[row, width - len(prompt) :] = 1
+    return ids, mask
+
+
+def spatial_positions(
+    ids: np.ndarray, mask: np.ndarray, grid: np.ndarray, image: dict[str, Any]
+) -> np.ndarray:
+    """M-RoPE positions [3, B, T]: text counts on all three rows, an image by its frame, row and column of merged patches.
+
+    The text behind an image goes on at the largest position of the image + 1 (Qwen2-VL, arXiv 2409.12191, section 2.1).
+    """
+    merge = image["spatial_merge_size"]
+    sizes = iter(grid.tolist())
+    positions = np.zeros((3, *ids.shape), np.int64)
+    for row in range(ids.shape[0]):
+        columns = np.flatnonzero(mask[row])
+        at, following = 0, 0
+        while at < len(columns):
+            if ids[row, columns[at]] != image["token_id"]:
+                positions[:, row, columns[at]] = following
+                at, following = at + 1, following + 1
+                continue
+            t, h, w = next(sizes)
+            h, w = h // merge, w // merge
+            place = np.stack(np.unravel_index(np.arange(t * h * w), (t, h, w)))
+            positions[:, row, columns[at : at + t * h * w]] = place + following
+            at, following = at + t * h * w, following + max(t, h, w)
+    return positions
+
+
+def pixels(paths: Sequence[str | Path], image: dict[str, Any] | None) -> dict[str, np.ndarray]:
+    """``pixel_values`` [N, 3, H, W] of image files, resized, cropped and normalised as the manifest says.
+
+    Raises:
+        FolderError: the model takes no images, or cuts them in a way that its own processor must do.
+    """
+    if image is None:
+        raise FolderError("this model takes no images")
+    how = image["preprocessing"]
+    if how is None:
+        raise FolderError(
+            "this model's images are cut into patches or tiles by its own processor; make the arrays with Transformers' "
+            "AutoProcessor and hand them to generate(images=...)"
+        )
+    from PIL import Image
+
+    made = []
+    for path in paths:
+        with Image.open(path) as opened:
+            picture = opened.convert("RGB")
+        size, crop = how["size"], how["crop"]
+        if size is not None and "shortest_edge" in size:
+            scale = size["shortest_edge"] / min(picture.size)
+            sides = [
+                int(side * scale) if side != min(picture.size) else size["shortest_edge"]
+                for side in picture.size
+            ]
+            picture = picture.resize(
+                (sides[0], sides[1]), getattr(Image.Resampling, RESAMPLING[how["resample"]])
+            )
+        elif size is not None and picture.size != (size["width"], size["height"]):
+            picture = picture.resize(
+                (size["width"], size["height"]), getattr(Image.Resampling, RESAMPLING[how["resample"]])
+            )
+        if crop is not None:
+            left, top = (
+                (have - want) // 2
+                for have, want in zip(picture.size, (crop["width"], crop["height"]), strict=True)
+            )
+            picture = picture.crop((left, top, left + crop["width"], top + crop["height"]))
+        values = np.asarray(picture, np.float32) * np.float32(how["scale"])
+        values = (values - np.float32(how["mean"])) / np.float32(how["std"])
+        made.append(values.transpose(2, 0, 1))
+    return {"pixel_values": np.stack(made).astype(np.float32)}
+
+
+def conversation(turns: dict[str, str] | None, said: Sequence[str], image: bool) -> str:
+    """The prompt of a conversation: questions and answers in turn, the last a question, an image before the first.
+
+    Raises:
+        FolderError: the chat template does not fall into literal pieces; render prompts with Transformers.
+    """
+    first = None if turns is None else turns["first_image" if image else "first"]
+    if turns is None or first is None:
+        raise FolderError(
+            "this model's chat template cannot be spelled out; render the prompt with Transformers, and give it --raw"
+        )
+    text = first + said[0]
+    for answer, question in zip(said[1::2], said[2::2], strict=True):
+        text += turns["answer"] + answer + turns["next"] + question
+    return text + turns["last"]
+
+
+def _providers(wanted: str) -> list[str]:
+    if wanted not in ("auto", "cpu", "cuda"):
+        raise FolderError(f"no provider is called {wanted!r}; there are auto, cpu, cuda")
+    has_cuda = "CUDAExecutionProvider" in ort.get_available_providers()
+    return [*(["CUDAExecutionProvider"] if has_cuda and wanted != "cpu" else []), "CPUExecutionProvider"]
+
+
+def _as_type(values: np.ndarray, told: str) -> np.ndarray:
+    kinds = {
+        "tensor(float)": np.float32,
+        "tensor(float16)": np.float16,
+        "tensor(int64)": np.int64,
+        "tensor(bool)": np.bool_,
+    }
+    return np.asarray(values, kinds[told])
+
+
+class Writer:
+    """Writes a reply as its tokens come, whole characters at a time."""
+
+    def __init__(self, tokenizer: Tokenizer, write: Callable[[str], None]) -> None:
+        self.tokenizer, self.write = tokenizer, write
+        self.ids: list[int] = []
+        self.shown = ""
+
+    def __call__(self, tokens: list[int | None]) -> None:
+        if tokens[0] is not None:
+            self.ids.append(tokens[0])
+            text = self.tokenizer.decode(self.ids, skip_special_tokens=True)
+            if not text.endswith("\ufffd"):
+                self.write(text[len(self.shown) :])
+                self.shown = text
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line of the stand-alone file."""
+    parser = argparse.ArgumentParser(description="Run an exported folder on ONNX Runtime.")
+    parser.add_argument("folder", nargs="?", default=str(Path(__file__).resolve().parent))
+    parser.add_argument("--prompt", required=True)
+    parser.add_argument("--image")
+    parser.add_argument("--dtype")
+    parser.add_argument("--provider", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--max-new-tokens", type=int, default=128)
+    parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument("--top-p", type=float, default=1.0)
+    parser.add_argument("--raw", action="store_true", help="the prompt is rendered already")
+    parser.add_argument("--json", action="store_true", help="print ids, text and gates as one line of JSON")
+    told = parser.parse_args(arguments)
+    try:
+        model = OnnxModel(
+            told.folder,
+            dtype=told.dtype,
+            provider=told.provider,
+            say=lambda line: print(line, file=sys.stderr),
+        )
+        turns = model.manifest["turns"]
+        text = told.prompt if told.raw else conversation(turns, [told.prompt], told.image is not None)
+        images = pixels([told.image], model.manifest["image"]) if told.image else None
+        ids = model.encode(text)
+        write = Writer(model.tokenizer, lambda piece: print(piece, end="", flush=True))
+        said = model.generate(
+            [model.expand_images(ids) if images else ids],
+            max_new_tokens=told.max_new_tokens,
+            images=images,
+            sampling=Sampling(told.temperature, top_p=told.top_p),
+            on_token=None if told.json else write,
+        )[0]
+    except (FolderError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    text = model.tokenizer.decode(said.tokens, skip_special_tokens=True)
+    print(json.dumps({"tokens": said.tokens, "text": text, "gates": said.gates}) if told.json else "")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
