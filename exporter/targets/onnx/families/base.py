@@ -1,0 +1,66 @@
+"""What a family says of itself: what its decoder reads beside tokens, and how its images become features."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from exporter.errors import CompileError
+
+
+class Family:
+    """A text decoder; what a family does otherwise is a subclass.
+
+    Attributes:
+        sees: the model takes images, so its decoder reads embeddings.
+        position_rows: 1, or 3 where positions are temporal, vertical and horizontal (M-RoPE).
+    """
+
+    sees = False
+    position_rows = 1
+
+    def decode(self, model: Any, cache: Any, **inputs: Any) -> Tensor:
+        """Logits [B, T, V] of a pass; ``cache`` takes the new keys and values."""
+        forward = getattr(type(model).forward, "__wrapped__", type(model).forward)
+        out = forward(model, past_key_values=cache, use_cache=True, return_dict=True, **inputs)
+        logits: Tensor = out.logits
+        return logits
+
+    def example_extras(self, _model: Any, _batch: int, _length: int) -> dict[str, Any]:
+        """Further inputs of the decoder to trace with; [B, T] or [B, T, d], or lists of these."""
+        return {}
+
+    def extra_axes(self, _model: Any) -> dict[str, Any]:
+        """Axes of the further inputs that vary, by name."""
+        return {}
+
+    def vision(self, model: Any) -> VisionGraph:
+        """The vision encoder; raises CompileError for a family that has none."""
+        raise CompileError(f"{type(model).__name__} takes no images")
+
+
+class VisionGraph(nn.Module):
+    """A vision encoder to trace: ``forward`` over the inputs of :meth:`example` gives the tensors it is named for.
+
+    ``image_features`` come first; what else there is belongs to the same image tokens and goes to the decoder's input of
+    the same name.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.inner = model.model
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.inner.parameters()).dtype
+
+    def example(self) -> dict[str, Tensor]:
+        """Inputs to trace with."""
+        raise NotImplementedError
+
+    def axes(self) -> dict[str, dict[int, str]]:
+        """Which axes of each input vary, by name."""
+        raise NotImplementedError
