@@ -63,7 +63,7 @@ class Qwen25Vision(_PatchVision):
 class Qwen3Vision(_PatchVision):
     """The encoder of qwen3_vl: -> ``image_features`` [N / merge^2, d] and ``deepstack_features.i`` of the same shape."""
 
-    def forward(self, pixel_values: Tensor, image_grid_thw: Tensor) -> dict[str, Any]:
+    def forward(self, pixel_values: Tensor, image_grid_thw: Tensor) -> dict[str, Tensor]:
         visual, numbers = self.visual, self._numbers(pixel_values)
         grid = PatchGrid.of(image_grid_thw, numbers, self.merge)
         entries, weights = grid.table_taps(visual.num_grid_per_side)
@@ -77,9 +77,8 @@ class Qwen3Vision(_PatchVision):
                 cu_seqlens=_same(grid.frame),
                 return_dict=True,
             )
-        features: dict[str, Any] = {"image_features": out.pooler_output.float()}
-        features["deepstack_features"] = [one.float() for one in out.deepstack_features]
-        return features
+        layers = {f"deepstack_features.{i}": one.float() for i, one in enumerate(out.deepstack_features)}
+        return {"image_features": out.pooler_output.float(), **layers}
 
 
 def _same(segment: Tensor) -> Tensor:
