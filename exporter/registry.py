@@ -20,6 +20,7 @@ TARGETS: Mapping[str, str] = {
 }
 
 FAMILIES: tuple[str, ...] = (
+    "gemma3",
     "gemma3_text",
     "gpt2",
     "internvl",

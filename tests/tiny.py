@@ -120,6 +120,28 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
             "downsample_ratio": 0.5,
         },
     ),
+    "gemma3": (
+        "Gemma3ForConditionalGeneration",
+        {
+            "text_config": {
+                **_DECODER,
+                "head_dim": 8,
+                "sliding_window": 6,
+                "layer_types": ["sliding_attention", "full_attention"] * 2,
+            },
+            "vision_config": {
+                "model_type": "siglip_vision_model",
+                **_TOWER,
+                "image_size": 16,
+                "patch_size": 4,
+                "vision_use_head": False,
+            },
+            "image_token_index": IMAGE,
+            "boi_token_index": 92,
+            "eoi_token_index": 93,
+            "mm_tokens_per_image": 4,
+        },
+    ),
 }
 IMAGE_TOKENS = 4
 
@@ -135,6 +157,8 @@ def build(model_type: str, seed: int = 0) -> Any:
     model = getattr(transformers, architecture)(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
+            if parameter.dim() > 1 and not parameter.any():  # an untrained projection would blind the model
+                parameter.normal_(std=0.02)
             if parameter.dim() > 1:
                 parameter.mul_(4.0)
     model.generation_config.pad_token_id = PAD
@@ -156,6 +180,8 @@ def prompt(model_type: str, seed: int, length: int = 8) -> dict[str, Tensor]:
         inputs.update(_image(model_type, generator))
         if model_type.startswith("qwen"):
             inputs["mm_token_type_ids"] = (ids == IMAGE).long()
+        if model_type == "gemma3":
+            inputs["token_type_ids"] = (ids == IMAGE).long()
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **inputs}
 
 
@@ -173,7 +199,7 @@ def batch(prompts: list[dict[str, Tensor]], side: str) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     for key in prompts[0]:
         parts = [p[key] for p in prompts]
-        if key in ("input_ids", "attention_mask", "mm_token_type_ids"):
+        if key in ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids"):
             gaps = [longest - t.shape[1] for t in parts]
             parts = [
                 torch.nn.functional.pad(t, (g, 0) if side == "left" else (0, g))

@@ -281,6 +281,7 @@ class OnnxModel:
             places = ids == image["token_id"]
             vision = self.sessions["vision"]
             names = [value.name for value in vision.get_outputs()]
+            images = without_padding(images)
             fed = {value.name: _as_type(images[value.name], value.type) for value in vision.get_inputs()}
             found = dict(zip(names, vision.run(names, fed), strict=True))
             features = found.pop("image_features").reshape(-1, embedded.shape[-1])
@@ -387,7 +388,8 @@ def spatial_positions(
 ) -> np.ndarray:
     """M-RoPE positions [3, B, T]: text counts on all three rows, an image by its frame, row and column of merged patches.
 
-    The text behind an image goes on at the largest position of the image + 1 (Qwen2-VL, arXiv 2409.12191, section 2.1).
+    The text behind an image goes on at the largest row or column of the image + 1, whatever the number of its frames, as
+    Transformers does it (cf. Qwen2-VL, arXiv 2409.12191, section 2.1).
     """
     merge = image["spatial_merge_size"]
     sizes = iter(grid.tolist())
@@ -404,8 +406,19 @@ def spatial_positions(
             h, w = h // merge, w // merge
             place = np.stack(np.unravel_index(np.arange(t * h * w), (t, h, w)))
             positions[:, row, columns[at : at + t * h * w]] = place + following
-            at, following = at + t * h * w, following + max(t, h, w)
+            at, following = at + t * h * w, following + max(h, w)
     return positions
+
+
+def without_padding(images: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Images that come in rows [B, n, 3, H, W] as one row, without those that are all 0: they only fill rows up."""
+    values = images["pixel_values"]
+    if values.ndim != 5:
+        return images
+    real = values.any(axis=(2, 3, 4))
+    return {
+        name: array[real][None] if array.shape[:2] == real.shape else array for name, array in images.items()
+    }
 
 
 def pixels(paths: Sequence[str | Path], image: dict[str, Any] | None) -> dict[str, np.ndarray]:
