@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 import tiny
 import torch
@@ -25,8 +24,8 @@ from exporter.targets.onnx_runner import OnnxModel
 from steer_modules.attach import attach
 
 STEPS = 8
-SEEING = tuple(family for family in FAMILIES if tiny.sees(family))
-pytestmark = pytest.mark.slow
+BLIND = [family for family in FAMILIES if not tiny.sees(family)]
+SEEING = [family for family in FAMILIES if tiny.sees(family)]
 
 
 @dataclass
@@ -85,7 +84,13 @@ def patches(grid: list[list[int]], seed: int = 0) -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+def only(*chosen: str):
+    """Runs a test for these families; an export takes from 10 to 25 s."""
+    params = [pytest.param(family, marks=pytest.mark.slow) for family in chosen]
+    return pytest.mark.parametrize("exported", params, indirect=True)
+
+
+@pytest.fixture(scope="module")
 def exported(request, tmp_path_factory) -> Exported:
     family, home = request.param, tmp_path_factory.mktemp(request.param)
     model = tiny.build(family)
@@ -101,6 +106,7 @@ def exported(request, tmp_path_factory) -> Exported:
     return Exported(family, attach(model, program), tiny.batch([fires, stays], "left"), folder, runner)
 
 
+@only(*FAMILIES)
 def test_logits_gates_and_tokens_are_those_of_the_checkpoint(exported):
     batch, runner = exported.batch, exported.runner
     with torch.no_grad():
@@ -127,15 +133,18 @@ def test_logits_gates_and_tokens_are_those_of_the_checkpoint(exported):
     assert state.gates.tolist() == [[1.0], [0.0]]
 
 
+@only(*FAMILIES)
 def test_generate_takes_prompts_of_any_length(exported):
     batch, runner = exported.batch, exported.runner
-    rows = [ids[mask.bool()].tolist() for ids, mask in zip(*(batch[k] for k in ("input_ids", "attention_mask")))]
+    padded = zip(batch["input_ids"], batch["attention_mask"], strict=True)
+    rows = [ids[mask.bool()].tolist() for ids, mask in padded]
     found = runner.generate(rows, max_new_tokens=STEPS, images=exported.images)
     said = exported.model.generate(**batch, max_new_tokens=STEPS, do_sample=False)[:, -STEPS:]
     assert [one.tokens for one in found] == said.tolist()
     assert [one.gates for one in found] == [{"topic": 1.0}, {"topic": 0.0}]
 
 
+@only(*FAMILIES)
 def test_given_gates_stand(exported):
     batch = exported.batch
     ids, mask = batch["input_ids"].numpy(), batch["attention_mask"].numpy()
@@ -146,6 +155,7 @@ def test_given_gates_stand(exported):
     np.testing.assert_allclose(logits[:, -1], wanted.numpy(), atol=1e-4, rtol=1e-4)
 
 
+@only(*FAMILIES)
 def test_prompts_without_images(exported):
     ids = torch.randint(3, 80, (2, 7), generator=torch.Generator().manual_seed(4))
     mask = torch.ones_like(ids)
@@ -156,6 +166,7 @@ def test_prompts_without_images(exported):
     assert [one.tokens for one in found] == said[:, -4:].tolist()
 
 
+@only(*FAMILIES)
 def test_graphs_hold_each_steering_node_once_and_nothing_that_branches(exported):
     for path in exported.graphs:
         graph = onnx.load(path).graph
@@ -171,23 +182,27 @@ def test_graphs_hold_each_steering_node_once_and_nothing_that_branches(exported)
 def pictures(family: str) -> list[dict[str, torch.Tensor]]:
     """Inputs of an encoder: one image, then three; of several sizes where a family has them."""
     if family.startswith("qwen"):
-        return [patches([[1, 4, 4]]), patches([[1, 6, 10], [1, 2, 4], [1, 8, 4]]), patches([[2, 6, 4], [1, 4, 4]])]
+        return [
+            patches([[1, 4, 4]]),
+            patches([[1, 6, 10], [1, 2, 4], [1, 8, 4]]),
+            patches([[2, 6, 4], [1, 4, 4]]),
+        ]
     random = torch.Generator().manual_seed(0)
     if family != "smolvlm":
         return [{"pixel_values": torch.randn(n, 3, 16, 16, generator=random)} for n in (1, 3)]
     masks = torch.ones(3, 16, 16, dtype=torch.bool)
     masks[1, 12:], masks[2, :, 4:] = False, False
     return [
-        {"pixel_values": torch.randn(1, n, 3, 16, 16, generator=random), "pixel_attention_mask": masks[None, :n]}
+        {
+            "pixel_values": torch.randn(1, n, 3, 16, 16, generator=random),
+            "pixel_attention_mask": masks[None, :n],
+        }
         for n in (1, 3)
     ]
 
 
+@only(*SEEING)
 def test_encoder_sees_what_the_model_sees(exported):
-    if exported.family not in SEEING:
-        with pytest.raises(CompileError, match="takes no images"):
-            families.family_of(exported.family).vision(exported.model)
-        return
     vision = exported.runner.sessions["vision"]
     names = [value.name for value in vision.get_outputs()]
     for images in pictures(exported.family):
@@ -198,16 +213,18 @@ def test_encoder_sees_what_the_model_sees(exported):
         for i, layer in enumerate(getattr(wanted, "deepstack_features", None) or ()):
             expected[f"deepstack_features.{i}"] = layer
         assert set(found) == set(expected)
-        for name, values in expected.items():
-            values = torch.cat(list(values)).flatten(0, -2).numpy()
+        for name, told in expected.items():
+            values = torch.cat(list(told)).flatten(0, -2).numpy()
             assert np.abs(values).max() > 1e-2
             np.testing.assert_allclose(found[name].reshape(values.shape), values, atol=1e-4, rtol=1e-4)
 
 
+@only("smolvlm")
 def test_images_that_pad_rows_are_left_out(exported):
-    if exported.family != "smolvlm":
-        pytest.skip("the images of this family do not come in rows")
-    images = {"pixel_values": torch.randn(2, 2, 3, 16, 16), "pixel_attention_mask": torch.ones(2, 2, 16, 16).bool()}
+    images = {
+        "pixel_values": torch.randn(2, 2, 3, 16, 16),
+        "pixel_attention_mask": torch.ones(2, 2, 16, 16).bool(),
+    }
     images["pixel_values"][0, 1] = 0
     kept = onnx_runner.without_padding(arrays(images))
     found = exported.runner.sessions["vision"].run(["image_features"], kept)[0]
@@ -216,16 +233,20 @@ def test_images_that_pad_rows_are_left_out(exported):
     np.testing.assert_allclose(found.reshape(wanted.shape), wanted.numpy(), atol=1e-4, rtol=1e-4)
 
 
+@only("gemma3")
 def test_images_of_a_later_turn_attend_within_themselves(exported):
     """Behind a past, too, tokens of one image see each other; stock code, given everything at once, is the measure."""
-    if exported.family != "gemma3":
-        pytest.skip("only gemma3 attends in both directions")
     batch, runner = exported.batch, exported.runner
     ids, mask = batch["input_ids"].numpy(), batch["attention_mask"].numpy()
     off = np.zeros((2, 1), np.float32)
     later = tiny.batch(prompts("gemma3"), "left")
-    turn = {key: torch.cat([batch[key], later[key]], dim=1) for key in ("input_ids", "attention_mask", "token_type_ids")}
-    turn["attention_mask"] = torch.cat([batch["attention_mask"], torch.ones_like(later["attention_mask"])], dim=1)
+    turn = {
+        key: torch.cat([batch[key], later[key]], dim=1)
+        for key in ("input_ids", "attention_mask", "token_type_ids")
+    }
+    turn["attention_mask"] = torch.cat(
+        [batch["attention_mask"], torch.ones_like(later["attention_mask"])], dim=1
+    )
     first, second = batch["pixel_values"], later["pixel_values"].flip(0)
     with torch.no_grad():
         wanted = exported.model(
@@ -248,4 +269,9 @@ def test_a_family_without_graphs_is_refused():
 
 def test_every_family_has_graphs():
     assert set(families.FAMILIES) == set(FAMILIES)
-    assert ort.get_available_providers()
+
+
+@pytest.mark.parametrize("family", BLIND)
+def test_a_text_model_has_no_encoder(family):
+    with pytest.raises(CompileError, match="takes no images"):
+        families.family_of(family).vision(None)

@@ -44,6 +44,7 @@ class Family:
 class VisionGraph(nn.Module):
     """A vision encoder to trace: ``forward`` over the inputs of :meth:`example` gives the tensors it is named for.
 
+    Runtimes make float32 of images, whatever the precision of the weights, so inputs and outputs are float32.
     ``image_features`` come first; what else there is belongs to the same image tokens and goes to the decoder's input of
     the same name.
     """

@@ -16,7 +16,7 @@ from exporter.targets.onnx.families.patch_grid import PatchGrid
 
 
 class _PatchVision(VisionGraph):
-    """Inputs ``pixel_values`` [N, dim], the patches of all images, and ``image_grid_thw`` [n, 3] int64."""
+    """Inputs ``pixel_values`` [N, dim] float32, the patches of all images, and ``image_grid_thw`` [n, 3] int64."""
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
@@ -29,7 +29,7 @@ class _PatchVision(VisionGraph):
         config = self.visual.config
         dim = config.in_channels * config.temporal_patch_size * config.patch_size**2
         count = int(grid.prod(-1).sum())
-        return {"pixel_values": torch.randn(count, dim, dtype=self.dtype), "image_grid_thw": grid}
+        return {"pixel_values": torch.randn(count, dim), "image_grid_thw": grid}
 
     def axes(self) -> dict[str, dict[int, str]]:
         return {"pixel_values": {0: "num_patches"}, "image_grid_thw": {0: "num_images"}}
@@ -49,7 +49,7 @@ class Qwen25Vision(_PatchVision):
         order, window = grid.windows(visual.window_size // self.merge // visual.patch_size)
         with _attention_under_masks(visual):
             out = visual(
-                pixel_values[numbers],
+                pixel_values[numbers].to(self.dtype),
                 grid_thw=image_grid_thw,
                 position_ids=grid.position_ids,
                 window_index=order,
@@ -69,7 +69,7 @@ class Qwen3Vision(_PatchVision):
         entries, weights = grid.table_taps(visual.num_grid_per_side)
         with _attention_under_masks(visual):
             out = visual(
-                pixel_values[numbers],
+                pixel_values[numbers].to(self.dtype),
                 grid_thw=image_grid_thw,
                 position_ids=grid.position_ids,
                 interp_indices=entries,
@@ -112,9 +112,9 @@ def _attend(
     query, key, value = packed.permute(1, 0, 2, 3).unbind(0)
     rotate = sys.modules[type(attention).__module__].apply_rotary_pos_emb_vision  # each family has its own
     query, key = rotate(query, key, *position_embeddings)
-    heads_first = [states.transpose(0, 1).unsqueeze(0) for states in (query, key, value)]
+    query, key, value = (states.transpose(0, 1).unsqueeze(0) for states in (query, key, value))
     mixed = nn.functional.scaled_dot_product_attention(
-        *heads_first, attn_mask=cu_seqlens.unsqueeze(0), scale=attention.scaling
+        query, key, value, attn_mask=cu_seqlens.unsqueeze(0), scale=attention.scaling
     )
     projected: Tensor = attention.proj(mixed.squeeze(0).transpose(0, 1).reshape(length, -1))
     return projected

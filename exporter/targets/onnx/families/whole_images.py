@@ -12,7 +12,7 @@ from exporter.targets.onnx.families.base import Family, VisionGraph
 
 
 class _Pixels(VisionGraph):
-    """Inputs ``pixel_values`` [N, 3, H, W]; H and W are the ones of the config."""
+    """Inputs ``pixel_values`` [N, 3, H, W] float32; H and W are the ones of the config."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -22,7 +22,7 @@ class _Pixels(VisionGraph):
         return int(height), int(width)
 
     def example(self) -> dict[str, Tensor]:
-        return {"pixel_values": torch.randn(2, 3, *self.size, dtype=self.dtype)}
+        return {"pixel_values": torch.randn(2, 3, *self.size)}
 
     def axes(self) -> dict[str, dict[int, str]]:
         return {"pixel_values": {0: "num_images"}}
@@ -33,7 +33,7 @@ class LlavaVision(_Pixels):
 
     def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
         config, inner = self.inner.config, self.inner
-        out = inner.vision_tower(pixel_values, output_hidden_states=True, return_dict=True)
+        out = inner.vision_tower(pixel_values.to(self.dtype), output_hidden_states=True, return_dict=True)
         layers = config.vision_feature_layer
         chosen = [out.hidden_states[i] for i in ([layers] if isinstance(layers, int) else layers)]
         if config.vision_feature_select_strategy == "default":
@@ -45,7 +45,7 @@ class StockVision(_Pixels):
     """The stock ``get_image_features``, where it can be traced as it is: -> ``image_features`` [N, tokens, d]."""
 
     def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
-        out = self.inner.get_image_features(pixel_values=pixel_values, return_dict=True)
+        out = self.inner.get_image_features(pixel_values=pixel_values.to(self.dtype), return_dict=True)
         return {"image_features": out.pooler_output.float()}
 
 
@@ -69,9 +69,10 @@ class SmolVlmVision(_Pixels):
         seen = self._patches(pixel_attention_mask.flatten(0, 1))
         embeddings = inner.vision_model.embeddings
         stock = embeddings.forward
-        embeddings.forward = partial(_smolvlm_embed, embeddings, self.edges)
+        embeddings.forward = partial(smolvlm_embed, embeddings, self.edges)
         try:
-            out = inner.vision_model(pixel_values.flatten(0, 1), patch_attention_mask=seen, return_dict=True)
+            pixels = pixel_values.flatten(0, 1).to(self.dtype)
+            out = inner.vision_model(pixels, patch_attention_mask=seen, return_dict=True)
         finally:
             embeddings.forward = stock
         return {"image_features": inner.connector(out.last_hidden_state).float()}
@@ -85,14 +86,19 @@ class SmolVlmVision(_Pixels):
     def example(self) -> dict[str, Tensor]:
         mask = torch.ones(2, 3, *self.size, dtype=torch.bool)
         mask[1, 2, self.size[0] // 2 :] = False
-        return {"pixel_values": torch.randn(2, 3, 3, *self.size, dtype=self.dtype), "pixel_attention_mask": mask}
+        return {
+            "pixel_values": torch.randn(2, 3, 3, *self.size),
+            "pixel_attention_mask": mask,
+        }
 
     def axes(self) -> dict[str, dict[int, str]]:
         images = {0: "batch_size", 1: "num_images"}
         return {"pixel_values": images, "pixel_attention_mask": images}
 
 
-def _smolvlm_embed(embeddings: Any, edges: Tensor, pixel_values: Tensor, patch_attention_mask: Tensor) -> Tensor:
+def smolvlm_embed(
+    embeddings: Any, edges: Tensor, pixel_values: Tensor, patch_attention_mask: Tensor
+) -> Tensor:
     """SmolVLMVisionEmbeddings.forward with the edges of its buckets given: -> [N, h * w, d].
 
     Args:
