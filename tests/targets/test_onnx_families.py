@@ -43,6 +43,13 @@ class Exported:
         return arrays({k: v for k, v in self.batch.items() if k.startswith(("pixel", "image"))}) or None
 
     @property
+    def forward(self) -> dict[str, Any]:
+        """Inputs of a plain pass: where stock code would count padding (gpt2), positions as ``generate`` makes them."""
+        if self.runner.manifest["position_rows"] == 3:
+            return self.batch
+        return {**self.batch, "position_ids": (self.batch["attention_mask"].cumsum(-1) - 1).clamp_min(0)}
+
+    @property
     def graphs(self) -> list[Path]:
         return sorted((self.folder / "onnx").glob("*.onnx"))
 
@@ -110,7 +117,7 @@ def exported(request, tmp_path_factory) -> Exported:
 def test_logits_gates_and_tokens_are_those_of_the_checkpoint(exported):
     batch, runner = exported.batch, exported.runner
     with torch.no_grad():
-        first = exported.model(**batch).logits
+        first = exported.model(**exported.forward)
         said = exported.model.generate(
             **batch,
             max_new_tokens=STEPS + 1,
@@ -120,9 +127,9 @@ def test_logits_gates_and_tokens_are_those_of_the_checkpoint(exported):
         )
     ids, mask = batch["input_ids"].numpy(), batch["attention_mask"].numpy()
     state, logits = runner.start(ids, mask, exported.images)
-    assert state.gates.tolist() == [[1.0], [0.0]] == exported.model(**batch).steering_gate.tolist()
+    assert state.gates.tolist() == [[1.0], [0.0]] == first.steering_gate.tolist()
     real = mask.astype(bool)
-    np.testing.assert_allclose(logits[real], first.numpy()[real], atol=1e-4, rtol=1e-4)
+    np.testing.assert_allclose(logits[real], first.logits.numpy()[real], atol=1e-4, rtol=1e-4)
     tokens = [logits[:, -1].argmax(-1)]
     for step in range(STEPS):
         logits = runner.advance(state, tokens[-1][:, None])
@@ -151,7 +158,7 @@ def test_given_gates_stand(exported):
     given = np.array([[0.0], [1.0]], np.float32)
     _, logits = exported.runner.start(ids, mask, exported.images, gates=given)
     with torch.no_grad():
-        wanted = exported.model(**batch, steering_gate=torch.from_numpy(given)).logits[:, -1]
+        wanted = exported.model(**exported.forward, steering_gate=torch.from_numpy(given)).logits[:, -1]
     np.testing.assert_allclose(logits[:, -1], wanted.numpy(), atol=1e-4, rtol=1e-4)
 
 
