@@ -73,9 +73,10 @@ def export_onnx(
         VerificationError: the checkpoint is not what it claims to be.
     """
     refuse_existing(out)
-    gate_state = layouts.gate_state(options.layout, options.gate_state)
     quantize.check(options.dtypes)
     section = examine(checkpoint).section
+    family_of(section["base"]["model_type"])
+    gate_state = layouts.gate_state(options.layout, options.gate_state, section["base"]["model_type"])
     identity = Identity(section if options.steered else None, section["base"], license_of(checkpoint))
     traced = [dtype for dtype in ("fp32", "fp16") if dtype in options.dtypes]
     if "fp32" not in traced and any(dtype in quantize.QUANTISERS for dtype in options.dtypes):

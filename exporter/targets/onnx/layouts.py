@@ -3,25 +3,61 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from exporter.errors import CompileError
 from exporter.targets.onnx.decoder import GateState
 
-LAYOUTS = ("transformersjs", "genai")
+TRANSFORMERS_JS = (
+    "gemma3_text",
+    "gpt2",
+    "llama",
+    "llava",
+    "mistral",
+    "qwen2",
+    "qwen2_5_vl",
+    "qwen3",
+    "smolvlm",
+)
+"""Model types transformers.js runs. It knows no internvl, and hands a decoder neither the ``token_type_ids`` of gemma3 nor the
+``deepstack_features`` of qwen3_vl."""
+GENAI = {
+    "gemma3_text": "decoder",
+    "gpt2": "decoder",
+    "internvl": "gemma3",
+    "llama": "llama",
+    "llava": "gemma3",
+    "mistral": "mistral",
+    "qwen2": "qwen2",
+    "qwen2_5_vl": "qwen2_5_vl",
+    "qwen3": "qwen3",
+}
+"""Types of onnxruntime-genai by model type. It has none called llava, but runs any three graphs of vision encoder, embedding and decoder
+as ``gemma3``, where its caller sets ``pixel_values`` and ``num_image_tokens`` (docs/onnx.md)."""
+LAYOUTS: dict[str, Collection[str]] = {"transformersjs": TRANSFORMERS_JS, "genai": GENAI}
 
 
-def gate_state(layout: str | None, asked: GateState | None) -> GateState:
-    """How gates are carried under a layout; raises CompileError where its runtime could not carry them as asked."""
+def gate_state(layout: str | None, asked: GateState | None, model_type: str) -> GateState:
+    """How gates are carried under a layout.
+
+    Raises:
+        CompileError: no such layout, or its runtime runs no model of this type or cannot carry gates as asked.
+    """
     if layout is None:
         return asked or "io"
     if layout not in LAYOUTS:
         raise CompileError(f"no layout is called {layout!r}; there are {', '.join(LAYOUTS)}")
+    if model_type not in LAYOUTS[layout]:
+        raise CompileError(
+            f"the runtime of layout {layout} takes no model of type {model_type!r} in these graphs, only "
+            f"{', '.join(sorted(LAYOUTS[layout]))}; leave --layout out"
+        )
     if asked == "io":
         raise CompileError(
-            f"{layout} does not hand further outputs back as inputs, so the gates would be lost; leave --gate-state out, or set it to kv"
+            f"the runtime of layout {layout} does not hand further outputs back as inputs, so the gates would be lost; leave "
+            "--gate-state out, or set it to kv"
         )
     return "kv"
 
@@ -33,11 +69,7 @@ def write(
     told: Mapping[str, Any],
     variants: Mapping[str, Mapping[str, str]],
 ) -> None:
-    """Writes ``config.json``, the stock model's, and the files of the layout.
-
-    Raises:
-        CompileError: the runtime of the layout cannot run this family.
-    """
+    """Writes ``config.json``, the stock model's, and the files of the layout."""
     config = _stock_config(checkpoint, told)
     if layout == "transformersjs":
         config["transformers.js_config"] = _transformersjs(folder, variants)
@@ -82,30 +114,17 @@ def _template_into_tokenizer(folder: Path) -> None:
         _write_json(path, settings)
 
 
-_GENAI_TYPES = {
-    **{name: name for name in ("llama", "mistral", "qwen2", "qwen3", "gemma3_text")},
-    **dict.fromkeys(("llava", "smolvlm", "internvl"), "gemma3"),
-    "qwen2_5_vl": "qwen2_5_vl",
-}
-"""Types of ONNX Runtime GenAI by model type. It knows no llava, but runs any model of vision encoder, embedding and decoder as
-``gemma3``, given ``pixel_values`` by ``Generator.set_model_input``."""
-
-
 def _genai(
     config: Mapping[str, Any], told: Mapping[str, Any], variants: Mapping[str, Mapping[str, str]]
 ) -> dict[str, Any]:
-    kind = told["model_type"]
-    if kind not in _GENAI_TYPES:
-        raise CompileError(
-            f"onnxruntime-genai has no model of type {kind!r} that takes these graphs; leave --layout out, or use transformersjs"
-        )
+    """``genai_config.json``, for the first variant."""
     text = config.get("text_config", config)
     files = next(iter(variants.values()))
     ends = told["end_ids"]
     context = int(text.get("max_position_embeddings") or 2048)
     tokens = {"inputs_embeds": "inputs_embeds"} if told["image"] else {"input_ids": "input_ids"}
     model: dict[str, Any] = {
-        "type": _GENAI_TYPES[kind],
+        "type": GENAI[told["model_type"]],
         "bos_token_id": text.get("bos_token_id") or 0,
         "eos_token_id": ends[0] if len(ends) == 1 else ends,
         "pad_token_id": told["pad_id"],
@@ -145,6 +164,11 @@ def _genai(
             "inputs": {"pixel_values": "pixel_values"},
             "outputs": {"image_features": "image_features"},
         }
+        if "spatial_merge_size" in told["image"]:
+            model["vision"]["inputs"]["image_grid_thw"] = "image_grid_thw"
+            model["vision"]["spatial_merge_size"] = told["image"]["spatial_merge_size"]
+            model["video_token_id"] = config["video_token_id"]
+            model["vision_start_token_id"] = config["vision_start_token_id"]
     search = {
         "do_sample": False,
         "max_length": context,
