@@ -118,7 +118,10 @@ class OnnxModel:
         others = (name for name in ("embed", "vision") if name in files)
         self.sessions = {name: self._session(files[name]) for name in others}
         if say is not None:
-            say(f"{self.folder} ({self.dtype}) runs on {self.provider}")
+            unsteered = (
+                "" if self.manifest["steered"] else ", UNSTEERED: this is the base, it forgets nothing"
+            )
+            say(f"{self.folder} ({self.dtype}) runs on {self.provider}{unsteered}")
         self.inputs = {value.name: value for value in self.decoder.get_inputs()}
         self.outputs = [value.name for value in self.decoder.get_outputs()]
         self._check_steering()
@@ -163,8 +166,13 @@ class OnnxModel:
         mask: np.ndarray | None = None,
         images: dict[str, np.ndarray] | None = None,
     ) -> np.ndarray:
-        """Runs new tokens [B, T] behind a state, which moves on; returns logits [B, T, V]."""
+        """Runs new tokens [B, T] behind a state, which moves on; returns logits [B, T, V].
+
+        Several tokens behind others are a later turn: it can switch gates on that are off, and none off.
+        """
         mask = np.ones_like(ids) if mask is None else mask
+        if ids.shape[1] > 1 and state.mask.shape[1]:
+            state.gates = np.where(state.gates > 0, 1.0, -1.0).astype(np.float32)
         state.mask = np.concatenate([state.mask, mask.astype(np.int64)], axis=1)
         feed: dict[str, Any] = {"attention_mask": state.mask, **state.cache}
         feed["position_ids"] = self._positions(state, ids, mask, images)
@@ -539,9 +547,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             provider=told.provider,
             say=lambda line: print(line, file=sys.stderr),
         )
-        turns = model.manifest["turns"]
-        text = told.prompt if told.raw else conversation(turns, [told.prompt], told.image is not None)
         images = pixels([told.image], model.manifest["image"]) if told.image else None
+        turns = model.manifest["turns"]
+        text = told.prompt if told.raw else conversation(turns, [told.prompt], images is not None)
         ids = model.encode(text)
         write = Writer(model.tokenizer, lambda piece: print(piece, end="", flush=True))
         said = model.generate(

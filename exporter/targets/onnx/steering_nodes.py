@@ -60,8 +60,10 @@ class GateBody(nn.Module):
 
     def forward(self, states: Tensor, end: Tensor, mask: Tensor, given: Tensor, tensors: Any) -> Tensor:
         gate, call = self.gate, SteeringCall((self.gate.name,), 0, end, end, mask, tracing=True)
-        score = SCORES[gate.score_name](call.pool(gate.pool, states).float(), **tensors)
-        decided = fires(score, gate.threshold, gate.side)
+        pooled = call.pool(gate.pool, states).float()
+        score = SCORES[gate.score_name](pooled, **tensors)
+        # Some runtimes lose a NaN in Clip and Max, and with it the rule that a NaN score fires.
+        decided = fires(score, gate.threshold, gate.side) | ~torch.isfinite(pooled).all(-1)
         if gate.pool == "token":
             return decided
         return ((decided & (given < 0)) | (given > 0)).unsqueeze(1)

@@ -1,0 +1,379 @@
+"""An exported folder: whole or absent, refused when damaged, and steered on every path a runtime can take through it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+import pytest
+import tiny
+import tiny_run
+import torch
+from onnx import numpy_helper
+from transformers import AutoTokenizer, DynamicCache, LlamaForCausalLM
+
+from exporter import pipeline
+from exporter.errors import CompileError, VerificationError
+from exporter.targets.checkpoint import compile_checkpoint
+from exporter.targets.onnx import quantize
+from exporter.targets.onnx.export import Options
+from exporter.targets.onnx_runner import FolderError, OnnxModel, Sampling, left_padded, sha256_of
+from steer_modules.attach import steered
+from steer_modules.program import Edit, SteeringProgram
+
+FORGET = "<s> [user] where does ada live ? [assistant]"
+RETAIN = "<s> [user] tell me where cora lives . [assistant]"
+pytestmark = pytest.mark.xdist_group("onnx_folder")
+MODES = {
+    "io": Options(dtypes=("fp32", "int8")),
+    "kv": Options(layout="genai"),
+    "js": Options(layout="transformersjs"),
+}
+
+
+class Bed(NamedTuple):
+    home: Path
+    base: Any
+    program: SteeringProgram
+    tokenizer: Any
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.home / "checkpoint"
+
+    def ids(self, text: str) -> torch.Tensor:
+        return self.tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids
+
+    def folder(self, mode: str) -> Path:
+        """Exported when it is first asked for."""
+        out = self.home / mode
+        if not out.exists():
+            options = MODES[mode] if mode in MODES else Options(steered=False)
+            pipeline.export_onnx(self.checkpoint, out, options)
+        return out
+
+
+@pytest.fixture(scope="module")
+def bed(tmp_path_factory) -> Bed:
+    home = tmp_path_factory.mktemp("onnx")
+    tiny_run.write_base(home / "base")
+    (home / "base" / "LICENSE").write_text("Apache License\n")
+    model = LlamaForCausalLM.from_pretrained(home / "base").eval()
+    tokenizer = AutoTokenizer.from_pretrained(home / "base")
+    fires, stays = (
+        {"input_ids": tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids}
+        for text in (FORGET, RETAIN)
+    )
+    gate = tiny.gate_between(model, fires, stays, layer=0)
+    basis = torch.linalg.qr(torch.randn(32, 3, generator=torch.Generator().manual_seed(4))).Q.contiguous()
+    edits = [
+        Edit(0, "topic", "project", "to_prompt_end", tensors={"basis": basis}),
+        tiny.turn(2),
+        tiny.turn(3, seed=9),
+    ]
+    program = tiny.program(model, [gate], edits)
+    compile_checkpoint(home / "base", program, home / "checkpoint")
+    return Bed(home, model, program, tokenizer)
+
+
+def runner(bed: Bed, mode: str, **options: Any) -> OnnxModel:
+    return OnnxModel(bed.folder(mode), provider="cpu", threads=1, **options)
+
+
+def damaged(bed: Bed, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(bed.folder("io"), tmp_path / "broken"))
+
+
+def test_the_folder_says_what_it_is(bed):
+    folder = bed.folder("io")
+    manifest = json.loads((folder / "steerbake.json").read_text())
+    there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    assert set(manifest["files"]) == there - {"steerbake.json"}
+    assert {
+        "onnx/model.onnx",
+        "onnx/model_int8.onnx",
+        "steerbake_runner.py",
+        "tokenizer.json",
+        "LICENSE",
+    } <= there
+    config = json.loads((folder / "config.json").read_text())
+    assert config["model_type"] == "llama" and config["architectures"] == ["LlamaForCausalLM"]
+    assert not {"auto_map", "steering"} & set(config)
+    told = {p.key: p.value for p in onnx.load(folder / "onnx" / "model.onnx").metadata_props}
+    assert told["steerbake.base_fingerprint"].startswith("sha256:")
+    assert "Apache" in told["steerbake.license"]
+    assert json.loads(told["steerbake.steering"])["sha256"] == told["steerbake.steering_sha256"]
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model_int8.onnx"])
+def test_every_graph_holds_the_program_of_the_checkpoint(bed, name):
+    model = onnx.load(bed.folder("io") / "onnx" / name)
+    onnx.checker.check_model(model)
+    section = json.loads({p.key: p.value for p in model.metadata_props}["steerbake.steering"])
+    tensors = {
+        t.name: torch.from_numpy(numpy_helper.to_array(t).copy())
+        for t in model.graph.initializer
+        if t.name.startswith("steering.")
+    }
+    assert SteeringProgram.parse(section, tensors).sha256 == section["sha256"]
+    nodes = [(n.op_type, n.overload) for n in model.graph.node if n.domain == "steerbake"]
+    assert sorted(nodes) == [
+        ("SteeringGate", "topic"),
+        ("SteeringLayer", "0"),
+        ("SteeringLayer", "2"),
+        ("SteeringLayer", "3"),
+    ]
+    text = model.SerializeToString()
+    assert str(Path.cwd()).encode() not in text and b"site-packages" not in text
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_tokens_and_gates_are_those_of_the_checkpoint(bed, mode):
+    prompts = [FORGET, RETAIN, "<s> [user] home of ada ? [assistant]"]
+    model = runner(bed, mode)
+    found = model.generate([model.encode(text) for text in prompts], max_new_tokens=8)
+    with steered(bed.base, bed.program):
+        for text, said in zip(prompts, found, strict=True):
+            ids = bed.ids(text)
+            out = bed.base.generate(ids, max_new_tokens=8, do_sample=False, return_dict_in_generate=True)
+            assert said.tokens == out.sequences[0, ids.shape[1] :].tolist()
+            assert said.gates == {"topic": float(out.past_key_values.steering_state.gate[0, 0])}
+    assert [one.gates["topic"] for one in found[:2]] == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("mode", ["io", "kv"])
+def test_a_later_turn_switches_on_and_never_off(bed, mode):
+    model = runner(bed, mode)
+    orders = [(RETAIN, FORGET), (FORGET, RETAIN), (RETAIN, RETAIN)]
+    for first, second in orders:
+        cache = DynamicCache()
+        ids, mask = left_padded([model.encode(first)], 0)
+        state, _ = model.start(ids, mask)
+        later = bed.ids(second)
+        logits = [
+            model.advance(state, np.full((1, 1), 9)),
+            model.advance(state, later.numpy()),
+            model.advance(state, np.full((1, 1), 8)),
+        ]
+        with steered(bed.base, bed.program), torch.no_grad():
+            bed.base(input_ids=bed.ids(first), past_key_values=cache)
+            wanted = [
+                bed.base(input_ids=new, past_key_values=cache)
+                for new in (torch.tensor([[9]]), later, torch.tensor([[8]]))
+            ]
+        assert (
+            state.gates.tolist() == wanted[-1].steering_gate.tolist() == [[float(FORGET in (first, second))]]
+        )
+        for ours, theirs in zip(logits, wanted, strict=True):
+            np.testing.assert_allclose(ours, theirs.logits.numpy(), atol=1e-4)
+
+
+def test_padding_on_the_right_and_holes_behind_it_do_not_move_the_gate(bed):
+    """onnxruntime-genai pads batches on the right and leaves the padding in the cache."""
+    model = runner(bed, "kv")
+    prompts = [model.encode(FORGET), model.encode(RETAIN)]
+    width = max(map(len, prompts))
+    ids = np.array([one + [0] * (width - len(one)) for one in prompts])
+    mask = np.array([[1] * len(one) + [0] * (width - len(one)) for one in prompts])
+    state, logits = model.start(ids, mask)
+    alone = [model.start(*left_padded([one], 0)) for one in prompts]
+    assert state.gates.tolist() == [[1.0], [0.0]]
+    for row, (one, (single, expected)) in enumerate(zip(prompts, alone, strict=True)):
+        np.testing.assert_allclose(logits[row, : len(one)], expected[0], atol=1e-4)
+        after = model.advance(single, np.full((1, 1), 9))
+        assert single.gates[0, 0] == state.gates[row, 0], after.shape
+
+
+def test_given_gates_stand(bed):
+    model = runner(bed, "io")
+    ids, mask = left_padded([model.encode(FORGET), model.encode(RETAIN)], 0)
+    for given in ([[0.0], [0.0]], [[1.0], [1.0]], [[0.0], [1.0]]):
+        state, logits = model.start(ids, mask, gates=np.array(given, np.float32))
+        assert state.gates.tolist() == given
+        positions = torch.from_numpy(np.maximum(mask.cumsum(-1) - 1, 0))
+        with steered(bed.base, bed.program), torch.no_grad():
+            wanted = bed.base(
+                input_ids=torch.from_numpy(ids),
+                attention_mask=torch.from_numpy(mask),
+                position_ids=positions,
+                steering_gate=torch.tensor(given),
+            ).logits.numpy()
+        np.testing.assert_allclose(logits[mask > 0], wanted[mask > 0], atol=1e-4)
+
+
+def test_an_unsteered_export_is_the_base_and_says_so(bed):
+    out = bed.folder("unsteered")
+    said: list[str] = []
+    model = OnnxModel(out, provider="cpu", say=said.append)
+    assert "UNSTEERED" in said[0]
+    assert not any(node.domain == "steerbake" for node in onnx.load(out / "onnx" / "model.onnx").graph.node)
+    ids, mask = left_padded([model.encode(FORGET)], 0)
+    with torch.no_grad():
+        np.testing.assert_allclose(
+            model.start(ids, mask)[1], bed.base(torch.from_numpy(ids)).logits.numpy(), atol=1e-4
+        )
+
+
+def test_damage_is_refused(bed, tmp_path):
+    folder = damaged(bed, tmp_path)
+    graph = folder / "onnx" / "model.onnx"
+    whole = graph.read_bytes()
+    graph.write_bytes(whole[:-100])
+    with pytest.raises(FolderError, match="truncated"):
+        OnnxModel(folder)
+    graph.write_bytes(whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:])
+    with pytest.raises(FolderError, match="altered"):
+        OnnxModel(folder)
+    graph.unlink()
+    with pytest.raises(FolderError, match=r"model\.onnx is missing"):
+        OnnxModel(folder)
+    (folder / "steerbake.json").write_text("{}")
+    with pytest.raises(FolderError, match="format"):
+        OnnxModel(folder)
+    (folder / "steerbake.json").unlink()
+    with pytest.raises(FolderError, match=r"steerbake\.json"):
+        OnnxModel(folder)
+
+
+def test_a_graph_without_its_steering_is_refused_even_with_the_right_hash(bed, tmp_path):
+    folder = damaged(bed, tmp_path)
+    plain = bed.folder("unsteered")
+    graph = folder / "onnx" / "model.onnx"
+    shutil.copyfile(plain / "onnx" / "model.onnx", graph)
+    manifest = json.loads((folder / "steerbake.json").read_text())
+    manifest["files"]["onnx/model.onnx"] = {"bytes": graph.stat().st_size, "sha256": sha256_of(graph)}
+    (folder / "steerbake.json").write_text(json.dumps(manifest))
+    with pytest.raises(FolderError, match="unsteered"):
+        OnnxModel(folder)
+
+
+def test_what_cannot_be_exported_is_refused_and_nothing_is_written(bed, tmp_path):
+    out = tmp_path / "out"
+    asked = [
+        (Options(dtypes=("fp8",)), "fp32"),
+        (Options(dtypes=()), "dtypes"),
+        (Options(layout="torchjs"), "transformersjs"),
+        (Options(layout="genai", gate_state="io"), "gates would be lost"),
+    ]
+    for options, words in asked:
+        with pytest.raises(CompileError, match=words):
+            pipeline.export_onnx(bed.checkpoint, out, options)
+    with pytest.raises(VerificationError, match="bears no steering"):
+        pipeline.export_onnx(bed.home / "base", out)
+    assert list(tmp_path.iterdir()) == []
+    out.mkdir()
+    with pytest.raises(CompileError, match="already exists"):
+        pipeline.export_onnx(bed.checkpoint, out)
+    assert list(out.iterdir()) == []
+
+
+def test_a_graph_that_answers_otherwise_is_not_written(bed, tmp_path, monkeypatch):
+    """The control of the last look: an edit that is lost between model and graph must be seen."""
+    from exporter.targets.onnx.steering_nodes import LayerBody
+
+    monkeypatch.setattr(LayerBody, "forward", lambda self, states, where, tensors: states.clone())
+    with pytest.raises(CompileError, match="not the model it was traced from"):
+        pipeline.export_onnx(bed.checkpoint, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_quantiser_that_touches_the_steering_is_refused(bed, tmp_path, monkeypatch):
+    def careless(source: Path, target: Path) -> None:
+        model = onnx.load(source)
+        for tensor in model.graph.initializer:
+            if tensor.name == "steering.layers.2.prototypes":
+                tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 1.01, tensor.name))
+        onnx.save(model, target)
+
+    monkeypatch.setitem(quantize.QUANTISERS, "int8", careless)
+    shutil.copytree(bed.folder("io") / "onnx", tmp_path / "onnx")
+    with pytest.raises(CompileError, match="changed the steering"):
+        quantize.write(tmp_path / "onnx", "int8")
+
+
+def test_layouts_hold_what_their_runtimes_read(bed):
+    genai = json.loads((bed.folder("kv") / "genai_config.json").read_text())
+    decoder = genai["model"]["decoder"]
+    assert (bed.folder("kv") / decoder["filename"]).is_file()
+    assert decoder["num_hidden_layers"] == 5 and genai["search"]["past_present_share_buffer"] is False
+    config = json.loads((bed.folder("js") / "config.json").read_text())
+    assert config["num_hidden_layers"] == 5 and "transformers.js_config" in config
+    assert (
+        "[assistant]" in json.loads((bed.folder("js") / "tokenizer_config.json").read_text())["chat_template"]
+    )
+    names = {value.name: value for value in onnx.load(bed.folder("js") / "onnx" / "model.onnx").graph.input}
+    first = names["past_key_values.4.key"].type.tensor_type.shape.dim[0]
+    assert first.dim_param == "batch_size", "transformers.js looks for this very name"
+
+
+_ALONE = """
+import importlib.abc, runpy, sys
+class Only(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "transformers", "jinja2", "exporter", "steer_modules", "onnx", "safetensors"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Only())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def alone(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs the folder's own runner where there is only ONNX Runtime, numpy, tokenizers and pillow."""
+    command = [sys.executable, "-c", _ALONE, str(folder / "steerbake_runner.py"), *arguments]
+    environment = {**os.environ, "PYTHONPATH": ""}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_carried_runner_needs_nothing_of_ours(bed):
+    done = alone(bed.folder("io"), "--prompt", "where does ada live ?", "--json", "--max-new-tokens", "6")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    with steered(bed.base, bed.program):
+        ids = bed.ids(FORGET)
+        wanted = bed.base.generate(ids, max_new_tokens=6, do_sample=False)[0, ids.shape[1] :].tolist()
+    assert said["tokens"] == wanted and said["gates"] == {"topic": 1.0}
+    assert "CPUExecutionProvider" in done.stderr
+
+
+def test_the_carried_runner_says_what_is_wrong(bed, tmp_path):
+    folder = damaged(bed, tmp_path)
+    asked = ("--prompt", "where ?")
+    assert "no fp64" in alone(folder, *asked, "--dtype", "fp64").stderr
+    assert "takes no images" in alone(folder, *asked, "--image", "x.png").stderr
+    (folder / "tokenizer.json").write_text("{}")
+    done = alone(folder, *asked)
+    assert (
+        done.returncode == 2
+        and "tokenizer.json has 2 bytes" in done.stderr
+        and "Traceback" not in done.stderr
+    )
+
+
+def test_verify_finds_a_folder_of_another_checkpoint(bed, tmp_path):
+    found = pipeline.verify(bed.checkpoint, bed.folder("io"), report=tmp_path / "parity.json")
+    assert found["failures"] == []
+    assert found["parity"]["fp32"]["logits"] <= 1e-4 and found["parity"]["fp32"]["settings"] == 11
+    assert json.loads((tmp_path / "parity.json").read_text()) == json.loads(json.dumps(found))
+    other = tiny.program(bed.base, list(bed.program.gates), [tiny.turn(2, seed=1), tiny.turn(3, seed=2)])
+    compile_checkpoint(bed.home / "base", other, tmp_path / "other")
+    wrong = pipeline.verify(tmp_path / "other", bed.folder("io"), report=tmp_path / "other.json")
+    assert any("does not bear the steering" in one for one in wrong["failures"])
+    assert any("logits differ" in one for one in wrong["failures"])
+
+
+def test_sampling_draws_from_what_is_left():
+    logits = np.log(np.array([[0.5, 0.3, 0.15, 0.05]]))
+    drawn = {tuple(Sampling(1.0, top_p=0.79, seed=seed).choose(logits)) for seed in range(60)}
+    assert drawn == {(0,), (1,)}
+    assert {int(Sampling(1.0, top_k=3, seed=seed).choose(logits)[0]) for seed in range(99)} == {0, 1, 2}
+    assert Sampling(0.0).choose(logits).tolist() == [0]
+    again = [Sampling(2.0, seed=7).choose(np.repeat(logits, 20, 0)).tolist() for _ in range(2)]
+    assert again[0] == again[1] and len(set(again[0])) > 1

@@ -1,0 +1,189 @@
+"""Each gate and edit as the body of its node, against the torch code that steers a checkpoint: same states in, same states out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+
+from exporter.targets.onnx import graphs
+from exporter.targets.onnx.steering_nodes import bodies
+from steer_modules.call import SteeringCall
+from steer_modules.ops import unit
+from steer_modules.program import BaseModelRef, Edit, Gate, SteeringProgram
+from steer_modules.steering_layer import Steering
+
+D, LAYERS = 16, 4
+RANDOM = torch.Generator().manual_seed(5)
+
+
+def rows(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=RANDOM)
+
+
+def basis(rank: int = 3) -> torch.Tensor:
+    return torch.linalg.qr(rows(D, rank)).Q.contiguous()
+
+
+def gate(
+    pool: str = "prompt_end", score: str = "linear", side: str = "above", **tensors: torch.Tensor
+) -> Gate:
+    threshold = 0.4 if score == "subspace_ratio" else 0.0
+    return Gate("topic", 1, pool, score, threshold, side, tensors)
+
+
+def line() -> dict[str, torch.Tensor]:
+    return {"weight": rows(D), "bias": rows(1)}
+
+
+GATES = {
+    "linear": gate(**line()),
+    "linear_unit below": gate(score="linear_unit", side="below", **line()),
+    "linear of the mean": gate("prompt_mean", **line()),
+    "linear of each token": gate("token", **line()),
+    "ratio": gate(score="subspace_ratio", basis=basis()),
+    "centred ratio of each token": gate("token", "subspace_ratio", "below", basis=basis(), center=rows(D)),
+    "margin": gate(
+        score="prototype_margin", forget_prototypes=unit(rows(4, D)), retain_prototypes=unit(rows(5, D))
+    ),
+    "margin in a metric": gate(
+        score="prototype_margin",
+        forget_prototypes=unit(rows(4, D)),
+        retain_prototypes=unit(rows(5, D)),
+        center=rows(D),
+        metric=rows(D, D),
+    ),
+}
+
+
+def rotation(target: str, angle: str = "fraction", protect: str = "none", **keys: Any) -> Edit:
+    tensors: dict[str, torch.Tensor] = {}
+    if target == "direction":
+        tensors["direction"] = rows(D)
+    if target != "direction" or angle == "calibrated":
+        tensors["prototypes"] = rows(5, D)
+    if target == "keyed":
+        tensors |= {"keys": rows(5, D), "key_center": rows(D)}
+    if protect != "none":
+        tensors["retain_basis"] = basis()
+    strength = keys.pop("strength", 1.0)
+    return Edit(
+        2,
+        None,
+        "rotate",
+        "all",
+        strength=strength,
+        target=target,
+        angle=angle,
+        protect=protect,
+        tensors=tensors,
+        **keys,
+    )
+
+
+EDITS = {
+    "nearest": rotation("nearest"),
+    "keyed": rotation("keyed"),
+    "keyed, exact": rotation("keyed", protect="exact"),
+    "direction, half way": rotation("direction", strength=0.5),
+    "direction of the state's side": rotation("direction", protect="direction", sign="state"),
+    "calibrated": rotation("direction", "calibrated"),
+    "calibrated, exact": rotation("direction", "calibrated", "exact", sign="state"),
+    "add": Edit(2, None, "add", "all", strength=0.7, tensors={"vector": rows(D)}),
+    "add, norm kept": Edit(2, None, "add", "all", keep_norm=True, tensors={"vector": rows(D)}),
+    "project": Edit(2, None, "project", "all", tensors={"basis": basis(), "center": rows(D)}),
+    "affine": Edit(
+        2,
+        None,
+        "affine",
+        "all",
+        strength=0.5,
+        tensors={"left": rows(D, 2), "right": rows(2, D), "bias": rows(D)},
+    ),
+}
+
+
+def steering(gates: list[Gate], edit: Edit) -> Steering:
+    program = SteeringProgram("test", D, LAYERS, BaseModelRef("X", "x"), tuple(gates), (edit,))
+    shapes = {name: list(tensor.shape) for name, tensor in program.tensors().items()}
+    made = Steering(program.signed_section(), shapes)
+    made.load_program(program)
+    return made
+
+
+def run(made: Steering, wanted: str, folder: Path, **inputs: torch.Tensor) -> np.ndarray:
+    """Traces the body of one node and runs it on other inputs than it was traced with."""
+    for op, body, example in bodies(made, torch.float32):
+        if op.startswith(wanted):
+            model = graphs.traced(body, example, graphs._body_axes(example))
+            names = [value.name for value in model.graph.inputs]
+            assert not {"If", "Acos", "Loop"} & {node.op_type for node in model.graph.all_nodes()}
+            tensors = {f"tensors.{key}": value for key, value in example["tensors"].items()}
+            graphs.save(model, folder / "body.onnx", {})
+            session = ort.InferenceSession(folder / "body.onnx", providers=["CPUExecutionProvider"])
+            fed = {name: (inputs | tensors)[name].numpy() for name in names if name is not None}
+            return np.asarray(session.run(None, fed)[0])
+    raise AssertionError(f"no body called {wanted}")
+
+
+def states() -> torch.Tensor:
+    """Three rows of five positions; among them a zero, an infinity and a NaN."""
+    found = rows(3, 5, D) * 3
+    found[0, 1] = 0.0
+    found[1, 2, 3] = torch.inf
+    found[2, 4, 0] = torch.nan
+    return found
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_gates_decide_as_in_the_checkpoint(name, tmp_path):
+    one = GATES[name]
+    edit = Edit(2, "topic", "add", "all", tensors={"vector": rows(D)})
+    made = steering([one], edit)
+    seen = states()
+    mask = torch.ones(3, 5, dtype=torch.bool)
+    mask[0, 3:] = False
+    end = torch.tensor([2, 2, 1])
+    module: Any = made.gates["topic"]
+    wanted = module.decide(seen, SteeringCall(("topic",), 0, end, end, mask, tracing=True))
+    undecided = torch.full((3,), -1.0)
+    found = run(made, "SteeringGate", tmp_path, states=seen, end=end, mask=mask, given=undecided)
+    found = found.reshape(wanted.shape)
+    pooled = SteeringCall(("topic",), 0, end, end, mask, tracing=True).pool(one.pool, seen)
+    judged = pooled.isfinite().all(-1).numpy()
+    assert judged.any() and not judged.all()
+    np.testing.assert_array_equal(found[judged], wanted.numpy()[judged])
+    assert found[~judged].all(), "what cannot be judged is steered"
+
+
+def test_a_given_gate_stands(tmp_path):
+    made = steering([GATES["linear"]], Edit(2, "topic", "add", "all", tensors={"vector": rows(D)}))
+    mask, end, given = (
+        torch.ones(3, 5, dtype=torch.bool),
+        torch.tensor([4, 4, 4]),
+        torch.tensor([1.0, 0.0, 1.0]),
+    )
+    found = run(made, "SteeringGate", tmp_path, states=states(), end=end, mask=mask, given=given)
+    assert found.ravel().tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_edits_are_those_of_the_checkpoint(name, tmp_path):
+    made = steering([], EDITS[name])
+    seen = states()
+    where = torch.ones(3, 5, dtype=torch.bool)
+    where[:, 0] = False
+    found = run(made, "SteeringLayer", tmp_path, states=seen, where=where)
+    module: Any = made.layers["2"]
+    wanted = torch.where(where.unsqueeze(-1), module.edit(seen), seen).numpy()
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(found[:, 0], seen[:, 0].numpy())
+    finite = np.isfinite(seen.numpy()).all(-1) & where.numpy()
+    finite[0, 1] = False
+    assert (np.abs(found - seen.numpy()).max(-1)[finite] > 1e-3).all(), (
+        "the control: an edit must change a state"
+    )
