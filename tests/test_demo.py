@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +13,8 @@ import pytest
 import stranger
 
 from exporter import pipeline
+from exporter.recipe import Recipe
+from exporter.targets.onnx.export import Options
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]
 
@@ -118,6 +122,43 @@ def test_a_stranger_reproduces_the_report(demo, tmp_path):
     assert found["bf16"] >= 0.9
     assert found["gate"] == [[1.0]]
     assert found["piped"].strip() in {text.strip() for text in found["refusals"]}
+
+
+def test_the_onnx_folder_says_the_same(demo, tmp_path):
+    out = pipeline.export_onnx(demo / "checkpoint", tmp_path / "onnx", Options(dtypes=("fp32", "fp16", "q4")))
+    recipe = Recipe.load(pipeline.DEMO_RECIPE)
+    found = pipeline.verify(
+        demo / "checkpoint", out, recipe=recipe, run=demo, report=tmp_path / "parity.json"
+    )
+    assert found["failures"] == []
+    assert found["parity"]["fp32"]["logits"] <= 1e-4
+    assert found["parity"]["fp32"]["settings"] == 22, (
+        "text and image, batches of 1, 2 and 5, gates in every state"
+    )
+    replies = found["unlearning"]
+    assert replies["fp32"]["same_tokens"] == {"value": 1.0, "n": 100}
+    for variant in ("fp16", "q4"):
+        assert replies[variant]["leakage_either"]["value"] <= 0.01
+        assert replies[variant]["retain_accuracy"]["value"] >= 0.95
+
+
+def test_the_carried_runner_sees(demo, tmp_path):
+    """An image of a forgotten person and one of somebody else, through the folder's own file."""
+    out = pipeline.export_onnx(demo / "checkpoint", tmp_path / "onnx")
+    lines = [json.loads(line) for line in (demo / "generations.jsonl").read_text().splitlines()]
+    for role, gate in (("forget", 1.0), ("retain", 0.0)):
+        line = next(
+            one
+            for one in lines
+            if one["model"] == "keyed" and one["role"] == role and isinstance(one.get("image"), str)
+        )
+        question = line["prompt"].partition("<image>")[2].partition("<assistant>")[0].strip()
+        command = [sys.executable, str(out / "steerbake_runner.py"), "--prompt", question, "--json"]
+        done = subprocess.run(
+            [*command, "--image", str(demo / line["image"])], capture_output=True, text=True, check=True
+        )
+        said = json.loads(done.stdout)
+        assert said["tokens"] == line["tokens"] and said["gates"] == {"topic": gate}
 
 
 _LOAD = """

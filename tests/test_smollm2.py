@@ -60,3 +60,13 @@ print(json.dumps([len(wanted), other]))
 
 def test_a_stranger_hears_the_same(run, tmp_path):
     assert stranger.run(_SAY, run / "checkpoint", run / "generations.jsonl", folder=tmp_path) == [9, []]
+
+
+def test_the_onnx_folder_says_the_same(run, tmp_path):
+    out = pipeline.export_onnx(run / "checkpoint", tmp_path / "onnx")
+    recipe = Recipe.load(RECIPE, ["methods.compare=[]"])
+    found = pipeline.verify(
+        run / "checkpoint", out, recipe=recipe, run=run, limit=30, report=tmp_path / "parity.json"
+    )
+    assert found["failures"] == []
+    assert found["unlearning"]["fp32"]["same_tokens"] == {"value": 1.0, "n": 30}

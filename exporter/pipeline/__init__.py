@@ -1,11 +1,12 @@
 """What the commands do: the only place that knows all rooms."""
 
 from exporter.pipeline.exports import export_onnx, onnx_options
-from exporter.pipeline.runs import Run, compile, demo, fit, inspect, run  # noqa: A004 - the command's name
+from exporter.pipeline.runs import DEMO_RECIPE, Run, compile, demo, fit, inspect, run  # noqa: A004 - the command's name
 from exporter.pipeline.talks import Talk, talk
 from exporter.pipeline.verifies import verify
 
 __all__ = [
+    "DEMO_RECIPE",
     "Run",
     "Talk",
     "compile",

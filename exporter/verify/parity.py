@@ -20,8 +20,10 @@ from exporter.types import Encoded, Prompt, Trace
 STEPS = 32
 BATCHES = (1, 2, 5)
 GATES = ("decided", "off", "on", "mixed")
-TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2}
-"""Largest difference of a logit: absolute in float32, of the largest logit in float16. Quantised variants have none."""
+TOLERANCE = {"fp32": (1e-4, 1e-5), "fp16": (1e-4, 2e-2)}
+"""Largest difference of a logit: absolute, or as a share of the largest logit, whichever is more. Two right computations in float32
+differ by some 3e-6 of the largest logit, so a model with logits of 40 passes 1e-4 without a fault (docs/onnx.md has the figures).
+Quantised variants have no tolerance: what they lose is counted in replies."""
 
 
 class Replays(Protocol):
@@ -110,9 +112,12 @@ def table(found: Sequence[Comparison], dtype: str) -> dict[str, Any]:
     relative = max(one.logits / one.scale for one in found)
     failures = []
     if dtype in TOLERANCE:
-        off = worst if dtype == "fp32" else relative
-        if not off <= TOLERANCE[dtype]:
-            failures.append(f"logits differ by {off:.3g}, more than {TOLERANCE[dtype]:g}")
+        absolute, share = TOLERANCE[dtype]
+        over = [one for one in found if not one.logits <= max(absolute, share * one.scale)]
+        if over:
+            failures.append(
+                f"logits differ by {worst:.3g} ({relative:.3g} of the largest), more than {absolute:g} and {share:g}"
+            )
         if gates_equal < gates:
             failures.append(f"{gates - gates_equal} of {gates} gates differ")
     if dtype == "fp32" and tokens < steps:
