@@ -45,7 +45,7 @@ def recipe(folder: Path, **changes: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("command", ["", "run", "fit", "compile", "inspect", "demo"])
+@pytest.mark.parametrize("command", ["", "run", "fit", "compile", "inspect", "demo", "export", "verify", "chat"])
 def test_help_is_there_for_every_command(command: str) -> None:
     status, out, _ = steerbake(*([command] if command else []), "--help")
     assert status == 0 and "Usage" in out
@@ -230,3 +230,16 @@ def test_the_table_of_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert any("forced_prefix: fluent_refusal" in one for one in lines)
     for name in ("checkpoint", "report.md", "report.json", "generations.jsonl"):
         assert str(tmp_path / name) in text
+
+
+def test_onnx_commands_say_what_is_wrong(tmp_path: Path) -> None:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    assert "bears no steering" in refused("export", "onnx", folder, tmp_path / "out")
+    assert "is not a folder" in refused("export", "onnx", tmp_path / "none", tmp_path / "out")
+    assert "io and kv" in refused("export", "onnx", folder, tmp_path / "out", "--gate-state", "maybe")
+    assert "steerbake.json" in refused("verify", folder, "--against", folder)
+    assert "neither a steered checkpoint nor an exported folder" in refused("chat", folder, "--prompt", "hi")
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    assert "name a steered checkpoint" in refused("chat", folder, "--prompt", "hi")
+    assert not (tmp_path / "out").exists()

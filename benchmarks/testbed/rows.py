@@ -43,6 +43,7 @@ def calibrate_rows(split: Split) -> Iterator[Row]:
     yield from (split.puzzle(by_sight) for _, by_sight in product(range(30), MODALITIES))
     yield from _strangers(split, world.unseen[:32], frames, each=4)
     yield from _two_turns(split, frames, ATTRIBUTES[1:2])
+    yield from _after_strangers(split, world.unseen[:32], frames, ATTRIBUTES[2:3])
 
 
 def test_rows(split: Split) -> Iterator[Row]:
@@ -61,6 +62,7 @@ def test_rows(split: Split) -> Iterator[Row]:
     ):
         row = split.person("forget", person, attribute, frame, (frame + j) % 2, by_face)
         yield row | {"group": "forced_prefix", "prefix": f"<think> this is {person.name} ."}
+    yield from _after_strangers(split, world.unseen[32:], frames, ATTRIBUTES)
 
 
 def _kept(split: Split, frames: Sequence[int], each: int) -> Iterator[Row]:
@@ -91,6 +93,19 @@ def _two_turns(split: Split, frames: Sequence[int], attributes: Iterable[str]) -
         after = split.innocent(person, kind, frames)
         changes = {"role": "retain", "secrets": person.secrets, "history": [split.as_history(forgotten)]}
         yield after | changes | {"group": "two_turn_forget_first"}
+
+
+def _after_strangers(
+    split: Split, people: Sequence[Person], frames: Sequence[int], attributes: Iterable[str]
+) -> Iterator[Row]:
+    """A question about somebody unknown, which the model refuses, before one about a forgotten person."""
+    asked = product(split.world.forgotten, attributes, MODALITIES)
+    for n, (person, attribute, by_face) in enumerate(asked):
+        frame, noun = frames[n % len(frames)], split.rng.randrange(2)
+        stranger = people[n % len(people)]
+        before = split.person("unknown", stranger, attribute, frame, noun, n % 4 < 2, REFUSALS[0])
+        row = split.person("forget", person, attribute, frames[(n + 1) % len(frames)], noun, by_face)
+        yield row | {"group": "two_turn_refused_first", "history": [split.as_history(before)]}
 
 
 def write(world: World, demo: Path) -> None:

@@ -120,13 +120,21 @@ def _single(context: FitContext, split: str, plan: ProbePlan) -> list[Probe]:
 def _paired(
     context: FitContext, split: str, plan: ProbePlan, refusals: Sequence[tuple[str | None, str]]
 ) -> list[Probe]:
-    """Two-turn conversations: the subject in the second turn, in the first turn only, and in neither."""
+    """Two-turn conversations: the subject in the second turn, in the first turn only, and in neither.
+
+    A first turn that was refused, the forgotten or not, must neither hide the subject of the second nor stand for it.
+    """
     forget = plain(context.rows(split, "forget"))
     keep = plain(context.rows(split, "retain", "reasoning"))
+    refused = plain(context.rows(split, "unknown"))
     pairs = [
         *two_turn_rows(keep, forget, plan.pairs, context.seed + 1),
         *two_turn_rows(forget, keep, plan.pairs, context.seed + 2, refusals),
         *two_turn_rows(keep, keep, plan.pairs // 2, context.seed + 3),
+        *two_turn_rows(
+            refused or keep, forget, plan.pairs // 2, context.seed + 4, () if refused else refusals
+        ),
+        *two_turn_rows(refused or keep, keep, plan.pairs // 2, context.seed + 5, () if refused else refusals),
     ]
     sequences = [Encoded(context.chat.prompt(row)) for row in pairs]
     return [Probe(row, one, (one.prompt_end,), ("later",)) for row, one in zip(pairs, sequences, strict=True)]
