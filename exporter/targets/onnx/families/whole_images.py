@@ -29,7 +29,7 @@ class _Pixels(VisionGraph):
 
 
 class LlavaVision(_Pixels):
-    """Tower and projector: -> ``image_features`` [N, tokens, d]."""
+    """Tower and projector: -> ``image_features`` [N * tokens, d]."""
 
     def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
         config, inner = self.inner.config, self.inner
@@ -38,19 +38,21 @@ class LlavaVision(_Pixels):
         chosen = [out.hidden_states[i] for i in ([layers] if isinstance(layers, int) else layers)]
         if config.vision_feature_select_strategy == "default":
             chosen = [states[:, 1:] for states in chosen]
-        return {"image_features": inner.multi_modal_projector(torch.cat(chosen, dim=-1)).float()}
+        return {
+            "image_features": inner.multi_modal_projector(torch.cat(chosen, dim=-1)).float().flatten(0, 1)
+        }
 
 
 class StockVision(_Pixels):
-    """The stock ``get_image_features``, where it can be traced as it is: -> ``image_features`` [N, tokens, d]."""
+    """The stock ``get_image_features``, where it can be traced as it is: -> ``image_features`` [N * tokens, d]."""
 
     def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
         out = self.inner.get_image_features(pixel_values=pixel_values.to(self.dtype), return_dict=True)
-        return {"image_features": out.pooler_output.float()}
+        return {"image_features": out.pooler_output.float().flatten(0, 1)}
 
 
 class SmolVlmVision(_Pixels):
-    """Tower and connector over images in rows: ``pixel_values`` [B, n, 3, H, W] -> ``image_features`` [B * n, tokens, d].
+    """Tower and connector over images in rows: ``pixel_values`` [B, n, 3, H, W] -> ``image_features`` [B * n * tokens, d].
 
     ``pixel_attention_mask`` [B, n, H, W] bool is False where an image was padded to H x W. Stock code leaves out images
     that are all 0, the padding of rows with fewer images; how many are left depends on the data, so here every image
@@ -75,7 +77,7 @@ class SmolVlmVision(_Pixels):
             out = inner.vision_model(pixels, patch_attention_mask=seen, return_dict=True)
         finally:
             embeddings.forward = stock
-        return {"image_features": inner.connector(out.last_hidden_state).float()}
+        return {"image_features": inner.connector(out.last_hidden_state).float().flatten(0, 1)}
 
     def _patches(self, mask: Tensor) -> Tensor:
         """Pixels [N, H, W] that are no padding -> patches [N, h, w] that hold any of them; bool."""

@@ -1,0 +1,125 @@
+"""Runs the exported layouts of a finished run in the runtimes that they are for, and compares token for token.
+
+    python -m benchmarks.other_runtimes RUN [--prompts 20] [--out benchmarks/results/other_runtimes_NAME.json]
+
+RUN is the folder of ``steerbake run``. Its checkpoint is exported once for onnxruntime-genai and once for transformers.js; both
+continue prompts of RUN/generations.jsonl greedily in float32, and must say the very tokens that stand there, which are those of
+the checkpoint in Transformers. Exits 1 on any difference. The runtimes are installed under .cache/other_runtimes, the
+second needs Node.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import platform
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.other_runtimes.prompts import Line, chosen, lines_of, write_prompts
+from benchmarks.other_runtimes.runtimes import Genai, Runtime, RuntimeMissingError, TransformersJs, call
+from exporter.errors import CompileError, VerificationError
+from exporter.pipeline import export_onnx
+from exporter.targets.onnx.export import Options
+from exporter.targets.onnx_runner import FolderError
+
+
+def answers(runtime: Runtime, run: Path, lines: Sequence[Line], max_new_tokens: int) -> dict[str, Any]:
+    """What a runtime says to lines, by their ids, and the versions it runs with."""
+    with tempfile.TemporaryDirectory(prefix="other-runtimes-") as name:
+        work = Path(name)
+        folder, asked, out = work / runtime.layout, work / "prompts.json", work / "said.json"
+        export_onnx(run / "checkpoint", folder, Options(layout=runtime.layout))
+        write_prompts(folder, lines, max_new_tokens, asked)
+        call(runtime.command(folder, asked, out))
+        found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
+    return found
+
+
+def compared(lines: Sequence[Line], said: dict[str, list[int]]) -> dict[str, Any]:
+    """How many prompts got the checkpoint's tokens; those that did not, in full."""
+    wrong = [line for line in lines if said[line.id] != list(line.tokens)]
+    forget = [line for line in lines if line.role == "forget"]
+    return {
+        "prompts": len(lines),
+        "same": len(lines) - len(wrong),
+        "forget_prompts": len(forget),
+        "forget_same": sum(line not in wrong for line in forget),
+        "differing": [{"id": line.id, "checkpoint": line.tokens, "runtime": said[line.id]} for line in wrong],
+    }
+
+
+def kinds_of(lines: Sequence[Line]) -> dict[str, dict[str, int]]:
+    """Numbers of prompts by role, in all, with images, and where the base says something else."""
+    counted: dict[str, dict[str, int]] = {}
+    for line in lines:
+        kind = counted.setdefault(line.role, {"prompts": 0, "with_images": 0, "base_says_otherwise": 0})
+        kind["prompts"] += 1
+        kind["with_images"] += bool(line.images)
+        kind["base_says_otherwise"] += line.tokens != line.base_tokens
+    return counted
+
+
+def show(found: dict[str, Any]) -> None:
+    for role, kind in found["prompts"].items():
+        print(
+            f"{role:12s} {kind['prompts']:3d} prompts, {kind['with_images']} with images; "
+            f"to {kind['base_says_otherwise']} the unsteered base says something else"
+        )
+    print(f"\n{'runtime':20s} {'prompts':>8s} {'same':>8s} {'forget':>8s} {'same':>8s}")
+    for name, told in found["runtimes"].items():
+        counts = (told[key] for key in ("prompts", "same", "forget_prompts", "forget_same"))
+        print(f"{name:20s}" + "".join(f" {count:8d}" for count in counts))
+        for one in told["differing"]:
+            print(f"  {one['id']}: checkpoint {list(one['checkpoint'])}, runtime {one['runtime']}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--prompts", type=int, default=20)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--genai-python", type=Path, help="a Python that has onnxruntime-genai and numpy")
+    parser.add_argument("--node-modules", type=Path, help="a folder that holds @huggingface/transformers")
+    options = parser.parse_args()
+    out = options.out or Path(f"benchmarks/results/other_runtimes_{options.run.resolve().name}.json")
+    report = json.loads((options.run / "report.json").read_text(encoding="utf-8"))
+    lines = chosen(lines_of(options.run, report), options.prompts)
+    packages = ("torch", "transformers", "onnx", "onnxscript", "tokenizers", "numpy", "pillow")
+    found: dict[str, Any] = {
+        "what": "greedy float32 tokens of the exported layouts against those of the steered checkpoint in Transformers",
+        "method": report["default"],
+        "steering_sha256": report["steering_sha256"][report["default"]],
+        "max_new_tokens": report["max_new_tokens"],
+        "prompts": kinds_of(lines),
+        "prompt_ids": [line.id for line in lines],
+        "versions": {name: importlib.metadata.version(name) for name in packages}
+        | {"python": platform.python_version()},
+        "runtimes": {},
+    }
+    try:
+        for runtime in (Genai(options.genai_python), TransformersJs(options.node_modules)):
+            runtime.install()
+            told = answers(runtime, options.run, lines, report["max_new_tokens"])
+            found["runtimes"][runtime.name] = {
+                **compared(lines, told["said"]),
+                "versions": told["versions"],
+            }
+    except (CompileError, FolderError, RuntimeMissingError, VerificationError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    show(found)
+    print(f"wrote {out}")
+    return int(any(told["differing"] for told in found["runtimes"].values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
