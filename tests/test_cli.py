@@ -45,7 +45,9 @@ def recipe(folder: Path, **changes: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("command", ["", "run", "fit", "compile", "inspect", "demo", "export", "verify", "chat"])
+@pytest.mark.parametrize(
+    "command", ["", "run", "fit", "compile", "inspect", "demo", "export", "verify", "chat"]
+)
 def test_help_is_there_for_every_command(command: str) -> None:
     status, out, _ = steerbake(*([command] if command else []), "--help")
     assert status == 0 and "Usage" in out

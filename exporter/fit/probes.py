@@ -127,15 +127,17 @@ def _paired(
     forget = plain(context.rows(split, "forget"))
     keep = plain(context.rows(split, "retain", "reasoning"))
     refused = plain(context.rows(split, "unknown"))
+    said = () if refused else refusals
     pairs = [
-        *two_turn_rows(keep, forget, plan.pairs, context.seed + 1),
         *two_turn_rows(forget, keep, plan.pairs, context.seed + 2, refusals),
         *two_turn_rows(keep, keep, plan.pairs // 2, context.seed + 3),
-        *two_turn_rows(
-            refused or keep, forget, plan.pairs // 2, context.seed + 4, () if refused else refusals
-        ),
-        *two_turn_rows(refused or keep, keep, plan.pairs // 2, context.seed + 5, () if refused else refusals),
+        *two_turn_rows(refused or keep, keep, plan.pairs // 2, context.seed + 5, said),
+        *two_turn_rows(refused or keep, forget, plan.pairs, context.seed + 4, said),
     ]
+    # Roles apart: of one drawn bag, the few rows of a role would make few conversations.
+    for number, role in enumerate(("retain", "reasoning"), start=6):
+        firsts = plain(context.rows(split, role))
+        pairs += two_turn_rows(firsts, forget, plan.pairs * 3 // 4, context.seed + number)
     sequences = [Encoded(context.chat.prompt(row)) for row in pairs]
     return [Probe(row, one, (one.prompt_end,), ("later",)) for row, one in zip(pairs, sequences, strict=True)]
 

@@ -208,6 +208,24 @@ def test_given_gates_stand(bed):
         np.testing.assert_allclose(logits[mask > 0], wanted[mask > 0], atol=1e-4)
 
 
+def test_gates_without_a_state_need_no_input(bed, tmp_path):
+    """A gate that judges every token for itself, and an edit that is always on."""
+    gate = tiny.gate_between(
+        bed.base, {"input_ids": bed.ids(FORGET)}, {"input_ids": bed.ids(RETAIN)}, layer=0, pool="token"
+    )
+    always = Edit(3, None, "add", "all", strength=0.2, tensors={"vector": torch.ones(32)})
+    program = tiny.program(bed.base, [gate], [tiny.turn(1), always])
+    compile_checkpoint(bed.home / "base", program, tmp_path / "checkpoint")
+    model = OnnxModel(pipeline.export_onnx(tmp_path / "checkpoint", tmp_path / "onnx"), provider="cpu")
+    assert "steering_gate" not in model.inputs and model.gate_names == []
+    found = model.generate([model.encode(FORGET), model.encode(RETAIN)], max_new_tokens=8)
+    with steered(bed.base, program):
+        for text, said in zip((FORGET, RETAIN), found, strict=True):
+            ids = bed.ids(text)
+            wanted = bed.base.generate(ids, max_new_tokens=8, do_sample=False)[0, ids.shape[1] :].tolist()
+            assert said.tokens == wanted
+
+
 def test_an_unsteered_export_is_the_base_and_says_so(bed):
     out = bed.folder("unsteered")
     said: list[str] = []

@@ -128,7 +128,7 @@ def _write_graphs(ask: _Asked) -> tuple[dict[str, Any], Probe]:
     metadata = ask.identity.metadata()
     with torch.no_grad():
         decoder = DecoderGraph(host, family, ask.gate_state, steered=steered)
-        told = describe(host, decoder, ask.identity, ask.turns)
+        told = describe(host, decoder, ask.identity, ask.turns, probe.features)
         graph = graphs.traced(decoder, decoder.example(), decoder.axes())
         if steered:
             graphs.add_functions(graph, host.model.steering, host.dtype)

@@ -41,11 +41,16 @@ class Identity:
 
 
 def describe(
-    host: ModelHost, decoder: DecoderGraph, identity: Identity, turns: Mapping[str, str | None] | None
+    host: ModelHost,
+    decoder: DecoderGraph,
+    identity: Identity,
+    turns: Mapping[str, str | None] | None,
+    features: int | None,
 ) -> dict[str, Any]:
     """The manifest without its variants and files.
 
     Args:
+        features: of one image, where every image has as many.
         turns: what stands between the messages of a conversation (:func:`exporter.data.turns.literal_turns`).
     """
     size = decoder.size
@@ -64,7 +69,7 @@ def describe(
             "head_dim": size.head_dim,
         },
         "position_rows": decoder.family.position_rows,
-        "image": _image(host) if decoder.family.sees else None,
+        "image": _image(host, features) if decoder.family.sees else None,
         "turns": turns,
         "bos_token": host.tokenizer.bos_token,
         "pad_id": host.pad_id,
@@ -96,35 +101,19 @@ def license_of(folder: Path) -> str:
     return "not stated by the base model"
 
 
-def _image(host: ModelHost) -> dict[str, Any]:
-    """How images become features: token, features for each, and the steps from a file to ``pixel_values``."""
-    config, processor = host.model.config, getattr(host.processor, "image_processor", None)
-    vision = config.vision_config
-    told: dict[str, Any] = {"token_id": int(config.image_token_id), "tokens": None, "preprocessing": None}
-    merge = getattr(vision, "spatial_merge_size", None)
+def _image(host: ModelHost, features: int | None) -> dict[str, Any]:
+    """How images become features: token, features for each, and the steps from a file to ``pixel_values``.
+
+    The last two are None where a processor cuts images up or puts more than image tokens for one; a runner cannot do that alone.
+    """
+    config = host.model.config
+    told: dict[str, Any] = {"token_id": int(config.image_token_id), "tokens": features, "preprocessing": None}
+    merge = getattr(config.vision_config, "spatial_merge_size", None)
     if merge is not None:
         told["spatial_merge_size"] = int(merge)
-        return told
-    told["tokens"] = _features(host)
-    told["preprocessing"] = _whole_image(processor)
+    if config.model_type.removeprefix("steered_") == "llava":
+        told["preprocessing"] = _whole_image(getattr(host.processor, "image_processor", None))
     return told
-
-
-def _features(host: ModelHost) -> int | None:
-    """Features of one image, where they are the same for every image."""
-    processor = host.processor
-    if hasattr(processor, "image_seq_length"):
-        return int(processor.image_seq_length)
-    config = host.model.config
-    count = getattr(config, "image_seq_length", None)
-    size, patch = (
-        getattr(config.vision_config, "image_size", None),
-        getattr(config.vision_config, "patch_size", None),
-    )
-    if host.model_type.endswith("llava") and isinstance(size, int) and isinstance(patch, int):
-        whole = (size // patch) ** 2
-        return whole + (config.vision_feature_select_strategy == "full")
-    return None if count is None else int(count)
 
 
 def _whole_image(processor: Any) -> dict[str, Any] | None:

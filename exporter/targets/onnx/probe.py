@@ -76,6 +76,14 @@ class Probe:
                 pictures = ({k: v.numpy() for k, v in seen.items()}, {k: v.numpy() for k, v in told.items()})
         return cls(host.dtype, ids.numpy(), mask.numpy(), logits, gates.numpy(), pictures)
 
+    @property
+    def features(self) -> int | None:
+        """Features of one image; None where they depend on the image, or there are none."""
+        if self.pictures is None or "image_grid_thw" in self.pictures[0]:
+            return None
+        images = int(np.prod(self.pictures[0]["pixel_values"].shape[:-3]))
+        return int(self.pictures[1]["image_features"].shape[0]) // images
+
     def check(self, files: Mapping[str, Path]) -> None:
         """Runs the graphs; raises CompileError where one of them answers otherwise than the model did."""
         sessions = {role: _lean_session(path) for role, path in files.items()}
