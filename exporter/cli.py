@@ -101,7 +101,10 @@ def compile_(
 @reported
 def inspect(
     folder: Annotated[
-        Path, typer.Argument(help="A compiled checkpoint or a steering folder.", show_default=False)
+        Path,
+        typer.Argument(
+            help="A compiled checkpoint, an exported folder or a steering folder.", show_default=False
+        ),
     ],
 ) -> None:
     """Show what is steered where and by which gates, and verify the hashes."""

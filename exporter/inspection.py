@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from exporter.errors import VerificationError
 from steer_modules.program import STEERING_JSON, STEERING_TENSORS, SteeringProgram
+
+ONNX_MANIFEST = "steerbake.json"
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,7 @@ class Inspection:
     """A program that was found whole.
 
     Attributes:
-        kind: "checkpoint" or "steering folder".
+        kind: "checkpoint", "steering folder" or "onnx folder".
         section: its JSON object, ``sha256`` included.
         files: name and size in bytes of each file of the folder.
     """
@@ -39,14 +43,13 @@ def examine(folder: Path) -> Inspection:
     """
     if not folder.is_dir():
         raise VerificationError(f"{folder} is not a folder; name a compiled checkpoint or a steering folder")
-    section_file = folder / STEERING_JSON
-    kind = "steering folder"
-    if not section_file.is_file():
-        section_file, kind = folder / "config.json", "checkpoint"
+    kind, section_file = _kind(folder)
     try:
         content = json.loads(section_file.read_text(encoding="utf-8"))
         section = content if kind == "steering folder" else content["steering"]
-        tensors = load_file(folder / STEERING_TENSORS)
+        tensors = (
+            _of_graph(folder, content) if kind == "onnx folder" else load_file(folder / STEERING_TENSORS)
+        )
         program = SteeringProgram.parse(section, tensors)
     except FileNotFoundError as error:
         missing = Path(error.filename or str(error)).name
@@ -63,3 +66,27 @@ def examine(folder: Path) -> Inspection:
         if path.is_file()
     )
     return Inspection(folder, kind, program, dict(section), files)
+
+
+def _kind(folder: Path) -> tuple[str, Path]:
+    """What a folder is, and the file that bears its section."""
+    for kind, name in (("steering folder", STEERING_JSON), ("onnx folder", ONNX_MANIFEST)):
+        if (folder / name).is_file():
+            return kind, folder / name
+    return "checkpoint", folder / "config.json"
+
+
+def _of_graph(folder: Path, manifest: Any) -> dict[str, Tensor]:
+    """The steering tensors that the decoder of an exported folder holds."""
+    import onnx
+    from onnx import numpy_helper
+
+    if not manifest["steered"]:
+        raise ValueError("it was exported unsteered")
+    decoder = next(iter(manifest["variants"].values()))["decoder"]
+    graph = onnx.load(str(folder / decoder), load_external_data=False).graph
+    found = [one for one in graph.initializer if one.name.startswith("steering.")]
+    return {
+        one.name: torch.from_numpy(numpy_helper.to_array(one, base_dir=str(folder / decoder / "..")).copy())
+        for one in found
+    }

@@ -13,7 +13,7 @@ from exporter.fit.context import FitContext
 from exporter.fit.crossing import crossed_rows, subjects
 from exporter.fit.pairs import plain, spread, two_turn_rows
 from exporter.fit.pooling import PooledSequence
-from exporter.types import Encoded, Row
+from exporter.types import Encoded, Role, Row
 
 WEIGHTS = {"prompt": 1.0, "prefill": 0.5, "later": 1.0}
 UNKNOWN_WEIGHT = 0.25
@@ -135,7 +135,8 @@ def _paired(
         *two_turn_rows(refused or keep, forget, plan.pairs, context.seed + 4, said),
     ]
     # Roles apart: of one drawn bag, the few rows of a role would make few conversations.
-    for number, role in enumerate(("retain", "reasoning"), start=6):
+    roles: tuple[Role, ...] = ("retain", "reasoning")
+    for number, role in enumerate(roles, start=6):
         firsts = plain(context.rows(split, role))
         pairs += two_turn_rows(firsts, forget, plan.pairs * 3 // 4, context.seed + number)
     sequences = [Encoded(context.chat.prompt(row)) for row in pairs]

@@ -32,6 +32,7 @@ from exporter.splits import Splits, digest_of_rows, set_aside
 from exporter.targets.atomic import whole_folder
 from exporter.targets.base_weights import BaseWeights
 from exporter.targets.checkpoint import compile_checkpoint
+from exporter.targets.onnx_runner import MANIFEST, checked_manifest
 from exporter.types import Row
 from exporter.verify.cases import dumped, loaded
 from exporter.verify.conversations import Interview
@@ -76,7 +77,9 @@ def compile(base: Path, steering: Path, out: Path) -> Path:  # noqa: A001 - the 
 
 
 def inspect(folder: Path) -> Inspection:
-    """What a compiled checkpoint or a steering folder does; raises where it is not what it claims to be."""
+    """What a checkpoint, an exported folder or a steering folder does; raises where it is not what it claims to be."""
+    if (folder / MANIFEST).is_file():
+        checked_manifest(folder)
     found = examine(folder)
     if found.kind == "checkpoint":
         weights = BaseWeights.read(folder)

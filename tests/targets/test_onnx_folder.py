@@ -134,6 +134,13 @@ def test_every_graph_holds_the_program_of_the_checkpoint(bed, name):
     assert str(Path.cwd()).encode() not in text and b"site-packages" not in text
 
 
+def test_inspect_reads_the_program_out_of_the_graph(bed):
+    found = pipeline.inspect(bed.folder("io"))
+    assert found.kind == "onnx folder" and found.program.sha256 == found.section["sha256"]
+    with pytest.raises(VerificationError, match="unsteered"):
+        pipeline.inspect(bed.folder("unsteered"))
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_tokens_and_gates_are_those_of_the_checkpoint(bed, mode):
     prompts = [FORGET, RETAIN, "<s> [user] home of ada ? [assistant]"]
