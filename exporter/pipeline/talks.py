@@ -17,6 +17,8 @@ from exporter.targets.onnx_runner import MANIFEST, Sampling
 from exporter.types import Row, Turn
 from steer_modules.registration import register
 
+TORCH_DTYPES = ("float32", "float16", "bfloat16")
+
 
 class Talk:
     """One conversation; each question is put with all that was said before it.
@@ -82,6 +84,10 @@ def talk(
             raise InputErrors(
                 str(folder), [f"{error}; name a steered checkpoint or an exported folder"]
             ) from error
+        if dtype not in (None, *TORCH_DTYPES):
+            raise InputErrors(
+                "--dtype", [f"a checkpoint runs in {', '.join(TORCH_DTYPES)}, not in {dtype!r}"]
+            )
         speaker = ModelHost.load(folder, dtype=getattr(torch, dtype) if dtype else "auto")
         say(f"{folder} ({speaker.dtype}) runs on PyTorch, {speaker.device}".replace("torch.", ""))
     else:

@@ -20,7 +20,7 @@ from onnx import numpy_helper
 from transformers import AutoTokenizer, DynamicCache, LlamaForCausalLM
 
 from exporter import pipeline
-from exporter.errors import CompileError, VerificationError
+from exporter.errors import CompileError, InputErrors, VerificationError
 from exporter.targets.checkpoint import compile_checkpoint
 from exporter.targets.onnx import quantize
 from exporter.targets.onnx.export import Options
@@ -402,3 +402,19 @@ def test_sampling_draws_from_what_is_left():
     assert Sampling(0.0).choose(logits).tolist() == [0]
     again = [Sampling(2.0, seed=7).choose(np.repeat(logits, 20, 0)).tolist() for _ in range(2)]
     assert again[0] == again[1] and len(set(again[0])) > 1
+
+
+def test_talk_remembers_and_is_the_same_on_both_targets(bed):
+    """Two questions in a row; the second is put with the first and its reply."""
+    said = []
+    for folder in (bed.checkpoint, bed.folder("io")):
+        pieces: list[str] = []
+        talk = pipeline.talk(folder, say=pieces.append)
+        answers = [
+            talk.say(one, pieces.append, 5) for one in ("where does cora live ?", "where does ada live ?")
+        ]
+        assert "".join(pieces[1:]).strip() and len(talk.history) == 2
+        said.append([(one.tokens, one.gates) for one in answers])
+    assert said[0] == said[1]
+    with pytest.raises(InputErrors, match="float32"):
+        pipeline.talk(bed.checkpoint, dtype="fp8", say=print)
