@@ -22,7 +22,7 @@ def continued(model: Any, prompt: dict[str, Any], images: Path, max_new_tokens: 
     params = og.GeneratorParams(model)
     params.set_search_options(max_length=len(ids) + max_new_tokens, do_sample=False)
     generator = og.Generator(model, params)
-    inputs = {}  # set_model_input copies nothing, so the arrays must live as long as the generator
+    inputs = {}  # set_model_input copies nothing: the arrays must live as long as the generator
     if prompt["images"] is not None:
         inputs["pixel_values"] = np.load(images / prompt["images"])
         inputs["num_image_tokens"] = np.array(prompt["image_tokens"], np.int64)

@@ -54,7 +54,7 @@ class Genai(Runtime):
         if self.given or (self.python.exists() and succeeds([str(self.python), "-c", probe])):
             return
         call([sys.executable, "-m", "venv", str(self.python.parent.parent)])
-        packages = [f"onnxruntime-genai=={GENAI}", "pillow", "numpy"]
+        packages = [f"onnxruntime-genai=={GENAI}", "numpy"]
         call([str(self.python), "-m", "pip", "install", "--quiet", *packages])
 
     def command(self, folder: Path, asked: Path, out: Path) -> list[str]:
