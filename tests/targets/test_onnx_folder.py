@@ -22,7 +22,7 @@ from transformers import AutoTokenizer, DynamicCache, LlamaForCausalLM
 from exporter import pipeline
 from exporter.errors import CompileError, InputErrors, VerificationError
 from exporter.targets.checkpoint import compile_checkpoint
-from exporter.targets.onnx import quantize
+from exporter.targets.onnx import quantize, single_file
 from exporter.targets.onnx.export import Options
 from exporter.targets.onnx_runner import FolderError, OnnxModel, Sampling, left_padded, sha256_of
 from steer_modules.attach import steered
@@ -264,6 +264,33 @@ def test_damage_is_refused(bed, tmp_path):
         OnnxModel(folder)
     (folder / "steerbake.json").unlink()
     with pytest.raises(FolderError, match=r"steerbake\.json"):
+        OnnxModel(folder)
+
+
+def test_weights_beside_a_graph_are_part_of_the_folder(bed, tmp_path, monkeypatch):
+    """What happens past 2 GB, at a limit that a tiny model is past."""
+    monkeypatch.setattr(single_file, "LARGEST", 1000)
+    options = Options(dtypes=("fp32", "q4"), layout="transformersjs")
+    folder = pipeline.export_onnx(bed.checkpoint, tmp_path / "large", options)
+    data = folder / "onnx" / "model.onnx_data"
+    assert (
+        data.stat().st_size > 20_000 > (folder / "onnx" / "model.onnx").stat().st_size - data.stat().st_size
+    )
+    config = json.loads((folder / "config.json").read_text())
+    assert "model.onnx" in config["transformers.js_config"]["use_external_data_format"]
+    for dtype in ("fp32", "q4"):
+        model = OnnxModel(folder, provider="cpu", dtype=dtype)
+        assert model.generate([model.encode(FORGET)], max_new_tokens=2)[0].gates == {"topic": 1.0}
+    assert (
+        pipeline.inspect(folder).program.sha256
+        == json.loads((folder / "steerbake.json").read_text())["steering"]["sha256"]
+    )
+    whole = data.read_bytes()
+    data.write_bytes(whole[:-1])
+    with pytest.raises(FolderError, match=r"model\.onnx_data has .* truncated"):
+        OnnxModel(folder)
+    data.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(FolderError, match=r"model\.onnx_data was altered"):
         OnnxModel(folder)
 
 
