@@ -9,6 +9,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import hypothesis
+import pytest
 import torch
 
 # CI tries the same examples every time; elsewhere each run looks for new ones.
@@ -18,3 +19,9 @@ if os.environ.get("CI"):
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that no worker is left alone with them at the end."""
+    first = ("test_smollm2.py", "test_demo.py")
+    items.sort(key=lambda item: first.index(item.path.name) if item.path.name in first else len(first))

@@ -38,7 +38,8 @@ class OnnxHost:
         say: Callable[[str], None] | None = None,
     ) -> OnnxHost:
         """Opens a folder; raises FolderError where it is not whole."""
-        return cls(OnnxModel(folder, dtype=dtype, threads=threads, say=say), processor)
+        # Threads that spin while another model works take its cores.
+        return cls(OnnxModel(folder, dtype=dtype, threads=threads, spinning=False, say=say), processor)
 
     def generate(
         self, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int = 32
