@@ -165,13 +165,16 @@ class OnnxModel:
         ids: np.ndarray,
         mask: np.ndarray | None = None,
         images: dict[str, np.ndarray] | None = None,
+        gates: np.ndarray | None = None,
     ) -> np.ndarray:
         """Runs new tokens [B, T] behind a state, which moves on; returns logits [B, T, V].
 
-        Several tokens behind others are a later turn: it can switch gates on that are off, and none off.
+        Several tokens behind others are a later turn: it can switch gates on that are off, and none off; ``gates`` given stand.
         """
         mask = np.ones_like(ids) if mask is None else mask
-        if ids.shape[1] > 1 and state.mask.shape[1]:
+        if gates is not None:
+            state.gates = gates
+        elif ids.shape[1] > 1 and state.mask.shape[1]:
             state.gates = np.where(state.gates > 0, 1.0, -1.0).astype(np.float32)
         state.mask = np.concatenate([state.mask, mask.astype(np.int64)], axis=1)
         feed: dict[str, Any] = {"attention_mask": state.mask, **state.cache}

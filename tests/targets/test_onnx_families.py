@@ -269,7 +269,7 @@ def test_images_of_a_later_turn_attend_within_themselves(exported):
         ).logits
     state, _ = runner.start(ids, mask, exported.images, gates=off)
     logits = runner.advance(
-        state, later["input_ids"].numpy(), np.ones_like(ids), {"pixel_values": second.numpy()}
+        state, later["input_ids"].numpy(), np.ones_like(ids), {"pixel_values": second.numpy()}, gates=off
     )
     np.testing.assert_allclose(logits, wanted[:, ids.shape[1] :].numpy(), atol=1e-4, rtol=1e-4)
 
