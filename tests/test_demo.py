@@ -16,7 +16,7 @@ from exporter import pipeline
 from exporter.recipe import Recipe
 from exporter.targets.onnx.export import Options
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,6 @@ MODEL = HOME / ".cache" / "smollm2"
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("smollm2"),
     pytest.mark.skipif(not (MODEL / "config.json").is_file(), reason="make smollm2 writes the model"),
 ]
 

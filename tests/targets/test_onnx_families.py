@@ -93,9 +93,7 @@ def patches(grid: list[list[int]], seed: int = 0) -> dict[str, torch.Tensor]:
 
 def only(*chosen: str):
     """Runs a test for these families; an export takes from 10 to 25 s."""
-    params = [
-        pytest.param(family, marks=[pytest.mark.slow, pytest.mark.xdist_group(family)]) for family in chosen
-    ]
+    params = [pytest.param(family, marks=pytest.mark.slow) for family in chosen]
     return pytest.mark.parametrize("exported", params, indirect=True)
 
 

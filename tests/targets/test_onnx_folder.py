@@ -30,7 +30,6 @@ from steer_modules.program import Edit, SteeringProgram
 
 FORGET = "<s> [user] where does ada live ? [assistant]"
 RETAIN = "<s> [user] tell me where cora lives . [assistant]"
-pytestmark = pytest.mark.xdist_group("onnx_folder")
 MODES = {
     "io": Options(dtypes=("fp32", "int8")),
     "kv": Options(layout="genai"),
