@@ -30,7 +30,7 @@ demo: $(INSTALLED)
 	$(VENV)/bin/steerbake demo
 
 test: $(INSTALLED) smollm2
-	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
