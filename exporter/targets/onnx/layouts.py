@@ -121,8 +121,7 @@ def _genai(
     text = config.get("text_config", config)
     files = next(iter(variants.values()))
     ends = told["end_ids"]
-    context = int(text.get("max_position_embeddings") or 2048)
-    tokens = {"inputs_embeds": "inputs_embeds"} if told["image"] else {"input_ids": "input_ids"}
+    context = int(text.get("max_position_embeddings") or text.get("n_positions") or 2048)
     model: dict[str, Any] = {
         "type": GENAI[told["model_type"]],
         "bos_token_id": text.get("bos_token_id") or 0,
@@ -130,45 +129,10 @@ def _genai(
         "pad_token_id": told["pad_id"],
         "vocab_size": text["vocab_size"],
         "context_length": context,
-        "decoder": {
-            "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
-            "filename": files["decoder"],
-            "head_size": told["cache"]["head_dim"],
-            "hidden_size": text["hidden_size"],
-            "num_attention_heads": text["num_attention_heads"],
-            "num_hidden_layers": told["cache"]["layers"],
-            "num_key_value_heads": told["cache"]["kv_heads"],
-            "inputs": {
-                **tokens,
-                "attention_mask": "attention_mask",
-                "position_ids": "position_ids",
-                "past_key_names": "past_key_values.%d.key",
-                "past_value_names": "past_key_values.%d.value",
-            },
-            "outputs": {
-                "logits": "logits",
-                "present_key_names": "present.%d.key",
-                "present_value_names": "present.%d.value",
-            },
-        },
+        "decoder": _genai_decoder(text, told, files["decoder"]),
     }
     if told["image"]:
-        model["image_token_id"] = told["image"]["token_id"]
-        model["embedding"] = {
-            "filename": files["merge"],
-            "inputs": {"input_ids": "input_ids", "image_features": "image_features"},
-            "outputs": {"inputs_embeds": "inputs_embeds"},
-        }
-        model["vision"] = {
-            "filename": files["vision"],
-            "inputs": {"pixel_values": "pixel_values"},
-            "outputs": {"image_features": "image_features"},
-        }
-        if "spatial_merge_size" in told["image"]:
-            model["vision"]["inputs"]["image_grid_thw"] = "image_grid_thw"
-            model["vision"]["spatial_merge_size"] = told["image"]["spatial_merge_size"]
-            model["video_token_id"] = config["video_token_id"]
-            model["vision_start_token_id"] = config["vision_start_token_id"]
+        model |= _genai_vision(config, told["image"], files)
     search = {
         "do_sample": False,
         "max_length": context,
@@ -179,6 +143,55 @@ def _genai(
         "top_p": 1.0,
     }
     return {"model": model, "search": search}
+
+
+def _genai_decoder(text: Mapping[str, Any], told: Mapping[str, Any], filename: str) -> dict[str, Any]:
+    tokens = "inputs_embeds" if told["image"] else "input_ids"
+    return {
+        "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
+        "filename": filename,
+        "head_size": told["cache"]["head_dim"],
+        "hidden_size": text.get("hidden_size") or text["n_embd"],
+        "num_attention_heads": text.get("num_attention_heads") or text["n_head"],
+        "num_hidden_layers": told["cache"]["layers"],
+        "num_key_value_heads": told["cache"]["kv_heads"],
+        "inputs": {
+            tokens: tokens,
+            "attention_mask": "attention_mask",
+            "position_ids": "position_ids",
+            "past_key_names": "past_key_values.%d.key",
+            "past_value_names": "past_key_values.%d.value",
+        },
+        "outputs": {
+            "logits": "logits",
+            "present_key_names": "present.%d.key",
+            "present_value_names": "present.%d.value",
+        },
+    }
+
+
+def _genai_vision(
+    config: Mapping[str, Any], image: Mapping[str, Any], files: Mapping[str, str]
+) -> dict[str, Any]:
+    """The graphs before the decoder; M-RoPE wants the size of merged patches and the tokens around an image, too."""
+    told: dict[str, Any] = {
+        "image_token_id": image["token_id"],
+        "embedding": {
+            "filename": files["merge"],
+            "inputs": {"input_ids": "input_ids", "image_features": "image_features"},
+            "outputs": {"inputs_embeds": "inputs_embeds"},
+        },
+        "vision": {
+            "filename": files["vision"],
+            "inputs": {"pixel_values": "pixel_values"},
+            "outputs": {"image_features": "image_features"},
+        },
+    }
+    if "spatial_merge_size" in image:
+        told["vision"]["inputs"]["image_grid_thw"] = "image_grid_thw"
+        told["vision"]["spatial_merge_size"] = image["spatial_merge_size"]
+        told |= {name: config[name] for name in ("video_token_id", "vision_start_token_id")}
+    return told
 
 
 def _write_json(path: Path, value: Any) -> None:
