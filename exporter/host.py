@@ -233,24 +233,14 @@ class ModelHost:
         Args:
             sampling: ``temperature``, ``top_p`` and so on; greedily without any.
         """
-        inputs = self.batch([Encoded(prompt)], "left")
-        choice = {**GREEDY, "do_sample": True, **sampling} if sampling else GREEDY
-        with torch.no_grad():
-            out = self.model.generate(
-                **inputs,
-                max_new_tokens=max_new_tokens,
-                pad_token_id=self.pad_id,
-                eos_token_id=sorted(self.end_ids) or None,
-                **choice,
-                return_dict_in_generate=True,
-                streamer=_TokenStream(write),
-            )
-        gates = gates_of(self.model, out)
-        return Generated(
-            tuple(out.sequences[0, inputs["input_ids"].shape[1] :].tolist()), gates[0] if gates else None
-        )
+        choice = {"do_sample": True, **sampling} if sampling else {}
+        (said,) = self._continue([prompt], max_new_tokens, streamer=_TokenStream(write), **choice)
+        return said
 
-    def _continue(self, prompts: Sequence[Prompt], max_new_tokens: int) -> Iterator[Generated]:
+    def _continue(
+        self, prompts: Sequence[Prompt], max_new_tokens: int, **options: Any
+    ) -> Iterator[Generated]:
+        """One batch, greedily but for the ``options`` of Transformers' ``generate``."""
         inputs = self.batch([Encoded(prompt) for prompt in prompts], "left")
         with torch.no_grad():
             out = self.model.generate(
@@ -258,7 +248,7 @@ class ModelHost:
                 max_new_tokens=max_new_tokens,
                 pad_token_id=self.pad_id,
                 eos_token_id=sorted(self.end_ids) or None,
-                **GREEDY,
+                **{**GREEDY, **options},
                 return_dict_in_generate=True,
             )
         gates = gates_of(self.model, out)
