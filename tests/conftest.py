@@ -8,9 +8,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+from collections.abc import Iterator
+
 import hypothesis
 import pytest
 import torch
+from transformers.models.auto import modeling_auto
+from transformers.models.auto.auto_factory import _LazyAutoMapping
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 # CI tries the same examples every time; elsewhere each run looks for new ones.
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
@@ -25,3 +30,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first, so that no worker is left alone with them at the end."""
     first = ("test_smollm2.py", "test_demo.py", "test_onnx_families.py", "test_onnx_folder.py")
     items.sort(key=lambda item: first.index(item.path.name) if item.path.name in first else len(first))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _auto_classes_as_shipped() -> Iterator[None]:
+    """What a file registers ends with it: a registered class loads without trust, and other files test that none does."""
+    auto = [m for m in vars(modeling_auto).values() if isinstance(m, _LazyAutoMapping)]
+    registries = [m._extra_content for m in (CONFIG_MAPPING, *auto)]
+    before = [dict(registry) for registry in registries]
+    yield
+    for registry, kept in zip(registries, before, strict=True):
+        registry.clear()
+        registry.update(kept)
