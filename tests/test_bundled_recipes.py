@@ -37,7 +37,7 @@ def test_a_bundled_recipe_loads_with_its_rows(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     recipe = Recipe.load(path, [f"base.path={FOLDER}"] if ".cache/" in text else [])
     for part in (recipe.data.fit, recipe.data.calibrate, recipe.data.test):
-        assert part and all(read_rows(recipe.locate(source.path)) for source in part)
+        assert part and all(read_rows(recipe.locate(source.path or "")) for source in part)
 
 
 def test_every_smollm2_recipe_has_its_rows_and_their_origin() -> None:
