@@ -154,6 +154,36 @@ def onnx(
     typer.echo(f"onnx: {pipeline.export_onnx(checkpoint, out, options)}")
 
 
+@export_app.command()
+@reported
+def gguf(
+    stock: Annotated[Path, typer.Argument(help="What `steerbake export stock` wrote.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="The folder to write; must not exist.", show_default=False)],
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--type",
+            help="f16, q8_0 and q4_k_m by default; f32, q4_0 and others. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    llama_cpp: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="llama.cpp's sources; else LLAMA_CPP, else PATH.", show_default=False
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Begins the names of the files; STOCK's by default.", show_default=False),
+    ] = None,
+) -> None:
+    """Write files for llama.cpp in which the layers that steer are not quantised."""
+    from exporter import pipeline
+
+    typer.echo(f"gguf: {pipeline.export_gguf(stock, out, pipeline.gguf_options(kind, llama_cpp, name))}")
+
+
 @app.command()
 @reported
 def verify(

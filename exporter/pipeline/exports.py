@@ -11,6 +11,9 @@ from exporter.data.conversation import ChatTemplate
 from exporter.data.turns import literal_turns
 from exporter.errors import CompileError, DataError
 from exporter.inspection import examine
+from exporter.targets.gguf.export import Options as GgufOptions
+from exporter.targets.gguf.export import export_gguf as write_gguf
+from exporter.targets.gguf.precisions import DEFAULT
 from exporter.targets.onnx.export import Options
 from exporter.targets.onnx.export import export_onnx as write_onnx
 from steer_modules.registration import register
@@ -30,6 +33,16 @@ def export_onnx(checkpoint: Path, out: Path, options: Options | None = None) -> 
     examine(checkpoint)
     register(checkpoint)
     return write_onnx(checkpoint, out, options or Options(), _turns(checkpoint))
+
+
+def gguf_options(types: Sequence[str] | None, llama_cpp: Path | None, name: str | None) -> GgufOptions:
+    """What a user asks of an export to GGUF."""
+    return GgufOptions(tuple(types or DEFAULT), llama_cpp, name)
+
+
+def export_gguf(stock: Path, out: Path, options: GgufOptions | None = None) -> Path:
+    """Writes the GGUF folder ``out`` of a stock checkpoint; raises CompileError or VerificationError, and writes nothing then."""
+    return write_gguf(stock, out, options or GgufOptions())
 
 
 def _turns(checkpoint: Path) -> dict[str, str | None] | None:

@@ -1,0 +1,92 @@
+"""Target ``gguf``: a stock checkpoint as files for llama.cpp, the inserted layers in f16 in each of them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from exporter.errors import CompileError
+from exporter.targets.atomic import refuse_existing, whole_folder
+from exporter.targets.gguf import manifest
+from exporter.targets.gguf.convert import convert
+from exporter.targets.gguf.precisions import CONVERTED, DEFAULT, choose, label
+from exporter.targets.gguf.probe import probe
+from exporter.targets.gguf.quantize import quantize
+from exporter.targets.gguf.stock import Stock, read_stock
+from exporter.targets.gguf.subprocesses import apart
+from exporter.targets.gguf.tensors import check_layers, check_reader
+from exporter.targets.gguf.tools import find_converter, find_quantiser, has_runtime
+
+_COMPANIONS = ("LICENSE*", "NOTICE*")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked of an export.
+
+    Attributes:
+        types: files to write, of ``precisions.CONVERTED`` and ``precisions.QUANTISED``.
+        llama_cpp: sources of llama.cpp; None: the environment variable LLAMA_CPP, else PATH.
+        name: what the files and the model in them are called; None: the name of the stock folder.
+    """
+
+    types: Sequence[str] = DEFAULT
+    llama_cpp: Path | None = None
+    name: str | None = None
+
+
+def export_gguf(folder: Path, out: Path, options: Options) -> Path:
+    """Writes the folder ``out`` of GGUF files of a stock checkpoint, whole or not at all.
+
+    Args:
+        folder: what ``steerbake export stock`` wrote.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        CompileError: ``out`` exists, ``folder`` is no stock checkpoint, a tool is missing or failed.
+        VerificationError: a tensor of an inserted layer is not f16 or f32, or llama.cpp does not run a file as the checkpoint.
+    """
+    refuse_existing(out)
+    kinds = choose(options.types)
+    name = _name(options.name or folder.resolve().name)
+    stock = read_stock(folder)
+    check_reader()
+    converter = find_converter(options.llama_cpp)
+    converted = tuple(kind for kind in CONVERTED if kind in kinds or (kind == "f16" and set(kinds) - {"f32"}))
+    quantised = tuple(kind for kind in kinds if kind not in CONVERTED)
+    quantiser = find_quantiser(options.llama_cpp) if quantised else None
+    with whole_folder(out) as partial:
+        paths = {kind: partial / f"{name}-{label(kind)}.gguf" for kind in (*converted, *quantised)}
+        for kind in converted:
+            convert(converter, folder, paths[kind], kind, name)
+            check_layers(paths[kind], stock.layers, stock.blocks)
+        for kind in quantised:
+            quantize(quantiser, paths["f16"], paths[kind], kind, stock.layers)
+        if "f16" not in kinds and "f16" in paths:
+            paths["f16"].unlink()
+        manifest.write(
+            partial, stock, {paths[kind].name: _checked(paths[kind], kind, stock) for kind in kinds}
+        )
+        for pattern in _COMPANIONS:
+            for path in sorted(folder.glob(pattern)):
+                shutil.copyfile(path, partial / path.name)
+    return out
+
+
+def _checked(path: Path, kind: str, stock: Stock) -> dict[str, Any]:
+    """The manifest's entry of a file that passed every check there is."""
+    types = check_layers(path, stock.layers, stock.blocks)
+    probed = apart(probe, path, stock) if has_runtime() else None
+    return manifest.entry(path, kind, types, probed)
+
+
+def _name(name: str) -> str:
+    """Raises CompileError for a name that cannot begin a file's."""
+    if not name or name != Path(name).name or name.startswith((".", "-")):
+        raise CompileError(f"{name!r} cannot name files; give a plain one with --name")
+    return name

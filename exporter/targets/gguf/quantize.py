@@ -1,0 +1,66 @@
+"""From an f16 file to a quantised one in which the inserted layers stay f16."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from exporter.errors import CompileError
+from exporter.targets.gguf.precisions import QUANTISED, label
+from exporter.targets.gguf.subprocesses import apart, run_program
+from exporter.targets.gguf.tools import INSTALL
+
+
+def quantize(quantiser: Path | None, source: Path, out: Path, kind: str, layers: Sequence[int]) -> None:
+    """Writes ``out``: every layer quantised to ``kind`` but ``layers``.
+
+    Args:
+        quantiser: llama.cpp's program; None for the one within llama-cpp-python.
+        source: an f16 file.
+
+    Raises:
+        CompileError: the quantiser failed.
+    """
+    keep = pattern(layers)
+    if quantiser is None:
+        apart(_by_package, source, out, kind, keep)
+    else:
+        threads = str(os.cpu_count() or 1)
+        options = ["--tensor-type", f"{keep}=f16"]
+        run_program([str(quantiser), *options, str(source), str(out), label(kind), threads], {})
+    if not out.is_file():
+        raise CompileError(f"the quantiser ended well and did not write {out.name}; try another llama.cpp")
+
+
+def pattern(layers: Sequence[int]) -> str:
+    """A regular expression for the names of all tensors of some layers, in the tongue of C++'s std::regex."""
+    return rf"^blk\.({'|'.join(str(layer) for layer in layers)})\."
+
+
+def _by_package(source: Path, out: Path, kind: str, keep: str) -> None:
+    import llama_cpp
+
+    said: list[str] = []
+
+    @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
+    def listen(_level: int, text: bytes, _data: Any) -> None:
+        said.append(text.decode("utf-8", "replace"))
+
+    llama_cpp.llama_log_set(listen, ctypes.c_void_p(0))
+    if not hasattr(llama_cpp, "llama_model_tensor_override"):
+        raise CompileError(
+            f"this llama-cpp-python cannot keep layers from being quantised: {INSTALL} --upgrade"
+        )
+    overrides = (llama_cpp.llama_model_tensor_override * 2)()
+    overrides[0].pattern, overrides[0].type = keep.encode(), llama_cpp.GGML_TYPE_F16
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.nthread = os.cpu_count() or 1
+    params.ftype = QUANTISED[kind]
+    params.tt_overrides = overrides  # ends with the entry whose pattern is null
+    status = llama_cpp.llama_model_quantize(str(source).encode(), str(out).encode(), ctypes.byref(params))
+    if status:
+        last = "".join(said).strip().splitlines()[-6:]
+        raise CompileError("\n  ".join([f"llama.cpp did not quantise to {label(kind)}:", *last]))

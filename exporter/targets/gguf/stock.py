@@ -1,0 +1,123 @@
+"""Reading a stock checkpoint: a plain Transformers model whose inserted layers hold the steering."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from exporter.errors import CompileError
+from exporter.targets.onnx_runner import sha256_of
+
+STOCK_JSON = "stock.json"
+FORMAT = "steerbake-stock/1"
+_READ_BY_CONVERTERS = ("*.safetensors", "*.json", "*.bin", "*.pt", "*.pth", "*.model", "*.jinja")
+
+
+@dataclass(frozen=True)
+class Stock:
+    """A stock checkpoint of which every file is the one that was written.
+
+    Attributes:
+        layers: 0-based places of the inserted layers among ``blocks``.
+        blocks: decoder layers in all.
+        source: what stock.json says of the steered checkpoint it was made from.
+        files: name and sha256 of each file.
+    """
+
+    folder: Path
+    layers: tuple[int, ...]
+    blocks: int
+    source: dict[str, Any]
+    files: dict[str, str]
+
+
+def read_stock(folder: Path) -> Stock:
+    """Reads and checks a stock checkpoint.
+
+    Raises:
+        CompileError: it is none, it sees images, or a file is missing, added or not the one that stock.json names.
+    """
+    told = _told(folder)
+    try:
+        layers = tuple(sorted({int(place) for place in told["layers"]}))
+        files = {str(name): str(digest) for name, digest in told["files"].items()}
+        source = dict(told["checkpoint"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CompileError(f"{folder / STOCK_JSON} is damaged ({error!r}); export the stock again") from None
+    _check_files(folder, files)
+    config = _config(folder)
+    _check_text_only(folder, config)
+    blocks = config.get("num_hidden_layers")
+    if not layers or not isinstance(blocks, int) or not 0 <= layers[0] <= layers[-1] < blocks:
+        raise CompileError(
+            f"{folder / STOCK_JSON} names layers {list(layers)} of a model of {blocks}; export the stock again"
+        )
+    return Stock(folder, layers, blocks, source, files)
+
+
+def _told(folder: Path) -> dict[str, Any]:
+    """The content of stock.json."""
+    if not folder.is_dir():
+        raise CompileError(f"{folder} is not a folder; name what `steerbake export stock` wrote")
+    if not (folder / STOCK_JSON).is_file():
+        raise CompileError(_what_it_is_instead(folder))
+    told = _json(folder / STOCK_JSON)
+    if told.get("format") != FORMAT:
+        raise CompileError(
+            f"{folder / STOCK_JSON} has the format {told.get('format')!r} where {FORMAT!r} is read; "
+            "export the stock with this version of steerbake"
+        )
+    return told
+
+
+def _what_it_is_instead(folder: Path) -> str:
+    """The error for a folder without stock.json."""
+    config = _config(folder) if (folder / "config.json").is_file() else {}
+    if "steering" in config or str(config.get("model_type")).startswith("steered_"):
+        return (
+            f"{folder} is a steered checkpoint with code of its own, which llama.cpp cannot run; "
+            f"run `steerbake export stock {folder} STOCK` first, and export STOCK"
+        )
+    return f"{folder} has no {STOCK_JSON}, so it is none of ours; name what `steerbake export stock` wrote"
+
+
+def _check_files(folder: Path, files: dict[str, str]) -> None:
+    """Raises CompileError where a file is not the one that was written, or one lies there that a converter would read."""
+    for name, digest in files.items():
+        if not (folder / name).is_file():
+            raise CompileError(f"{folder / name} is missing; export the stock again")
+        if sha256_of(folder / name) != digest:
+            raise CompileError(
+                f"{folder / name} is not the file that {STOCK_JSON} names; export the stock again"
+            )
+    there = {path.name for pattern in _READ_BY_CONVERTERS for path in folder.glob(pattern)}
+    added = sorted(there - set(files) - {STOCK_JSON})
+    if added:
+        raise CompileError(f"{folder} holds {', '.join(added)}, which {STOCK_JSON} does not name; remove it")
+    if "config.json" not in files:
+        raise CompileError(f"{folder / STOCK_JSON} does not name config.json; export the stock again")
+
+
+def _check_text_only(folder: Path, config: dict[str, Any]) -> None:
+    if "text_config" in config or "vision_config" in config:
+        raise CompileError(
+            f"{folder} is a model of type {config.get('model_type')!r}, which sees images; a GGUF file holds its text "
+            "decoder only, and what its answers to images would be nobody has checked. `steerbake export onnx` "
+            "writes models that see"
+        )
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    return _json(folder / "config.json")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CompileError(f"{path} is not JSON ({error}); export the stock again") from None
+    if not isinstance(content, dict):
+        raise CompileError(f"{path} holds no JSON object; export the stock again")
+    return content
