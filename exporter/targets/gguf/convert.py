@@ -25,7 +25,9 @@ def convert(converter: Path, stock: Path, out: Path, kind: str, name: str) -> No
         CompileError: the converter failed, or says it did not and wrote nothing.
     """
     options = ["--outfile", str(out.absolute()), "--outtype", kind, "--model-name", name]
-    run_program([sys.executable, str(converter.absolute()), str(stock.absolute()), *options], _HINTS)
+    run_program(
+        converter.name, [sys.executable, str(converter.absolute()), str(stock.absolute()), *options], _HINTS
+    )
     if not out.is_file():
         raise CompileError(
             f"{converter} ended well and did not write {out.name}; is it llama.cpp's converter?"

@@ -9,7 +9,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from exporter.errors import VerificationError
-from exporter.targets.gguf import runner
+from exporter.targets.gguf.runner import opened
 from exporter.targets.gguf.stock import Stock
 
 _TEXTS = (
@@ -18,7 +18,7 @@ _TEXTS = (
     "Le café est fermé; c'est dommage.\n\nПривет, 世界!",
     "def f(x):\n    return x ** 2\n",
 )
-_NEW = 8
+_NEW, _ROOM = 8, 64
 
 
 def probe(path: Path, stock: Stock) -> dict[str, Any]:
@@ -30,21 +30,21 @@ def probe(path: Path, stock: Stock) -> dict[str, Any]:
     Raises:
         VerificationError: it does not load, has other layers, cuts text otherwise, or says nothing finite.
     """
-    blocks = runner.block_count(path)
+    with opened(path, _ROOM, logits_all=True) as model:
+        ids = [model.tokenize(text) for text in _TEXTS]
+        prompt = ids[0][: _ROOM - _NEW] or [0]
+        finite = bool(np.isfinite(model.logits(prompt)).all())
+        reply = model.generate(prompt, _NEW)
+        blocks = model.blocks
     if blocks != stock.blocks:
         raise VerificationError(
-            f"llama.cpp finds {blocks} layers in {path.name}, not {stock.blocks}; do not use it"
+            f"llama.cpp finds {blocks} layers in {path.name}, not {stock.blocks}; try another version of it"
         )
-    ids = runner.tokenize(path, _TEXTS)
     _check_tokens(path, stock.folder / "tokenizer.json", ids)
-    prompt = ids[0] or [1]
-    if not np.isfinite(runner.logits(path, [prompt])[0]).all():
+    if not finite or not reply:
         raise VerificationError(
-            f"llama.cpp computes figures from {path.name} that are not finite; do not use it"
+            f"llama.cpp computes figures from {path.name} that are not finite; ask for --type f32"
         )
-    (reply,) = runner.generate(path, [prompt], _NEW)
-    if not reply:
-        raise VerificationError(f"llama.cpp says nothing with {path.name}; do not use it")
     return {"blocks": blocks, "texts": len(ids), "reply": reply}
 
 

@@ -30,7 +30,9 @@ def quantize(quantiser: Path | None, source: Path, out: Path, kind: str, layers:
     else:
         threads = str(os.cpu_count() or 1)
         options = ["--tensor-type", f"{keep}=f16"]
-        run_program([str(quantiser), *options, str(source), str(out), label(kind), threads], {})
+        run_program(
+            quantiser.name, [str(quantiser), *options, str(source), str(out), label(kind), threads], {}
+        )
     if not out.is_file():
         raise CompileError(f"the quantiser ended well and did not write {out.name}; try another llama.cpp")
 

@@ -15,8 +15,80 @@ from numpy.typing import NDArray
 from exporter.errors import CompileError, VerificationError
 from exporter.targets.gguf.tools import INSTALL
 
-_BATCH = 512
 _CACHES = {"f32": 0, "f16": 1}
+
+
+class GgufModel:
+    """A loaded file; every call begins with an empty cache.
+
+    Attributes:
+        blocks: decoder layers that llama.cpp found.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.blocks = int(model.metadata[f"{model.metadata['general.architecture']}.block_count"])
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids as the file's own tokenizer cuts the text; special tokens are read as such and none is added."""
+        return [int(one) for one in self._model.tokenize(text.encode(), add_bos=False, special=True)]
+
+    def generate(self, prompt: Sequence[int], max_new_tokens: int, ends: Collection[int] = ()) -> list[int]:
+        """The greedy continuation; the id of ``ends`` that ended it is part of it."""
+        self._model.reset()
+        found: list[int] = []
+        stream = self._model.generate(list(prompt), temp=0.0, repeat_penalty=1.0, reset=False)
+        for token in islice(stream, max_new_tokens):
+            found.append(int(token))
+            if token in ends:
+                break
+        return found
+
+    def logits(self, prompt: Sequence[int]) -> NDArray[np.float32]:
+        """The logits [T, V] behind every token, of a model opened with ``logits_all``."""
+        self._model.reset()
+        self._model.eval(list(prompt))
+        return np.array(self._model.scores[: len(prompt)], dtype=np.float32)
+
+
+@contextmanager
+def opened(
+    path: Path, room: int, *, threads: int | None = None, cache: str = "f16", logits_all: bool = False
+) -> Iterator[GgufModel]:
+    """A model with a context of ``room`` tokens, closed at the end of the block.
+
+    Args:
+        threads: half of the cores where it is None. More than there are idle cores make llama.cpp very slow, unless the environment
+            had OMP_WAIT_POLICY=passive when Python began.
+        cache: type of the keys and values, ``f16`` (llama.cpp's own) or ``f32``.
+        logits_all: keep the logits of every token, [room, V] floats.
+
+    Raises:
+        CompileError: llama-cpp-python is missing.
+        VerificationError: llama.cpp does not load the file.
+    """
+    try:
+        from llama_cpp import Llama
+    except ImportError:
+        raise CompileError(f"GGUF files are run with llama-cpp-python: {INSTALL}") from None
+    workers = threads or max(1, (os.cpu_count() or 1) // 2)
+    try:
+        model = Llama(
+            model_path=str(path),
+            n_ctx=room + 1,
+            n_threads=workers,
+            n_threads_batch=workers,
+            type_k=_CACHES[cache],
+            type_v=_CACHES[cache],
+            logits_all=logits_all,
+            verbose=False,
+        )
+    except (ValueError, OSError) as error:
+        raise VerificationError(f"llama.cpp does not load {path}: {error}") from None
+    try:
+        yield GgufModel(model)
+    finally:
+        model.close()
 
 
 def generate(
@@ -28,97 +100,24 @@ def generate(
     threads: int | None = None,
     cache: str = "f16",
 ) -> list[list[int]]:
-    """Greedy continuations, one prompt at a time.
+    """Greedy continuations of token ids, one prompt at a time; nothing is put before them.
 
     Args:
-        prompts: token ids; nothing is put before them.
         ends: ids that end a continuation; the one that did is part of it.
-        threads: all cores where it is None.
-        cache: type of the keys and values, ``f16`` (llama.cpp's own) or ``f32``.
-
-    Returns:
-        The new ids of each prompt.
-
-    Raises:
-        CompileError: llama-cpp-python is missing.
-        VerificationError: llama.cpp does not load the file.
+        threads: as for ``opened``, like ``cache`` and the errors.
     """
     room = max(map(len, prompts), default=0) + max_new_tokens
-    with _loaded(path, room, threads, cache) as model:
-        return [_continued(model, prompt, max_new_tokens, ends) for prompt in prompts]
+    with opened(path, room, threads=threads, cache=cache) as model:
+        return [model.generate(prompt, max_new_tokens, ends) for prompt in prompts]
 
 
 def logits(
     path: Path, prompts: Sequence[Sequence[int]], *, threads: int | None = None, cache: str = "f16"
 ) -> list[NDArray[np.float32]]:
-    """The logits [T, V] behind every token of each prompt; arguments and errors are those of ``generate``.
+    """The logits [T, V] behind every token of each prompt; arguments and errors are those of ``opened``.
 
-    Two files agree to the bit only where both are run with the same threads.
+    Two files can agree to the bit only where both are run with the same threads.
     """
-    with _loaded(path, max(map(len, prompts), default=0), threads, cache, logits_all=True) as model:
-        return [_logits(model, prompt) for prompt in prompts]
-
-
-def tokenize(path: Path, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of texts as the file's own tokenizer cuts them, special tokens read as such and none added."""
-    with _loaded(path, 0, None, "f16", vocab_only=True) as model:
-        return [list(model.tokenize(text.encode(), add_bos=False, special=True)) for text in texts]
-
-
-def block_count(path: Path) -> int:
-    """The number of layers that llama.cpp finds in the file; errors are those of ``generate``."""
-    with _loaded(path, 0, None, "f16", vocab_only=True) as model:
-        return int(model.metadata[f"{model.metadata['general.architecture']}.block_count"])
-
-
-def _continued(model: Any, prompt: Sequence[int], most: int, ends: Collection[int]) -> list[int]:
-    model.reset()
-    found: list[int] = []
-    for token in islice(model.generate(list(prompt), temp=0.0, repeat_penalty=1.0, reset=False), most):
-        found.append(int(token))
-        if token in ends:
-            break
-    return found
-
-
-def _logits(model: Any, prompt: Sequence[int]) -> NDArray[np.float32]:
-    model.reset()
-    model.eval(list(prompt))
-    return np.array(model.scores[: len(prompt)], dtype=np.float32)
-
-
-@contextmanager
-def _loaded(
-    path: Path,
-    room: int,
-    threads: int | None,
-    cache: str,
-    *,
-    logits_all: bool = False,
-    vocab_only: bool = False,
-) -> Iterator[Any]:
-    """A model of llama-cpp-python with a context of ``room`` tokens."""
-    try:
-        from llama_cpp import Llama
-    except ImportError:
-        raise CompileError(f"GGUF files are run with llama-cpp-python: {INSTALL}") from None
-    cores = threads or os.cpu_count() or 1
-    try:
-        model = Llama(
-            model_path=str(path),
-            n_ctx=max(room + 1, 16),
-            n_batch=_BATCH,
-            n_threads=cores,
-            n_threads_batch=cores,
-            type_k=_CACHES[cache],
-            type_v=_CACHES[cache],
-            logits_all=logits_all,
-            vocab_only=vocab_only,
-            verbose=False,
-        )
-    except (ValueError, OSError) as error:
-        raise VerificationError(f"llama.cpp does not load {path}: {error}") from None
-    try:
-        yield model
-    finally:
-        model.close()
+    room = max(map(len, prompts), default=0)
+    with opened(path, room, threads=threads, cache=cache, logits_all=True) as model:
+        return [model.logits(prompt) for prompt in prompts]

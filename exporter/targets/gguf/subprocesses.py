@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -14,13 +14,14 @@ from exporter.errors import CompileError
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_SHOWN = 12
+_SHOWN = 5
 
 
-def run_program(command: Sequence[str], hints: dict[str, str]) -> None:
+def run_program(name: str, command: Sequence[str], hints: Mapping[str, str]) -> None:
     """Runs a program, offline.
 
     Args:
+        name: what to call it where it fails.
         hints: what to tell the user where the program's output holds the key.
 
     Raises:
@@ -39,8 +40,13 @@ def run_program(command: Sequence[str], hints: dict[str, str]) -> None:
     if done.returncode:
         said = f"{done.stdout}\n{done.stderr}"
         hint = next((hint for key, hint in hints.items() if key in said), "")
-        last = "\n".join(f"  {line}" for line in said.strip().splitlines()[-_SHOWN:])
-        raise CompileError(f"{command[0]} failed with status {done.returncode}. {hint}\n{last}")
+        raise CompileError(f"{name} failed with status {done.returncode}. {hint}\n{_last_words(said)}")
+
+
+def _last_words(said: str) -> str:
+    """The last lines of an output, without the places in a traceback."""
+    lines = [line for line in said.splitlines() if line.strip() and not line.startswith((" ", "Traceback"))]
+    return "\n".join(f"  {line}" for line in lines[-_SHOWN:])
 
 
 def apart(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
