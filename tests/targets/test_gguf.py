@@ -149,14 +149,25 @@ def test_a_quantiser_that_takes_the_steering_leaves_nothing_behind(
     assert set(tmp_path.iterdir()) == before
 
 
-def test_figures_that_f16_cannot_hold_are_refused(folder: Path, llama_cpp: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("scale", [1e8, 1e-8])
+def test_figures_that_f16_cannot_hold_are_refused(
+    scale: float, folder: Path, llama_cpp: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = LlamaForCausalLM.from_pretrained(folder)
-    model.model.layers[3].mlp.down_proj.weight.data[0, 0] = 1e6
+    model.model.layers[3].mlp.down_proj.weight.data *= scale
     model.save_pretrained(folder)
     sign(folder)
-    with pytest.raises(VerificationError, match=r"blk\.3\.ffn_down.* not finite in F16; ask for --type f32"):
-        pipeline.export_gguf(folder, tmp_path / "out", Options(("f16",), llama_cpp))
+    with pytest.raises(
+        CompileError, match=r"layers\.3\.mlp\.down_proj.* does not survive f16.*--type f32 only"
+    ):
+        pipeline.export_gguf(folder, tmp_path / "out", Options(("f16", "f32"), llama_cpp))
     assert pipeline.export_gguf(folder, tmp_path / "out", Options(("f32",), llama_cpp)).is_dir()
+    if scale > 1:
+        monkeypatch.setattr(export, "check_half", lambda stock: None)
+        with pytest.raises(
+            VerificationError, match=r"blk\.3\.ffn_down.* not finite in F16; ask for --type f32"
+        ):
+            pipeline.export_gguf(folder, tmp_path / "again", Options(("f16",), llama_cpp))
 
 
 def test_a_file_with_other_layers_is_refused(folder: Path, llama_cpp: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from exporter.targets.gguf.convert import convert
 from exporter.targets.gguf.precisions import CONVERTED, DEFAULT, choose, label
 from exporter.targets.gguf.probe import probe
 from exporter.targets.gguf.quantize import quantize
+from exporter.targets.gguf.rounding import check_half
 from exporter.targets.gguf.stock import Stock, read_stock
 from exporter.targets.gguf.subprocesses import apart
 from exporter.targets.gguf.tensors import check_layers, check_reader
@@ -48,7 +49,7 @@ def export_gguf(folder: Path, out: Path, options: Options) -> Path:
         ``out``.
 
     Raises:
-        CompileError: ``out`` exists, ``folder`` is no stock checkpoint, a tool is missing or failed.
+        CompileError: ``out`` exists, ``folder`` is no stock checkpoint, a matrix of an inserted layer does not fit f16, a tool is missing or failed.
         VerificationError: a tensor of an inserted layer is not f16 or f32, or llama.cpp does not run a file as the checkpoint.
     """
     refuse_existing(out)
@@ -56,6 +57,8 @@ def export_gguf(folder: Path, out: Path, options: Options) -> Path:
     name = _name(options.name or folder.resolve().name)
     stock = read_stock(folder)
     check_reader()
+    if set(kinds) != {"f32"}:
+        check_half(stock)
     converter = find_converter(options.llama_cpp)
     converted = tuple(kind for kind in CONVERTED if kind in kinds or (kind == "f16" and set(kinds) - {"f32"}))
     quantised = tuple(kind for kind in kinds if kind not in CONVERTED)
