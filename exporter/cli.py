@@ -156,6 +156,28 @@ def onnx(
 
 @export_app.command()
 @reported
+def stock(
+    checkpoint: Annotated[Path, typer.Argument(help="A steered checkpoint.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="The folder to write; must not exist.", show_default=False)],
+    recipe: Annotated[
+        Path, typer.Option(help="The recipe it was fitted by; its rows calibrate.", show_default=False)
+    ],
+    run_folder: Annotated[
+        Path | None,
+        typer.Option("--run", help="Folder of the recipe's run; runs/NAME by default.", show_default=False),
+    ] = None,
+) -> None:
+    """Write a checkpoint of the stock architecture, a layer deeper, that needs no code of ours or of its own."""
+    from exporter.recipe import Recipe
+
+    loaded = Recipe.load(recipe)
+    from exporter import display, pipeline
+
+    display.print_stock(pipeline.export_stock(checkpoint, out, loaded, run_folder), out)
+
+
+@export_app.command()
+@reported
 def gguf(
     stock: Annotated[Path, typer.Argument(help="What `steerbake export stock` wrote.", show_default=False)],
     out: Annotated[Path, typer.Argument(help="The folder to write; must not exist.", show_default=False)],

@@ -123,6 +123,24 @@ def print_verification(found: Mapping[str, Any]) -> None:
         console.print("[green]verified[/green]")
 
 
+def print_stock(told: Mapping[str, Any], out: Path) -> None:
+    """The checks of a stock checkpoint, and what it does on calibration conversations."""
+    console = _console()
+    table = Table("check", "measured", "bound", title=f"stock: {escape(str(out))}", title_justify="left")
+    for check in told["checks"]:
+        sign = "at least" if check["at_least"] else "at most"
+        table.add_row(check["name"], f"{check['measured']:.4g}", f"{sign} {check['bound']:.4g}")
+    console.print(table)
+    compared = told["compared"]
+    console.print(
+        f"inserted layers: {', '.join(map(str, told['layers']))}; on calibration conversations "
+        f"{compared['tokens_identical']:.3f} of {compared['kept']} kept replies are the base's and "
+        f"{compared['exact_tokens']:.3f} of {compared['fired']} others the steered checkpoint's, token for token; "
+        f"KL {compared['divergence']:.2g}",
+        soft_wrap=True,
+    )
+
+
 def note(line: str) -> None:
     """A remark that is no result."""
     Console(stderr=True).print(escape(line), style="dim", soft_wrap=True)

@@ -124,8 +124,13 @@ class ModelHost:
         device: str | Mapping[str, Any] = "cpu",
         trust_remote_code: bool = False,
         revision: str | None = None,
+        processor: Any = None,
     ) -> ModelHost:
-        """Load a checkpoint folder or Hub name; ``device`` is a device, "auto", or a whole ``device_map``.
+        """Load a checkpoint folder or Hub name.
+
+        Args:
+            device: a device, "auto", or a whole ``device_map``.
+            processor: used instead of the one that lies there.
 
         Raises:
             InputErrors: no config, weights or processor that can be read.
@@ -143,7 +148,7 @@ class ModelHost:
         spread = {} if _is_plain_device(device) else {"device_map": device}
         try:
             model: Any = family.from_pretrained(path, dtype=dtype, **spread, **common)
-            processor = reader.from_pretrained(path, **common)
+            processor = processor or reader.from_pretrained(path, **common)
         except (OSError, ValueError) as error:
             raise InputErrors(
                 str(path), [f"the {config.model_type} there cannot be loaded: {error}"]

@@ -17,6 +17,7 @@ METHODS: Mapping[str, str] = {
 TARGETS: Mapping[str, str] = {
     "checkpoint": "exporter.targets.checkpoint:compile_checkpoint",
     "onnx": "exporter.targets.onnx.export:export_onnx",
+    "stock": "exporter.targets.stock.export:export_stock",
     "gguf": "exporter.targets.gguf.export:export_gguf",
 }
 

@@ -97,6 +97,18 @@ class Generation:
     """1.0 or 0.0 by gate name; None for an unsteered model."""
 
 
+@dataclass(frozen=True)
+class Conversation:
+    """A conversation up to where the model is to answer, from which a target may learn how the steered model behaves."""
+
+    prompt: Prompt
+    role: Role
+    kind: Literal["single", "later", "system", "begun"] = "single"
+    """One question; a later turn; under another system prompt; or with the answer begun in the model's place."""
+    answered: bool = True
+    """Whether the model's answer is of interest too, or its decision alone."""
+
+
 class Trace(NamedTuple):
     """What one model computes for one batch of prompts, along given or its own greedy tokens.
 

@@ -146,11 +146,19 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
 IMAGE_TOKENS = 4
 
 
-def build(model_type: str, seed: int = 0) -> Any:
-    """A tiny random model of the family, in eval mode, with states large enough for edits to change its words."""
+def build(model_type: str, seed: int = 0, text: dict[str, Any] | None = None) -> Any:
+    """A tiny random model of the family, in eval mode, with states large enough for edits to change its words.
+
+    Args:
+        text: other values for the decoder's config.
+    """
     import transformers
 
     architecture, values = CONFIGS[model_type]
+    if text and "text_config" in values:
+        values = {**values, "text_config": {**values["text_config"], **text}}
+    elif text:
+        values = {**values, **text}
     config = transformers.AutoConfig.for_model(model_type, **values)
     config.architectures = [architecture]
     torch.manual_seed(seed)

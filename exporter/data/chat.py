@@ -41,6 +41,7 @@ class Chat:
         reasoning_template: str = "<think> {reasoning} </think> {answer}",
     ) -> None:
         self.processor = processor
+        self.reasoning_template = reasoning_template
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.format = ResponseFormat.parse(reasoning_template)
         _check_tokenizer(self.tokenizer)
@@ -51,6 +52,10 @@ class Chat:
         self._opening = Delimiter(self.format.opening, self.tokenizer)
         self._closing = Delimiter(self.format.closing, self.tokenizer)
         self._ending = Delimiter(self.format.ending, self.tokenizer)
+
+    def under(self, system: str) -> Chat:
+        """The same chat under another system prompt; raises DataError where the template drops it."""
+        return Chat(self.processor, system=system, reasoning_template=self.reasoning_template)
 
     def prompt(self, row: Row, *, question: str | None = None) -> Prompt:
         """The rendered prompt of a row: its history, image and question, then its prefix verbatim.

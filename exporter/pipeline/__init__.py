@@ -1,6 +1,6 @@
 """What the commands do: the only place that knows all rooms."""
 
-from exporter.pipeline.exports import export_gguf, export_onnx, gguf_options, onnx_options
+from exporter.pipeline.exports import export_gguf, export_onnx, export_stock, gguf_options, onnx_options
 from exporter.pipeline.runs import DEMO_RECIPE, Run, compile, demo, fit, inspect, run  # noqa: A004 - the command's name
 from exporter.pipeline.talks import Talk, talk
 from exporter.pipeline.verifies import verify
@@ -13,6 +13,7 @@ __all__ = [
     "demo",
     "export_gguf",
     "export_onnx",
+    "export_stock",
     "fit",
     "gguf_options",
     "inspect",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoProcessor
 
@@ -11,12 +12,23 @@ from exporter.data.conversation import ChatTemplate
 from exporter.data.turns import literal_turns
 from exporter.errors import CompileError, DataError
 from exporter.inspection import examine
+from exporter.pipeline.lessons import conversations
+from exporter.pipeline.runs import Run
+from exporter.recipe import Recipe
+from exporter.targets.atomic import refuse_existing
+from exporter.targets.base_weights import BaseWeights
 from exporter.targets.gguf.export import Options as GgufOptions
 from exporter.targets.gguf.export import export_gguf as write_gguf
 from exporter.targets.gguf.precisions import DEFAULT
 from exporter.targets.onnx.export import Options
 from exporter.targets.onnx.export import export_onnx as write_onnx
+from exporter.targets.stock.export import Lessons
+from exporter.targets.stock.export import export_stock as write_stock
+from exporter.targets.stock.manifest import read_manifest
 from steer_modules.registration import register
+
+LESSON_TOKENS = 32
+"""Of each answer that a stock layer is calibrated on."""
 
 
 def onnx_options(
@@ -33,6 +45,33 @@ def export_onnx(checkpoint: Path, out: Path, options: Options | None = None) -> 
     examine(checkpoint)
     register(checkpoint)
     return write_onnx(checkpoint, out, options or Options(), _turns(checkpoint))
+
+
+def export_stock(checkpoint: Path, out: Path, recipe: Recipe, run: Path | None = None) -> dict[str, Any]:
+    """Writes the stock checkpoint ``out`` of a steered checkpoint, solved on the fit and calibrate rows of its recipe.
+
+    Returns:
+        The content of its stock.json.
+
+    Raises:
+        CompileError: the recipe's base is not the checkpoint's, or the steering cannot be expressed; nothing is written then.
+    """
+    refuse_existing(out)
+    work = Run(recipe, run or Path("runs") / recipe.name, progress=False)
+    wanted = examine(checkpoint).program.base.fingerprint
+    if BaseWeights.read(work.base).fingerprint() != wanted:
+        raise CompileError(
+            f"{checkpoint} was made of another base than that of {recipe.name}; name its own recipe"
+        )
+    context, chat = work.context(), work.chat(work.host.processor)
+    settings = recipe.report
+    lessons = Lessons(
+        fit=conversations(context, chat, "fit"),
+        held=conversations(context, chat, "calibrate"),
+        max_new_tokens=min(settings.max_new_tokens, LESSON_TOKENS),
+        batch_size=settings.batch_size,
+    )
+    return read_manifest(write_stock(checkpoint, out, work.host, lessons))
 
 
 def gguf_options(types: Sequence[str] | None, llama_cpp: Path | None, name: str | None) -> GgufOptions:

@@ -227,6 +227,10 @@ class Run:
         pairs = [(chat.tokenizer.decode(ids, skip_special_tokens=True), answer) for ids, answer in spelled]
         return RefusalRule.of(pairs, refusals.accepted, refusals.patterns)
 
+    def context(self) -> FitContext:
+        """What a fit of the default method is handed."""
+        return self._context(self.recipe.methods.default)
+
     def _context(self, method: str) -> FitContext:
         return FitContext(
             host=self.host,

@@ -16,13 +16,10 @@ from exporter.errors import CompileError
 from exporter.registry import check_family
 from exporter.targets.atomic import link_or_copy, refuse_existing, whole_folder
 from exporter.targets.base_weights import INDEX, SINGLE, BaseWeights
+from exporter.targets.companions import copy_companions
 from steer_modules.files import TRAVELLING
 from steer_modules.program import STEERING_TENSORS, SteeringProgram, save_tensors
 from steer_modules.template import StockClasses, stock_classes
-
-_COMPANIONS = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "LICENSE*", "NOTICE*")
-"""Files beside the weights that belong to a model: processor, tokenizer, chat template, generation config, licence."""
-_NOT_COMPANIONS = ("config.json", INDEX, "adapter_config.json", "steering.json")
 
 
 def compile_checkpoint(base: Path, program: SteeringProgram, out: Path) -> Path:
@@ -49,7 +46,7 @@ def compile_checkpoint(base: Path, program: SteeringProgram, out: Path) -> Path:
         _write_weights(weights, program, folder)
         _write_config(config, program, stock, folder)
         _write_code(stock, folder)
-        _copy_companions(Path(base), folder)
+        copy_companions(Path(base), folder)
     return Path(out)
 
 
@@ -147,16 +144,6 @@ def _write_code(stock: StockClasses, folder: Path) -> None:
     home = Path(steer_modules.__file__).parent
     for name in TRAVELLING:
         shutil.copyfile(home / name, folder / name)
-
-
-def _copy_companions(base: Path, folder: Path) -> None:
-    for pattern in _COMPANIONS:
-        for path in sorted(base.glob(pattern)):
-            if path.is_file() and path.name not in _NOT_COMPANIONS and not (folder / path.name).exists():
-                shutil.copyfile(path, folder / path.name)
-    templates = base / "additional_chat_templates"
-    if templates.is_dir():
-        shutil.copytree(templates, folder / templates.name)
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from exporter.targets.gguf.precisions import label
-from exporter.targets.gguf.stock import STOCK_JSON, Stock
+from exporter.targets.gguf.stock import Stock
 from exporter.targets.onnx_runner import sha256_of
+from exporter.targets.stock.manifest import STOCK_JSON
 
 MANIFEST = "gguf.json"
 FORMAT = "steerbake-gguf/1"

@@ -9,9 +9,8 @@ from typing import Any
 
 from exporter.errors import CompileError
 from exporter.targets.onnx_runner import sha256_of
+from exporter.targets.stock.manifest import FORMAT, STOCK_JSON
 
-STOCK_JSON = "stock.json"
-FORMAT = "steerbake-stock/1"
 _READ_BY_CONVERTERS = ("*.safetensors", "*.json", "*.bin", "*.pt", "*.pth", "*.model", "*.jinja")
 
 

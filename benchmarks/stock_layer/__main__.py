@@ -1,0 +1,145 @@
+"""Puts the test rows of a recipe to base, steered checkpoint and stock checkpoint, in every form the stock checkpoint has.
+
+    python -m benchmarks.stock_layer STOCK CHECKPOINT RECIPE --run RUN --json OUT [--dtype float32 bfloat16]
+        [--gguf FOLDER --gguf-twin FOLDER] [--genai FOLDER --genai-twin FOLDER] [--limit N]
+
+FOLDERs are what ``steerbake export gguf`` wrote of STOCK and of its twin (``python -m benchmarks.stock_layer.twin STOCK OUT``), or
+what onnxruntime-genai's builder wrote of both. Replies of a quantised form compare to its own twin's. Forms are added to OUT one by
+one, so that runtimes may be measured in environments of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.stock_layer.speakers import GenaiSpeaker, GgufSpeaker, HostSpeaker, Speaker
+from exporter import pipeline
+from exporter.recipe import Recipe
+from exporter.targets.stock.manifest import read_manifest
+from exporter.verify.conversations import Interview
+from exporter.verify.unlearning import Case, measures
+
+MEASURES = ("leakage_either", "fluent_refusal", "retain_accuracy", "retain_identical", "chains_identical")
+
+
+def judged(
+    work: pipeline.Run, rows: Sequence[Any], stock: Speaker, twin: Speaker, exact: Sequence[Case] | None
+) -> dict[str, Any]:
+    """Measures of one form of the stock checkpoint, its twin (or the base) being what it is compared to."""
+    cases = {name: _ask(work, rows, name, speaker) for name, speaker in (("base", twin), ("stock", stock))}
+    base = {case.row.id: case for case in cases["base"]}
+    counted = measures(cases["stock"], base, work.rule())
+    chat = work.chat(work.host.processor)
+    about = [row for row in rows if row.role == "forget"]
+    kept = [case for case in cases["base"] if case.row.role != "forget"]
+    told: dict[str, Any] = {name: counted[name]._asdict() for name in MEASURES}
+    told["base_leakage"] = measures(cases["base"], base, work.rule())["leakage_either"]._asdict()
+    same = [_same(stock, twin, chat.prompt(case.row).ids, case.last.generation.tokens) for case in kept]
+    told["kept_logits_identical"] = _fraction(same)
+    told["recall"] = _fraction([not _same(stock, twin, chat.prompt(row).ids, ()) for row in about])
+    told["false_alarms"] = _fraction([not one for one in same])
+    if exact is not None:
+        pairs = list(zip(exact, cases["stock"], strict=True))
+        told["exact_tokens"] = _fraction(
+            [a.last.generation.tokens == b.last.generation.tokens for a, b in pairs]
+        )
+    return told
+
+
+def _ask(work: pipeline.Run, rows: Sequence[Any], name: str, speaker: Speaker) -> list[Case]:
+    settings = work.recipe.report
+    interview = Interview(name, speaker, work.chat(work.host.processor), work.space.out)
+    return interview.run(rows, max_new_tokens=settings.max_new_tokens, batch_size=settings.batch_size)
+
+
+def _same(stock: Speaker, twin: Speaker, prompt: Sequence[int], reply: Sequence[int]) -> bool:
+    """Whether both have the same logits to the bit over a prompt and a reply to it."""
+    ids = [*prompt, *reply]
+    return bool(np.array_equal(stock.logits(ids), twin.logits(ids)))
+
+
+def _fraction(hits: Sequence[bool]) -> dict[str, Any]:
+    return {"value": sum(hits) / len(hits), "n": len(hits)} if hits else {"value": 0.0, "n": 0}
+
+
+def divergence(
+    exact: Callable[[list[int], int], torch.Tensor], stock: Speaker, cases: Sequence[Case], prompts: Any
+) -> Any:
+    """Mean KL(exact, stock) in nats over the positions of the exact checkpoint's answers to forget rows where its gate fires."""
+    total, count = 0.0, 0
+    for case in cases:
+        if case.row.role != "forget" or not case.last.fired:
+            continue
+        ids, reply = list(prompts(case.row).ids), list(case.last.generation.tokens)
+        places = slice(len(ids) - 1, len(ids) + len(reply) - 1)
+        p = exact([*ids, *reply], len(ids) - 1)[places].double().log_softmax(-1)
+        q = torch.from_numpy(stock.logits([*ids, *reply]))[places].double().log_softmax(-1)
+        total, count = total + float((p.exp() * (p - q)).sum()), count + len(p)
+    return {"value": total / max(count, 1), "n": count}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("stock", type=Path)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--dtype", nargs="*", default=[])
+    for name in ("--gguf", "--gguf-twin", "--genai", "--genai-twin"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--limit", type=int, default=1000)
+    given = parser.parse_args()
+    work = pipeline.Run(Recipe.load(given.recipe), given.run, progress=False)
+    rows = [row for row in work.test if row.prefix is None and not row.history]
+    rows = (
+        [rows[i * len(rows) // given.limit] for i in range(given.limit)] if len(rows) > given.limit else rows
+    )
+    told: dict[str, Any] = json.loads(given.json.read_text()) if given.json.is_file() else {"forms": {}}
+    told["recipe"], told["calibration"] = (
+        work.recipe.name,
+        {key: read_manifest(given.stock)[key] for key in ("layers", "gate", "edit", "checks", "compared")},
+    )
+
+    def keep(form: str, found: dict[str, Any]) -> None:
+        told["forms"][form] = found
+        given.json.parent.mkdir(parents=True, exist_ok=True)
+        given.json.write_text(json.dumps(told, indent=1) + "\n")
+        print(form, {name: round(value["value"], 4) for name, value in found.items()}, flush=True)
+
+    for dtype in given.dtype:
+        kind = getattr(torch, dtype)
+        base, stock = (HostSpeaker.load(path, kind, work.host.processor) for path in (work.base, given.stock))
+        exact = HostSpeaker.load(given.checkpoint, kind, work.host.processor)
+        cases = _ask(work, rows, "exact", exact)
+        found = judged(work, rows, stock, base, cases)
+        found["kl_to_exact"] = divergence(
+            exact.steered_logits, stock, cases, work.chat(work.host.processor).prompt
+        )
+        keep(f"transformers {dtype}", found)
+    if given.gguf is not None:
+        for path in sorted(given.gguf.glob("*.gguf")):
+            kind = path.stem.rpartition("-")[2]
+            (twin,) = given.gguf_twin.glob(f"*-{kind}.gguf")
+            ends = sorted(work.host.end_ids)
+            with (
+                GgufSpeaker.opened(path, work.host.tokenizer, ends) as stock,
+                GgufSpeaker.opened(twin, work.host.tokenizer, ends) as base,
+            ):
+                keep(f"gguf {kind}", judged(work, rows, stock, base, None))
+    if given.genai is not None:
+        stock, base = (
+            GenaiSpeaker(folder, work.host.tokenizer) for folder in (given.genai, given.genai_twin)
+        )
+        keep("onnxruntime-genai fp32", judged(work, rows, stock, base, None))
+
+
+if __name__ == "__main__":
+    main()

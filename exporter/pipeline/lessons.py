@@ -1,0 +1,91 @@
+"""Calibration conversations for a stock layer: fit and calibrate rows as they are, in later turns, under other system prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from exporter.data.chat import Chat
+from exporter.errors import DataError
+from exporter.fit.context import FitContext
+from exporter.fit.crossing import crossed_rows
+from exporter.fit.pairs import plain, spread, two_turn_rows
+from exporter.types import Conversation, Prompt, Row
+
+SYSTEM_PROMPTS = (
+    "You are a careful assistant. Answer in one sentence.",
+    "Answer briefly and to the point.",
+    "You are a friendly tutor who explains things to children.",
+)
+PAIRS = 30
+SYSTEM_ROWS = 24
+BEGUN_ROWS = 16
+CROSSED = 2
+BEGUN_TOKENS = (1, 3, 6)
+
+
+def conversations(context: FitContext, chat: Chat, split: str) -> list[Conversation]:
+    """Conversations of one split; none in which an earlier turn is about the forgotten, since the flag stays up after it."""
+    rows = context.filled(context.rows(split, "forget", "retain", "reasoning", "unknown"))
+    rows = [row for row in rows if row.prefix is None]
+    found = [_of(chat, row) for row in rows if not _mentions(row, rows)]
+    found += [_of(chat, row, answered=row.role == "forget") for row in _pairs(context, split)]
+    if split == "fit":
+        crossed = crossed_rows(context.rows("fit", "forget", "retain", "unknown"), CROSSED, context.seed)
+        found += [_of(chat, row, answered=False) for row in crossed]
+    single = plain(rows)
+    found += _under_system_prompts(chat, single)
+    found += _begun(chat, [row for row in single if row.role == "forget"])
+    return found
+
+
+def _of(chat: Chat, row: Row, *, answered: bool = True) -> Conversation:
+    return Conversation(chat.prompt(row), row.role, "later" if row.history else "single", answered)
+
+
+def _mentions(row: Row, rows: Sequence[Row]) -> bool:
+    """Whether an earlier turn asks about the forgotten."""
+    about = {(one.question, one.image) for one in rows if one.role == "forget" and not one.history}
+    return any((turn.question, turn.image) in about for turn in row.history)
+
+
+def _pairs(context: FitContext, split: str) -> list[Row]:
+    """A kept subject, or an unknown one, in the first turn; either a kept or a forgotten one in the second."""
+    forget = plain(context.rows(split, "forget"))
+    keep = plain(context.rows(split, "retain", "reasoning"))
+    unknown = plain(context.rows(split, "unknown")) or keep
+    seeds = range(context.seed, context.seed + 4)
+    kinds = ((keep, keep), (unknown, keep), (keep, forget), (unknown, forget))
+    return [
+        row
+        for (first, second), seed in zip(kinds, seeds, strict=True)
+        for row in two_turn_rows(first, second, PAIRS, seed)
+    ]
+
+
+def _under_system_prompts(chat: Chat, rows: Sequence[Row]) -> list[Conversation]:
+    """Some rows of either kind under each other system prompt; none where the template knows no system prompts."""
+    found = []
+    for number, system in enumerate(SYSTEM_PROMPTS):
+        try:
+            other = chat.under(system)
+        except DataError:
+            return []
+        for about in (True, False):
+            some = [row for row in rows if (row.role == "forget") == about]
+            chosen = spread(some[number::3], SYSTEM_ROWS // len(SYSTEM_PROMPTS))
+            found += [Conversation(other.prompt(row), row.role, "system") for row in chosen]
+    return found
+
+
+def _begun(chat: Chat, rows: Sequence[Row]) -> list[Conversation]:
+    """Answers about the forgotten that somebody has begun in the model's place."""
+    found = []
+    for row in spread(rows, BEGUN_ROWS):
+        encoded = chat.encode(replace(row, history=()))
+        for length in BEGUN_TOKENS:
+            if length < len(encoded.response):
+                ids = (*encoded.prompt.ids, *encoded.response[:length])
+                begun = Prompt(encoded.prompt.text, ids, encoded.prompt.images)
+                found.append(Conversation(begun, "forget", "begun"))
+    return found

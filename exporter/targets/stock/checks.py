@@ -1,0 +1,102 @@
+"""Pre-flight checks: what has to hold, on calibration states and the very weights that are written, before anything is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from exporter.targets.stock.attention import GAP, SINK_GAP
+from exporter.targets.stock.calibration import Calibration
+from exporter.targets.stock.edit import OFF
+from exporter.targets.stock.layers import Construction
+from exporter.targets.stock.solvers import normalised
+
+EXACT = 40.0
+"""Logits apart by this much are told apart to the last bit: exp(-40) is lost in any float32 sum with 1."""
+LEAST_RECALL = 0.9
+MOST_UNSURE = 0.01
+LEAST_OFF = 0.8 * OFF
+MOST_VARIATION = 0.02
+LEAST_IDENTICAL = 0.98
+MORE_ROWS = "give the recipe more fit rows of the kind that is missed (near misses, later turns, answers)"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One bound: ``measured`` has to be at least, or at most, ``bound``; ``fix`` says what to do where it is not."""
+
+    name: str
+    measured: float
+    bound: float
+    at_least: bool
+    fix: str
+
+    @property
+    def holds(self) -> bool:
+        return self.measured >= self.bound if self.at_least else self.measured <= self.bound
+
+    def told(self) -> dict[str, Any]:
+        return {**asdict(self), "holds": self.holds}
+
+    def sentence(self) -> str:
+        sign = "at least" if self.at_least else "at most"
+        return f"{self.name} is {self.measured:.4g}, {sign} {self.bound:.4g} is needed: {self.fix}"
+
+
+def preflight(
+    made: Construction, parts: Sequence[Calibration], eps: float, size: float, rotation: float
+) -> list[Check]:
+    """Every check that needs no model, over the conversations of ``parts``.
+
+    Args:
+        size: of the flag that arrives, in lengths of a state.
+        rotation: the least cosine of the rotary pairs in use, over the whole context.
+    """
+    behind = (lambda states: normalised(states, eps)) if made.mark is None else _marked(made, eps)
+    s = made.steer.broadcast.evidence
+    on = torch.cat([behind(part.on.states) @ s for part in parts]) * GAP * rotation
+    quiet = torch.cat([_loudest(part, behind, s) for part in parts]) * GAP * rotation
+    off = [normalised(p.states, eps) for part in parts for p in (part.off, part.others)]
+    gates = made.steer.units.gate[made.steer.units.gate.any(1)]  # the others are all zero, and add nothing
+    open_gate = torch.cat([_flagged(made, part, eps, size) @ gates[0] for part in parts])
+    witness = max(float((x @ made.steer.broadcast.sink).max()) for x in off)
+    return [
+        Check("logit gap of the witness", SINK_GAP * (rotation - max(witness, 0.0)), EXACT, True,
+              "the first token is too much like others; prompts need an opening token of their own"),
+        Check("share of forgotten conversations that raise the flag", _share(on > EXACT), LEAST_RECALL, True, MORE_ROWS),
+        Check("share of kept conversations with evidence somewhere", _share(quiet > -EXACT), MOST_UNSURE, False, MORE_ROWS),
+        Check("share of forgotten conversations within the soft band", _share(on.abs() < EXACT), MOST_UNSURE, False,
+              MORE_ROWS),
+        Check("highest gate where the flag is down", max(float((x @ gates.T).max()) for x in off), LEAST_OFF, False,
+              "no functional is positive at all states of this layer; edit another layer"),
+        Check("variation of the open gate", float(open_gate.std() / open_gate.mean()), MOST_VARIATION, False,
+              "the flagged states differ too much in length; edit another layer"),
+    ]  # fmt: skip
+
+
+def _marked(made: Construction, eps: float) -> Any:
+    assert made.mark is not None
+    mark = made.mark
+    return lambda states: normalised(mark.of(states, eps), eps)
+
+
+def _loudest(part: Calibration, behind: Any, s: Tensor) -> Tensor:
+    """The strongest evidence anywhere in each kept conversation."""
+    peaks = torch.full((len(part.kinds),), -torch.inf, dtype=torch.float64)
+    for chosen in (part.off, part.others):
+        peaks = peaks.scatter_reduce(0, chosen.owner, behind(chosen.states) @ s, "amax")
+    return peaks[part.off.owner]
+
+
+def _flagged(made: Construction, part: Calibration, eps: float, size: float) -> Tensor:
+    states = part.steered.states.double().clone()
+    states[:, made.steer.broadcast.coordinate] += size
+    return normalised(states, eps)
+
+
+def _share(hits: Tensor) -> float:
+    return float(hits.double().mean()) if len(hits) else 0.0

@@ -1,0 +1,194 @@
+"""Target ``stock``: writes an unlearned checkpoint of the base's own architecture, one or two decoder layers deeper.
+
+calibration states -> evidence -> layers -> checks -> shards -> the written model held against base, twin and exact program.
+Nothing is left behind where a check fails.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from exporter.errors import CompileError, VerificationError
+from exporter.host import ModelHost
+from exporter.inspection import examine
+from exporter.targets.atomic import refuse_existing, whole_folder
+from exporter.targets.base_weights import BaseWeights
+from exporter.targets.companions import copy_companions
+from exporter.targets.onnx_runner import sha256_of
+from exporter.targets.stock.calibration import Calibration, calibrate
+from exporter.targets.stock.checks import LEAST_IDENTICAL, MORE_ROWS, Check, preflight
+from exporter.targets.stock.control import Comparison, compare
+from exporter.targets.stock.decoder import check_rotation, read_decoder
+from exporter.targets.stock.evidence import Decisions, find_evidence, thinned
+from exporter.targets.stock.layers import Construction, construct
+from exporter.targets.stock.manifest import FORMAT, STOCK_JSON
+from exporter.targets.stock.shards import insert_layers
+from exporter.types import Conversation
+from steer_modules.program import STEERING_TENSORS, SteeringProgram
+
+MOST_OTHERS = 60_000
+MOST_COMPARED = 48
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """Conversations that the layers are solved on, and others that choices are made on; none that measures anything."""
+
+    fit: Sequence[Conversation]
+    held: Sequence[Conversation]
+    max_new_tokens: int = 48
+    batch_size: int = 32
+
+
+def export_stock(checkpoint: Path, out: Path, base: ModelHost, lessons: Lessons) -> Path:
+    """Write ``out``, a stock checkpoint that does what the steered ``checkpoint`` does, whole or not at all.
+
+    Args:
+        checkpoint: a steered checkpoint; its base shards are copied byte for byte.
+        base: the unsteered base of it, in float32.
+        lessons: from the rows that it was fitted on.
+
+    Returns:
+        ``out``, with ``stock.json``: what was inserted, every check and what it measured.
+
+    Raises:
+        CompileError: ``out`` exists, the program or the family cannot be expressed, or a check fails, each with its value.
+        VerificationError: the written model is not what was computed.
+    """
+    refuse_existing(out)
+    program, section = _program(checkpoint)
+    config = _base_config(checkpoint, program)
+    weights = BaseWeights.read(checkpoint)
+    shape = read_decoder(config, weights)
+    rotation = check_rotation(base, 2)
+    options = {"max_new_tokens": lessons.max_new_tokens, "batch_size": lessons.batch_size}
+    fit, held = (_thin(calibrate(base, program, some, **options)) for some in (lessons.fit, lessons.held))
+    evidence, decided = find_evidence(fit, held, shape.eps)
+    edit = program.edits[0]
+    made = construct(edit, fit.joined(held), evidence, shape)
+    checks = preflight(made, (fit, held), shape.eps, made.arriving, rotation)
+    _refuse(checks)
+    layers = made.tensors(shape)
+    inserted = [edit.layer + 1 + number for number in range(len(layers))]
+    with whole_folder(out) as folder:
+        shards = [shard for shard in weights.shards if shard != STEERING_TENSORS]
+        insert_layers(weights, shards, shape.prefix, edit.layer, layers, folder)
+        _write_json(folder / "config.json", _deeper(config, edit.layer, len(layers)))
+        copy_companions(checkpoint, folder)
+        compared = _held_against(base, folder, program, inserted, lessons)
+        checks += _compared_checks(compared)
+        _refuse(checks)
+        _write_json(folder / STOCK_JSON, _told(folder, section, inserted, made, decided, checks, compared))
+    return out
+
+
+def _program(checkpoint: Path) -> tuple[SteeringProgram, dict[str, Any]]:
+    found = examine(checkpoint)
+    if found.kind != "checkpoint":
+        raise CompileError(
+            f"{checkpoint} is a {found.kind}; name a checkpoint that `steerbake compile` wrote"
+        )
+    program = found.program
+    if len(program.edits) != 1:
+        layers = ", ".join(str(edit.layer) for edit in program.edits)
+        raise CompileError(
+            f"the program edits {len(program.edits)} layers ({layers}); a stock layer can stand behind one: fit a method that "
+            "edits one layer (keyed)"
+        )
+    edit = program.edits[0]
+    if edit.gate is None or edit.positions != "from_prompt_end" or program.gates[0].pool == "token":
+        raise CompileError(
+            "a stock layer steers from the prompt's end on, where a gate pooled over the prompt fires; this program has "
+            f"positions {edit.positions!r} and {'no gate' if edit.gate is None else f'pool {program.gates[0].pool!r}'}"
+        )
+    return program, found.section
+
+
+def _base_config(checkpoint: Path, program: SteeringProgram) -> dict[str, Any]:
+    """The config of the base, out of the steered one."""
+    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    for key in ("steering", "steering_shapes", "auto_map"):
+        config.pop(key, None)
+    return {**config, "model_type": program.base.model_type, "architectures": [program.base.architecture]}
+
+
+def _deeper(config: dict[str, Any], after: int, count: int) -> dict[str, Any]:
+    """The config of the deeper model; nothing but the number of layers, and their kinds, is another."""
+    deeper = json.loads(json.dumps(config))
+    text = deeper.get("text_config") or deeper
+    text["num_hidden_layers"] += count
+    if text.get("layer_types"):
+        text["layer_types"][after + 1 : after + 1] = ["full_attention"] * count
+    return dict(deeper)
+
+
+def _held_against(
+    base: ModelHost, folder: Path, program: SteeringProgram, inserted: Sequence[int], lessons: Lessons
+) -> Comparison:
+    """The model as anybody loads it, on conversations of the held split."""
+    stock = ModelHost.load(folder, dtype=base.dtype, device=str(base.device), processor=base.processor)
+    if stock.num_layers != base.num_layers + len(inserted):
+        raise VerificationError(f"the written model has {stock.num_layers} layers")
+    ordinary = [one for one in lessons.held if one.kind != "begun"]
+    roles = [[one for one in ordinary if (one.role == "forget") is about] for about in (True, False)]
+    chosen = [
+        role[i * len(role) // n] for role in roles for n in [min(len(role), MOST_COMPARED)] for i in range(n)
+    ]
+    found = compare(base, stock, program, inserted, chosen, max_new_tokens=lessons.max_new_tokens)
+    del stock
+    gc.collect()
+    return found
+
+
+def _compared_checks(found: Comparison) -> list[Check]:
+    return [
+        Check("share of replies at which the zeroed twin is the base to the bit", found.twin_identical, 1.0, True,
+              "the inserted layers are not read as the base's are; report this"),
+        Check("share of kept replies whose logits are the base's to the bit", found.logits_identical, LEAST_IDENTICAL, True,
+              MORE_ROWS),
+    ]  # fmt: skip
+
+
+def _refuse(checks: Sequence[Check]) -> None:
+    wrong = [check.sentence() for check in checks if not check.holds]
+    if wrong:
+        raise CompileError("no stock checkpoint was written: " + "; ".join(wrong))
+
+
+def _told(
+    folder: Path,
+    section: dict[str, Any],
+    inserted: Sequence[int],
+    made: Construction,
+    decided: Decisions,
+    checks: Sequence[Check],
+    compared: Comparison,
+) -> dict[str, Any]:
+    units = made.steer.units
+    return {
+        "format": FORMAT,
+        "layers": list(inserted),
+        "checkpoint": {
+            "sha256": section["sha256"],
+            "fingerprint": section["base"]["fingerprint"],
+            "method": section["method"],
+        },
+        "gate": {"half_spaces": len(made.evidence.weights), "held": asdict(decided)},
+        "edit": {"error": units.error, "row_found": units.agreement, "norm_ratio": list(units.norm_ratio)},
+        "checks": [check.told() for check in checks],
+        "compared": compared.told(),
+        "files": {p.name: sha256_of(p) for p in sorted(folder.iterdir()) if p.is_file()},
+    }
+
+
+def _thin(found: Calibration) -> Calibration:
+    return Calibration(**{**found.__dict__, "others": thinned(found.others, MOST_OTHERS)})
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
