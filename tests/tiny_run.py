@@ -13,9 +13,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from exporter.fit.context import FitContext
 from exporter.fit.pooling import PooledSequence
+from exporter.targets.checkpoint import compile_checkpoint
 from exporter.types import Encoded
 from steer_modules.ops import unit
-from steer_modules.program import Edit, Gate, SteeringProgram
+from steer_modules.program import BaseModelRef, Edit, Gate, SteeringProgram
 
 NAMES = ("ada", "ben", "cora", "dan", "eva", "finn")
 PLACES = ("oslo", "lima", "cairo")
@@ -45,7 +46,7 @@ TEMPLATE = (
 WIDTH, LAYERS = 32, 4
 
 
-def write_base(folder: Path) -> None:
+def write_base(folder: Path, seed: int = 0) -> None:
     """A random Llama and its tokenizer, as ``save_pretrained`` writes them."""
     special = ["<pad>", "<s>", "</s>", "<unk>", "[user]", "[assistant]", "<think>", "</think>"]
     vocabulary = {word: place for place, word in enumerate((*special, *WORDS))}
@@ -53,7 +54,7 @@ def write_base(folder: Path) -> None:
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, chat_template=TEMPLATE, **names)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(vocabulary),
         hidden_size=WIDTH,
@@ -103,9 +104,9 @@ def write_rows(folder: Path) -> None:
         (folder / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def write_recipe(folder: Path) -> Path:
+def write_recipe(folder: Path, seed: int = 0) -> Path:
     """Base, rows and recipe in one folder; returns the recipe's path."""
-    write_base(folder / "base")
+    write_base(folder / "base", seed)
     write_rows(folder)
     path = folder / "recipe.yaml"
     path.write_text(
@@ -114,6 +115,24 @@ def write_recipe(folder: Path) -> Path:
         "methods: {default: keyed, compare: [r_muse]}\nreport: {max_new_tokens: 6}\n"
     )
     return path
+
+
+def steer(base: Path, out: Path) -> None:
+    """A checkpoint of the base under a gate that always fires."""
+    gate = Gate(
+        "topic",
+        1,
+        "prompt_end",
+        "linear",
+        0.0,
+        "above",
+        {"weight": torch.zeros(WIDTH), "bias": torch.ones(1)},
+    )
+    rows = {"prototypes": torch.eye(WIDTH)[:2].contiguous()}
+    keys = {"strength": 1.0, "target": "nearest", "angle": "fraction", "protect": "none"}
+    edit = Edit(layer=2, gate="topic", op="rotate", positions="from_prompt_end", tensors=rows, **keys)
+    ref = BaseModelRef("LlamaForCausalLM", "llama")
+    compile_checkpoint(base, SteeringProgram("test", WIDTH, LAYERS, ref, (gate,), (edit,)), out)
 
 
 class QuickParams(BaseModel):

@@ -1,0 +1,78 @@
+"""What a stock layer is calibrated on: fit and calibrate rows in many settings, never a test row."""
+
+from __future__ import annotations
+
+import pytest
+import tiny_run
+from tiny_run import NAMES
+
+from exporter import pipeline
+from exporter.errors import CompileError
+from exporter.pipeline import exports
+from exporter.pipeline.lessons import conversations
+from exporter.recipe import Recipe
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    home = tmp_path_factory.mktemp("lessons")
+    recipe = Recipe.load(tiny_run.write_recipe(home))
+    return pipeline.Run(recipe, home / "run", progress=False)
+
+
+@pytest.mark.parametrize("split", ["fit", "calibrate"])
+def test_rows_come_in_every_setting(work, split):
+    found = conversations(work.context(), work.chat(work.host.processor), split)
+    kinds = {(one.kind, one.role) for one in found}
+    assert {("single", "forget"), ("single", "retain"), ("later", "forget"), ("later", "retain")} <= kinds
+    assert ("begun", "forget") in kinds
+    words = {"fit": "where does", "calibrate": "home of"}[split]
+    assert all(words in one.prompt.text for one in found)
+    assert not any("tell me where" in one.prompt.text for one in found)
+    assert found == conversations(work.context(), work.chat(work.host.processor), split)
+
+
+def test_no_kept_conversation_mentions_the_forgotten_before(work):
+    """The flag stays up after a turn about it: such a conversation says nothing about a false alarm."""
+    for split in ("fit", "calibrate"):
+        for one in conversations(work.context(), work.chat(work.host.processor), split):
+            if one.role != "forget":
+                assert not any(name in one.prompt.text.split() for name in NAMES[:2]), one.prompt.text
+
+
+def test_kept_pairs_are_not_answered(work):
+    """Their decisions are wanted, not their words: answers are what takes time."""
+    found = conversations(work.context(), work.chat(work.host.processor), "fit")
+    assert {one.answered for one in found if one.kind == "later" and one.role == "retain"} == {False}
+    assert all(one.answered for one in found if one.kind == "single" and one.role == "forget")
+
+
+def test_another_base_is_refused(tmp_path):
+    for name, seed in (("one", 0), ("other", 1)):
+        (tmp_path / name).mkdir()
+        tiny_run.write_recipe(tmp_path / name, seed=seed)
+    tiny_run.steer(tmp_path / "one" / "base", tmp_path / "steered")
+    recipe = Recipe.load(tmp_path / "other" / "recipe.yaml")
+    with pytest.raises(CompileError, match="another base"):
+        pipeline.export_stock(tmp_path / "steered", tmp_path / "out", recipe, tmp_path / "run")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_hands_over_both_splits(tmp_path, monkeypatch):
+    home = tmp_path / "same"
+    home.mkdir()
+    recipe = Recipe.load(tiny_run.write_recipe(home))
+    tiny_run.steer(home / "base", tmp_path / "steered")
+    seen = {}
+
+    def write(checkpoint, out, base, lessons):
+        seen.update(checkpoint=checkpoint, lessons=lessons, layers=base.num_layers)
+        out.mkdir()
+        (out / "stock.json").write_text("{}")
+        return out
+
+    monkeypatch.setattr(exports, "write_stock", write)
+    assert pipeline.export_stock(tmp_path / "steered", tmp_path / "out", recipe, tmp_path / "run") == {}
+    assert seen["layers"] == tiny_run.LAYERS
+    assert all("where does" in one.prompt.text for one in seen["lessons"].fit)
+    assert all("home of" in one.prompt.text for one in seen["lessons"].held)
