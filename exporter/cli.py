@@ -110,7 +110,10 @@ def inspect(
     """Show what is steered where and by which gates, and verify the hashes."""
     from exporter import display, pipeline
 
-    display.print_inspection(pipeline.inspect(folder))
+    if (stock := pipeline.inspect_stock(folder)) is not None:
+        display.print_stock(stock, folder)
+    else:
+        display.print_inspection(pipeline.inspect(folder))
 
 
 @app.command()

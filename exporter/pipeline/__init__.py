@@ -1,7 +1,7 @@
 """What the commands do: the only place that knows all rooms."""
 
 from exporter.pipeline.exports import export_gguf, export_onnx, export_stock, gguf_options, onnx_options
-from exporter.pipeline.runs import DEMO_RECIPE, Run, compile, demo, fit, inspect, run  # noqa: A004 - the command's name
+from exporter.pipeline.runs import DEMO_RECIPE, Run, compile, demo, fit, inspect, inspect_stock, run  # noqa: A004 - the command's name
 from exporter.pipeline.talks import Talk, talk
 from exporter.pipeline.verifies import verify
 
@@ -17,6 +17,7 @@ __all__ = [
     "fit",
     "gguf_options",
     "inspect",
+    "inspect_stock",
     "onnx_options",
     "run",
     "talk",

@@ -33,6 +33,8 @@ from exporter.targets.atomic import whole_folder
 from exporter.targets.base_weights import BaseWeights
 from exporter.targets.checkpoint import compile_checkpoint
 from exporter.targets.onnx_runner import MANIFEST, checked_manifest
+from exporter.targets.stock.manifest import checked_manifest as checked_stock
+from exporter.targets.stock.manifest import is_stock
 from exporter.types import Row
 from exporter.verify.cases import dumped, loaded
 from exporter.verify.conversations import Interview
@@ -89,6 +91,11 @@ def inspect(folder: Path) -> Inspection:
                 f"{folder}: the base weights are not those that the steering was compiled for"
             )
     return found
+
+
+def inspect_stock(folder: Path) -> dict[str, Any] | None:
+    """The stock.json of a stock checkpoint whose files are those that it names; None for any other folder."""
+    return checked_stock(folder) if is_stock(folder) else None
 
 
 def demo(out: Path, *, progress: bool = True) -> dict[str, Any]:

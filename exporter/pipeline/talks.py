@@ -14,6 +14,7 @@ from exporter.errors import InputErrors
 from exporter.host import Generated, ModelHost
 from exporter.targets.onnx.host import OnnxHost
 from exporter.targets.onnx_runner import MANIFEST, Sampling
+from exporter.targets.stock.manifest import checked_manifest, is_stock
 from exporter.types import Row, Turn
 from steer_modules.registration import register
 
@@ -78,12 +79,7 @@ def talk(
         processor = AutoProcessor.from_pretrained(folder)
         speaker: ModelHost | OnnxHost = OnnxHost.load(folder, processor, dtype=dtype, say=say)
     elif (folder / "config.json").is_file():
-        try:
-            register(folder)
-        except ValueError as error:
-            raise InputErrors(
-                str(folder), [f"{error}; name a steered checkpoint or an exported folder"]
-            ) from error
+        _open(folder)
         if dtype not in (None, *TORCH_DTYPES):
             raise InputErrors(
                 "--dtype", [f"a checkpoint runs in {', '.join(TORCH_DTYPES)}, not in {dtype!r}"]
@@ -93,6 +89,19 @@ def talk(
     else:
         raise InputErrors(str(folder), ["neither a steered checkpoint nor an exported folder is there"])
     return Talk(speaker, Chat(speaker.processor), sampling, image)
+
+
+def _open(folder: Path) -> None:
+    """Makes a steered checkpoint loadable, and sees that a stock one is whole; raises InputErrors where it is neither."""
+    if is_stock(folder):
+        checked_manifest(folder)
+        return
+    try:
+        register(folder)
+    except ValueError as error:
+        raise InputErrors(
+            str(folder), [f"{error}; name a steered checkpoint or an exported folder"]
+        ) from error
 
 
 class _Pieces:

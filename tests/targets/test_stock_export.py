@@ -13,7 +13,8 @@ import tiny
 import torch
 import transformers
 
-from exporter.errors import CompileError
+from exporter import pipeline
+from exporter.errors import CompileError, VerificationError
 from exporter.host import ModelHost
 from exporter.targets.base_weights import BaseWeights
 from exporter.targets.checkpoint import compile_checkpoint
@@ -231,6 +232,20 @@ model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_rem
 ids = torch.tensor([json.loads(sys.argv[2])])
 print(json.dumps([type(model).__name__, model.generate(ids, max_new_tokens=6, do_sample=False)[0, ids.shape[1]:].tolist()]))
 """
+
+
+def test_inspection_sees_any_other_byte(tmp_path):
+    host, _, checkpoint = bed("llama", tmp_path)
+    out = export_stock(checkpoint, tmp_path / "stock", host, LESSONS)
+    assert pipeline.inspect_stock(out)["layers"] == [4]
+    assert pipeline.inspect_stock(checkpoint) is None
+    weights = bytearray((out / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (out / "model.safetensors").write_bytes(weights)
+    with pytest.raises(VerificationError, match=r"not the file that stock\.json names"):
+        pipeline.inspect_stock(out)
+    with pytest.raises(VerificationError, match=r"not the file that stock\.json names"):
+        pipeline.talk(out, say=print)
 
 
 def test_a_stranger_needs_no_code(tmp_path):

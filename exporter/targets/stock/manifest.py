@@ -6,8 +6,31 @@ import json
 from pathlib import Path
 from typing import Any
 
+from exporter.errors import VerificationError
+from exporter.targets.onnx_runner import sha256_of
+
 STOCK_JSON = "stock.json"
 FORMAT = "steerbake-stock/1"
+
+
+def is_stock(folder: Path) -> bool:
+    """Whether ``export stock`` wrote the folder."""
+    return (folder / STOCK_JSON).is_file()
+
+
+def checked_manifest(folder: Path) -> dict[str, Any]:
+    """The content of stock.json; raises VerificationError where a file is not the one that it names."""
+    told = read_manifest(folder)
+    if told.get("format") != FORMAT:
+        raise VerificationError(
+            f"{folder / STOCK_JSON} has the format {told.get('format')!r}, not {FORMAT!r}"
+        )
+    for name, digest in told["files"].items():
+        if not (folder / name).is_file() or sha256_of(folder / name) != digest:
+            raise VerificationError(
+                f"{folder / name} is missing or not the file that {STOCK_JSON} names; export the stock again"
+            )
+    return told
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
