@@ -7,8 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.targets.stock.checks import Check
+from exporter.targets.stock.checks import Check, foretold
 from exporter.targets.stock.edit import exact_edit, run_units, solve_units
+from exporter.targets.stock.evidence import Decisions
 from exporter.targets.stock.layers import balanced
 from exporter.targets.stock.shards import renumbered
 from exporter.targets.stock.solvers import normalised, one_against_rest, ridge
@@ -121,6 +122,12 @@ def test_a_table_is_looked_up():
     units = solve_units(edit, states, flagged, [normalised(states, 1e-6)], constant.clone(), 0, 4 * D, 1e-6)
     assert units.agreement > 0.99
     assert units.error < 0.1
+
+
+def test_evidence_that_misses_rows_it_never_saw_is_refused():
+    good, bad = (Decisions(recall, alarms, {}) for recall, alarms in ((0.95, 0.05), (0.85, 0.2)))
+    assert all(check.holds for check in foretold(good))
+    assert not any(check.holds for check in foretold(bad))
 
 
 def test_a_check_says_what_was_measured_and_what_to_do():

@@ -12,12 +12,14 @@ from torch import Tensor
 from exporter.targets.stock.attention import GAP, SINK_GAP
 from exporter.targets.stock.calibration import Calibration
 from exporter.targets.stock.edit import OFF
+from exporter.targets.stock.evidence import Decisions
 from exporter.targets.stock.layers import Construction
 from exporter.targets.stock.solvers import normalised
 
 EXACT = 40.0
 """Logits apart by this much are told apart to the last bit: exp(-40) is lost in any float32 sum with 1."""
 LEAST_RECALL = 0.9
+MOST_ALARMS = 0.1
 MOST_UNSURE = 0.01
 LEAST_OFF = 0.8 * OFF
 MOST_VARIATION = 0.02
@@ -45,6 +47,26 @@ class Check:
     def sentence(self) -> str:
         sign = "at least" if self.at_least else "at most"
         return f"{self.name} is {self.measured:.4g}, {sign} {self.bound:.4g} is needed: {self.fix}"
+
+
+def foretold(decided: Decisions) -> list[Check]:
+    """What evidence that was solved on fit rows alone does on calibrate rows: what users are to expect of new prompts."""
+    return [
+        Check(
+            "recall of the evidence on calibrate rows that it was not solved on",
+            decided.recall,
+            LEAST_RECALL,
+            True,
+            MORE_ROWS,
+        ),
+        Check(
+            "share of kept calibrate rows with evidence somewhere that it was not solved on",
+            decided.alarms,
+            MOST_ALARMS,
+            False,
+            MORE_ROWS,
+        ),
+    ]
 
 
 def preflight(

@@ -21,7 +21,7 @@ from exporter.targets.base_weights import BaseWeights
 from exporter.targets.companions import copy_companions
 from exporter.targets.onnx_runner import sha256_of
 from exporter.targets.stock.calibration import Calibration, calibrate
-from exporter.targets.stock.checks import LEAST_IDENTICAL, MORE_ROWS, Check, preflight
+from exporter.targets.stock.checks import LEAST_IDENTICAL, MORE_ROWS, Check, foretold, preflight
 from exporter.targets.stock.control import Comparison, compare
 from exporter.targets.stock.decoder import check_rotation, read_decoder
 from exporter.targets.stock.evidence import Decisions, find_evidence, thinned
@@ -71,7 +71,7 @@ def export_stock(checkpoint: Path, out: Path, base: ModelHost, lessons: Lessons)
     evidence, decided = find_evidence(fit, held, shape.eps)
     edit = program.edits[0]
     made = construct(edit, fit.joined(held), evidence, shape)
-    checks = preflight(made, (fit, held), shape.eps, made.arriving, rotation)
+    checks = [*foretold(decided), *preflight(made, (fit, held), shape.eps, made.arriving, rotation)]
     _refuse(checks)
     layers = made.tensors(shape)
     inserted = [edit.layer + 1 + number for number in range(len(layers))]
