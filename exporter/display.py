@@ -159,8 +159,9 @@ def converse(talk: Talk, prompt: str | None, max_new_tokens: int) -> None:
                 question, lambda piece: console.print(piece, end="", soft_wrap=True), max_new_tokens
             )
             console.print()
-            fired = [name for name, value in (said.gates or {}).items() if value > 0]
-            note(f"gates: {', '.join(fired) if fired else 'none'}")
+            if said.gates is not None:  # a stock layer has none to show
+                fired = [name for name, value in said.gates.items() if value > 0]
+                note(f"gates: {', '.join(fired) if fired else 'none'}")
         if prompt is not None:
             return
 
