@@ -137,6 +137,7 @@ def check(found) -> None:
     assert found.twin_identical == 1
     assert found.logits_identical == 1
     assert found.tokens_identical == 1
+    assert found.steered >= 0.9
     assert found.divergence <= 0.05
 
 

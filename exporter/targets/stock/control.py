@@ -26,6 +26,7 @@ class Comparison:
         twin_identical: kept and fired ones whose logits the zeroed twin has bit for bit as the base.
         logits_identical: kept ones whose logits, prompt and answer, are bit for bit the base's.
         tokens_identical: kept ones with the base's very answer.
+        steered: fired ones whose logits are not the base's: the written model does steer there.
         exact_tokens: fired ones with the exact model's very answer.
         divergence: mean KL(exact, stock) in nats, over the positions of the exact model's answers to fired ones.
     """
@@ -35,6 +36,7 @@ class Comparison:
     twin_identical: float
     logits_identical: float
     tokens_identical: float
+    steered: float
     exact_tokens: float
     divergence: float
 
@@ -83,6 +85,7 @@ def compare(
         twin_identical=_share([twin[i] for i in (*kept, *fired)]),
         logits_identical=_share([same[i] for i in kept]),
         tokens_identical=_share([before[i].tokens == after[i].tokens for i in kept]),
+        steered=_share([not same[i] for i in fired]),
         exact_tokens=_share([exact[i].tokens == after[i].tokens for i in fired]),
         divergence=_divergence(base, stock, program, [told[i] for i in fired]),
     )

@@ -21,7 +21,7 @@ from exporter.targets.base_weights import BaseWeights
 from exporter.targets.companions import copy_companions
 from exporter.targets.onnx_runner import sha256_of
 from exporter.targets.stock.calibration import Calibration, calibrate
-from exporter.targets.stock.checks import LEAST_IDENTICAL, MORE_ROWS, Check, foretold, preflight
+from exporter.targets.stock.checks import LEAST_IDENTICAL, LEAST_RECALL, MORE_ROWS, Check, foretold, preflight
 from exporter.targets.stock.control import Comparison, compare
 from exporter.targets.stock.decoder import check_rotation, read_decoder
 from exporter.targets.stock.evidence import Decisions, find_evidence, thinned
@@ -69,9 +69,11 @@ def export_stock(checkpoint: Path, out: Path, base: ModelHost, lessons: Lessons)
     options = {"max_new_tokens": lessons.max_new_tokens, "batch_size": lessons.batch_size}
     fit, held = (_thin(calibrate(base, program, some, **options)) for some in (lessons.fit, lessons.held))
     evidence, decided = find_evidence(fit, held, shape.eps)
+    checks = foretold(decided)
+    _refuse(checks)
     edit = program.edits[0]
     made = construct(edit, fit.joined(held), evidence, shape)
-    checks = [*foretold(decided), *preflight(made, (fit, held), shape.eps, made.arriving, rotation)]
+    checks += preflight(made, (fit, held), shape.eps, made.arriving, rotation)
     _refuse(checks)
     layers = made.tensors(shape)
     inserted = [edit.layer + 1 + number for number in range(len(layers))]
@@ -151,6 +153,7 @@ def _compared_checks(found: Comparison) -> list[Check]:
               "the inserted layers are not read as the base's are; report this"),
         Check("share of kept replies whose logits are the base's to the bit", found.logits_identical, LEAST_IDENTICAL, True,
               MORE_ROWS),
+        Check("share of forgotten replies at which the written model steers", found.steered, LEAST_RECALL, True, MORE_ROWS),
     ]  # fmt: skip
 
 

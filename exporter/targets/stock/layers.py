@@ -103,7 +103,7 @@ def construct(edit: Edit, fit: Calibration, evidence: Evidence, shape: DecoderSh
     """Solve everything that follows from the evidence.
 
     Args:
-        fit: calibration states; a prompt end that the evidence misses takes no part in the edit.
+        fit: calibration states; the flag's size is read at the prompt ends that the evidence finds.
     """
     eps = shape.eps
     hit = evidence.of(fit.on.states, eps) > 0
