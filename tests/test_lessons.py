@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import tiny_run
 from tiny_run import NAMES
 
 from exporter import pipeline
 from exporter.errors import CompileError
-from exporter.pipeline import exports
+from exporter.pipeline import exports, lessons
 from exporter.pipeline.lessons import conversations
 from exporter.recipe import Recipe
 
@@ -30,6 +32,23 @@ def test_rows_come_in_every_setting(work, split):
     assert all(words in one.prompt.text for one in found)
     assert not any("tell me where" in one.prompt.text for one in found)
     assert found == conversations(work.context(), work.chat(work.host.processor), split)
+
+
+def test_everyday_requests_are_asked_where_the_tokenizer_has_words(work, monkeypatch):
+    """They share nothing between the splits; one of unknown words is left out, as all of the bundled ones are here."""
+    plain = {
+        split: len(conversations(work.context(), work.chat(work.host.processor), split))
+        for split in ("fit", "calibrate")
+    }
+    known = next(row for row in work.rows.fit if row.role == "retain")
+    asked = [
+        replace(known, id=f"e{i}", question=f"where does {name} live ?") for i, name in enumerate(NAMES[3:6])
+    ]
+    monkeypatch.setattr(lessons, "everyday", lambda: tuple(asked))
+    for split, more in (("fit", 2), ("calibrate", 1)):
+        assert (
+            len(conversations(work.context(), work.chat(work.host.processor), split)) == plain[split] + more
+        )
 
 
 def test_no_kept_conversation_mentions_the_forgotten_before(work):

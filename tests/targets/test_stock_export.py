@@ -18,6 +18,7 @@ from exporter.errors import CompileError, VerificationError
 from exporter.host import ModelHost
 from exporter.targets.base_weights import BaseWeights
 from exporter.targets.checkpoint import compile_checkpoint
+from exporter.targets.stock import evidence
 from exporter.targets.stock.control import compare
 from exporter.targets.stock.decoder import read_decoder
 from exporter.targets.stock.export import Lessons, export_stock
@@ -110,12 +111,12 @@ def edits(layer: int) -> dict[str, Edit]:
     }
 
 
-def bed(family: str, home, *, layer: int = 3, edit: str = "affine", **keys):
+def bed(family: str, home, *, layer: int = 3, gate: int | None = None, edit: str = "affine", **keys):
     """Base model, program and steered checkpoint."""
     model = model_of(family, **keys)
     model.save_pretrained(home / "base")
     host = host_of(type(model).from_pretrained(home / "base", dtype=torch.float32))
-    program = tiny.program(model, [gate_of(host, layer)], [edits(layer)[edit]])
+    program = tiny.program(model, [gate_of(host, layer if gate is None else gate)], [edits(layer)[edit]])
     compile_checkpoint(home / "base", program, home / "steered")
     return host, program, home / "steered"
 
@@ -158,6 +159,17 @@ def test_families(family, tmp_path):
 def test_edits(edit, layer, tmp_path):
     host, program, checkpoint = bed("llama", tmp_path, edit=edit, layer=layer)
     out = export_stock(checkpoint, tmp_path / "stock", host, LESSONS)
+    check(held_to(host, program, out))
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_evidence_of_an_earlier_layer(family, tmp_path, monkeypatch):
+    """A layer behind the gate's marks prompt ends, blocks of the base come between, and a layer behind the edited one steers."""
+    monkeypatch.setattr(evidence, "PLAIN_GAIN", -1.0)
+    host, program, checkpoint = bed(family, tmp_path, gate=1, edit="nearest")
+    out = export_stock(checkpoint, tmp_path / "stock", host, LESSONS)
+    layers = json.loads((out / "stock.json").read_text())["layers"]
+    assert layers[1] == 5 and layers[0] < 4
     check(held_to(host, program, out))
 
 
@@ -207,7 +219,7 @@ def test_layers_of_zeros_change_nothing(after, tmp_path):
     config = json.loads((tmp_path / "base" / "config.json").read_text())
     shape = read_decoder(config, weights)
     (tmp_path / "out").mkdir()
-    insert_layers(weights, weights.shards, shape.prefix, after, [complete({}, shape)] * 2, tmp_path / "out")
+    insert_layers(weights, weights.shards, shape.prefix, {after: [complete({}, shape)] * 2}, tmp_path / "out")
     deeper = {**config, "num_hidden_layers": tiny.LAYERS + 2}
     (tmp_path / "out" / "config.json").write_text(json.dumps(deeper))
     found = type(model).from_pretrained(tmp_path / "out", dtype=torch.float32)

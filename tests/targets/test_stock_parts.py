@@ -11,20 +11,26 @@ from exporter.targets.stock.checks import Check, foretold
 from exporter.targets.stock.edit import exact_edit, run_units, solve_units
 from exporter.targets.stock.evidence import Decisions
 from exporter.targets.stock.layers import balanced
-from exporter.targets.stock.shards import renumbered
+from exporter.targets.stock.shards import places, renumbered
 from exporter.targets.stock.solvers import normalised, one_against_rest, ridge
 from steer_modules.program import Edit
 
 D = 48
 
 
-@given(st.integers(0, 40), st.integers(0, 40), st.integers(1, 3))
-def test_layers_behind_move_and_nothing_else(layer, after, count):
-    name = f"model.layers.{layer}.mlp.up_proj.weight"
-    moved = renumbered(name, "model.layers.", after, count)
-    assert moved == (name if layer <= after else f"model.layers.{layer + count}.mlp.up_proj.weight")
-    for other in ("model.norm.weight", f"vision.layers.{layer}.x", f"model.layers_{layer}.x"):
-        assert renumbered(other, "model.layers.", after, count) == other
+@given(st.integers(1, 40), st.dictionaries(st.integers(0, 40), st.integers(1, 3), max_size=3))
+def test_layers_behind_move_and_nothing_else(count, added):
+    """Old and new layers together are numbered without a gap, the old ones in their order, each new one behind its own."""
+    added = {after: some for after, some in added.items() if after < count}
+    names = [f"model.layers.{layer}.mlp.up_proj.weight" for layer in range(count)]
+    moved = [int(renumbered(name, "model.layers.", added).split(".")[2]) for name in names]
+    new = places({after: [None] * some for after, some in added.items()})
+    assert sorted([*moved, *new]) == list(range(count + sum(added.values())))
+    assert moved == sorted(moved)
+    for after, some in added.items():
+        assert {moved[after] + 1 + number for number in range(some)} <= set(new)
+    for other in ("model.norm.weight", "vision.layers.3.x", "model.layers_3.x"):
+        assert renumbered(other, "model.layers.", added) == other
 
 
 @given(st.integers(0, 10_000), st.sampled_from([torch.float32, torch.bfloat16, torch.float16]))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,8 +32,31 @@ class Positions:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """Conversations with what the exact steered model answers.
+
+    Attributes:
+        sequences: prompt and answer of each.
+        fired: whether the gate fires on each.
+    """
+
+    conversations: tuple[Conversation, ...]
+    sequences: tuple[Encoded, ...]
+    fired: tuple[bool, ...]
+
+    @property
+    def steered(self) -> list[int]:
+        """Numbers of the conversations about the forgotten on which the gate fires."""
+        return [i for i, one in enumerate(self.conversations) if self.fired[i] and one.role == "forget"]
+
+    def end(self, number: int) -> int:
+        """Place of a prompt's last token."""
+        return len(self.conversations[number].prompt.ids) - 1
+
+
+@dataclass(frozen=True)
 class Calibration:
-    """States behind the edited layer, before its edit, of the conversations of one split.
+    """States behind one layer of the unsteered base, in the conversations of one split.
 
     Attributes:
         kinds: of each conversation.
@@ -41,7 +65,6 @@ class Calibration:
         off: prompt ends where it does not fire on any other conversation.
         others: all positions at which nothing may fire: prompts before their end, and answers where the gate is off.
         steered: every position that the exact model steers, the prompt end first.
-        begins: [n] whether a steered position is the prompt's end.
     """
 
     kinds: tuple[str, ...]
@@ -50,7 +73,6 @@ class Calibration:
     off: Positions
     others: Positions
     steered: Positions
-    begins: Tensor
 
     def joined(self, other: Calibration) -> Calibration:
         """The conversations of both."""
@@ -62,101 +84,153 @@ class Calibration:
             off=self.off.joined(other.off, count),
             others=self.others.joined(other.others, count),
             steered=self.steered.joined(other.steered, count),
-            begins=torch.cat([self.begins, other.begins]),
         )
 
 
-def calibrate(
+Change = Callable[[Tensor], Tensor]
+"""What stands behind a layer: states [n, d] to states [n, d]."""
+
+
+def answer(
     host: ModelHost,
     program: SteeringProgram,
     conversations: Sequence[Conversation],
     *,
     max_new_tokens: int,
     batch_size: int = 32,
-) -> Calibration:
-    """Let the exact model answer, and collect the base's states along its answers.
-
-    The edit of one layer does not reach its own or earlier layers at later positions, so the states that it meets are the
-    unsteered base's on the same tokens.
+) -> Answers:
+    """Let the exact model answer, one token alone where nobody asks for more.
 
     Args:
         host: the unsteered base.
         program: with one edit and one gate.
-
-    Raises:
-        CompileError: the first token's state is not the same everywhere, or no conversation fires, or none stays off.
     """
-    layer = program.edits[0].layer
-    said = _said(host, program, conversations, max_new_tokens, batch_size)
-    fired = [bool(one.gates and max(one.gates.values()) > 0) for one in said]
-    sequences = [Encoded(one.prompt, reply.tokens) for one, reply in zip(conversations, said, strict=True)]
-    found = block_states(host, sequences, layer, batch_size)
-    parts: dict[str, list[tuple[Tensor, int]]] = {"on": [], "off": [], "others": [], "steered": []}
-    begins: list[Tensor] = []
-    for number, (one, states, fires) in enumerate(zip(conversations, found, fired, strict=True)):
-        end = len(one.prompt.ids) - 1
-        if fires and one.role == "forget":
-            parts["steered"].append((states[end:], number))
-            begins.append(torch.arange(len(states) - end) == 0)
-            if one.kind != "begun":
-                parts["on"].append((states[end : end + 1], number))
-                parts["others"].append((states[1:end], number))
-        elif not fires and one.role != "forget":
-            parts["off"].append((states[end : end + 1], number))
-            parts["others"].append((torch.cat([states[1:end], states[end + 1 :]]), number))
-    for part, wanted in (("on", "fires on"), ("off", "stays off at")):
-        if not parts[part]:
-            raise CompileError(
-                f"the exact gate {wanted} no calibration conversation; name the recipe that the checkpoint was fitted by"
-            )
-    return Calibration(
-        kinds=tuple(one.kind for one in conversations),
-        sink=_sink(found),
-        begins=torch.cat(begins),
-        **{part: _joined(chosen) for part, chosen in parts.items()},
-    )
-
-
-def _said(
-    host: ModelHost,
-    program: SteeringProgram,
-    conversations: Sequence[Conversation],
-    max_new_tokens: int,
-    batch_size: int,
-) -> list[Generated]:
-    """What the exact model answers, one token alone where nobody asks for more."""
-    found: dict[int, Generated] = {}
+    said: dict[int, Generated] = {}
     with steered(host.model, program):
         for answered, length in ((True, max_new_tokens), (False, 1)):
             chosen = [i for i, one in enumerate(conversations) if one.answered == answered]
             prompts = [conversations[i].prompt for i in chosen]
-            said = host.generate(prompts, max_new_tokens=length, batch_size=batch_size)
-            found.update(zip(chosen, said, strict=True))
-    return [found[i] for i in range(len(conversations))]
+            found = host.generate(prompts, max_new_tokens=length, batch_size=batch_size)
+            said.update(zip(chosen, found, strict=True))
+    replies = [said[i] for i in range(len(conversations))]
+    return Answers(
+        tuple(conversations),
+        tuple(Encoded(one.prompt, reply.tokens) for one, reply in zip(conversations, replies, strict=True)),
+        tuple(bool(reply.gates and max(reply.gates.values()) > 0) for reply in replies),
+    )
+
+
+def calibrate(
+    host: ModelHost, answers: Answers, layers: Sequence[int], *, batch_size: int = 32
+) -> dict[int, Calibration]:
+    """The base's states along the exact model's answers, behind each of ``layers``.
+
+    The edit of one layer does not reach its own or earlier layers at later positions, so the states that it meets are the
+    unsteered base's on the same tokens.
+
+    Raises:
+        CompileError: the first token's state is not the same everywhere, or no conversation fires, or none stays off.
+    """
+    chosen: dict[int, dict[str, list[tuple[Tensor, int]]]] = {
+        layer: {part: [] for part in ("on", "off", "others", "steered")} for layer in layers
+    }
+    first: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+    about = set(answers.steered)
+    for number, found in block_states(host, answers.sequences, layers, batch_size=batch_size):
+        one, end = answers.conversations[number], answers.end(number)
+        for layer, states in found.items():
+            parts = chosen[layer]
+            first[layer].append(states[0])
+            if number in about:
+                parts["steered"].append((states[end:], number))
+                if one.kind != "begun":
+                    parts["on"].append((states[end : end + 1], number))
+                    parts["others"].append((states[1:end], number))
+            elif not answers.fired[number] and one.role != "forget":
+                parts["off"].append((states[end : end + 1], number))
+                parts["others"].append((torch.cat([states[1:end], states[end + 1 :]]), number))
+    for part, wanted in (("on", "fires on"), ("off", "stays off at")):
+        if not chosen[layers[0]][part]:
+            raise CompileError(
+                f"the exact gate {wanted} no calibration conversation; name the recipe that the checkpoint was fitted by"
+            )
+    kinds = tuple(one.kind for one in answers.conversations)
+    return {
+        layer: Calibration(
+            kinds, _sink(first[layer]), **{part: _joined(some) for part, some in parts.items()}
+        )
+        for layer, parts in chosen.items()
+    }
+
+
+def steered_behind(
+    host: ModelHost, answers: Answers, layer: int, at: int, change: Change, *, batch_size: int = 32
+) -> tuple[Positions, Positions]:
+    """``steered`` and ``on`` behind ``layer`` of a base whose states behind block ``at`` are changed.
+
+    Returns:
+        As in the Calibration of ``layer``: the same positions in the same order.
+    """
+    about = answers.steered
+    sequences = [answers.sequences[i] for i in about]
+    steered_, on = [], []
+    for place, found in block_states(host, sequences, [layer], changes={at: change}, batch_size=batch_size):
+        number, states = about[place], found[layer]
+        end = answers.end(number)
+        steered_.append((states[end:], number))
+        if answers.conversations[number].kind != "begun":
+            on.append((states[end : end + 1], number))
+    return _joined(steered_), _joined(on)
 
 
 def block_states(
-    host: ModelHost, sequences: Sequence[Encoded], layer: int, batch_size: int = 32
-) -> list[Tensor]:
-    """Outputs [T, d] of one block of the base for every sequence, float32 on the CPU, in the order given."""
+    host: ModelHost,
+    sequences: Sequence[Encoded],
+    layers: Sequence[int],
+    *,
+    changes: Mapping[int, Change] | None = None,
+    batch_size: int = 32,
+) -> Iterator[tuple[int, dict[int, Tensor]]]:
+    """Outputs [T, d] of some blocks of the base for every sequence, float32 on the CPU, in the order given.
+
+    Args:
+        changes: what the outputs of some blocks are put through before the next block reads them.
+
+    Yields:
+        The number of a sequence, and its states by layer.
+    """
     order = sorted(range(len(sequences)), key=lambda i: (len(sequences[i]), i))
-    found: dict[int, Tensor] = {}
+    found: dict[int, dict[int, Tensor]] = {}
     for first in range(0, len(order), batch_size):
         chosen = order[first : first + batch_size]
-        seen: list[Tensor] = []
-        hook = host.blocks[layer].register_forward_hook(lambda _m, _i, out, seen=seen: seen.append(out))
+        seen: dict[int, Tensor] = {}
+        hooks = [
+            _hook(host, layer, seen, (changes or {}).get(layer)) for layer in {*layers, *(changes or {})}
+        ]
         try:
             with torch.no_grad():
                 host.model.base_model(**host.batch([sequences[i] for i in chosen], "right"), use_cache=False)
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
         for row, number in enumerate(chosen):
-            found[number] = seen[0][row, : len(sequences[number])].float().cpu().clone()
-    return [found[number] for number in range(len(sequences))]
+            size = len(sequences[number])
+            found[number] = {layer: seen[layer][row, :size].float().cpu().clone() for layer in layers}
+    return iter(sorted(found.items()))
+
+
+def _hook(host: ModelHost, layer: int, seen: dict[int, Tensor], change: Change | None) -> Any:
+    def behind(_module: Any, _inputs: Any, out: Tensor) -> Tensor:
+        if change is not None:
+            out = change(out.reshape(-1, out.shape[-1])).to(out.dtype).reshape(out.shape)
+        seen[layer] = out
+        return out
+
+    return host.blocks[layer].register_forward_hook(behind)
 
 
 def _sink(found: Sequence[Tensor]) -> Tensor:
-    first = torch.stack([states[0] for states in found])
+    first = torch.stack(list(found))
     apart = float((first - first[0]).norm(dim=-1).max() / first[0].norm())
     if apart > 1e-3:
         raise CompileError(

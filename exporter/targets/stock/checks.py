@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -70,27 +70,32 @@ def foretold(decided: Decisions) -> list[Check]:
 
 
 def preflight(
-    made: Construction, parts: Sequence[Calibration], eps: float, size: float, rotation: float
+    made: Construction, states: Mapping[int, Calibration], edited: int, eps: float, rotation: float
 ) -> list[Check]:
-    """Every check that needs no model, over the conversations of ``parts``.
+    """Every check that needs no model.
 
     Args:
-        size: of the flag that arrives, in lengths of a state.
+        states: of fit and held conversations, behind the edited layer and behind the marking one.
         rotation: the least cosine of the rotary pairs in use, over the whole context.
     """
-    behind = (lambda states: normalised(states, eps)) if made.mark is None else _marked(made, eps)
+    here = states[edited]
     s = made.steer.broadcast.evidence
-    on = torch.cat([behind(part.on.states) @ s for part in parts]) * GAP * rotation
-    quiet = torch.cat([_loudest(part, behind, s) for part in parts]) * GAP * rotation
-    off = [normalised(p.states, eps) for part in parts for p in (part.off, part.others)]
+    on = made.fired @ s * GAP * rotation
+    quiet = _loudest(here, lambda x: normalised(x, eps) @ s * GAP * rotation)
+    touched = torch.full_like(quiet, -torch.inf)
+    if made.mark is not None:
+        mark = made.mark
+        touched = _loudest(states[mark.layer], lambda x: mark.loudest(x, eps))
+    off = [normalised(part.states, eps) for part in (here.off, here.others)]
     gates = made.steer.units.gate[made.steer.units.gate.any(1)]  # the others are all zero, and add nothing
-    open_gate = torch.cat([_flagged(made, part, eps, size) @ gates[0] for part in parts])
+    open_gate = made.raised @ gates[0]
     witness = max(float((x @ made.steer.broadcast.sink).max()) for x in off)
     return [
         Check("logit gap of the witness", SINK_GAP * (rotation - max(witness, 0.0)), EXACT, True,
               "the first token is too much like others; prompts need an opening token of their own"),
         Check("share of forgotten conversations that raise the flag", _share(on > EXACT), LEAST_RECALL, True, MORE_ROWS),
-        Check("share of kept conversations with evidence somewhere", _share(quiet > -EXACT), MOST_UNSURE, False, MORE_ROWS),
+        Check("share of kept conversations with evidence somewhere", _share((quiet > -EXACT) | (touched > -EXACT)),
+              MOST_UNSURE, False, MORE_ROWS),
         Check("share of forgotten conversations within the soft band", _share(on.abs() < EXACT), MOST_UNSURE, False,
               MORE_ROWS),
         Check("highest gate where the flag is down", max(float((x @ gates.T).max()) for x in off), LEAST_OFF, False,
@@ -100,24 +105,12 @@ def preflight(
     ]  # fmt: skip
 
 
-def _marked(made: Construction, eps: float) -> Any:
-    assert made.mark is not None
-    mark = made.mark
-    return lambda states: normalised(mark.of(states, eps), eps)
-
-
-def _loudest(part: Calibration, behind: Any, s: Tensor) -> Tensor:
-    """The strongest evidence anywhere in each kept conversation."""
+def _loudest(part: Calibration, value: Callable[[Tensor], Tensor]) -> Tensor:
+    """The highest value anywhere in each kept conversation."""
     peaks = torch.full((len(part.kinds),), -torch.inf, dtype=torch.float64)
     for chosen in (part.off, part.others):
-        peaks = peaks.scatter_reduce(0, chosen.owner, behind(chosen.states) @ s, "amax")
+        peaks = peaks.scatter_reduce(0, chosen.owner, value(chosen.states), "amax")
     return peaks[part.off.owner]
-
-
-def _flagged(made: Construction, part: Calibration, eps: float, size: float) -> Tensor:
-    states = part.steered.states.double().clone()
-    states[:, made.steer.broadcast.coordinate] += size
-    return normalised(states, eps)
 
 
 def _share(hits: Tensor) -> float:

@@ -4,13 +4,17 @@ A decoder layer can be off to the last bit only on one side of a hyperplane, so 
 one. A gate whose forgotten region is not one half-space (a prototype margin) is covered by several, each for the firing
 states nearest to one centre. All functionals are homogeneous: a layer without biases has no constant but c.x, a functional
 solved to be 1 everywhere.
+
+Evidence need not be sought where the edit is: the states behind the last block are all about the next token, and a functional of
+them that tells the forgotten at prompt ends fires in the middle of some answers. It is sought from the gate's layer on.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,8 +23,8 @@ from exporter.targets.stock.calibration import Calibration, Positions
 from exporter.targets.stock.solvers import Rest, normalised, ridge, squared_hinge, whitening
 
 COUNTS = (1, 12)
-PENALTIES = (0.3, 1.0)
-RESTS = (0.01, 0.1, 1.0)
+PENALTIES = (0.03, 0.1, 0.3, 1.0)
+RESTS = (1.0, 5.0)
 SHRINK = 0.3
 HARD = 500
 """Positions that come closest to firing which each round adds to a solve."""
@@ -28,10 +32,13 @@ ROUNDS = 12
 REST_LEVEL = -3.0
 """Where positions that are no prompt ends are drawn to, as a whole: few of any sample tell about the next sample's worst."""
 DETECTOR = 3.0
-ALARM_COST = 2.0
-"""A false alarm changes what a user keeps; it weighs as many misses."""
-PLAIN_GAIN = 0.01
-"""More than one half-space, and with it a second layer, has to lower the cost by this much."""
+ALARM_COST = 5.0
+"""A false alarm changes what a user keeps, and most of what is asked is kept; it weighs as many misses."""
+PLAIN_GAIN = 0.02
+"""A second layer, which marks prompt ends for the one that edits, has to lower the cost by this much."""
+GOOD = 0.15
+"""Where one half-space costs at most this, several are not tried: each more is one more that may fire."""
+MOST_LAYERS = 4
 
 
 @dataclass(frozen=True)
@@ -69,27 +76,65 @@ class Evidence:
         return (normalised(states, eps) @ self.weights.T).amax(-1)
 
 
-def find_evidence(fit: Calibration, held: Calibration, eps: float) -> tuple[Evidence, Decisions]:
+@dataclass(frozen=True)
+class Found:
+    """Evidence for the states behind ``layer``, and what the same solved on fit rows alone does on held ones."""
+
+    layer: int
+    evidence: Evidence
+    held: Decisions
+
+
+def layers_between(gate: int, edit: int) -> tuple[int, ...]:
+    """Where evidence is sought: the edited layer, the gate's, and some between."""
+    steps = min(MOST_LAYERS, edit - gate + 1)
+    return tuple(
+        sorted({edit - round(i * (edit - gate) / max(steps - 1, 1)) for i in range(steps)}, reverse=True)
+    )
+
+
+def find_evidence(
+    fit: Mapping[int, Calibration], held: Mapping[int, Calibration], edited: int, eps: float
+) -> Found:
     """Half-spaces for the gate.
 
-    How many, how stiff, and the threshold are chosen by what those solved on ``fit`` do on ``held``, which is what the returned
-    decisions say; then they are solved once more on both.
+    Layer, number, stiffness and threshold are chosen by what those solved on ``fit`` do on ``held``; then they are solved once
+    more on both.
+
+    Args:
+        fit, held: states behind each layer that is tried.
+        edited: where no second layer is needed, if one half-space does.
     """
-    space = _Space.of(fit, eps)
-    best: tuple[float, tuple[int, float, float], float, Decisions] | None = None
+    best: _Draft | None = None
     for count in COUNTS:
-        if count > len(fit.on) or (best is not None and best[0] <= PLAIN_GAIN):
+        if best is not None and best.cost <= GOOD:
             break
-        for penalty, rest in itertools.product(PENALTIES, RESTS):
-            draft = Evidence(space.solve(count, penalty, rest), space.constant)
-            shift = _best_shift(draft, (fit, held), eps)
-            told = decisions(draft.shifted(shift), held, eps)
-            cost = told.cost + (0.0 if count == 1 else PLAIN_GAIN)
-            if best is None or cost < best[0]:
-                best = cost, (count, penalty, rest), shift, told
+        for layer, states in fit.items():
+            if count > len(states.on):
+                continue
+            space = _Space.of(states, eps)
+            plain = count == 1 and layer == edited
+            for penalty, rest in itertools.product(PENALTIES, RESTS):
+                solved = Evidence(space.solve(count, penalty, rest), space.constant)
+                shift = _best_shift(solved, (states, held[layer]), eps)
+                told = decisions(solved.shifted(shift), held[layer], eps)
+                draft = _Draft(
+                    told.cost + (0.0 if plain else PLAIN_GAIN), layer, (count, penalty, rest), shift, told
+                )
+                best = draft if best is None or draft.cost < best.cost else best
     assert best is not None
-    both = _Space.of(fit.joined(held), eps)
-    return Evidence(both.solve(*best[1]), both.constant).shifted(best[2]), best[3]
+    both = _Space.of(fit[best.layer].joined(held[best.layer]), eps)
+    return Found(
+        best.layer, Evidence(both.solve(*best.choices), both.constant).shifted(best.shift), best.held
+    )
+
+
+class _Draft(NamedTuple):
+    cost: float
+    layer: int
+    choices: tuple[int, float, float]
+    shift: float
+    held: Decisions
 
 
 def decisions(evidence: Evidence, found: Calibration, eps: float) -> Decisions:

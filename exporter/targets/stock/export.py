@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from exporter.errors import CompileError, VerificationError
 from exporter.host import ModelHost
@@ -20,14 +22,21 @@ from exporter.targets.atomic import refuse_existing, whole_folder
 from exporter.targets.base_weights import BaseWeights
 from exporter.targets.companions import copy_companions
 from exporter.targets.onnx_runner import sha256_of
-from exporter.targets.stock.calibration import Calibration, calibrate
+from exporter.targets.stock.calibration import (
+    Answers,
+    Calibration,
+    Positions,
+    answer,
+    calibrate,
+    steered_behind,
+)
 from exporter.targets.stock.checks import LEAST_IDENTICAL, LEAST_RECALL, MORE_ROWS, Check, foretold, preflight
 from exporter.targets.stock.control import Comparison, compare
 from exporter.targets.stock.decoder import check_rotation, read_decoder
-from exporter.targets.stock.evidence import Decisions, find_evidence, thinned
-from exporter.targets.stock.layers import Construction, construct
+from exporter.targets.stock.evidence import Found, find_evidence, layers_between, thinned
+from exporter.targets.stock.layers import Construction, Mark, construct, marking
 from exporter.targets.stock.manifest import FORMAT, STOCK_JSON
-from exporter.targets.stock.shards import insert_layers
+from exporter.targets.stock.shards import insert_layers, places
 from exporter.types import Conversation
 from steer_modules.program import STEERING_TENSORS, SteeringProgram
 
@@ -66,26 +75,32 @@ def export_stock(checkpoint: Path, out: Path, base: ModelHost, lessons: Lessons)
     weights = BaseWeights.read(checkpoint)
     shape = read_decoder(config, weights)
     rotation = check_rotation(base, 2)
-    options = {"max_new_tokens": lessons.max_new_tokens, "batch_size": lessons.batch_size}
-    fit, held = (_thin(calibrate(base, program, some, **options)) for some in (lessons.fit, lessons.held))
-    evidence, decided = find_evidence(fit, held, shape.eps)
-    checks = foretold(decided)
-    _refuse(checks)
     edit = program.edits[0]
-    made = construct(edit, fit.joined(held), evidence, shape)
-    checks += preflight(made, (fit, held), shape.eps, made.arriving, rotation)
+    answers = [
+        answer(base, program, some, max_new_tokens=lessons.max_new_tokens, batch_size=lessons.batch_size)
+        for some in (lessons.fit, lessons.held)
+    ]
+    layers = layers_between(program.gates[0].layer, edit.layer)
+    fit, held = (calibrate(base, some, layers, batch_size=lessons.batch_size) for some in answers)
+    found = find_evidence(_thin(fit), _thin(held), edit.layer, shape.eps)
+    checks = foretold(found.held)
     _refuse(checks)
-    layers = made.tensors(shape)
-    inserted = [edit.layer + 1 + number for number in range(len(layers))]
+    both = {layer: fit[layer].joined(held[layer]) for layer in {found.layer, edit.layer}}
+    mark = marking(found, edit.layer, both, shape.eps)
+    behind = _behind(base, answers, edit.layer, mark, shape.eps, lessons.batch_size)
+    made = construct(edit, both[edit.layer], found.evidence, mark, behind, shape)
+    checks += preflight(made, both, edit.layer, shape.eps, rotation)
+    _refuse(checks)
+    added = made.tensors(edit.layer, shape)
     with whole_folder(out) as folder:
         shards = [shard for shard in weights.shards if shard != STEERING_TENSORS]
-        insert_layers(weights, shards, shape.prefix, edit.layer, layers, folder)
-        _write_json(folder / "config.json", _deeper(config, edit.layer, len(layers)))
+        insert_layers(weights, shards, shape.prefix, added, folder)
+        _write_json(folder / "config.json", _deeper(config, added))
         copy_companions(checkpoint, folder)
-        compared = _held_against(base, folder, program, inserted, lessons)
+        compared = _held_against(base, folder, program, places(added), lessons)
         checks += _compared_checks(compared)
         _refuse(checks)
-        _write_json(folder / STOCK_JSON, _told(folder, section, inserted, made, decided, checks, compared))
+        _write_json(folder / STOCK_JSON, _told(folder, section, places(added), made, found, checks, compared))
     return out
 
 
@@ -119,13 +134,29 @@ def _base_config(checkpoint: Path, program: SteeringProgram) -> dict[str, Any]:
     return {**config, "model_type": program.base.model_type, "architectures": [program.base.architecture]}
 
 
-def _deeper(config: dict[str, Any], after: int, count: int) -> dict[str, Any]:
+def _behind(
+    base: ModelHost, answers: Sequence[Answers], edited: int, mark: Mark | None, eps: float, batch_size: int
+) -> tuple[Positions, Positions]:
+    """``steered`` and ``on`` of all conversations behind the edited layer, once prompt ends are marked."""
+    at = edited if mark is None else mark.layer
+
+    def change(states: Tensor) -> Tensor:
+        return states if mark is None else mark.of(states, eps)
+
+    fit, held = (steered_behind(base, some, edited, at, change, batch_size=batch_size) for some in answers)
+    count = len(answers[0].conversations)
+    return fit[0].joined(held[0], count), fit[1].joined(held[1], count)
+
+
+def _deeper(config: dict[str, Any], added: Mapping[int, Sequence[Any]]) -> dict[str, Any]:
     """The config of the deeper model; nothing but the number of layers, and their kinds, is another."""
     deeper = json.loads(json.dumps(config))
     text = deeper.get("text_config") or deeper
-    text["num_hidden_layers"] += count
+    inserted = places(added)
+    text["num_hidden_layers"] += len(inserted)
     if text.get("layer_types"):
-        text["layer_types"][after + 1 : after + 1] = ["full_attention"] * count
+        for place in inserted:
+            text["layer_types"].insert(place, "full_attention")
     return dict(deeper)
 
 
@@ -168,7 +199,7 @@ def _told(
     section: dict[str, Any],
     inserted: Sequence[int],
     made: Construction,
-    decided: Decisions,
+    found: Found,
     checks: Sequence[Check],
     compared: Comparison,
 ) -> dict[str, Any]:
@@ -181,7 +212,11 @@ def _told(
             "fingerprint": section["base"]["fingerprint"],
             "method": section["method"],
         },
-        "gate": {"half_spaces": len(made.evidence.weights), "held": asdict(decided)},
+        "gate": {
+            "layer": found.layer,
+            "half_spaces": len(found.evidence.weights),
+            "held": asdict(found.held),
+        },
         "edit": {"error": units.error, "row_found": units.agreement, "norm_ratio": list(units.norm_ratio)},
         "checks": [check.told() for check in checks],
         "compared": compared.told(),
@@ -189,8 +224,8 @@ def _told(
     }
 
 
-def _thin(found: Calibration) -> Calibration:
-    return Calibration(**{**found.__dict__, "others": thinned(found.others, MOST_OTHERS)})
+def _thin(found: Mapping[int, Calibration]) -> dict[int, Calibration]:
+    return {layer: replace(some, others=thinned(some.others, MOST_OTHERS)) for layer, some in found.items()}
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""The inserted layers, from functionals to tensors: one that marks prompt ends where the gate needs it, one that broadcasts and edits.
+"""The inserted layers, from functionals to tensors: one that broadcasts and edits, and where needed one that marks prompt ends.
 
 Between solving and writing stands rounding: the weights are those that are stored, and what has to be zero at the first token
 is zero in them.
@@ -6,22 +6,26 @@ is zero in them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from exporter.errors import CompileError
 from exporter.targets.stock.attention import Broadcast
-from exporter.targets.stock.calibration import Calibration
+from exporter.targets.stock.calibration import Calibration, Positions
 from exporter.targets.stock.decoder import DecoderShape
 from exporter.targets.stock.edit import Units, solve_units
-from exporter.targets.stock.evidence import Evidence, constant_functional, sink_functional
+from exporter.targets.stock.evidence import Evidence, Found, constant_functional, sink_functional
 from exporter.targets.stock.solvers import normalised
 from steer_modules.program import Edit
 
 FLAG = 16.0
 """Size of the flag, in lengths of a state: the square of its inverse is how far the MLP is from linear."""
 MARK = 4.0
+FAR_MARK = 1.0
+"""Sizes of a mark: one that is read at once, and one that blocks of the base read before, and should not mind."""
 SHARP, RAMP = 2000.0, 500.0
 """Steepness of a marking unit, and the width of its ramp: from evidence 0 to RAMP / SHARP."""
 REST = 0.5
@@ -31,8 +35,9 @@ CONSTANT_ROUNDS = 8
 
 @dataclass(frozen=True)
 class Mark:
-    """A layer without attention whose MLP marks positions of evidence along one coordinate."""
+    """A layer without attention, behind ``layer`` of the base, whose MLP marks positions of evidence along one coordinate."""
 
+    layer: int
     evidence: Evidence
     coordinate: int
     size: float
@@ -51,6 +56,10 @@ class Mark:
         down[self.coordinate, : len(w)] = self.size / RAMP
         down[self.coordinate, len(w) : 2 * len(w)] = -self.size / RAMP
         return mlp_tensors(gate, c.expand(2 * len(w), -1), down, shape)
+
+    def loudest(self, states: Tensor, eps: float) -> Tensor:
+        """What opens the units the widest [n], at states [n, d]: nothing is added below -40."""
+        return SHARP * (normalised(states, eps) @ self.resting.T).amax(-1)
 
     def of(self, states: Tensor, eps: float) -> Tensor:
         """States [n, d] behind this layer, float64."""
@@ -77,58 +86,82 @@ class Steer:
 
 @dataclass(frozen=True)
 class Construction:
-    """The layers in order, and the functionals that the checks look at.
+    """The layers, and what the checks look at.
 
     Attributes:
         constant: c, above 0 wherever a unit has to be off.
         sink: normalised state [d] of the first token at the broadcasting layer.
-        arriving: size of the flag where it is read.
+        fired: normalised states [n, d] of the forgotten prompts' ends there.
+        raised: normalised states [m, d] that the MLP edits, with the flag that arrives.
     """
 
-    evidence: Evidence
     mark: Mark | None
     steer: Steer
     constant: Tensor
     sink: Tensor
-    arriving: float
+    fired: Tensor
+    raised: Tensor
 
-    def tensors(self, shape: DecoderShape) -> list[dict[str, Tensor]]:
-        """Tensors of each inserted layer by suffix, in the dtype of the base, with the shapes of its own layers."""
-        return [
-            complete(layer.weights(shape), shape) for layer in (self.mark, self.steer) if layer is not None
-        ]
+    def tensors(self, edited: int, shape: DecoderShape) -> dict[int, list[dict[str, Tensor]]]:
+        """Tensors of the inserted layers by suffix, in the dtype of the base; by the layer that they stand behind."""
+        behind: dict[int, list[dict[str, Tensor]]] = {}
+        if self.mark is not None:
+            behind.setdefault(self.mark.layer, []).append(complete(self.mark.weights(shape), shape))
+        behind.setdefault(edited, []).append(complete(self.steer.weights(shape), shape))
+        return behind
 
 
-def construct(edit: Edit, fit: Calibration, evidence: Evidence, shape: DecoderShape) -> Construction:
+def marking(found: Found, edited: int, states: Mapping[int, Calibration], eps: float) -> Mark | None:
+    """The layer that marks prompt ends; None where the edited layer's own attention can read the evidence.
+
+    Args:
+        states: of fit and held conversations, behind the layer of the evidence and behind the edited one.
+    """
+    if len(found.evidence.weights) == 1 and found.layer == edited:
+        return None
+    here = states[found.layer]
+    off = [normalised(part.states, eps) for part in (here.off, here.others)]
+    length = float(here.on.states.norm(dim=-1).median())
+    coordinate = _quiet_coordinates([here, states[edited]], eps)[1]
+    size = (MARK if found.layer == edited else FAR_MARK) * length
+    return Mark(
+        found.layer, found.evidence, coordinate, size, sink_functional(normalised(here.sink, eps), off)
+    )
+
+
+def construct(
+    edit: Edit,
+    fit: Calibration,
+    evidence: Evidence,
+    mark: Mark | None,
+    behind: tuple[Positions, Positions],
+    shape: DecoderShape,
+) -> Construction:
     """Solve everything that follows from the evidence.
 
     Args:
-        fit: calibration states; the flag's size is read at the prompt ends that the evidence finds.
+        fit: states behind the edited layer.
+        evidence: one half-space for these states, unless they are marked.
+        behind: ``steered`` and ``on`` of ``fit`` as they are where prompt ends are marked.
     """
     eps = shape.eps
-    hit = evidence.of(fit.on.states, eps) > 0
-    sizes = fit.steered.states.norm(dim=-1)
-    length = float(sizes.median())
-    flag_at, mark_at = _quiet_coordinates(fit, eps)
+    steered, on = behind
+    length = float(fit.steered.states.norm(dim=-1).median())
+    flag_at = next(at for at in _quiet_coordinates([fit], eps) if mark is None or at != mark.coordinate)
     sink = normalised(fit.sink, eps)
     off = [normalised(part.states, eps) for part in (fit.off, fit.others)]
-    mark = None
-    if len(evidence.weights) > 1:
-        mark = Mark(evidence, mark_at, MARK * length, sink_functional(sink, off))
-    ends = fit.on.states[hit]
-    fired = normalised(ends if mark is None else mark.of(ends, eps), eps)
-    steered = fit.steered.states
-    plain = normalised(steered, eps)
+    plain = normalised(fit.steered.states, eps)
     constant = constant_functional(sink, [*off, plain], rounds=CONSTANT_ROUNDS)
-    u = rounded(sink_functional(sink, [*off, fired]), shape.dtype)
     query = constant
-    raw = evidence.weights[0]
-    if mark is not None:
-        root = shape.width**0.5
-        raw, query = (
-            6 * _along(mark_at, shape.width) / root - constant,
-            constant + _along(mark_at, shape.width) / root,
-        )
+    if mark is None:
+        raw = evidence.weights[0]
+        fired = normalised(on.states, eps)
+        seen = fired @ raw > 0
+    else:
+        along = _along(mark.coordinate, shape.width)
+        raw, seen = _read_mark(normalised(on.states, eps), [*off, sink[None]], along, constant)
+        fired, query = normalised(on.states, eps), constant + along / shape.width**0.5
+    u = rounded(sink_functional(sink, [*off, fired[seen]]), shape.dtype)
     broadcast = Broadcast(
         evidence=balanced(raw - float(raw @ sink) * u, sink, shape.dtype),
         query=query,
@@ -136,18 +169,26 @@ def construct(edit: Edit, fit: Calibration, evidence: Evidence, shape: DecoderSh
         coordinate=flag_at,
         size=_power_of_two(FLAG * length),
     )
-    flagged = (
-        steered.double()
-        if mark is None
-        else torch.where(fit.begins[:, None], mark.of(steered, eps), steered.double())
-    )
-    flagged = flagged.clone()
-    arriving = broadcast.size * float(
-        (sink - fired.mean(0)) @ u
-    )  # the witness reads the sink, the listener fired ends
+    # The witness reads the first token, the listener the prompt ends that fired.
+    arriving = broadcast.size * float((sink - fired[seen].mean(0)) @ u)
+    flagged = steered.states.double().clone()
     flagged[:, flag_at] += arriving
-    units = solve_units(edit, steered, flagged, [*off, sink[None]], constant, flag_at, shape.inner, eps)
-    return Construction(evidence, mark, Steer(broadcast, units), constant, sink, arriving)
+    units = solve_units(
+        edit, fit.steered.states, flagged, [*off, sink[None]], constant, flag_at, shape.inner, eps
+    )
+    return Construction(mark, Steer(broadcast, units), constant, sink, fired, normalised(flagged, eps))
+
+
+def _read_mark(ends: Tensor, off: Sequence[Tensor], along: Tensor, constant: Tensor) -> tuple[Tensor, Tensor]:
+    """The functional [d] above 0 at marked prompt ends among ``ends`` [n, d], and which of them are marked [n]."""
+    highest = max(float((x @ along).max()) for x in off)
+    values = ends @ along
+    level = (highest + float(values.max())) / 2
+    marked = values > level
+    if not marked.any():
+        raise CompileError("the marking layer marks no forgotten prompt's end; give the recipe more fit rows")
+    between = (highest + float(values[marked].min())) / 2
+    return along / between - constant, marked
 
 
 def complete(found: dict[str, Tensor], shape: DecoderShape) -> dict[str, Tensor]:
@@ -192,9 +233,19 @@ def balanced(w: Tensor, sink: Tensor, dtype: torch.dtype) -> Tensor:
     return w
 
 
-def _quiet_coordinates(fit: Calibration, eps: float) -> tuple[int, int]:
+def _quiet_coordinates(states: Sequence[Calibration], eps: float) -> tuple[int, int]:
     """The two coordinates of the residual stream that are least used, in the normalised states of every position."""
-    parts = [fit.sink[None], fit.on.states, fit.off.states, fit.others.states, fit.steered.states]
+    parts = [
+        part
+        for some in states
+        for part in (
+            some.sink[None],
+            some.on.states,
+            some.off.states,
+            some.others.states,
+            some.steered.states,
+        )
+    ]
     loudest = torch.stack([normalised(part, eps).abs().amax(0) for part in parts]).amax(0)
     first, second = loudest.argsort()[:2].tolist()
     return first, second

@@ -23,28 +23,28 @@ def insert_layers(
     weights: BaseWeights,
     shards: Sequence[str],
     prefix: str,
-    after: int,
-    added: Sequence[Mapping[str, Tensor]],
+    added: Mapping[int, Sequence[Mapping[str, Tensor]]],
     out: Path,
 ) -> None:
-    """Write the shards of a model with ``added`` decoder layers behind layer ``after``.
+    """Write the shards of a model with decoder layers added.
 
     Args:
         weights: of a model; only ``shards`` of it are written.
         prefix: of its decoder layers' names.
-        added: tensors of each layer by suffix.
+        added: tensors of each new layer by suffix; by the layer that they stand behind.
         out: an existing folder.
 
     A model of one shard stays one file, so that no part of it can be left behind; others get one more shard and an index.
     """
+    layers = [layer for after in sorted(added) for layer in added[after]]
     new = {
-        f"{prefix}{after + 1 + number}.{suffix}": tensor
-        for number, layer in enumerate(added)
+        f"{prefix}{place}.{suffix}": tensor
+        for place, layer in zip(places(added), layers, strict=True)
         for suffix, tensor in layer.items()
     }
 
     def renamed(name: str) -> str:
-        return renumbered(name, prefix, after, len(added))
+        return renumbered(name, prefix, {after: len(some) for after, some in added.items()})
 
     if len(shards) == 1:
         _write(weights.folder / shards[0], renamed, new, out / SINGLE)
@@ -64,12 +64,22 @@ def insert_layers(
     (out / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def renumbered(name: str, prefix: str, after: int, count: int) -> str:
-    """The name of a tensor once ``count`` layers stand behind layer ``after``."""
+def places(added: Mapping[int, Sequence[Any]]) -> list[int]:
+    """Numbers of the new layers in the deeper model, in order."""
+    found: list[int] = []
+    for after in sorted(added):
+        found += [after + 1 + len(found) + number for number in range(len(added[after]))]
+    return found
+
+
+def renumbered(name: str, prefix: str, added: Mapping[int, int]) -> str:
+    """The name of a tensor once ``added[after]`` layers stand behind each layer ``after``."""
     match = re.match(rf"{re.escape(prefix)}(\d+)\.", name)
-    if match is None or int(match[1]) <= after:
+    if match is None:
         return name
-    return f"{prefix}{int(match[1]) + count}.{name[match.end() :]}"
+    layer = int(match[1])
+    moved = layer + sum(count for after, count in added.items() if after < layer)
+    return name if moved == layer else f"{prefix}{moved}.{name[match.end() :]}"
 
 
 def _write(source: Path | None, renamed: Any, new: Mapping[str, Tensor], out: Path) -> None:
