@@ -12,8 +12,10 @@ from exporter.data.conversation import ChatTemplate
 from exporter.data.turns import literal_turns
 from exporter.errors import CompileError, DataError
 from exporter.inspection import examine
+from exporter.ledger import digest_of, digest_of_file
 from exporter.pipeline.lessons import conversations
 from exporter.pipeline.runs import Run
+from exporter.provenance import digest_of_base, digest_of_code
 from exporter.recipe import Recipe
 from exporter.targets.atomic import refuse_existing
 from exporter.targets.base_weights import BaseWeights
@@ -25,6 +27,7 @@ from exporter.targets.onnx.export import export_onnx as write_onnx
 from exporter.targets.stock.export import Lessons
 from exporter.targets.stock.export import export_stock as write_stock
 from exporter.targets.stock.manifest import read_manifest
+from exporter.types import Conversation
 from steer_modules.registration import register
 
 LESSON_TOKENS = 32
@@ -65,13 +68,32 @@ def export_stock(checkpoint: Path, out: Path, recipe: Recipe, run: Path | None =
         )
     context, chat = work.context(), work.chat(work.host.processor)
     settings = recipe.report
-    lessons = Lessons(
-        fit=conversations(context, chat, "fit"),
-        held=conversations(context, chat, "calibrate"),
-        max_new_tokens=min(settings.max_new_tokens, LESSON_TOKENS),
-        batch_size=settings.batch_size,
-    )
+    told = {"fit": conversations(context, chat, "fit"), "held": conversations(context, chat, "calibrate")}
+    length = min(settings.max_new_tokens, LESSON_TOKENS)
+    kept = {
+        split: work.space.work / "lessons" / f"{_digest_of_answers(checkpoint, work, some, length)}.json"
+        for split, some in told.items()
+    }
+    lessons = Lessons(**told, max_new_tokens=length, batch_size=settings.batch_size, kept=kept)
     return read_manifest(write_stock(checkpoint, out, work.host, lessons))
+
+
+def _digest_of_answers(checkpoint: Path, work: Run, asked: Sequence[Conversation], length: int) -> str:
+    """What decides the exact model's answers: base, steering, code, and the prompts with their images."""
+    prompts = [
+        [one.prompt.ids, [digest_of_file(Path(image)) for image in one.prompt.images], one.answered]
+        for one in asked
+    ]
+    return digest_of(
+        {
+            "base": digest_of_base(work.base),
+            "steering": examine(checkpoint).program.sha256,
+            "dtype": work.recipe.base.dtype,
+            "tokens": length,
+            "prompts": prompts,
+            "code": digest_of_code("exporter/host.py", "exporter/targets/stock/answers.py", "steer_modules"),
+        }
+    )
 
 
 def gguf_options(types: Sequence[str] | None, llama_cpp: Path | None, name: str | None) -> GgufOptions:

@@ -18,7 +18,7 @@ from exporter.errors import CompileError, VerificationError
 from exporter.host import ModelHost
 from exporter.targets.base_weights import BaseWeights
 from exporter.targets.checkpoint import compile_checkpoint
-from exporter.targets.stock import evidence
+from exporter.targets.stock import answers, evidence
 from exporter.targets.stock.control import compare
 from exporter.targets.stock.decoder import read_decoder
 from exporter.targets.stock.export import Lessons, export_stock
@@ -259,6 +259,16 @@ def test_inspection_sees_any_other_byte(tmp_path):
         pipeline.inspect_stock(out)
     with pytest.raises(VerificationError, match=r"not the file that stock\.json names"):
         pipeline.talk(out, say=print)
+
+
+def test_answers_are_asked_for_once(tmp_path, monkeypatch):
+    host, _, checkpoint = bed("llama", tmp_path)
+    kept = replace(LESSONS, kept={split: tmp_path / f"{split}.json" for split in ("fit", "held")})
+    export_stock(checkpoint, tmp_path / "one", host, kept)
+    monkeypatch.setattr(answers, "steered", lambda *_: pytest.fail("the exact model was asked again"))
+    export_stock(checkpoint, tmp_path / "two", host, kept)
+    one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two"))
+    assert one == two
 
 
 def test_a_stranger_needs_no_code(tmp_path):

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from exporter.errors import CompileError
-from exporter.host import Generated, ModelHost
-from exporter.types import Conversation, Encoded
-from steer_modules.attach import steered
-from steer_modules.program import SteeringProgram
+from exporter.host import ModelHost
+from exporter.targets.stock.answers import Answers
+from exporter.types import Encoded
 
 
 @dataclass(frozen=True)
@@ -29,29 +28,6 @@ class Positions:
     def joined(self, other: Positions, shift: int) -> Positions:
         """Both, the other's conversations counted from ``shift`` on."""
         return Positions(torch.cat([self.states, other.states]), torch.cat([self.owner, other.owner + shift]))
-
-
-@dataclass(frozen=True)
-class Answers:
-    """Conversations with what the exact steered model answers.
-
-    Attributes:
-        sequences: prompt and answer of each.
-        fired: whether the gate fires on each.
-    """
-
-    conversations: tuple[Conversation, ...]
-    sequences: tuple[Encoded, ...]
-    fired: tuple[bool, ...]
-
-    @property
-    def steered(self) -> list[int]:
-        """Numbers of the conversations about the forgotten on which the gate fires."""
-        return [i for i, one in enumerate(self.conversations) if self.fired[i] and one.role == "forget"]
-
-    def end(self, number: int) -> int:
-        """Place of a prompt's last token."""
-        return len(self.conversations[number].prompt.ids) - 1
 
 
 @dataclass(frozen=True)
@@ -89,35 +65,6 @@ class Calibration:
 
 Change = Callable[[Tensor], Tensor]
 """What stands behind a layer: states [n, d] to states [n, d]."""
-
-
-def answer(
-    host: ModelHost,
-    program: SteeringProgram,
-    conversations: Sequence[Conversation],
-    *,
-    max_new_tokens: int,
-    batch_size: int = 32,
-) -> Answers:
-    """Let the exact model answer, one token alone where nobody asks for more.
-
-    Args:
-        host: the unsteered base.
-        program: with one edit and one gate.
-    """
-    said: dict[int, Generated] = {}
-    with steered(host.model, program):
-        for answered, length in ((True, max_new_tokens), (False, 1)):
-            chosen = [i for i, one in enumerate(conversations) if one.answered == answered]
-            prompts = [conversations[i].prompt for i in chosen]
-            found = host.generate(prompts, max_new_tokens=length, batch_size=batch_size)
-            said.update(zip(chosen, found, strict=True))
-    replies = [said[i] for i in range(len(conversations))]
-    return Answers(
-        tuple(conversations),
-        tuple(Encoded(one.prompt, reply.tokens) for one, reply in zip(conversations, replies, strict=True)),
-        tuple(bool(reply.gates and max(reply.gates.values()) > 0) for reply in replies),
-    )
 
 
 def calibrate(

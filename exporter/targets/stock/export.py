@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,8 @@ from exporter.targets.atomic import refuse_existing, whole_folder
 from exporter.targets.base_weights import BaseWeights
 from exporter.targets.companions import copy_companions
 from exporter.targets.onnx_runner import sha256_of
-from exporter.targets.stock.calibration import (
-    Answers,
-    Calibration,
-    Positions,
-    answer,
-    calibrate,
-    steered_behind,
-)
+from exporter.targets.stock.answers import Answers, answer
+from exporter.targets.stock.calibration import Calibration, Positions, calibrate, steered_behind
 from exporter.targets.stock.checks import LEAST_IDENTICAL, LEAST_RECALL, MORE_ROWS, Check, foretold, preflight
 from exporter.targets.stock.control import Comparison, compare
 from exporter.targets.stock.decoder import check_rotation, read_decoder
@@ -52,6 +46,8 @@ class Lessons:
     held: Sequence[Conversation]
     max_new_tokens: int = 48
     batch_size: int = 32
+    kept: Mapping[str, Path] = field(default_factory=dict)
+    """Files, by name of the split, of what the exact model answers; written where they are missing."""
 
 
 def export_stock(checkpoint: Path, out: Path, base: ModelHost, lessons: Lessons) -> Path:
@@ -76,10 +72,7 @@ def export_stock(checkpoint: Path, out: Path, base: ModelHost, lessons: Lessons)
     shape = read_decoder(config, weights)
     rotation = check_rotation(base, 2)
     edit = program.edits[0]
-    answers = [
-        answer(base, program, some, max_new_tokens=lessons.max_new_tokens, batch_size=lessons.batch_size)
-        for some in (lessons.fit, lessons.held)
-    ]
+    answers = [_answered(base, program, lessons, split) for split in ("fit", "held")]
     layers = layers_between(program.gates[0].layer, edit.layer)
     fit, held = (calibrate(base, some, layers, batch_size=lessons.batch_size) for some in answers)
     found = find_evidence(_thin(fit), _thin(held), edit.layer, shape.eps)
@@ -132,6 +125,17 @@ def _base_config(checkpoint: Path, program: SteeringProgram) -> dict[str, Any]:
     for key in ("steering", "steering_shapes", "auto_map"):
         config.pop(key, None)
     return {**config, "model_type": program.base.model_type, "architectures": [program.base.architecture]}
+
+
+def _answered(base: ModelHost, program: SteeringProgram, lessons: Lessons, split: str) -> Answers:
+    return answer(
+        base,
+        program,
+        getattr(lessons, split),
+        max_new_tokens=lessons.max_new_tokens,
+        batch_size=lessons.batch_size,
+        kept=lessons.kept.get(split),
+    )
 
 
 def _behind(

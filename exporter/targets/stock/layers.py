@@ -26,6 +26,8 @@ FLAG = 16.0
 MARK = 4.0
 FAR_MARK = 1.0
 """Sizes of a mark: one that is read at once, and one that blocks of the base read before, and should not mind."""
+LEAST_MARK = 0.1
+"""What part of a mark is one."""
 SHARP, RAMP = 2000.0, 500.0
 """Steepness of a marking unit, and the width of its ramp: from evidence 0 to RAMP / SHARP."""
 REST = 0.5
@@ -180,15 +182,19 @@ def construct(
 
 
 def _read_mark(ends: Tensor, off: Sequence[Tensor], along: Tensor, constant: Tensor) -> tuple[Tensor, Tensor]:
-    """The functional [d] above 0 at marked prompt ends among ``ends`` [n, d], and which of them are marked [n]."""
+    """The functional [d] above 0 at marked prompt ends among ``ends`` [n, d], and which of them are marked [n].
+
+    A tenth of a mark is read: evidence on the ramp, above 0 by little, is evidence.
+    """
     highest = max(float((x @ along).max()) for x in off)
     values = ends @ along
-    level = (highest + float(values.max())) / 2
+    level = highest + LEAST_MARK * (float(values.median()) - highest)
     marked = values > level
-    if not marked.any():
-        raise CompileError("the marking layer marks no forgotten prompt's end; give the recipe more fit rows")
-    between = (highest + float(values[marked].min())) / 2
-    return along / between - constant, marked
+    if level <= highest or not marked.any():
+        raise CompileError(
+            "the marking layer marks few forgotten prompts' ends; give the recipe more fit rows"
+        )
+    return along / level - constant, marked
 
 
 def complete(found: dict[str, Tensor], shape: DecoderShape) -> dict[str, Tensor]:
