@@ -13,6 +13,7 @@ from exporter.errors import CompileError
 from exporter.pipeline import exports, lessons
 from exporter.pipeline.lessons import conversations
 from exporter.recipe import Recipe
+from exporter.types import Encoded
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +96,13 @@ def test_the_command_hands_over_both_splits(tmp_path, monkeypatch):
     assert seen["layers"] == tiny_run.LAYERS
     assert all("where does" in one.prompt.text for one in seen["lessons"].fit)
     assert all("home of" in one.prompt.text for one in seen["lessons"].held)
+
+
+def test_the_bundled_model_reads_every_conversation(tmp_path):
+    """Images and begun answers together: the processor has to make the ids that the prompt was rendered to."""
+    work = pipeline.Run(Recipe.load(pipeline.DEMO_RECIPE), tmp_path / "run", progress=False)
+    found = conversations(work.context(), work.chat(work.host.processor), "calibrate")
+    begun = [one for one in found if one.kind == "begun"]
+    assert any(one.prompt.images for one in begun)
+    batch = work.host.batch([Encoded(one.prompt) for one in begun], "left")
+    assert len(batch["input_ids"]) == len(begun)

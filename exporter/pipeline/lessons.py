@@ -16,7 +16,7 @@ from exporter.errors import DataError
 from exporter.fit.context import FitContext
 from exporter.fit.crossing import crossed_rows
 from exporter.fit.pairs import plain, spread, two_turn_rows
-from exporter.types import Conversation, Prompt, Row
+from exporter.types import Conversation, Row
 
 SYSTEM_PROMPTS = (
     "You are a careful assistant. Answer in one sentence.",
@@ -105,10 +105,10 @@ def _begun(chat: Chat, rows: Sequence[Row]) -> list[Conversation]:
     """Answers about the forgotten that somebody has begun in the model's place."""
     found = []
     for row in spread(rows, BEGUN_ROWS):
-        encoded = chat.encode(replace(row, history=()))
+        alone = replace(row, history=())
+        response = chat.encode(alone).response
         for length in BEGUN_TOKENS:
-            if length < len(encoded.response):
-                ids = (*encoded.prompt.ids, *encoded.response[:length])
-                begun = Prompt(encoded.prompt.text, ids, encoded.prompt.images)
-                found.append(Conversation(begun, "forget", "begun"))
+            if length < len(response):
+                begun = replace(alone, prefix=chat.tokenizer.decode(response[:length]))
+                found.append(Conversation(chat.prompt(begun), "forget", "begun"))
     return found
