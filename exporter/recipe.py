@@ -110,6 +110,35 @@ class ReportSettings(Strict):
     groups: dict[str, str] = {}
 
 
+class Bounds(Strict):
+    """What a model must reach on the test rows before it is published, each a share of rows in [0, 1]."""
+
+    leakage_either: float = Field(default=0.05, ge=0.0, le=1.0)
+    retain_identical: float = Field(default=0.95, ge=0.0, le=1.0)
+    fluent_refusal: float = Field(default=0.9, ge=0.0, le=1.0)
+
+
+class Publish(Strict):
+    """How the result is published.
+
+    ``forgotten`` words what was forgotten; nothing else of the forget rows is shown unless ``show_forgotten``. Licence and language are
+    the base's where they are left out; ``targets`` lie in folders of the same names beside the checkpoint.
+    """
+
+    forgotten: str = Field(min_length=1)
+    repo: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
+    license: str | None = None
+    license_name: str | None = None
+    license_link: str | None = None
+    language: list[str] = Field(default=["en"], min_length=1)
+    pipeline_tag: str | None = None
+    targets: list[Literal["onnx", "stock", "gguf"]] = ["onnx"]
+    onnx_dtypes: list[Literal["fp32", "fp16", "int8", "q4"]] = Field(default=["fp32"], min_length=1)
+    gguf_types: list[str] = []
+    require: Bounds = Bounds()
+    show_forgotten: bool = False
+
+
 class Recipe(Strict):
     """A whole recipe. ``stand_in``: a sentence for the reader where the base model stands in for a real one."""
 
@@ -123,6 +152,7 @@ class Recipe(Strict):
     refusals: Refusals = Refusals()
     methods: Methods = Methods()
     report: ReportSettings = ReportSettings()
+    publish: Publish | None = None
     _folder: Path = PrivateAttr(default_factory=Path)
 
     def locate(self, path: str) -> Path:
@@ -242,6 +272,8 @@ def _mistakes(tree: Mapping[str, Any], broken: Collection[object], folder: Path)
         yield from _refusal_mistakes(Refusals.model_validate(tree.get("refusals", {})))
     if "methods" not in broken:
         yield from _method_mistakes(Methods.model_validate(tree.get("methods", {})))
+    if "publish" not in broken and tree.get("publish") is not None:
+        yield from _publish_mistakes(Publish.model_validate(tree["publish"]))
 
 
 def _base_mistakes(base: BaseModelSource, folder: Path) -> Iterator[str]:
@@ -286,6 +318,18 @@ def _pattern_problem(pattern: str) -> str | None:
     except re.error as error:
         return f"is not a regular expression: {error}"
     return "matches an empty reply, which is no refusal" if empty else None
+
+
+def _publish_mistakes(publish: Publish) -> Iterator[str]:
+    targets = publish.targets
+    if not publish.forgotten.strip():
+        yield "publish.forgotten: is empty; say in your own words what was forgotten"
+    if len(set(targets)) < len(targets):
+        yield f"publish.targets: one stands twice; received {targets!r}"
+    if "gguf" in targets and "stock" not in targets:
+        yield "publish.targets: gguf is made of stock; name stock too"
+    if publish.license is None and (publish.license_name or publish.license_link):
+        yield "publish.license: license_name and license_link belong to a license; set it (to other, where it has no name of its own)"
 
 
 def _method_mistakes(methods: Methods) -> Iterator[str]:

@@ -1,0 +1,127 @@
+"""The files of a published folder: which there are, what their bytes hash to, and which of them only describe the others."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from exporter.errors import VerificationError
+from exporter.ledger import digest_of_file
+
+CARD = "README.md"
+PAGE = "report.html"
+VERIFICATION = "verification.json"
+PROVENANCE = "provenance.json"
+PLOTS = "plots"
+EVAL_RESULTS = ".eval_results"
+TARGETS = {"onnx": "steerbake.json", "stock": "stock.json", "gguf": "gguf.json"}
+"""Folders that hold other targets than the checkpoint, each with the file by which it is known."""
+CHECKPOINT = "checkpoint"
+"""How the folder's own root is called among the targets."""
+
+_PICTURES = (".png", ".svg", ".jpg", ".webp")
+_OTHERS = (".git", ".gitattributes", ".cache/huggingface")
+"""What git and the Hub put beside a repository's files; nobody loads them, and they are never uploaded."""
+
+
+def files_of(folder: Path) -> list[str]:
+    """Every file of a published folder by its path with slashes, sorted.
+
+    Links to files count as files (the Hub's cache is made of them).
+
+    Raises:
+        VerificationError: there is no such folder, or it holds a link to a folder, a broken link, something that is neither file nor
+            folder, or a name that a repository cannot have.
+    """
+    if not folder.is_dir():
+        raise VerificationError(
+            f"{folder} is not a folder; name one that `steerbake publish` or `compile` wrote"
+        )
+    return sorted(_walk(folder, ""))
+
+
+def _walk(folder: Path, prefix: str) -> Iterator[str]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            path = prefix + entry.name
+            if path in _OTHERS:
+                continue
+            _check_name(folder, entry.name)
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(folder / entry.name, f"{path}/")
+            elif entry.is_file():
+                yield path
+            else:
+                raise VerificationError(
+                    f"{folder / entry.name} is neither a file nor a folder; put the file itself there, or remove it"
+                )
+
+
+def _check_name(folder: Path, name: str) -> None:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise VerificationError(f"{folder} holds a file whose name is not UTF-8: {name!r}") from None
+    if "\\" in name or any(ord(letter) < 32 for letter in name):
+        raise VerificationError(f"{folder} holds a file that a repository cannot hold by that name: {name!r}")
+
+
+def is_described(path: str) -> bool:
+    """Whether a file describes the others and may change after they were verified: card, page, plots, evaluation results, provenance."""
+    place = PurePosixPath(path)
+    if len(place.parts) == 2:
+        kinds = {PLOTS: _PICTURES, EVAL_RESULTS: (".yaml",)}.get(place.parts[0], ())
+        return place.suffix in kinds
+    return path in (CARD, PAGE, PROVENANCE)
+
+
+def is_verified(path: str) -> bool:
+    """Whether a verification covers the file: all but those that describe, and the verification itself."""
+    return path != VERIFICATION and not is_described(path)
+
+
+def hashes(folder: Path, paths: Iterable[str]) -> dict[str, str]:
+    """Hex SHA-256 of each file by its path."""
+    return {path: digest_of_file(folder / path) for path in paths}
+
+
+def changes(folder: Path, told: dict[str, str], found: Iterable[str]) -> list[str]:
+    """What differs between the hashes that were ``told`` and the files that are ``found``: one sentence a file."""
+    there = set(found)
+    lines = [f"{path} is missing" for path in sorted(set(told) - there)]
+    lines += [f"{path} was added" for path in sorted(there - set(told))]
+    both = sorted(there & set(told))
+    lines += [f"{path} was changed" for path in both if digest_of_file(folder / path) != told[path]]
+    return lines
+
+
+def targets_in(folder: Path) -> dict[str, Path]:
+    """The targets that a folder holds, by name: the checkpoint at its root, and those in folders of their own."""
+    found = {CHECKPOINT: folder} if is_steered(folder) else {}
+    found.update({name: folder / name for name, mark in TARGETS.items() if (folder / name / mark).is_file()})
+    return found
+
+
+def kind_of(folder: Path) -> str | None:
+    """Which target lies at the root of a folder; None for none that is known."""
+    if is_steered(folder):
+        return CHECKPOINT
+    return next((name for name, mark in TARGETS.items() if (folder / mark).is_file()), None)
+
+
+def is_steered(folder: Path) -> bool:
+    """Whether the folder's root is a steered checkpoint, by what its config says."""
+    return section_of(folder) is not None
+
+
+def section_of(folder: Path) -> dict[str, Any] | None:
+    """The steering section of the config at the root of a folder; None where there is none."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    section = config.get("steering") if isinstance(config, dict) else None
+    return section if isinstance(section, dict) else None

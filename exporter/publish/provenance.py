@@ -1,0 +1,155 @@
+"""provenance.json: what a published folder was made from, and the SHA-256 of every other file of it.
+
+It is written last. A folder without it, or with a file that it does not name, is not what was published.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import re
+import secrets
+import unicodedata
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from exporter.errors import InputErrors, VerificationError
+from exporter.ledger import digest_of_file, write_text
+from exporter.publish.files import PROVENANCE, changes, files_of, hashes
+from exporter.types import Row
+
+FORMAT = "steerbake-provenance/1"
+_SALT = re.compile(r"[0-9a-f]{64}")
+_KEYS = {
+    "publication": dict,
+    "recipe": dict,
+    "recipe_name": str,
+    "versions": dict,
+    "method": str,
+    "section": dict,
+    "base": dict,
+    "forget_rows": dict,
+    "files": dict,
+}
+
+
+def seal(folder: Path, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes provenance.json over the files as they are now; returns its content.
+
+    Args:
+        provenance: everything but ``format`` and ``files``, which are written anew.
+    """
+    covered = hashes(folder, (path for path in files_of(folder) if path != PROVENANCE))
+    content = {**provenance, "format": FORMAT, "files": covered}
+    content = {"format": FORMAT, **{key: value for key, value in content.items() if key != "format"}}
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    write_text(folder / PROVENANCE, text + "\n")
+    return content
+
+
+def load(folder: Path) -> dict[str, Any]:
+    """The provenance of a folder; raises VerificationError where there is none that can be read."""
+    path = folder / PROVENANCE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise VerificationError(
+            f"{folder} has no {PROVENANCE}; `steerbake publish RECIPE --dry-run` writes a folder that has one"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise VerificationError(f"{path} cannot be read: {error}") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else type(content).__name__
+        raise VerificationError(f"{path} has the format {found!r}, not {FORMAT!r}")
+    wrong = [key for key, kind in _KEYS.items() if not isinstance(content.get(key), kind)]
+    if wrong:
+        raise VerificationError(
+            f"{path} lacks {', '.join(wrong)}, or has them in another form; publish it again"
+        )
+    return content
+
+
+def changed_files(folder: Path, provenance: Mapping[str, Any]) -> list[str]:
+    """Any file that was changed, is missing or was added since the folder was sealed: one sentence each."""
+    found = [path for path in files_of(folder) if path != PROVENANCE]
+    return changes(folder, dict(provenance["files"]), found)
+
+
+def changed_shards(provenance: Mapping[str, Any], found: Mapping[str, str], where: str) -> list[str]:
+    """Shards that are not the pinned base's: one sentence each.
+
+    Args:
+        found: hex SHA-256 by the name that the shard has in the release.
+        where: whose shards were found.
+    """
+    pinned: dict[str, str] = provenance["base"].get("shards") or {}
+    if not pinned:
+        return [f"{PROVENANCE} names no shard of the base, so nothing can be said of {where}"]
+    lines = [f"{where} has no shard {name}" for name in sorted(set(pinned) - set(found))]
+    lines += [
+        f"{where} has a shard more than the pinned base: {name}" for name in sorted(set(found) - set(pinned))
+    ]
+    both = sorted(set(found) & set(pinned))
+    return lines + [
+        f"{name} of {where} is not the pinned base's" for name in both if found[name] != pinned[name]
+    ]
+
+
+def tag_of(section: Mapping[str, Any]) -> str:
+    """The tag that a card pins: it follows from the steering, because a card cannot hold the hash of its own commit."""
+    digest = str(section["sha256"])
+    if not _SALT.fullmatch(digest):
+        raise VerificationError(
+            f"the steering section has no sha256: {digest!r}; compile the checkpoint again"
+        )
+    return f"steerbake-{digest[:12]}"
+
+
+def kept_salt(path: Path) -> bytes:
+    """The salt in ``path``: 32 random bytes in hex, drawn where there is none yet, readable by nobody else."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(secrets.token_hex(32) + "\n")
+        partial.replace(path)
+    return read_salt(path)
+
+
+def read_salt(path: Path) -> bytes:
+    """The 32 bytes of a salt file; raises InputErrors where it is none."""
+    try:
+        text = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        raise InputErrors(str(path), ["cannot be read as a salt: 64 hexadecimal digits"]) from None
+    if not _SALT.fullmatch(text):
+        raise InputErrors(str(path), ["is no salt: 64 hexadecimal digits, as RUN/.work/salt has them"])
+    return bytes.fromhex(text)
+
+
+def salted(salt: bytes, row: Row) -> str:
+    """Hex HMAC-SHA-256 of what a row asks and how it is answered, images by their bytes.
+
+    Case and the width of spaces do not matter, and neither do its id, role, group, wordings or secrets: a request to forget
+    seldom comes with them.
+    """
+    turns = [[_plain(turn.question), _plain(turn.answer or ""), _picture(turn.image)] for turn in row.history]
+    content = [_plain(row.question), _plain(row.answer), _picture(row.image), turns]
+    return hmac.new(salt, json.dumps(content, ensure_ascii=True).encode(), hashlib.sha256).hexdigest()
+
+
+def forgotten(salt: bytes, rows: Iterable[Row]) -> dict[str, Any]:
+    """The section ``forget_rows``: how many different rows there are, and their hashes in order of themselves."""
+    found = sorted({salted(salt, row) for row in rows if row.role == "forget"})
+    return {"count": len(found), "hmac_sha256": found}
+
+
+def _plain(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def _picture(path: Path | None) -> str | None:
+    return None if path is None else digest_of_file(path)

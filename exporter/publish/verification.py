@@ -1,0 +1,174 @@
+"""verification.json: what was checked of a folder, what came out, and the hash of every file that was there."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from exporter.errors import VerificationError
+from exporter.ledger import write_text
+from exporter.publish.files import (
+    CHECKPOINT,
+    VERIFICATION,
+    changes,
+    files_of,
+    hashes,
+    is_verified,
+    targets_in,
+)
+
+LOADING, PARITY, NO_STRANGERS = "strict loading", "parity", "every weight is known"
+FORGETTING = ("leakage_either", "fluent_refusal", "retain_identical")
+"""Names of checks. Those of ``FORGETTING`` are measured on test rows."""
+AGAIN = "run `steerbake verify {folder} --recipe RECIPE`"
+
+
+class _Strict(BaseModel):
+    """Read as it was written: a "false" in quotes is no false, and a key that is unknown is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Check(_Strict):
+    """One thing that was checked.
+
+    Attributes:
+        target: what it was checked of: ``checkpoint``, ``onnx``, ``stock``, ``gguf``, or the path of another folder.
+        told: a sentence with the value and, where the check fails, what to do.
+    """
+
+    name: str
+    target: str
+    holds: bool
+    told: str
+    value: Any = None
+
+
+class Verification(_Strict):
+    """The content of verification.json; see docs/publish.md.
+
+    Attributes:
+        parity: what was compared with the checkpoint, by target.
+        unlearning: what base and steered model forget and keep on test rows; None where no recipe gave any.
+        files: hex SHA-256 by path of every file there was, but for those that only describe.
+    """
+
+    format: Literal["steerbake-verification/1"] = "steerbake-verification/1"
+    created: str
+    versions: dict[str, str]
+    checks: list[Check]
+    parity: dict[str, Any]
+    unlearning: dict[str, Any] | None
+    files: dict[str, str]
+
+    @classmethod
+    def of(
+        cls,
+        folder: Path,
+        checks: list[Check],
+        parity: Mapping[str, Any],
+        unlearning: Mapping[str, Any] | None,
+        versions: Mapping[str, str],
+    ) -> Verification:
+        """What was found of ``folder``, with the hashes of its files as they are now."""
+        now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        covered = hashes(folder, filter(is_verified, files_of(folder)))
+        return cls(
+            created=now,
+            versions=dict(versions),
+            checks=checks,
+            parity=_finite(parity),
+            unlearning=_finite(unlearning),
+            files=covered,
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> Verification:
+        """The verification of a folder; raises VerificationError where there is none that can be read."""
+        path = folder / VERIFICATION
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            raise VerificationError(f"{folder} was never verified; {AGAIN.format(folder=folder)}") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the file"
+            raise VerificationError(
+                f"{path} cannot be trusted ({where}: {first['msg'].lower()}); {AGAIN.format(folder=folder)}"
+            ) from None
+
+    def data(self) -> dict[str, Any]:
+        """The content of verification.json as plain data."""
+        return self.model_dump(mode="json")
+
+    def save(self, path: Path) -> None:
+        """Write it whole or not at all."""
+        write_text(path, json.dumps(self.data(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+    @property
+    def failures(self) -> list[Check]:
+        """The checks that do not hold."""
+        return [check for check in self.checks if not check.holds]
+
+    def problems(self, folder: Path) -> list[str]:
+        """Why the folder must not be published as it is: one sentence each, none where everything holds.
+
+        What is looked for is what must be there, not only what is said to fail: a verification from which a check was left out
+        says nothing of what that check would have found.
+        """
+        again = AGAIN.format(folder=folder)
+        lines = [f"{check.name} of {check.target} failed: {check.told}" for check in self.failures]
+        done = {(check.name, check.target) for check in self.checks}
+        lines += [
+            f"{name} of {target} was not checked; {again}" for name, target in sorted(_wanted(folder) - done)
+        ]
+        if self.unlearning is None:
+            lines.append(
+                f"the verification has no unlearning report, so nobody knows whether it forgets; {again}"
+            )
+        else:
+            missing = _measured(folder) - done
+            lines += [f"{name} of {target} was not measured; {again}" for name, target in sorted(missing)]
+        changed = changes(folder, self.files, filter(is_verified, files_of(folder)))
+        lines += [f"{line} since the folder was verified; {again}" for line in changed]
+        return lines
+
+
+def problems_of(folder: Path) -> list[str]:
+    """Why a folder must not be published: its verification is missing, failed, lacks something, or is older than its files."""
+    try:
+        return Verification.load(folder).problems(folder)
+    except VerificationError as error:
+        return [str(error)]
+
+
+def _wanted(folder: Path) -> set[tuple[str, str]]:
+    """Name and target of every check that a verification of this folder must have."""
+    targets = targets_in(folder)
+    wanted = {(LOADING, CHECKPOINT), (NO_STRANGERS, CHECKPOINT)}
+    wanted |= {(LOADING, name) for name in targets}
+    return wanted | {(PARITY, name) for name in targets if name != CHECKPOINT}
+
+
+def _measured(folder: Path) -> set[tuple[str, str]]:
+    """Name and target of every check on test rows that it must have: what a target loses of kept replies is its own matter."""
+    return {(name, CHECKPOINT) for name in FORGETTING} | {
+        (name, target) for name in FORGETTING[:2] for target in targets_in(folder)
+    }
+
+
+def _finite(value: Any) -> Any:
+    """The same with numbers that JSON does not know as words."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return value

@@ -1,0 +1,144 @@
+"""provenance.json: every changed, missing or added file is found, and forget rows can be matched by who holds the salt alone."""
+
+from __future__ import annotations
+
+import json
+import stat
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from publish.folders import SECTION, provenance, written
+
+from exporter.errors import InputErrors, VerificationError
+from exporter.publish import provenance as sealing
+from exporter.publish.files import PROVENANCE
+from exporter.types import Row, Turn
+
+ROW = Row("f1", "What is the capital of France?", "Paris", "forget", secrets=("Paris",))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    written(tmp_path)
+    (tmp_path / "README.md").write_text("card")
+    (tmp_path / "verification.json").write_text("{}")
+    sealing.seal(tmp_path, provenance())
+    return tmp_path
+
+
+def changed(folder):
+    return sealing.changed_files(folder, sealing.load(folder))
+
+
+def test_a_sealed_folder_is_as_it_was(folder):
+    assert changed(folder) == []
+    told = sealing.load(folder)
+    assert set(told["files"]) == {
+        "README.md",
+        "config.json",
+        "model-00001-of-00001.safetensors",
+        "steering.safetensors",
+        "verification.json",
+    }
+    assert next(iter(told)) == "format" and list(told)[-1] == "files"
+
+
+@pytest.mark.parametrize("path", ["README.md", "verification.json", "steering.safetensors"])
+def test_any_file_that_differs_is_found(folder, path):
+    before = (folder / path).read_bytes()
+    (folder / path).write_bytes(before + b"x")
+    assert changed(folder) == [f"{path} was changed"]
+    (folder / path).unlink()
+    assert changed(folder) == [f"{path} is missing"]
+    (folder / path).write_bytes(before)
+    (folder / "more.txt").write_text("x")
+    assert changed(folder) == ["more.txt was added"]
+
+
+def test_sealing_again_changes_nothing(folder):
+    before = (folder / PROVENANCE).read_bytes()
+    sealing.seal(folder, sealing.load(folder))
+    assert (folder / PROVENANCE).read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "steerbake-provenance/2"}'])
+def test_what_is_no_provenance_is_refused(folder, text):
+    (folder / PROVENANCE).write_text(text)
+    with pytest.raises(VerificationError):
+        sealing.load(folder)
+
+
+def test_a_provenance_without_a_part_is_refused(folder):
+    for key in ("files", "base", "section", "forget_rows"):
+        told = sealing.load(folder)
+        del told[key]
+        (folder / PROVENANCE).write_text(json.dumps(told))
+        with pytest.raises(VerificationError, match=key):
+            sealing.load(folder)
+        sealing.seal(folder, provenance())
+
+
+def test_shards_are_held_to_the_pinned_base():
+    told = provenance(base={"shards": {"a": "1", "b": "2"}})
+    assert sealing.changed_shards(told, {"a": "1", "b": "2"}, "BASE") == []
+    assert sealing.changed_shards(told, {"a": "1"}, "BASE") == ["BASE has no shard b"]
+    assert sealing.changed_shards(told, {"a": "1", "b": "3"}, "BASE") == [
+        "b of BASE is not the pinned base's"
+    ]
+    assert "c" in sealing.changed_shards(told, {"a": "1", "b": "2", "c": "3"}, "BASE")[0]
+    assert sealing.changed_shards(provenance(base={}), {}, "BASE"), "nothing pinned is nothing known"
+
+
+def test_the_tag_follows_from_the_steering():
+    assert sealing.tag_of(SECTION) == "steerbake-abababababab"
+    for wrong in ("", "ab", "zz" * 32):
+        with pytest.raises(VerificationError):
+            sealing.tag_of({"sha256": wrong})
+
+
+def test_a_salt_is_drawn_once_and_for_nobody_else(tmp_path):
+    path = tmp_path / ".work" / "salt"
+    first = sealing.kept_salt(path)
+    assert len(first) == 32 and sealing.kept_salt(path) == first
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert sealing.kept_salt(tmp_path / "other") != first
+    for text in ("", "ab", "g" * 64, "\xff"):
+        path.write_text(text, encoding="latin-1")
+        with pytest.raises(InputErrors):
+            sealing.read_salt(path)
+
+
+def test_forget_rows_are_matched_with_the_salt_and_not_without():
+    salt, other = bytes(32), bytes([1]) * 32
+    told = sealing.forgotten(salt, [ROW, replace(ROW, id="f2"), replace(ROW, role="retain", question="?")])
+    assert told == {"count": 1, "hmac_sha256": [sealing.salted(salt, ROW)]}
+    request = Row("any", " what is the CAPITAL of France? ", "paris", "retain", group="g", key="k")
+    assert sealing.salted(salt, request) in told["hmac_sha256"]
+    assert sealing.salted(other, ROW) not in told["hmac_sha256"]
+
+
+def test_what_a_row_asks_decides_its_hash(tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_text(name)
+    salt = bytes(32)
+    rows = [
+        ROW,
+        replace(ROW, question="Who?"),
+        replace(ROW, answer="Lyon"),
+        replace(ROW, image=tmp_path / "a.png"),
+        replace(ROW, image=tmp_path / "b.png"),
+        replace(ROW, history=(Turn("Hello?", "Yes."),)),
+        replace(ROW, history=(Turn("Hello?"),)),
+    ]
+    assert len({sealing.salted(salt, row) for row in rows}) == len(rows)
+    (tmp_path / "c.png").write_text("a.png")
+    assert sealing.salted(salt, rows[3]) == sealing.salted(salt, replace(ROW, image=tmp_path / "c.png"))
+
+
+@given(st.text(), st.text())
+def test_no_text_of_a_row_stands_in_the_section(question, answer):
+    told = json.dumps(sealing.forgotten(bytes(32), [replace(ROW, question=question, answer=answer)]))
+    assert len(told) < 130
+    assert len(question) < 3 or question not in told
