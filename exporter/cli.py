@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from exporter.cli_publish import publishing
 from exporter.failures import reported
 
 app = typer.Typer(
@@ -211,36 +212,6 @@ def gguf(
 
 @app.command()
 @reported
-def verify(
-    checkpoint: Annotated[Path, typer.Argument(help="A steered checkpoint.", show_default=False)],
-    against: Annotated[Path, typer.Option(help="What was exported from it.", show_default=False)],
-    recipe: Annotated[
-        Path | None, typer.Option(help="Put the test rows of this recipe to both.", show_default=False)
-    ] = None,
-    run_folder: Annotated[
-        Path | None,
-        typer.Option("--run", help="Folder of the recipe's run; runs/NAME by default.", show_default=False),
-    ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Test rows at most.")] = 100,
-    report: Annotated[
-        Path | None,
-        typer.Option("--json", help="File to write; AGAINST/parity.json by default.", show_default=False),
-    ] = None,
-) -> None:
-    """Compare logits, gates and tokens of a checkpoint and its export. Exit 1 where they differ."""
-    from exporter.recipe import Recipe
-
-    loaded = None if recipe is None else Recipe.load(recipe)
-    from exporter import display, pipeline
-
-    found = pipeline.verify(checkpoint, against, recipe=loaded, run=run_folder, limit=limit, report=report)
-    display.print_verification(found)
-    if found["failures"]:
-        raise typer.Exit(1)
-
-
-@app.command()
-@reported
 def chat(
     folder: Annotated[
         Path, typer.Argument(help="A steered checkpoint, or an exported folder.", show_default=False)
@@ -266,6 +237,9 @@ def chat(
         folder, image=image, dtype=dtype, temperature=temperature, top_p=top_p, say=display.note
     )
     display.converse(conversation, prompt, max_new_tokens)
+
+
+app.add_typer(publishing)
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,34 +93,36 @@ def print_inspection(found: Inspection) -> None:
 
 
 def print_verification(found: Mapping[str, Any]) -> None:
-    """Parity by variant, what each forgets and keeps, and what is wrong."""
+    """Every check with what came of it, and what base, checkpoint and other targets forget and keep."""
     console = _console()
-    table = Table(
-        "variant",
-        "largest difference of a logit",
-        "of the largest",
-        "greedy tokens",
-        "gates",
-        "settings",
-        title=f"{escape(found['checkpoint'])} against {escape(found['against'])} on {found['provider']}",
-        title_justify="left",
-    )
-    for dtype, told in found["parity"].items():
-        same = [f"{equal}/{count}" for equal, count in (told["tokens"], told["gates"])]
-        table.add_row(dtype, f"{told['logits']:.2g}", f"{told['relative']:.2g}", *same, str(told["settings"]))
+    table = Table("check", "of", "", "told", title="Verification", title_justify="left")
+    for check in found["checks"]:
+        mark = "[green]holds[/green]" if check["holds"] else "[red]fails[/red]"
+        table.add_row(check["name"], escape(check["target"]), mark, escape(check["told"]))
     console.print(table)
-    if "unlearning" in found:
-        models = found["unlearning"]
-        table = Table("measure", *models, "rows", title="Fractions on held-out rows", title_justify="left")
-        for measure in next(iter(models.values())):
-            values = [told[measure] for told in models.values()]
-            if values[0]["n"]:
-                table.add_row(measure, *(f"{value['value']:.3f}" for value in values), str(values[0]["n"]))
-        console.print(table)
-    for line in found["failures"]:
-        console.print(f"[red]failed[/red] {escape(line)}", soft_wrap=True)
-    if not found["failures"]:
-        console.print("[green]verified[/green]")
+    if found["unlearning"] is None:
+        console.print("Nothing was measured of what it forgets: give the recipe with --recipe.")
+        return
+    models = found["unlearning"]["models"]
+    table = Table("measure", *map(escape, models), title="Fractions on held-out rows", title_justify="left")
+    for measure in next(iter(models.values())):
+        values = [told[measure] for told in models.values()]
+        if any(value["rows"] for value in values):
+            table.add_row(measure, *(_of_rows(value) for value in values))
+    console.print(table)
+
+
+def print_sentences(lines: Iterable[str], fine: str) -> None:
+    """What is wrong, a line each; ``fine`` where nothing is."""
+    console, wrong = _console(), list(lines)
+    for line in wrong:
+        console.print(f"[red]wrong[/red] {escape(line)}", soft_wrap=True)
+    if not wrong:
+        console.print(f"[green]{escape(fine)}[/green]", soft_wrap=True)
+
+
+def _of_rows(value: Mapping[str, Any]) -> str:
+    return f"{value['value']:.3f} of {value['rows']}" if value["rows"] else "-"
 
 
 def print_stock(told: Mapping[str, Any], out: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 LOG = logging.getLogger(__name__)
 _CHUNK = 1 << 20
+_VERIFICATION = "verification.json"
 _LARGE = 1 << 26
 """Files of this many bytes and more are told apart by size and by the bytes at their ends."""
 
@@ -105,8 +106,8 @@ class Ledger:
 
 
 def _state(output: Path) -> dict[str, str]:
-    """Digest of each file of an output, by path."""
+    """Digest of each file of an output, by path; what ``verify`` wrote into it afterwards is no part of it."""
     if output.is_file():
         return {output.name: quick_digest(output)}
-    files = (path for path in sorted(output.rglob("*")) if path.is_file())
+    files = (path for path in sorted(output.rglob("*")) if path.is_file() and path.name != _VERIFICATION)
     return {path.relative_to(output).as_posix(): quick_digest(path) for path in files}

@@ -240,7 +240,7 @@ def test_onnx_commands_say_what_is_wrong(tmp_path: Path) -> None:
     assert "bears no steering" in refused("export", "onnx", folder, tmp_path / "out")
     assert "is not a folder" in refused("export", "onnx", tmp_path / "none", tmp_path / "out")
     assert "io and kv" in refused("export", "onnx", folder, tmp_path / "out", "--gate-state", "maybe")
-    assert "steerbake.json" in refused("verify", folder, "--against", folder)
+    assert "no steerbake.json" in refused("verify", folder, "--against", folder).replace("there is ", "")
     assert "neither a steered checkpoint nor an exported folder" in refused("chat", folder, "--prompt", "hi")
     (folder / "config.json").write_text('{"model_type": "llama"}')
     assert "name a steered checkpoint" in refused("chat", folder, "--prompt", "hi")

@@ -130,16 +130,15 @@ def test_the_onnx_folder_says_the_same(demo, tmp_path):
     out = pipeline.export_onnx(demo / "checkpoint", tmp_path / "onnx", Options(dtypes=("fp32", "fp16", "q4")))
     recipe = Recipe.load(pipeline.DEMO_RECIPE)
     found = pipeline.verify(
-        demo / "checkpoint", out, recipe=recipe, run=demo, report=tmp_path / "parity.json"
+        demo / "checkpoint", [out], recipe=recipe, run=demo, report=tmp_path / "verification.json"
     )
-    assert found["failures"] == []
-    assert found["parity"]["fp32"]["logits"] <= 1e-4
-    assert found["parity"]["fp32"]["settings"] == 22, (
-        "text and image, batches of 1, 2 and 5, gates in every state"
-    )
-    replies = found["unlearning"]
-    assert replies["fp32"]["same_tokens"] == {"value": 1.0, "n": 100}
-    for variant in ("fp16", "q4"):
+    assert found.failures == []
+    fp32 = found.parity["onnx"]["variants"]["fp32"]
+    assert fp32["logits"] <= 1e-4
+    assert fp32["settings"] == 22, "text and image, batches of 1, 2 and 5, gates in every state"
+    assert fp32["same_tokens"]["value"] == 1.0 and fp32["same_tokens"]["rows"] == 100
+    replies = found.unlearning["models"]
+    for variant in ("onnx fp16", "onnx q4"):
         assert replies[variant]["leakage_either"]["value"] <= 0.01
         assert replies[variant]["retain_accuracy"]["value"] >= 0.95
 

@@ -22,7 +22,7 @@ COMMON = {
     "exporter.registry",
 }
 EDGES = {("methods", "fit")}
-CLI_MAY = {"pipeline", "recipe", "errors", "failures", "display", "provenance"}
+CLI_MAY = {"cli_publish", "pipeline", "recipe", "errors", "failures", "display", "provenance"}
 
 
 class Import(NamedTuple):
@@ -142,7 +142,8 @@ def test_names_in_the_registry_exist() -> None:
 
 
 def test_the_command_line_stays_thin() -> None:
-    for one in imports_of(HOME / "exporter" / "cli.py"):
+    files = [HOME / "exporter" / name for name in ("cli.py", "cli_publish.py")]
+    for one in (one for file in files for one in imports_of(file)):
         parts = one.name.split(".")
         assert parts[0] != "steer_modules", str(one)
         assert parts[0] != "exporter" or parts[1] in CLI_MAY, str(one)
@@ -153,6 +154,13 @@ def test_nothing_imports_the_command_line() -> None:
     for file in sources("exporter", "steer_modules"):
         for one in imports_of(file):
             assert not under(one.name, {"exporter.cli", "tests", "benchmarks"}), str(one)
+
+
+def test_what_runs_in_a_clean_process_stands_alone() -> None:
+    """It is started where neither of our packages exists."""
+    allowed = set(sys.stdlib_module_names) | {"torch", "transformers"}
+    found = imports_of(HOME / "exporter" / "verify" / "clean_load.py")
+    assert not [str(one) for one in found if one.level or one.name.split(".")[0] not in allowed]
 
 
 def test_the_runner_stands_alone() -> None:

@@ -130,7 +130,7 @@ class Run:
     @cached_property
     def host(self) -> ModelHost:
         """The unsteered base."""
-        return self._load(self.base, steered=False)
+        return self.load(self.base, trust_remote_code=False)
 
     def forget_base(self) -> None:
         """Let go of the base's memory; it is loaded anew when asked for."""
@@ -255,7 +255,7 @@ class Run:
     def _generate(self, model: str, path: Path) -> None:
         steered = model != BASE
         folder = self.space.checkpoint(model, self.recipe.methods.default)
-        host = self._load(folder, steered=True) if steered else self.host
+        host = self.load(folder, trust_remote_code=True) if steered else self.host
         interview = Interview(model, host, self.chat(host.processor), self.space.out)
         settings = self.recipe.report
         cases = interview.run(
@@ -263,12 +263,13 @@ class Run:
         )
         write_text(path, dumped(cases))
 
-    def _load(self, folder: Path, *, steered: bool) -> ModelHost:
+    def load(self, folder: Path, *, trust_remote_code: bool) -> ModelHost:
+        """A model with the type and on the device that the recipe asks for."""
         device = self.recipe.base.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = getattr(torch, self.recipe.base.dtype)
-        host = ModelHost.load(folder, dtype=dtype, device=device, trust_remote_code=steered)
+        host = ModelHost.load(folder, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
         small = sum(weight.numel() for weight in host.model.parameters()) < SMALL
         torch.set_num_threads(1 if small else THREADS)
         return host

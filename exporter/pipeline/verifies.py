@@ -1,10 +1,11 @@
-"""A steered checkpoint held against what was exported from it."""
+"""A folder verified before it leaves: strict loading, parity of its targets, and what they forget and keep on test rows."""
 
 from __future__ import annotations
 
-import json
+import gc
+import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,20 +14,24 @@ import torch
 from PIL import Image
 
 from exporter.data.chat import Chat
+from exporter.errors import CompileError, SteerbakeError, VerificationError
 from exporter.host import ModelHost
-from exporter.ledger import write_text
-from exporter.pipeline.runs import Run
+from exporter.pipeline.at_hand import Opened, logits_of, opened, spoken, targets_at_hand
+from exporter.pipeline.known_files import known_files
+from exporter.pipeline.replies import Replies, bounds_on, unlearning
+from exporter.pipeline.runs import Run, inspect
 from exporter.provenance import versions
-from exporter.recipe import Recipe
-from exporter.targets.onnx.host import OnnxHost
-from exporter.targets.onnx_runner import checked_manifest
+from exporter.publish.files import CHECKPOINT, VERIFICATION
+from exporter.publish.verification import KNOWN_FILES, LOADING, PARITY, Check, Verification
+from exporter.recipe import Bounds, Recipe
+from exporter.targets.base_weights import BaseWeights
 from exporter.types import Prompt, Row
 from exporter.verify import parity
-from exporter.verify.conversations import Interview, Speaks
-from exporter.verify.report import BASE
-from exporter.verify.unlearning import Case, fraction, is_ordinary, measures
+from exporter.verify.strict import Finding
+from steer_modules.checks import ProgramError
 from steer_modules.registration import register
 
+LOG = logging.getLogger(__name__)
 QUESTIONS = (
     "What is this?",
     "Who are you, and what do you know?",
@@ -35,86 +40,178 @@ QUESTIONS = (
     "Name a country, a colour and an animal, and say what each of them is best known for.",
 )
 """Asked where no recipe gives rows: parity is about numbers, not about what the words mean."""
-MEASURES = ("leakage_either", "fluent_refusal", "retain_accuracy", "retain_identical", "chains_identical")
+TRIED = 3
+"""Prompts about what is forgotten, and as many about other things, that are put to a folder in a clean process."""
+LEAST_SAME = 0.9
+"""Share of a stock checkpoint's replies that must be the steered checkpoint's: it approximates it (docs/stock.md)."""
 
 
 def verify(
-    checkpoint: Path,
-    against: Path,
+    folder: Path,
+    against: Sequence[Path] = (),
     *,
     recipe: Recipe | None = None,
     run: Path | None = None,
-    limit: int = 100,
+    limit: int | None = None,
     report: Path | None = None,
-) -> dict[str, Any]:
-    """Holds every variant of the ONNX folder ``against`` to the steered ``checkpoint``.
+) -> Verification:
+    """Verifies every target in ``folder``, and those in ``against``, and writes what came of it.
 
     Args:
-        recipe: whose test rows are put to both; without one, parity alone is measured, on plain questions.
+        against: other folders that are held to the checkpoint (or the checkpoint that the folder is held to).
+        recipe: whose test rows are put to all of them; without one, nothing is said of what they forget.
         run: the folder of that recipe's run, where the base's replies are kept.
-        limit: rows at most.
-        report: JSON file to write; ``parity.json`` in ``against`` by default.
+        limit: test rows at most; all of them for the checkpoint and 100 for other targets by default.
+        report: file to write instead of ``verification.json`` in ``folder``.
 
-    Returns:
-        The content of the file; ``failures`` lists what is wrong, of all variants.
+    Raises:
+        VerificationError: there is nothing to verify.
+        CompileError: the recipe is not the one that the checkpoint was made by.
     """
-    manifest = checked_manifest(against)
-    register(checkpoint)
-    host = ModelHost.load(checkpoint, dtype=torch.float32)
-    work = None if recipe is None else Run(recipe, run or Path("runs") / recipe.name, progress=False)
-    chat = Chat(host.processor) if work is None else work.chat(host.processor)
-    others = {dtype: OnnxHost.load(against, host.processor, dtype=dtype) for dtype in manifest["variants"]}
-    with tempfile.TemporaryDirectory() as scratch:
-        seen = manifest["image"] is not None
-        rows = _plain_rows(Path(scratch), images=seen) if work is None else work.test
-        found = parity.compare(host, others, _prompts(chat, rows), forced=manifest["gate_state"] == "io")
-    told: dict[str, Any] = {
-        "checkpoint": str(checkpoint),
-        "against": str(against),
-        "steering_sha256": host.model.steering.section["sha256"],
-        "gate_state": manifest["gate_state"],
-        "provider": next(iter(others.values())).model.provider,
-        "versions": versions(),
-        "parity": {dtype: parity.table(some, dtype) for dtype, some in found.items()},
-    }
-    wrong = [f"{dtype}: {one}" for dtype, table in told["parity"].items() for one in table["failures"]]
-    if manifest["steering"] is None or manifest["steering"]["sha256"] != told["steering_sha256"]:
-        wrong.append("the folder does not bear the steering of this checkpoint")
-    if work is not None:
-        told["unlearning"] = _unlearning(work, host, others, chat, limit)
-    told["failures"] = wrong
-    write_text(report or against / "parity.json", json.dumps(told, indent=1) + "\n")
-    return told
-
-
-def _unlearning(
-    work: Run, host: ModelHost, others: Mapping[str, OnnxHost], chat: Chat, limit: int
-) -> dict[str, Any]:
-    """What the checkpoint and each variant forget and keep, over the same rows, beside the share of replies that are the same."""
-    rows = _spread([row for row in work.test if not row.history], limit)
-    names = {row.id for row in rows}
-    base = {case.row.id: case for case in work.generate(BASE) if case.row.id in names}
-    settings, rule = work.recipe.report, work.rule()
-    cases: dict[str, list[Case]] = {}
-    speakers: dict[str, Speaks] = {"checkpoint": host, **others}
-    for name, speaker in speakers.items():
-        interview = Interview(name, speaker, chat, work.space.out)
-        cases[name] = interview.run(
-            rows, max_new_tokens=settings.max_new_tokens, batch_size=settings.batch_size
-        )
-    reference = cases["checkpoint"]
-    found: dict[str, Any] = {}
-    for name, some in cases.items():
-        plain = [case for case in some if is_ordinary(case)]
-        counted = measures(plain, base, rule)
-        same = [
-            a.last.generation.tokens == b.last.generation.tokens for a, b in zip(some, reference, strict=True)
-        ]
-        found[name] = {
-            **{key: counted[key]._asdict() for key in MEASURES},
-            "same_tokens": fraction(same)._asdict(),
-        }
+    targets = targets_at_hand(folder, against)
+    checks = [_check(KNOWN_FILES, CHECKPOINT, known_files(folder, targets))]
+    found = Verification.of(folder, checks, {}, None, versions())
+    try:
+        section = inspect(targets[CHECKPOINT]).section
+    except (VerificationError, CompileError, ProgramError) as error:
+        checks.append(_failed(LOADING, CHECKPOINT, error, targets))
+    else:
+        work = None if recipe is None else _run_of(recipe, folder, run, section)
+        with tempfile.TemporaryDirectory() as scratch:
+            seen = _Verifier(targets, section, work, limit, Path(scratch))
+            seen.look()
+        found = Verification.of(folder, checks + seen.checks, seen.parity, seen.unlearning, versions())
+    found.save(report or folder / VERIFICATION)
     return found
+
+
+class _Verifier:
+    """Looks at one target after the other; what it finds lies in ``checks``, ``parity`` and ``unlearning``."""
+
+    def __init__(
+        self,
+        targets: Mapping[str, Path],
+        section: Mapping[str, Any],
+        work: Run | None,
+        limit: int | None,
+        scratch: Path,
+    ) -> None:
+        self.targets, self.section, self.work, self.limit = targets, section, work, limit
+        checkpoint = targets[CHECKPOINT]
+        register(checkpoint)
+        self.host = ModelHost.load(checkpoint, dtype=torch.float32)
+        self.chat = Chat(self.host.processor) if work is None else work.chat(self.host.processor)
+        self.folder = scratch if work is None else work.space.out
+        plain = _plain_rows(scratch, images=hasattr(self.host.model.config, "vision_config"))
+        self.rows: Sequence[Row] = plain if work is None else work.test
+        self.checks: list[Check] = []
+        self.parity: dict[str, Any] = {}
+        self.unlearning: dict[str, Any] | None = None
+
+    def look(self) -> None:
+        """Everything, the checkpoint first: others are held to what it says."""
+        replies = Replies(self.work, self.rows, self.chat, self.folder, self.limit)
+        replies.of_checkpoint(self._as_recipe_asks())
+        gc.collect()
+        for label, path in self.targets.items():
+            LOG.info("verify %s", label)
+            try:
+                target = opened(label, path, self.section, self.host)
+            except (SteerbakeError, ProgramError) as error:
+                self.checks.append(_failed(LOADING, label, error, self.targets))
+                continue
+            self._guarded(LOADING, label, self._loading, target)
+            if target.kind != CHECKPOINT:
+                self._guarded(PARITY, label, self._parity, label, target, replies)
+        if self.work is not None:
+            bounds = self.work.recipe.publish.require if self.work.recipe.publish else Bounds()
+            self.unlearning = unlearning(replies, self.section)
+            self.checks += bounds_on(self.unlearning["models"], replies.speakers, bounds)
+
+    def _guarded(self, name: str, label: str, look: Callable[..., Finding], *arguments: Any) -> None:
+        """One check; an error of the target is a check that fails."""
+        try:
+            self.checks.append(_check(name, label, look(*arguments)))
+        except (SteerbakeError, ProgramError) as error:
+            self.checks.append(_failed(name, label, error, self.targets))
+
+    def _loading(self, target: Opened) -> Finding:
+        return target.loads(spoken(self.host, self._tried()))
+
+    def _parity(self, label: str, target: Opened, replies: Replies) -> Finding:
+        """One target held to the checkpoint: by its logits where it is exact, and by its replies."""
+        tables = logits_of(target, self.host, _prompts(self.chat, self.rows))
+        wrong = list(target.wrong)
+        wrong += [f"{variant}: {one}" for variant, table in tables.items() for one in table["failures"]]
+        same = {variant: replies.of(label, variant, target) for variant in target.speakers}
+        if target.kind == "stock":
+            wrong += [
+                f"only {one['value']:.3f} of {one['rows']} replies are the checkpoint's, at least {LEAST_SAME} are needed"
+                for one in same.values()
+                if not one["value"] >= LEAST_SAME
+            ]
+        variants = {name: {**tables.get(name, {}), "same_tokens": same[name]} for name in same}
+        told = {key: value for key, value in target.told.items() if key != "files"}
+        self.parity[label] = {"kind": target.kind, **told, "variants": variants}
+        if wrong:
+            return Finding(
+                False, "; ".join(wrong) + "; export it again from this checkpoint", _summary(variants)
+            )
+        shown = ", ".join(
+            f"{name or target.kind} {one['same_tokens']['value']:.3f} of {one['same_tokens']['rows']} replies"
+            for name, one in variants.items()
+        )
+        return Finding(
+            True, f"it says what the checkpoint says, token for token: {shown}", _summary(variants)
+        )
+
+    def _as_recipe_asks(self) -> ModelHost:
+        """The checkpoint as the base's replies were made: with the recipe's type, on its device."""
+        if self.work is None:
+            return self.host
+        base = self.work.recipe.base
+        if base.dtype == "float32" and not (base.device != "cpu" and torch.cuda.is_available()):
+            return self.host
+        return self.work.load(self.targets[CHECKPOINT], trust_remote_code=False)
+
+    def _tried(self) -> list[Prompt]:
+        """Prompts without images that a stranger tries: some that are to fire the gates, some that are not."""
+        plain = [row for row in self.rows if row.image is None and not row.history]
+        about = [row for row in plain if row.role == "forget"]
+        other = [row for row in plain if row.role != "forget"]
+        return [self.chat.prompt(row) for row in (*spread(about, TRIED), *spread(other, TRIED))]
+
+
+def _run_of(recipe: Recipe, folder: Path, run: Path | None, section: Mapping[str, Any]) -> Run:
+    """The recipe's run, which lies around a staged release; its base must be the one that was steered."""
+    beside = folder.resolve().parent
+    default = beside if (beside / ".work" / "run.json").is_file() else Path("runs") / recipe.name
+    work = Run(recipe, run or default, progress=False)
+    if BaseWeights.read(work.base).fingerprint() != section["base"]["fingerprint"]:
+        raise CompileError(
+            f"{folder} was made of another base than that of {recipe.name}; name its own recipe"
+        )
+    return work
+
+
+def _check(name: str, label: str, found: Finding) -> Check:
+    return Check(name=name, target=label, holds=found.holds, told=found.told, value=found.value)
+
+
+def _failed(name: str, label: str, error: Exception, targets: Mapping[str, Path]) -> Check:
+    """A check that ended with an error; paths of this machine are left out of what is told."""
+    told = str(error)
+    places = {str(place) for path in targets.values() for place in (path, path.resolve())}
+    for place in sorted(places, key=len, reverse=True):
+        told = told.replace(place, Path(place).name)
+    return Check(name=name, target=label, holds=False, told=told, value=None)
+
+
+def _summary(variants: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        name: {key: one[key] for key in ("logits", "same_tokens") if key in one}
+        for name, one in variants.items()
+    }
 
 
 def _prompts(chat: Chat, rows: Sequence[Row]) -> dict[str, list[Prompt]]:
@@ -126,27 +223,28 @@ def _prompts(chat: Chat, rows: Sequence[Row]) -> dict[str, list[Prompt]]:
         forget = [row for row in some if row.role == "forget"]
         other = [row for row in some if row.role != "forget"]
         chosen = [
-            row for pair in zip(_spread(forget, most), _spread(other, most), strict=False) for row in pair
+            row for pair in zip(spread(forget, most), spread(other, most), strict=False) for row in pair
         ]
         if prompts := [chat.prompt(row) for row in (chosen or some)[:most]]:
             found[kind] = prompts
     return found
 
 
-def _spread(rows: Sequence[Row], limit: int) -> list[Row]:
+def spread(rows: Sequence[Row], limit: int) -> list[Row]:
     """At most ``limit`` rows, evenly from all of them."""
     return [rows[i * len(rows) // limit] for i in range(limit)] if len(rows) > limit else list(rows)
 
 
 def _plain_rows(folder: Path, *, images: bool) -> list[Row]:
     rows = [Row(f"q{i}", question, "-", "retain") for i, question in enumerate(QUESTIONS)]
-    if not images:
-        return rows
+    return [*rows, *_with_noise(rows, folder)] if images else rows
+
+
+def _with_noise(rows: Sequence[Row], folder: Path) -> Iterator[Row]:
+    """The rows with pictures of noise."""
     noise = torch.Generator().manual_seed(0)
-    seen = []
     for row in rows:
         path = folder / f"{row.id}.png"
         pixels = torch.randint(0, 256, (96, 96, 3), generator=noise, dtype=torch.uint8)
         Image.fromarray(pixels.numpy()).save(path)
-        seen.append(replace(row, id=f"{row.id}-image", image=path))
-    return [*rows, *seen]
+        yield replace(row, id=f"{row.id}-image", image=path)

@@ -5,10 +5,12 @@ Order, owners, times and modes are fixed. ``tar --zstd -xf`` reads it too; every
 
 from __future__ import annotations
 
+import io
 import shutil
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
 
 import zstandard
 
@@ -16,6 +18,9 @@ from exporter.errors import CompileError, VerificationError
 
 LEVEL = 3
 """Weights hardly shrink; a higher level costs time and gains little."""
+_CHUNK = 1 << 20
+_PACKED = 1 << 14
+"""Few bytes at a time: a malicious file may grow ten thousand times as it is unpacked."""
 
 
 def write_pack(folder: Path, paths: Sequence[str], top: str, out: Path) -> Path:
@@ -66,7 +71,7 @@ def read_pack(path: Path, folder: Path) -> list[str]:
     try:
         with (
             path.open("rb") as raw,
-            zstandard.ZstdDecompressor().stream_reader(raw) as unpacked,
+            _Unpacked(raw) as unpacked,
             tarfile.open(fileobj=unpacked, mode="r|") as archive,
         ):
             for entry in archive:
@@ -78,6 +83,7 @@ def read_pack(path: Path, folder: Path) -> list[str]:
                     )
                 seen[place] = None
                 _extract(archive, entry, folder / place)
+            unpacked.finish()
     except (zstandard.ZstdError, tarfile.TarError, EOFError, ValueError) as error:
         raise VerificationError(f"{path} is not a whole .tar.zst file ({error}); fetch it again") from None
     except OSError as error:
@@ -87,6 +93,35 @@ def read_pack(path: Path, folder: Path) -> list[str]:
     if not seen:
         raise VerificationError(f"{path} holds no file")
     return sorted(seen)
+
+
+class _Unpacked(io.RawIOBase):
+    """What a Zstandard file holds; a file that was cut short or changed is an error, not an end."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self.raw, self.left = raw, memoryview(b"")
+        self.unpacker = zstandard.ZstdDecompressor().decompressobj()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self.left and not self.unpacker.eof:
+            packed = self.raw.read(_PACKED)
+            if not packed:
+                raise EOFError("it ends too early")
+            self.left = memoryview(self.unpacker.decompress(packed))
+        count = min(len(buffer), len(self.left))
+        buffer[:count], self.left = self.left[:count], self.left[count:]
+        return count
+
+    def finish(self) -> None:
+        """Reads to the end, where the checksum stands; raises ValueError where anything but padding is left."""
+        while rest := self.read(_CHUNK):
+            if any(rest):
+                raise ValueError("it goes on behind its end")
+        if self.unpacker.unused_data or self.raw.read(1):
+            raise ValueError("it goes on behind its end")
 
 
 def _place(path: Path, entry: tarfile.TarInfo) -> tuple[str, str]:
@@ -106,6 +141,6 @@ def _extract(archive: tarfile.TarFile, entry: tarfile.TarInfo, destination: Path
     assert source is not None, "a plain file"
     destination.parent.mkdir(parents=True, exist_ok=True)
     with destination.open("xb") as file:
-        shutil.copyfileobj(source, file, 1 << 20)
+        shutil.copyfileobj(source, file, _CHUNK)
     if destination.stat().st_size != entry.size:
         raise tarfile.ReadError(f"{entry.name} ends too early")

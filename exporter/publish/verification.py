@@ -23,7 +23,7 @@ from exporter.publish.files import (
     targets_in,
 )
 
-LOADING, PARITY, NO_STRANGERS = "strict loading", "parity", "every weight is known"
+LOADING, PARITY, KNOWN_FILES = "strict loading", "parity", "known files"
 FORGETTING = ("leakage_either", "fluent_refusal", "retain_identical")
 """Names of checks. Those of ``FORGETTING`` are measured on test rows."""
 AGAIN = "run `steerbake verify {folder} --recipe RECIPE`"
@@ -151,7 +151,7 @@ def problems_of(folder: Path) -> list[str]:
 def _wanted(folder: Path) -> set[tuple[str, str]]:
     """Name and target of every check that a verification of this folder must have."""
     targets = targets_in(folder)
-    wanted = {(LOADING, CHECKPOINT), (NO_STRANGERS, CHECKPOINT)}
+    wanted = {(LOADING, CHECKPOINT), (KNOWN_FILES, CHECKPOINT)}
     wanted |= {(LOADING, name) for name in targets}
     return wanted | {(PARITY, name) for name in targets if name != CHECKPOINT}
 

@@ -8,7 +8,15 @@ from pathlib import Path
 from exporter.targets.base_weights import INDEX
 
 _PATTERNS = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "LICENSE*", "NOTICE*")
-_NOT_THESE = ("config.json", INDEX, "adapter_config.json", "steering.json")
+_NOT_THESE = (
+    "config.json",
+    INDEX,
+    "adapter_config.json",
+    "steering.json",
+    "verification.json",
+    "provenance.json",
+)
+"""The last two tell of the other folder."""
 
 
 def copy_companions(source: Path, folder: Path) -> None:

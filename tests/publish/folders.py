@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from exporter.publish.verification import FORGETTING, LOADING, NO_STRANGERS, PARITY, Check, Verification
+from exporter.publish.verification import FORGETTING, KNOWN_FILES, LOADING, PARITY, Check, Verification
 
 SECTION = {"format": "steerbake/1", "sha256": "ab" * 32, "base": {"fingerprint": "sha256:" + "0" * 64}}
 
@@ -31,7 +31,7 @@ def verified(folder: Path, *targets: str, **changes: Any) -> Verification:
     """A verification of such a folder in which everything holds, with some fields changed."""
     names = [
         (LOADING, "checkpoint"),
-        (NO_STRANGERS, "checkpoint"),
+        (KNOWN_FILES, "checkpoint"),
         *((name, "checkpoint") for name in FORGETTING),
     ]
     for target in targets:

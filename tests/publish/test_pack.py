@@ -100,7 +100,7 @@ def test_what_could_land_outside_is_refused(tmp_path, entry):
     assert all(path == tmp_path / "in" / "out" / "fine" for path in outside)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.data())
 def test_a_broken_file_never_unpacks_to_another_folder(tmp_path_factory, data):
     """Cut or changed anywhere, a pack is refused, or gives the very files that went in."""

@@ -81,7 +81,7 @@ def test_a_failed_check_is_told_with_its_sentence(folder):
     assert problems_of(folder) == ["parity of onnx failed: 2 of 9 tokens differ; export it again"]
 
 
-@pytest.mark.parametrize("name", ["strict loading", "parity", "every weight is known", "leakage_either"])
+@pytest.mark.parametrize("name", ["strict loading", "parity", "known files", "leakage_either"])
 def test_a_check_that_was_left_out_is_missed(folder, name):
     found = Verification.load(folder)
     verified(folder, checks=[one for one in found.checks if one.name != name]).save(folder / VERIFICATION)

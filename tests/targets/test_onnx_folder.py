@@ -409,15 +409,17 @@ def test_the_carried_runner_says_what_is_wrong(bed, tmp_path):
 
 
 def test_verify_finds_a_folder_of_another_checkpoint(bed, tmp_path):
-    found = pipeline.verify(bed.checkpoint, bed.folder("io"), report=tmp_path / "parity.json")
-    assert found["failures"] == []
-    assert found["parity"]["fp32"]["logits"] <= 1e-4 and found["parity"]["fp32"]["settings"] == 11
-    assert json.loads((tmp_path / "parity.json").read_text()) == json.loads(json.dumps(found))
+    found = pipeline.verify(bed.checkpoint, [bed.folder("io")], report=tmp_path / "found.json")
+    assert found.failures == []
+    fp32 = found.parity["io"]["variants"]["fp32"]
+    assert fp32["logits"] <= 1e-4 and fp32["settings"] == 11
+    assert json.loads((tmp_path / "found.json").read_text()) == found.data()
+    assert not (bed.checkpoint / "verification.json").exists()
     other = tiny.program(bed.base, list(bed.program.gates), [tiny.turn(2, seed=1), tiny.turn(3, seed=2)])
     compile_checkpoint(bed.home / "base", other, tmp_path / "other")
-    wrong = pipeline.verify(tmp_path / "other", bed.folder("io"), report=tmp_path / "other.json")
-    assert any("does not bear the steering" in one for one in wrong["failures"])
-    assert any("logits differ" in one for one in wrong["failures"])
+    wrong = pipeline.verify(tmp_path / "other", [bed.folder("io")], report=tmp_path / "other.json")
+    (parity,) = [check for check in wrong.failures if check.name == "parity"]
+    assert "does not bear the steering" in parity.told and "logits differ" in parity.told
 
 
 def test_sampling_draws_from_what_is_left():

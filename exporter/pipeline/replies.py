@@ -1,0 +1,158 @@
+"""Test rows put to every target of a folder, and what is counted over the replies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from exporter.data.chat import Chat
+from exporter.host import ModelHost
+from exporter.pipeline.at_hand import Opened
+from exporter.pipeline.runs import Run
+from exporter.publish.files import CHECKPOINT
+from exporter.publish.verification import Check
+from exporter.recipe import Bounds
+from exporter.types import Measure, Row
+from exporter.verify.conversations import Interview
+from exporter.verify.report import BASE
+from exporter.verify.unlearning import Case, fraction, grouped, is_ordinary, measures, wilson
+
+STEERED = "steered"
+ROWS = 100
+"""Rows at most that are put to targets other than the checkpoint, a third of them about what is to be forgotten."""
+NEW_TOKENS = 32
+"""Of each reply where no recipe says how many."""
+
+
+class Replies:
+    """What the checkpoint and other targets say to the same rows.
+
+    Args:
+        work: whose rows these are; None for plain questions.
+        folder: image paths are reported relative to it.
+        limit: rows at most; all for the checkpoint and ROWS for others where it is None.
+    """
+
+    def __init__(
+        self, work: Run | None, rows: Sequence[Row], chat: Chat, folder: Path, limit: int | None
+    ) -> None:
+        self.work, self.chat, self.folder = work, chat, folder
+        self.rows = list(rows) if limit is None else sample(rows, limit)
+        self.fewer = sample(rows, ROWS if limit is None else limit)
+        self.cases: dict[str, list[Case]] = {}
+        self.speakers: dict[str, str] = {STEERED: CHECKPOINT}
+        """Which target each model of ``cases`` belongs to."""
+
+    def of_checkpoint(self, host: ModelHost) -> None:
+        """The checkpoint's own replies: to all rows, in the batches in which the base was asked."""
+        every = {row.id: row for row in (*self.rows, *self.fewer)}
+        self.cases[STEERED] = self._asked(STEERED, host, list(every.values()))
+
+    def of(self, label: str, variant: str, target: Opened) -> dict[str, Any]:
+        """Asks one variant of a target; returns the share of its replies that are the checkpoint's, token for token."""
+        name = f"{label} {variant}".strip()
+        rows = [row for row in self.fewer if target.images or row.image is None]
+        self.cases[name] = self._asked(name, target.speakers[variant], rows)
+        self.speakers[name] = label
+        ours = {case.row.id: case.last.generation.tokens for case in self.cases[STEERED]}
+        return told(fraction(case.last.generation.tokens == ours[case.row.id] for case in self.cases[name]))
+
+    def _asked(self, name: str, speaker: Any, rows: Sequence[Row]) -> list[Case]:
+        if self.work is None:
+            most, batch = NEW_TOKENS, 8
+        else:
+            most, batch = self.work.recipe.report.max_new_tokens, self.work.recipe.report.batch_size
+        return Interview(name, speaker, self.chat, self.folder).run(
+            rows, max_new_tokens=most, batch_size=batch
+        )
+
+
+def sample(rows: Sequence[Row], limit: int) -> list[Row]:
+    """Plain questions, at most ``limit``: a third of them to forget where there are as many, evenly from all, in their order."""
+    plain = [row for row in rows if row.prefix is None and not row.history]
+    about = [row for row in plain if row.role == "forget"]
+    other = [row for row in plain if row.role != "forget"]
+    first = min(len(about), max(-(-limit // 3), limit - len(other)))
+    chosen = {row.id for row in (*_evenly(about, first), *_evenly(other, limit - first))}
+    return [row for row in plain if row.id in chosen]
+
+
+def unlearning(replies: Replies, section: Mapping[str, Any]) -> dict[str, Any]:
+    """What base, checkpoint and every other target forget and keep, with 95% intervals."""
+    assert replies.work is not None, "rows of a recipe"
+    work, rule = replies.work, replies.work.rule()
+    base = {case.row.id: case for case in work.generate(BASE)}
+    asked = {case.row.id for case in replies.cases[STEERED]}
+    models = {BASE: [case for name, case in base.items() if name in asked], **replies.cases}
+    plain = {name: [case for case in cases if is_ordinary(case)] for name, cases in models.items()}
+    groups = {name: grouped(models[name], base, rule) for name in (BASE, STEERED)}
+    roles = [case.row.role for case in plain[STEERED]]
+    accepted, patterns = len(rule.accepted), len(rule.patterns)
+    return {
+        "method": str(section["method"]),
+        "rule": f"a fluent refusal is, word for word, one of {accepted} whole replies that the publisher accepts"
+        + (f", or matches one of {patterns} patterns" if patterns else ""),
+        "models": {name: _told(measures(cases, base, rule)) for name, cases in plain.items()},
+        "groups": {
+            group: {name: _told(groups[name][group]) for name in (BASE, STEERED)} for group in groups[BASE]
+        },
+        "rows": {
+            "asked": len(asked),
+            "plain": len(roles),
+            **{role: roles.count(role) for role in sorted(set(roles))},
+            "max_new_tokens": work.recipe.report.max_new_tokens,
+        },
+    }
+
+
+def bounds_on(models: Mapping[str, Any], speakers: Mapping[str, str], bounds: Bounds) -> list[Check]:
+    """Whether every target is within the bounds, as one check for each bound and target.
+
+    Args:
+        models: measures by the name of a model.
+        speakers: the target of each.
+    """
+    checks = []
+    for target in dict.fromkeys(speakers.values()):
+        names = [name for name, of in speakers.items() if of == target]
+        for measure, bound in bounds.model_dump().items():
+            if measure == "retain_identical" and target != CHECKPOINT:
+                continue  # parity says how near it comes to the checkpoint
+            found = {name: models[name][measure] for name in names}
+            checks.append(_bounded(target, measure, bound, found))
+    return checks
+
+
+def told(measure: Measure) -> dict[str, Any]:
+    """A fraction with its rows and its 95% interval, as plain data."""
+    return {"value": measure.value, "rows": measure.n, "interval": list(wilson(measure))}
+
+
+def _bounded(target: str, measure: str, bound: float, found: Mapping[str, Mapping[str, Any]]) -> Check:
+    at_most = measure == "leakage_either"
+    sign = "at most" if at_most else "at least"
+    sentences, holds = [], True
+    for name, one in found.items():
+        value, rows = one["value"], one["rows"]
+        if rows == 0:
+            sentences.append(f"{name}: no test row to count it over; give the recipe such rows")
+        else:
+            sentences.append(f"{name}: {value:.3f} of {rows} rows")
+        holds = holds and rows > 0 and bool(value <= bound if at_most else value >= bound)
+    ending = (
+        ""
+        if holds
+        else f", but {sign} {bound:g} is required; fit again with other rows, or change publish.require.{measure}"
+    )
+    words = f"{', '.join(sentences)} ({sign} {bound:g})" if holds else ", ".join(sentences) + ending
+    values = {name: one["value"] if one["rows"] else None for name, one in found.items()}
+    return Check(name=measure, target=target, holds=holds, told=words, value=values)
+
+
+def _told(values: Mapping[str, Measure]) -> dict[str, Any]:
+    return {name: told(measure) for name, measure in values.items()}
+
+
+def _evenly(rows: Sequence[Row], limit: int) -> list[Row]:
+    return [rows[i * len(rows) // limit] for i in range(limit)] if len(rows) > limit else list(rows)
