@@ -43,3 +43,7 @@ class CompileError(SteerbakeError):
 
 class VerificationError(SteerbakeError):
     """An artifact that is not what it claims to be."""
+
+
+class PublishError(SteerbakeError):
+    """A folder or repository that cannot be published, or not made sure of; says what state it is in."""

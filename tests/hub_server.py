@@ -41,7 +41,7 @@ class Fault:
         status: answer this, with ``message`` and ``headers``, instead of serving.
         drop_after: read so many bytes of the body, then break the connection.
         lose_answer: serve, then break the connection instead of answering.
-        meanwhile: called before the request is served.
+        meanwhile: called when the head of the request is there, before its body is read.
     """
 
     matches: str
@@ -134,9 +134,9 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is not None and fault.drop_after is not None:
             self.rfile.read(min(fault.drop_after, int(self.headers.get("Content-Length") or 0)))
             raise _Broken
-        body = self._body()
         if fault is not None and fault.meanwhile is not None:
             fault.meanwhile()
+        body = self._body()
         if fault is not None and fault.status is not None:
             return fault.status, {"error": fault.message}, {"X-Error-Message": fault.message, **fault.headers}
         asked = urlsplit(self.path)

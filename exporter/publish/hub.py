@@ -1,0 +1,295 @@
+"""Upload to the Hub: blobs first, then everything in one commit, then a look at what the repository holds, then the tag.
+
+A repository is therefore as it was, or whole. Whoever loads by the tag meets whole files or an error, never something between.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+from exporter.errors import PublishError
+from exporter.publish import trouble
+from exporter.publish.offered import OF_THE_HUB, Offer, RemoteFile
+from exporter.publish.remote import MAIN, Remote
+from exporter.publish.trouble import (
+    TROUBLE,
+    Say,
+    known_token,
+    passes,
+    patiently,
+    pause_before,
+    status_of,
+    told,
+)
+
+Operation = CommitOperationAdd | CommitOperationDelete
+_UNCHANGED = "nothing was published; the same command goes on, and does not send again what has arrived"
+_RACE = 412
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What was published, and where.
+
+    Args:
+        repo_id: owner/name.
+        commit: hash of the commit that holds exactly the files offered.
+        url: where people see it.
+        revision: what to load: the tag where there is one, else the branch or refs/pr/N.
+        tag: what pins it; it may mark an earlier commit that differs in describing files only. None for a pull request, or
+            where none was asked for.
+        pr_url: the pull request; None where there is none.
+    """
+
+    repo_id: str
+    commit: str
+    url: str
+    revision: str
+    tag: str | None
+    pr_url: str | None
+
+
+def upload(
+    folder: Path,
+    repo_id: str,
+    *,
+    paths: Sequence[str],
+    message: str,
+    tag: str | None,
+    private: bool = False,
+    revision: str | None = None,
+    create_pr: bool = False,
+    describes: Callable[[str], bool] = lambda _: False,
+    say: Say = lambda _: None,
+) -> Pushed:
+    """Makes a repository hold exactly these files of a folder, in one commit, and marks it with a tag.
+
+    The same call may be repeated whenever it was cut off: what is there already is not sent again, a repository that holds the
+    files already gets no further commit, and a missing tag is made. Files that the repository has and the folder has not are
+    deleted in the same commit: Transformers would prefer a stale ``model.safetensors`` to our index, and run unsteered.
+
+    Args:
+        folder: the release.
+        repo_id: owner/name; made if missing.
+        paths: every file to publish, relative to ``folder``, with forward slashes.
+        message: first line of the commit.
+        tag: put on the commit once it is known to be whole. A tag that is there is never moved.
+        private: make the repository private; one that is there and public is refused.
+        revision: branch to commit to, made if missing; main by default.
+        create_pr: open a pull request to main instead; it gets no tag.
+        describes: whether a path only describes the others, and may differ where the tag is on an earlier commit.
+        say: is told what goes on.
+
+    Raises:
+        PublishError: says what went wrong, in which state the repository is, and what to do.
+    """
+    _check(repo_id, revision, create_pr)
+    say(f"reading {len(paths)} files")
+    offer = Offer.read(folder, paths, known_token)
+    remote = Remote(repo_id, say)
+    _open(remote, private=private, create_pr=create_pr)
+    branch = revision or MAIN
+    head = remote.branch(branch)
+    marked = None if tag is None or create_pr else _marked(remote, tag, offer, describes)
+    publication = _Publication(remote, offer, branch, head, message)
+    if create_pr:
+        return publication.propose()
+    commit = publication.commit()
+    if tag is not None and marked is None:
+        remote.mark(tag, commit)
+    url = f"{remote.url}/tree/{tag or branch}"
+    return Pushed(repo_id, commit, url, tag or branch, tag, None)
+
+
+def _check(repo_id: str, revision: str | None, create_pr: bool) -> None:
+    """Refuses what cannot go well before anything is read."""
+    owner, _, name = repo_id.partition("/")
+    if not owner or not name or "/" in name:
+        raise PublishError(f"{repo_id!r} is no repository of the Hub; write owner/name")
+    if create_pr and revision not in (None, MAIN):
+        raise PublishError(f"a pull request goes to {MAIN}; leave the revision away")
+    if known_token() is None:
+        raise PublishError("no Hub token: log in with `hf auth login`, or set HF_TOKEN to one that may write")
+
+
+def _open(remote: Remote, *, private: bool, create_pr: bool) -> None:
+    """Makes sure that the repository is there, and no more public than asked for."""
+    found = remote.is_private()
+    if found is None and create_pr:
+        raise PublishError(
+            f"there is no repository {remote.url} to propose anything to, or your token may not see it; push without --pr"
+        )
+    if found is None:
+        remote.create(private=private)
+        found = remote.is_private()
+    if found is None:
+        raise PublishError(f"{remote.url} is there, and your token may not see it; nothing was published")
+    if private and not found:
+        raise PublishError(
+            f"{remote.url} is public; nothing was published. Make it private in its settings, or push without --private"
+        )
+
+
+def _marked(remote: Remote, tag: str, offer: Offer, describes: Callable[[str], bool]) -> str | None:
+    """The commit that has the tag already; None where the tag is free.
+
+    Raises:
+        PublishError: it marks other files. It is not moved: whoever pinned it would get other code than they read.
+    """
+    commit = remote.commit_of(tag)
+    if commit is None:
+        return None
+    other = [path for path in offer.differences(remote.tree(commit)) if not describes(path)]
+    if other:
+        raise PublishError(
+            f"{remote.url}: the tag {tag} marks {commit[:12]}, where these differ: {_listed(other)}. Nothing was "
+            "published, for those who pinned it must go on getting what they have. Publish under another name, or delete "
+            "the tag on the Hub if nobody uses it"
+        )
+    return commit
+
+
+class _Publication:
+    """One offer on its way into one branch."""
+
+    def __init__(self, remote: Remote, offer: Offer, branch: str, head: str, message: str) -> None:
+        self.remote, self.offer, self.branch, self.head, self.message = remote, offer, branch, head, message
+
+    def commit(self) -> str:
+        """The commit at the head of the branch that holds exactly what is offered; made if need be."""
+        before = self.remote.tree(self.head)
+        if not self.offer.differences(before):
+            self.remote.say(f"{self.remote.name} holds these files already")
+            return self.head
+        operations = self._sent(before, create_pr=False)
+        commit = self._committed(operations, before)
+        self._make_sure(commit, commit)
+        return commit
+
+    def propose(self) -> Pushed:
+        """A pull request to main; none where main holds the files already."""
+        remote = self.remote
+        before = remote.tree(self.head)
+        if not self.offer.differences(before):
+            remote.say(f"{remote.name} holds these files already; there is nothing to propose")
+            return Pushed(remote.name, self.head, remote.url, self.branch, None, None)
+        operations = self._sent(before, create_pr=True)
+        # Only a refused request is made again: a second one after a lost answer would open a second pull request.
+        done = patiently(
+            lambda: remote.api.create_commit(
+                remote.name,
+                operations,
+                commit_message=self.message,
+                parent_commit=self.head,
+                create_pr=True,
+            ),
+            f"opening a pull request (see whether {remote.url}/discussions has it before you try again)",
+            remote.say,
+            again=lambda error: status_of(error) == 429,
+        )
+        if done.pr_url is None or done.pr_revision is None:
+            raise PublishError(f"{remote.url}: the Hub made the commit {done.oid} and no pull request of it")
+        self._make_sure(done.pr_revision, done.oid)
+        return Pushed(remote.name, done.oid, done.pr_url, done.pr_revision, None, done.pr_url)
+
+    def _sent(self, before: dict[str, RemoteFile], *, create_pr: bool) -> list[Operation]:
+        """Sends the blobs that the Hub has not; returns what the commit is to do."""
+        files, remote = self.offer.files, self.remote
+        additions = [_addition(path, self.offer) for path in files if not files[path].is_(before.get(path))]
+        stale = sorted(set(before) - set(files) - set(OF_THE_HUB))
+        remote.say(f"sending {len(additions)} of {len(files)} files to {remote.url}")
+        # Rules of our own that ignore nothing: a .gitignore in the repository would silently keep files out of the commit.
+        patiently(
+            lambda: remote.api.preupload_lfs_files(
+                remote.name,
+                additions,
+                revision=self.branch,
+                create_pr=create_pr,
+                gitignore_content="# nothing\n",
+                free_memory=False,
+            ),
+            f"sending files to {remote.name} ({_UNCHANGED})",
+            remote.say,
+            again=lambda _: False,  # huggingface_hub has tried each file again already
+        )
+        if ignored := [one.path_in_repo for one in additions if getattr(one, "_should_ignore", False)]:
+            raise PublishError(
+                f"{remote.url}: its .gitignore keeps {_listed(ignored)} out; delete it there. {_UNCHANGED}"
+            )
+        self.offer.check_unchanged()
+        if stale:
+            remote.say(f"deleting what the folder no longer has: {_listed(stale)}")
+        return [*additions, *(CommitOperationDelete(path, is_folder=False) for path in stale)]
+
+    def _committed(self, operations: list[Operation], before: dict[str, RemoteFile]) -> str:
+        """The hash of the commit, once the Hub has made it.
+
+        An answer may be lost and the commit be made all the same, and somebody may commit meanwhile. So after any error the
+        branch is looked at: a head that holds what is offered is the commit; one that holds what was there before lets us
+        try again; anything else is somebody's work that nobody has looked at, and stays.
+        """
+        remote, waits = self.remote, iter(trouble.WAITS)
+        while True:
+            try:
+                done = remote.api.create_commit(
+                    remote.name,
+                    operations,
+                    commit_message=self.message,
+                    revision=self.branch,
+                    parent_commit=self.head,
+                )
+            except TROUBLE as error:
+                failure = told(error, f"committing to {remote.name}")
+                again = passes(error) or status_of(error) == _RACE
+                pause = pause_before(error, next(waits, None)) if again else None
+            else:
+                return done.oid
+            now = self._head_after(failure)
+            if now != self.head:
+                found = remote.tree(now)
+                if not self.offer.differences(found):
+                    return now
+                if found != before:
+                    raise PublishError(
+                        f"{remote.url}: {self.branch} moved from {self.head[:12]} to {now[:12]} meanwhile, and holds "
+                        f"neither what was there nor what is to be published. Look at it; the same command then replaces it, "
+                        "and does not send again what has arrived"
+                    )
+                self.head = now
+            if pause is None:
+                raise PublishError(f"{failure}; {_UNCHANGED}")
+            remote.say(f"{failure}; trying again in {pause:g} s")
+            time.sleep(pause)
+
+    def _head_after(self, failure: PublishError) -> str:
+        try:
+            return self.remote.branch(self.branch)
+        except PublishError as error:
+            unknown = f"{failure}; and then {error}. Whether the commit was made is not known, it is whole or absent; the same"
+            raise PublishError(f"{unknown} command finds out") from None
+
+    def _make_sure(self, revision: str, commit: str) -> None:
+        """Raises PublishError where a commit does not hold exactly the files offered."""
+        wrong = self.offer.differences(self.remote.tree(revision))
+        if wrong:
+            raise PublishError(
+                f"{self.remote.url}: the commit {commit} does not hold what was sent: {_listed(wrong)}. It got no tag, so "
+                "nothing that was pinned can load it; the same command tries again"
+            )
+
+
+def _addition(path: str, offer: Offer) -> CommitOperationAdd:
+    file = offer.files[path]
+    operation = CommitOperationAdd(path, str(file.place))
+    operation.upload_info.sha256 = bytes.fromhex(file.sha256)  # else large files would be read once more
+    return operation
+
+
+def _listed(paths: Sequence[str], most: int = 8) -> str:
+    more = f" and {len(paths) - most} more" if len(paths) > most else ""
+    return ", ".join(paths[:most]) + more

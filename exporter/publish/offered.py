@@ -1,0 +1,128 @@
+"""The files that are to be published, as they were when they were read; and how they differ from what a repository holds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from exporter.errors import PublishError
+
+OF_THE_HUB = (".gitattributes",)
+"""Written by the Hub itself: which files of a repository are kept outside git."""
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file of a repository's tree.
+
+    Args:
+        size: bytes.
+        git_oid: Git's SHA-1 of the file where git holds it, of a pointer where it does not.
+        sha256: hex SHA-256 of a file that lies outside git; None for one that git holds.
+    """
+
+    size: int
+    git_oid: str
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class OfferedFile:
+    """One file of the folder: its bytes by both of the names that the Hub gives them, and how it lay there when it was read."""
+
+    place: Path
+    size: int
+    sha256: str
+    git_oid: str
+    stamp: tuple[int, int, int]
+
+    def is_(self, remote: RemoteFile | None) -> bool:
+        """Whether the repository holds exactly these bytes."""
+        if remote is None or remote.size != self.size:
+            return False
+        return remote.git_oid == self.git_oid if remote.sha256 is None else remote.sha256 == self.sha256
+
+
+@dataclass(frozen=True)
+class Offer:
+    """Everything that a repository is to hold, by path."""
+
+    files: Mapping[str, OfferedFile]
+
+    @classmethod
+    def read(cls, folder: Path, paths: Sequence[str], secret: Callable[[], str | None]) -> Offer:
+        """Reads every file once.
+
+        Args:
+            folder: where they lie.
+            paths: relative, with forward slashes.
+            secret: gives what none of the files may contain.
+
+        Raises:
+            PublishError: a path leaves the folder, is no plain file, is the Hub's own, or holds the secret.
+        """
+        if not paths:
+            raise PublishError(f"{folder}: no file to publish")
+        problems = [problem for path in paths if (problem := _problem(folder, path))]
+        if problems:
+            raise PublishError(f"{folder} cannot be published: " + "; ".join(problems))
+        return cls({path: _read(folder / path, path, secret) for path in sorted(set(paths))})
+
+    def differences(self, tree: Mapping[str, RemoteFile]) -> list[str]:
+        """Paths at which a repository holds other bytes, no file, or a file that is not offered."""
+        changed = {path for path, file in self.files.items() if not file.is_(tree.get(path))}
+        return sorted(changed | (set(tree) - set(self.files) - set(OF_THE_HUB)))
+
+    def check_unchanged(self) -> None:
+        """Raises PublishError where a file was written to since it was read."""
+        changed = [path for path, file in self.files.items() if _stamp(file.place) != file.stamp]
+        if changed:
+            raise PublishError(
+                f"{', '.join(changed)} changed while it was being uploaded, so nothing was published; "
+                "verify the folder again, then push it"
+            )
+
+
+def _problem(folder: Path, path: str) -> str | None:
+    """Why a path cannot be published."""
+    pure, place = PurePosixPath(path), folder / path
+    if pure.is_absolute() or ".." in pure.parts or "\\" in path or path != pure.as_posix():
+        return f"{path!r} is no relative path with forward slashes"
+    if path in OF_THE_HUB:
+        return f"{path} is written by the Hub itself"
+    if not place.is_file():
+        return f"{path} is missing"
+    if place.resolve() != folder.resolve() / path:
+        return f"{path} is a link; put the file itself there"
+    return None
+
+
+def _read(place: Path, path: str, secret: Callable[[], str | None]) -> OfferedFile:
+    """Digests of one file; raises PublishError where it holds the secret."""
+    stamp = _stamp(place)
+    sha256, git = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % stamp[0], usedforsecurity=False)
+    needle = (secret() or "").encode()
+    tail = b""
+    with place.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            sha256.update(chunk)
+            git.update(chunk)
+            if needle and needle in tail + chunk:
+                del needle  # a traceback that shows local variables must not show it
+                raise PublishError(
+                    f"{path} holds your Hub token; take it out, and revoke the token: it was on disk"
+                )
+            tail = chunk[-len(needle) :] if needle else b""
+    return OfferedFile(place, stamp[0], sha256.hexdigest(), git.hexdigest(), stamp)
+
+
+def _stamp(place: Path) -> tuple[int, int, int]:
+    """Size in bytes, time of the last change in nanoseconds, and inode; all -1 where there is no file."""
+    try:
+        found = place.stat()
+    except OSError:
+        return (-1, -1, -1)
+    return found.st_size, found.st_mtime_ns, found.st_ino

@@ -1,0 +1,134 @@
+"""Trouble between here and the Hub: patience with what passes, a sentence for what does not, and the token in neither."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from huggingface_hub import constants, get_token
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+
+from exporter.errors import PublishError
+
+T = TypeVar("T")
+Say = Callable[[str], None]
+
+WAITS = (1.0, 2.0, 4.0, 8.0, 15.0)
+"""Seconds before each further attempt."""
+LONGEST = 300.0
+"""Seconds at most that the Hub may ask us to wait."""
+_HTTP_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]
+"""The base of all errors of the HTTP library, whichever it is in the installed version of huggingface_hub."""
+TROUBLE: tuple[type[Exception], ...] = (_HTTP_ERROR, OSError, ValueError, RuntimeError, LookupError)
+"""What calls of huggingface_hub raise when the Hub, the network or an answer is not as it should be."""
+_PASSING = (408, 425, 429, 500, 502, 503, 504)
+_TOKEN = re.compile(r"\b(hf|api_org|hf_oauth|hf_jwt)_[A-Za-z0-9._-]{8,}")
+
+
+def known_token() -> str | None:
+    """The token from the usual places; raises PublishError where looking for it fails."""
+    try:
+        return get_token()
+    except TROUBLE as error:
+        failure = PublishError(f"no Hub token can be had: {type(error).__name__}")
+    raise failure
+
+
+def without_token(text: str) -> str:
+    """The text with whatever is or looks like a token blotted out."""
+    try:
+        token = get_token()
+    except TROUBLE:
+        token = None
+    if token:
+        text = text.replace(token, "[token]")
+    return _TOKEN.sub("[token]", text)
+
+
+def status_of(error: BaseException | None) -> int | None:
+    """The HTTP status behind an error, or behind what caused it; None where there was no answer."""
+    while error is not None:
+        if isinstance(error, HfHubHTTPError):
+            return int(error.response.status_code)
+        error = error.__cause__
+    return None
+
+
+def passes(error: BaseException) -> bool:
+    """Whether the same request may succeed a little later."""
+    status = status_of(error)
+    if status is not None:
+        return status in _PASSING
+    root = _root(error)
+    # An answer that is no JSON was given by something on the way, in the Hub's place.
+    passing = (_HTTP_ERROR, ConnectionError, TimeoutError, json.JSONDecodeError)
+    return isinstance(root, passing) and not isinstance(root, OfflineModeIsEnabled)
+
+
+def patiently(
+    action: Callable[[], T], doing: str, say: Say, *, again: Callable[[BaseException], bool] = passes
+) -> T:
+    """The result of ``action``, which is tried again while its trouble passes.
+
+    Args:
+        action: calls huggingface_hub.
+        doing: what is being done, for messages.
+        say: is told about each further attempt.
+        again: whether an error is worth a further attempt.
+
+    Raises:
+        PublishError: what went wrong and how to mend it. Nothing of the request hangs on it.
+    """
+    waits = iter(WAITS)
+    while True:
+        try:
+            return action()
+        except TROUBLE as error:
+            failure = told(error, doing)
+            pause = pause_before(error, next(waits, None)) if again(error) else None
+        if pause is None:
+            raise failure
+        say(f"{failure}; trying again in {pause:g} s")
+        time.sleep(pause)
+
+
+def pause_before(error: BaseException, wait: float | None) -> float | None:
+    """Seconds until a further attempt: ours, or those that the Hub asks for; None where there is to be none."""
+    error = _root(error)
+    asked = error.response.headers.get("Retry-After", "") if isinstance(error, HfHubHTTPError) else ""
+    return min(max(wait, float(asked)), LONGEST) if wait is not None and asked.isdigit() else wait
+
+
+def told(error: BaseException, doing: str) -> PublishError:
+    """What a user is to read about an error of huggingface_hub."""
+    return PublishError(without_token(f"{doing}: {_cause(error)}"))
+
+
+def _cause(error: BaseException) -> str:
+    status, error = status_of(error), _root(error)
+    if isinstance(error, OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set; unset it to publish"
+    if not isinstance(error, HfHubHTTPError):
+        where = f" ({constants.ENDPOINT})" if isinstance(error, _HTTP_ERROR) else ""
+        return f"{type(error).__name__}{where}: {error}"
+    said = f": {error.server_message}" if error.server_message else ""
+    answer = f"the Hub answered {status}{said}"
+    if isinstance(error, RepositoryNotFoundError) and status == 404:
+        return f"{answer}; there is no such repository, or your token may not see it"
+    advice = {
+        401: "it does not know the token: log in with `hf auth login`, or set HF_TOKEN to one that may write",
+        403: "the token may not do this: use one with write access to this namespace, or name a repository of your own",
+        413: "a file or the commit is larger than the Hub takes",
+        429: "it is asked too often; the same command later goes on where it stopped",
+    }
+    return f"{answer}; {advice[status]}" if status in advice else answer
+
+
+def _root(error: BaseException) -> BaseException:
+    """What a wrapper of huggingface_hub wraps."""
+    while isinstance(error, RuntimeError) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
