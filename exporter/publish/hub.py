@@ -25,6 +25,7 @@ from exporter.publish.trouble import (
     pause_before,
     status_of,
     told,
+    url_of,
 )
 
 Operation = CommitOperationAdd | CommitOperationDelete
@@ -215,7 +216,7 @@ class _Publication:
             ),
             f"sending files to {remote.name} ({_UNCHANGED})",
             remote.say,
-            again=lambda _: False,  # huggingface_hub has tried each file again already
+            again=_with_fresh_addresses,
         )
         if ignored := [one.path_in_repo for one in additions if getattr(one, "_should_ignore", False)]:
             raise PublishError(
@@ -288,6 +289,20 @@ def _addition(path: str, offer: Offer) -> CommitOperationAdd:
     operation = CommitOperationAdd(path, str(file.place))
     operation.upload_info.sha256 = bytes.fromhex(file.sha256)  # else large files would be read once more
     return operation
+
+
+def _with_fresh_addresses(error: BaseException) -> bool:
+    """Whether a blob was refused where it was sent: the address may have expired, or the answer to the last part been lost.
+
+    What passes by itself is not asked about here: huggingface_hub has tried each request again already.
+    """
+    status, url = status_of(error), url_of(error)
+    return (
+        status is not None
+        and 400 <= status < 500
+        and "/preupload/" not in url
+        and "/objects/batch" not in url
+    )
 
 
 def _listed(paths: Sequence[str], most: int = 8) -> str:

@@ -48,13 +48,16 @@ def without_token(text: str) -> str:
     return _TOKEN.sub("[token]", text)
 
 
-def status_of(error: BaseException | None) -> int | None:
-    """The HTTP status behind an error, or behind what caused it; None where there was no answer."""
-    while error is not None:
-        if isinstance(error, HfHubHTTPError):
-            return int(error.response.status_code)
-        error = error.__cause__
-    return None
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status behind an error; None where there was no answer."""
+    found = _root(error)
+    return int(found.response.status_code) if isinstance(found, HfHubHTTPError) else None
+
+
+def url_of(error: BaseException) -> str:
+    """The address that answered with an error; empty where there was no answer."""
+    found = _root(error)
+    return str(found.response.request.url) if isinstance(found, HfHubHTTPError) else ""
 
 
 def passes(error: BaseException) -> bool:
