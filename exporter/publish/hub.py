@@ -204,7 +204,24 @@ class _Publication:
         additions = [_addition(path, self.offer) for path in files if not files[path].is_(before.get(path))]
         stale = sorted(set(before) - set(files) - set(OF_THE_HUB))
         remote.say(f"sending {len(additions)} of {len(files)} files to {remote.url}")
-        # Rules of our own that ignore nothing: a .gitignore in the repository would silently keep files out of the commit.
+        try:
+            self._send(additions, create_pr=create_pr)
+        finally:
+            self.offer.check_unchanged()  # explains a refused blob too
+        if ignored := [one.path_in_repo for one in additions if getattr(one, "_should_ignore", False)]:
+            raise PublishError(
+                f"{remote.url}: its .gitignore keeps {_listed(ignored)} out; delete it there. {_UNCHANGED}"
+            )
+        if stale:
+            remote.say(f"deleting what the folder no longer has: {_listed(stale)}")
+        return [*additions, *(CommitOperationDelete(path, is_folder=False) for path in stale)]
+
+    def _send(self, additions: list[CommitOperationAdd], *, create_pr: bool) -> None:
+        """Sends blobs that the Hub has not.
+
+        It is given rules that ignore nothing: a .gitignore in the repository would silently keep files out of the commit.
+        """
+        remote = self.remote
         patiently(
             lambda: remote.api.preupload_lfs_files(
                 remote.name,
@@ -218,14 +235,6 @@ class _Publication:
             remote.say,
             again=_with_fresh_addresses,
         )
-        if ignored := [one.path_in_repo for one in additions if getattr(one, "_should_ignore", False)]:
-            raise PublishError(
-                f"{remote.url}: its .gitignore keeps {_listed(ignored)} out; delete it there. {_UNCHANGED}"
-            )
-        self.offer.check_unchanged()
-        if stale:
-            remote.say(f"deleting what the folder no longer has: {_listed(stale)}")
-        return [*additions, *(CommitOperationDelete(path, is_folder=False) for path in stale)]
 
     def _committed(self, operations: list[Operation], before: dict[str, RemoteFile]) -> str:
         """The hash of the commit, once the Hub has made it.
@@ -286,7 +295,7 @@ class _Publication:
 
 def _addition(path: str, offer: Offer) -> CommitOperationAdd:
     file = offer.files[path]
-    operation = CommitOperationAdd(path, str(file.place))
+    operation = CommitOperationAdd(path, str(file.place) if file.content is None else file.content)
     operation.upload_info.sha256 = bytes.fromhex(file.sha256)  # else large files would be read once more
     return operation
 

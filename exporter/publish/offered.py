@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from exporter.errors import PublishError
@@ -12,6 +12,8 @@ from exporter.errors import PublishError
 OF_THE_HUB = (".gitattributes",)
 """Written by the Hub itself: which files of a repository are kept outside git."""
 _CHUNK = 1 << 20
+_SMALL = 10_000_000
+"""Files of at most this many bytes may be kept in git, and are then sent within the commit."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class OfferedFile:
     sha256: str
     git_oid: str
     stamp: tuple[int, int, int]
+    content: bytes | None = field(repr=False, default=None)
+    """The bytes of a small file, so that what goes into the commit is what was read; None for a larger one."""
 
     def is_(self, remote: RemoteFile | None) -> bool:
         """Whether the repository holds exactly these bytes."""
@@ -105,18 +109,21 @@ def _read(place: Path, path: str, secret: Callable[[], str | None]) -> OfferedFi
     stamp = _stamp(place)
     sha256, git = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % stamp[0], usedforsecurity=False)
     needle = (secret() or "").encode()
-    tail = b""
+    tail, kept = b"", list[bytes]()
     with place.open("rb") as file:
         while chunk := file.read(_CHUNK):
             sha256.update(chunk)
             git.update(chunk)
+            if stamp[0] <= _SMALL:
+                kept.append(chunk)
             if needle and needle in tail + chunk:
                 del needle  # a traceback that shows local variables must not show it
                 raise PublishError(
                     f"{path} holds your Hub token; take it out, and revoke the token: it was on disk"
                 )
             tail = chunk[-len(needle) :] if needle else b""
-    return OfferedFile(place, stamp[0], sha256.hexdigest(), git.hexdigest(), stamp)
+    content = b"".join(kept) if stamp[0] <= _SMALL else None
+    return OfferedFile(place, stamp[0], sha256.hexdigest(), git.hexdigest(), stamp, content)
 
 
 def _stamp(place: Path) -> tuple[int, int, int]:

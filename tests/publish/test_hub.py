@@ -20,7 +20,7 @@ from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import BadRequestError
 
 from exporter.errors import PublishError
-from exporter.publish import trouble
+from exporter.publish import offered, trouble
 from exporter.publish.hub import Pushed, upload
 
 TOKEN = "hf_" + "aB3" * 12
@@ -396,13 +396,24 @@ def test_a_commit_that_is_not_what_was_sent_gets_no_tag(
     assert not hub.repository(REPOSITORY).tags
 
 
-@pytest.mark.parametrize("path", ["config.json", "steering.safetensors"])
+@pytest.mark.parametrize("path", ["config.json", "model-00001-of-00001.safetensors"])
+@pytest.mark.parametrize("when", ["preupload", PUT, "POST .*/lfs/.*/verify"])
 def test_a_file_written_to_during_the_upload_is_not_committed(
-    hub: HubServer, release: Path, path: str
+    hub: HubServer, release: Path, monkeypatch: pytest.MonkeyPatch, path: str, when: str
 ) -> None:
-    hub.faults = [Fault("POST .*/lfs/.*/verify", meanwhile=lambda: (release / path).write_bytes(b"changed"))]
-    assert "changed" in refused(release)
+    monkeypatch.setattr(offered, "_SMALL", 1000)
+    hub.faults = [Fault(when, meanwhile=lambda: (release / path).write_bytes(b"changed" * 9999))]
+    assert f"{path} changed" in refused(release)
     assert not hub.repository(REPOSITORY).files()
+
+
+def test_a_small_file_written_to_at_the_last_moment_goes_as_it_was_read(
+    hub: HubServer, release: Path
+) -> None:
+    wanted = digests(release)
+    hub.faults = [Fault("validate-yaml", meanwhile=lambda: (release / "config.json").write_bytes(b"late"))]
+    push(release)
+    assert hub.repository(REPOSITORY).files() == wanted
 
 
 def test_a_file_with_the_token_is_not_sent(hub: HubServer, release: Path) -> None:
