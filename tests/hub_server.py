@@ -26,6 +26,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from hub_endpoints import ROUTES, Answer, Call
 from hub_store import Refusal, Repository, Store
 
+TOKEN = "hf_" + "aB3" * 12
+"""What tests log in with."""
 PAGE = 1000
 """Files of a tree that the Hub lists in one answer."""
 

@@ -8,14 +8,13 @@ import os
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub.utils._http as transport
 import pytest
-from hub_server import Fault, HubServer
+from hub_server import TOKEN, Fault, HubServer
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import BadRequestError
 
@@ -23,7 +22,6 @@ from exporter.errors import PublishError
 from exporter.publish import offered, trouble
 from exporter.publish.hub import Pushed, upload
 
-TOKEN = "hf_" + "aB3" * 12
 TAG = "steerbake-0123456789ab"
 REPOSITORY = "user/repo"
 BLOBS = 4
@@ -31,16 +29,10 @@ BLOBS = 4
 COMMIT, TREE, PUT = "POST .*/commit/", "GET .*/tree/", "PUT /lfs/"
 
 
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    with HubServer({TOKEN: "user"}, multipart=1 << 16) as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        monkeypatch.setattr(trouble, "WAITS", (0.01,) * 5)
-        monkeypatch.setattr(transport, "time", SimpleNamespace(sleep=lambda _: None))
-        yield server
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trouble, "WAITS", (0.01,) * 5)
+    monkeypatch.setattr(transport, "time", SimpleNamespace(sleep=lambda _: None))
 
 
 @pytest.fixture
