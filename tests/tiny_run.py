@@ -117,22 +117,20 @@ def write_recipe(folder: Path, seed: int = 0) -> Path:
     return path
 
 
-def steer(base: Path, out: Path) -> None:
-    """A checkpoint of the base under a gate that always fires."""
-    gate = Gate(
-        "topic",
-        1,
-        "prompt_end",
-        "linear",
-        0.0,
-        "above",
-        {"weight": torch.zeros(WIDTH), "bias": torch.ones(1)},
-    )
+def always_on() -> SteeringProgram:
+    """A program for the base under a gate that always fires."""
+    tensors = {"weight": torch.zeros(WIDTH), "bias": torch.ones(1)}
+    gate = Gate("topic", 1, "prompt_end", "linear", 0.0, "above", tensors)
     rows = {"prototypes": torch.eye(WIDTH)[:2].contiguous()}
     keys = {"strength": 1.0, "target": "nearest", "angle": "fraction", "protect": "none"}
     edit = Edit(layer=2, gate="topic", op="rotate", positions="from_prompt_end", tensors=rows, **keys)
     ref = BaseModelRef("LlamaForCausalLM", "llama")
-    compile_checkpoint(base, SteeringProgram("test", WIDTH, LAYERS, ref, (gate,), (edit,)), out)
+    return SteeringProgram("test", WIDTH, LAYERS, ref, (gate,), (edit,))
+
+
+def steer(base: Path, out: Path) -> None:
+    """A checkpoint of the base under a gate that always fires."""
+    compile_checkpoint(base, always_on(), out)
 
 
 class QuickParams(BaseModel):
