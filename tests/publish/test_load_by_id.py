@@ -65,6 +65,9 @@ def test_it_loads_by_id_and_steers(hub: HubServer, tmp_path: Path) -> None:
         {"model.safetensors": (tmp_path / "base" / "model.safetensors").read_bytes()}
     )
     assert published(tmp_path / "steered").revision == TAG
+    later = {"modeling_steered_llava.py": b"raise SystemExit('code of a later commit ran')\n"}
+    hub.repository("user/repo").write(later)  # whoever pinned the tag gets code and weights of the tag
+
     torch.save(prompts, tmp_path / "prompts.pt")
     (tmp_path / "clean").mkdir()
     found = stranger.run(
