@@ -20,6 +20,7 @@ from exporter.publish.trouble import (
     TROUBLE,
     Say,
     known_token,
+    no_stalling,
     passes,
     patiently,
     pause_before,
@@ -92,19 +93,18 @@ def upload(
     _check(repo_id, revision, create_pr)
     say(f"reading {len(paths)} files")
     offer = Offer.read(folder, paths, known_token)
-    remote = Remote(repo_id, say)
-    _open(remote, private=private, create_pr=create_pr)
-    branch = revision or MAIN
-    head = remote.branch(branch)
-    marked = None if tag is None or create_pr else _marked(remote, tag, offer, describes)
-    publication = _Publication(remote, offer, branch, head, message)
-    if create_pr:
-        return publication.propose()
-    commit = publication.commit()
-    if tag is not None and marked is None:
-        remote.mark(tag, commit)
-    url = f"{remote.url}/tree/{tag or branch}"
-    return Pushed(repo_id, commit, url, tag or branch, tag, None)
+    remote, branch = Remote(repo_id, say), revision or MAIN
+    with no_stalling():
+        _open(remote, private=private, create_pr=create_pr)
+        head = remote.branch(branch)
+        marked = None if tag is None or create_pr else _marked(remote, tag, offer, describes)
+        publication = _Publication(remote, offer, branch, head, message)
+        if create_pr:
+            return publication.propose()
+        commit = publication.commit()
+        if tag is not None and marked is None:
+            remote.mark(tag, commit)
+    return Pushed(repo_id, commit, f"{remote.url}/tree/{tag or branch}", tag or branch, tag, None)
 
 
 def _check(repo_id: str, revision: str | None, create_pr: bool) -> None:
@@ -149,7 +149,7 @@ def _marked(remote: Remote, tag: str, offer: Offer, describes: Callable[[str], b
     if other:
         raise PublishError(
             f"{remote.url}: the tag {tag} marks {commit[:12]}, where these differ: {_listed(other)}. Nothing was "
-            "published, for those who pinned it must go on getting what they have. Publish under another name, or delete "
+            "published, for those who pinned it must go on getting what they have. Push to another repository, or delete "
             "the tag on the Hub if nobody uses it"
         )
     return commit

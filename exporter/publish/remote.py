@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, ModelInfo
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import RepoFile
 
 from exporter.errors import PublishError
+from exporter.publish import trouble
 from exporter.publish.offered import RemoteFile
 from exporter.publish.trouble import Say, patiently
 
@@ -36,11 +37,16 @@ class Remote:
 
         def ask() -> bool | None:
             try:
-                return bool(self.api.model_info(self.name, expand=["sha", "private"]).private)
+                return bool(self._info(None).private)
             except RepositoryNotFoundError:
                 return None
 
         return patiently(ask, f"looking for {self.name}", self.say)
+
+    def _info(self, revision: str | None) -> ModelInfo:
+        return self.api.model_info(
+            self.name, revision=revision, timeout=trouble.STALL, expand=["sha", "private"]
+        )
 
     def create(self, *, private: bool) -> None:
         """Makes the repository unless it is there."""
@@ -56,7 +62,7 @@ class Remote:
 
         def ask() -> str | None:
             try:
-                return self.api.model_info(self.name, revision=revision, expand=["sha"]).sha
+                return self._info(revision).sha
             except RevisionNotFoundError:
                 return None
 

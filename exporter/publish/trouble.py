@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
-from huggingface_hub import constants, get_token
+from huggingface_hub import constants, get_session, get_token
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
 
 from exporter.errors import PublishError
@@ -20,12 +21,28 @@ WAITS = (1.0, 2.0, 4.0, 8.0, 15.0)
 """Seconds before each further attempt."""
 LONGEST = 300.0
 """Seconds at most that the Hub may ask us to wait."""
+STALL = 600.0
+"""Seconds after which a connection on which nothing moves is given up; the Hub may take minutes over a large commit."""
 _HTTP_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]
 """The base of all errors of the HTTP library, whichever it is in the installed version of huggingface_hub."""
 TROUBLE: tuple[type[Exception], ...] = (_HTTP_ERROR, OSError, ValueError, RuntimeError, LookupError)
 """What calls of huggingface_hub raise when the Hub, the network or an answer is not as it should be."""
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 _TOKEN = re.compile(r"\b(hf|api_org|hf_oauth|hf_jwt)_[A-Za-z0-9._-]{8,}")
+
+
+@contextmanager
+def no_stalling() -> Iterator[None]:
+    """Within it, a connection on which nothing moves breaks: huggingface_hub would wait for ever on one that died silently.
+
+    Listings of trees stay without a limit; huggingface_hub sets their own.
+    """
+    session = get_session()
+    before, session.timeout = session.timeout, STALL
+    try:
+        yield
+    finally:
+        session.timeout = before
 
 
 def known_token() -> str | None:

@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 import traceback
 from pathlib import Path
 from types import SimpleNamespace
@@ -183,6 +184,17 @@ def test_a_connection_dropped_in_mid_upload_costs_only_what_was_under_way(
     sent = {one.split("/")[2] for one, _ in hub.seen(PUT)}
     assert sent and not sent & there, "blobs that had arrived were sent again"
     assert hub.repository(REPOSITORY).files() == digests(release)
+
+
+@pytest.mark.parametrize("endpoint", [COMMIT, "[^/]*/part/2", "GET /api/models/user/repo\\?"])
+def test_a_connection_on_which_nothing_moves_is_given_up(
+    hub: HubServer, release: Path, monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
+    monkeypatch.setattr(trouble, "STALL", 0.2)
+    hub.faults = [Fault(endpoint, meanwhile=lambda: time.sleep(0.5))]
+    push(release)
+    repository = hub.repository(REPOSITORY)
+    assert repository.files(TAG) == digests(release) and len(repository.commits) == 2
 
 
 def test_a_tag_that_cannot_be_made_leaves_the_pinned_revision_missing(hub: HubServer, release: Path) -> None:
