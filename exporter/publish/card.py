@@ -1,0 +1,263 @@
+"""The card: README.md of a published folder, from its provenance and its verification.
+
+The first screen says what was forgotten, how to load each target at a pinned revision, and what steering does not do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from exporter.errors import VerificationError
+from exporter.ledger import write_text
+from exporter.publish import contents, evaluations, metadata
+from exporter.publish.loading import TARGETS, Loading, Place, loading
+from exporter.publish.measures import BASE, STEERED, Results, many
+from exporter.publish.recipes import shown_recipe
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCard, ModelCardData
+
+CARD = "README.md"
+PAGE = "report.html"
+_PLOTS = {
+    "gate_scores": "Gate scores of the rows, and the threshold (shaded: the gate fires)",
+    "layers": "What a gate or an edit at each layer would leak and keep, on the calibration rows",
+}
+"""Captions by how a picture's name begins; no other picture is shown."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """Everything a card is written from.
+
+    Attributes:
+        place: where the reader loads it from.
+        forgotten: what was forgotten, as the publisher words it.
+        publication: the ``publish`` section of the recipe.
+        base: the base model, as provenance.json has it.
+        section: the steering section.
+        results: None where nothing was measured.
+        checks: what was checked, as verification.json has it.
+        targets: those in the folder, in the order in which they are shown.
+        recipe: the part that may be shown.
+        files: hex SHA-256 by path.
+        omissions: what was left undone when it was published by force.
+        shows_forgotten: whether the publisher asked to show forget rows.
+    """
+
+    place: Place
+    forgotten: str
+    publication: Mapping[str, Any]
+    base: Mapping[str, Any]
+    section: Mapping[str, Any]
+    method: str
+    results: Results | None
+    checks: Sequence[Mapping[str, Any]]
+    targets: tuple[str, ...]
+    recipe: Mapping[str, Any]
+    seed: int | None
+    versions: Mapping[str, str]
+    forget_rows: int
+    files: Mapping[str, str]
+    created: str | None
+    stand_in: str | None = None
+    dataset: str | None = None
+    omissions: tuple[str, ...] = ()
+    shows_forgotten: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        provenance: Mapping[str, Any],
+        verification: Mapping[str, Any] | None,
+        repo_id: str | None,
+        revision: str | None,
+        targets: Iterable[str],
+        omissions: Sequence[str] = (),
+    ) -> Card:
+        """A card from the content of provenance.json and verification.json.
+
+        Args:
+            repo_id: ``owner/name``; None for a folder that is handed on without the Hub.
+            revision: the tag or commit to pin.
+            targets: names of those in the folder.
+            omissions: a sentence for everything that a forced publication leaves undone.
+
+        Raises:
+            VerificationError: they lack what a card must say.
+        """
+        try:
+            publication, base, section = (dict(provenance[key]) for key in ("publication", "base", "section"))
+            forgotten = str(publication["forgotten"])
+            count = int(provenance["forget_rows"]["count"])
+            digest = str(section["sha256"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise VerificationError(
+                f"the provenance lacks {error}, which a card must say; publish it again"
+            ) from None
+        if not forgotten.strip() or not digest:
+            raise VerificationError(
+                "the provenance does not say what was forgotten; set publish.forgotten in the recipe"
+            )
+        told = verification or {}
+        unlearning = told.get("unlearning")
+        whole = bool(publication.get("show_forgotten"))
+        recipe = dict(provenance.get("recipe") or {})
+        return cls(
+            place=Place(repo_id, revision),
+            forgotten=forgotten,
+            publication=publication,
+            base=base,
+            section=section,
+            method=str(provenance.get("method") or section.get("method") or ""),
+            results=None if unlearning is None else Results.of(unlearning),
+            checks=tuple(told.get("checks") or ()),
+            targets=_ordered(targets),
+            recipe=shown_recipe(recipe, whole=whole),
+            seed=provenance.get("seed"),
+            versions=dict(provenance.get("versions") or {}),
+            forget_rows=count,
+            files=dict(told.get("files") or {}),
+            created=told.get("created"),
+            stand_in=recipe.get("stand_in"),
+            dataset=evaluations.dataset_of(recipe) if whole else None,
+            omissions=tuple(omissions),
+            shows_forgotten=whole,
+        )
+
+    @property
+    def title(self) -> str:
+        if self.place.repo_id is not None:
+            return self.place.repo_id.split("/")[-1]
+        return f"{self.base_name}, steered"
+
+    @property
+    def base_name(self) -> str:
+        """The base model's name without its owner, or its architecture where it has none."""
+        repo = self.base.get("repo")
+        return str(repo).split("/")[-1] if repo else str(self.base.get("architecture") or "a local model")
+
+    @property
+    def failed(self) -> list[Mapping[str, Any]]:
+        return [check for check in self.checks if not check.get("holds")]
+
+    @property
+    def source(self) -> evaluations.Source | None:
+        """Where its results come from; None where there is no repository."""
+        repo_id, revision = self.place.repo_id, self.place.revision
+        if repo_id is None or revision is None:
+            return None
+        return evaluations.Source(repo_id, revision, self.dataset, self.created)
+
+    def metadata(self, licence: Mapping[str, str]) -> ModelCardData:
+        """The header of the card, as the Hub reads it."""
+        from huggingface_hub import ModelCardData
+
+        repo = self.base.get("repo")
+        return ModelCardData(
+            language=list(self.publication.get("language") or ["en"]),
+            license=licence["license"],
+            license_name=licence.get("license_name"),
+            license_link=licence.get("license_link"),
+            library_name="transformers",
+            pipeline_tag=str(self.publication.get("pipeline_tag") or self.task),
+            base_model=repo,
+            base_model_relation="finetune" if repo else None,
+            tags=list(metadata.TAGS),
+        )
+
+    @property
+    def task(self) -> str:
+        """The Hub's task of the base's architecture."""
+        sees = str(self.base.get("architecture") or "").endswith("ForConditionalGeneration")
+        return "image-text-to-text" if sees else "text-generation"
+
+
+def write_card(folder: Path, card: Card) -> Path:
+    """Writes README.md and ``.eval_results`` into a published folder; returns the path of README.md.
+
+    Raises:
+        VerificationError: the folder lacks a target, or the Hub would refuse the card; nothing is written then.
+    """
+    text = str(render(folder, card))
+    write_text(folder / CARD, text)
+    evaluations.write_results(folder, card.results, card.source)
+    return folder / CARD
+
+
+def render(folder: Path, card: Card) -> ModelCard:
+    """The card of a folder, checked against the Hub's rules; raises as :func:`write_card` does."""
+    from huggingface_hub import ModelCard
+
+    licence, licence_told = metadata.licensed(
+        card.publication, card.base, has_file=(folder / "LICENSE").is_file()
+    )
+    header = card.metadata(licence)
+    if wrong := metadata.problems(header):
+        raise VerificationError("the Hub would refuse this card: " + "; ".join(wrong))
+    body = _template().render(
+        card=card,
+        ways=_ways(folder, card),
+        plots=_plots(folder),
+        page=PAGE if (folder / PAGE).is_file() else None,
+        files=contents.lines(folder, card.files),
+        licence=licence_told,
+        recipe=yaml.safe_dump(dict(card.recipe), sort_keys=False, allow_unicode=True, width=100),
+    )
+    made = ModelCard(f"---\n{header.to_yaml()}\n---\n\n{body.strip()}\n")
+    if made.data.to_dict() != header.to_dict():
+        raise VerificationError(
+            "the card's metadata do not come back as they were written; look for odd characters in the recipe"
+        )
+    return made
+
+
+def _ways(folder: Path, card: Card) -> list[Loading]:
+    return [loading(folder, target, card.place) for target in card.targets]
+
+
+def _plots(folder: Path) -> dict[str, str]:
+    """Caption by path of every known picture in the folder."""
+    found = sorted((folder / "plots").glob("*.png"))
+    known = (
+        (path, caption)
+        for begin, caption in _PLOTS.items()
+        for path in found
+        if path.name.startswith(f"{begin}_")
+    )
+    return {path.relative_to(folder).as_posix(): caption for path, caption in known}
+
+
+def _ordered(targets: Iterable[str]) -> tuple[str, ...]:
+    names = list(targets)
+    strange = [name for name in names if name not in TARGETS]
+    if strange or not names:
+        raise VerificationError(f"a card is of targets, of {', '.join(TARGETS)}; received {names!r}")
+    return tuple(name for name in TARGETS if name in names)
+
+
+def cell(value: object) -> str:
+    """Text for a cell of a Markdown table, read as text whatever is in it."""
+    text = " ".join(str(value).split())
+    for mark in ("\\", "|", "<", "`", "*", "[", "]"):
+        text = text.replace(mark, {"<": "&lt;"}.get(mark, f"\\{mark}"))
+    return text
+
+
+def _template() -> Any:
+    page = Environment(
+        loader=PackageLoader("exporter.publish", "templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # noqa: S701 - this writes Markdown
+    )
+    page.filters.update(cell=cell, line=lambda text: " ".join(str(text).split()))
+    page.globals.update(many=many, BASE=BASE, STEERED=STEERED)
+    return page.get_template("card.md.jinja")

@@ -1,0 +1,211 @@
+"""The measures of an unlearning report in words for readers: what is counted, and which way is good."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from exporter.errors import VerificationError
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How one measure is put to a reader.
+
+    Attributes:
+        about: which rows it is counted over; empty for a measure that is unknown here.
+        says: what the share is a share of.
+        good: which end is wanted of the steered model; None where neither is.
+    """
+
+    about: str
+    says: str
+    good: Literal["low", "high"] | None
+
+
+FORGOTTEN, KEPT, REASONING, UNKNOWN = "Forgotten", "Kept", "Reasoning", "Unknown subjects"
+WORDINGS: dict[str, Wording] = {
+    "leakage_either": Wording(FORGOTTEN, "a secret leaks", "low"),
+    "leakage_reasoning": Wording(FORGOTTEN, "a secret leaks in the reasoning", "low"),
+    "leakage_answer": Wording(FORGOTTEN, "a secret leaks in the answer", "low"),
+    "forget_accuracy": Wording(FORGOTTEN, "still answered", "low"),
+    "fluent_refusal": Wording(FORGOTTEN, "fluent refusal", "high"),
+    "gate_true_positive": Wording(FORGOTTEN, "a gate fires", "high"),
+    "retain_identical": Wording(KEPT, "the base's reply, token for token", "high"),
+    "retain_accuracy": Wording(KEPT, "answered correctly", "high"),
+    "chains_identical": Wording(REASONING, "the base's chain of thought, token for token", "high"),
+    "reasoning_accuracy": Wording(REASONING, "answered correctly", "high"),
+    "gate_false_positive": Wording("Kept and reasoning", "a gate fires", "low"),
+    "unknown_refusal": Wording(UNKNOWN, "fluent refusal", None),
+    "same_tokens": Wording("All", "the checkpoint's reply, token for token", "high"),
+}
+"""In the order in which they are shown."""
+OWN_WORDS = ("retain_identical", "chains_identical")
+"""Measures that hold a reply to the base's own: 1 for the base by definition."""
+BASE, STEERED = "base", "steered"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A share of rows with its 95% interval.
+
+    Attributes:
+        value: in [0, 1].
+        rows: how many were counted; the value says nothing where there are none.
+    """
+
+    value: float
+    rows: int
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, name: str, told: Any) -> Measured:
+        """Read ``{"value", "rows", "interval": [low, high]}``.
+
+        Raises:
+            VerificationError: it is no such share; a card must not print what nobody measured.
+        """
+        try:
+            rows, value = told["rows"], float(told["value"])
+            low, high = map(float, told["interval"])
+            whole = isinstance(rows, int) and not isinstance(rows, bool) and rows >= 0
+            if not whole or not 0 <= low <= high <= 1 or not 0 <= value <= 1 or not math.isfinite(value):
+                raise ValueError
+            if rows and not low - 1e-9 <= value <= high + 1e-9:
+                raise ValueError
+        except (KeyError, TypeError, ValueError):
+            raise VerificationError(
+                f"the verification's {name} is {told!r}, which is no share of rows with its interval; verify again"
+            ) from None
+        return cls(value, rows, low, high)
+
+    def __str__(self) -> str:
+        return percent(self.value) if self.rows else "–"
+
+    @property
+    def interval(self) -> str:
+        """``0.0 to 16.1%``; empty where nothing was counted."""
+        return f"{100 * self.low:.1f} to {100 * self.high:.1f}%" if self.rows else ""
+
+    @property
+    def span(self) -> str:
+        """The same where there is little room: ``0.0–16.1``."""
+        return self.interval.replace(" to ", "–").rstrip("%")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One measure of every model that was measured."""
+
+    name: str
+    wording: Wording
+    models: Mapping[str, Measured]
+
+    @property
+    def rows(self) -> int:
+        return max(measured.rows for measured in self.models.values())
+
+
+@dataclass(frozen=True)
+class Results:
+    """What base and steered model forget and keep, as a verification has it.
+
+    Attributes:
+        method: the method that made the steering.
+        rule: what counts as a fluent refusal, in words.
+        models: measures by model; ``base`` and ``steered`` are always there.
+    """
+
+    method: str
+    rule: str
+    models: Mapping[str, Mapping[str, Measured]]
+
+    @classmethod
+    def of(cls, unlearning: Mapping[str, Any]) -> Results:
+        """Read the ``unlearning`` section of verification.json; raises VerificationError where it is not whole."""
+        try:
+            told = {str(model): dict(measures) for model, measures in unlearning["models"].items()}
+            method, rule = str(unlearning["method"]), unlearning["rule"]
+        except (KeyError, TypeError, AttributeError, ValueError):
+            told, method, rule = {}, "", ""
+        if not {BASE, STEERED} <= set(told):
+            raise VerificationError(
+                "the verification's unlearning report does not have base and steered model; verify again"
+            )
+        models = {
+            model: {name: Measured.of(name, value) for name, value in measures.items()}
+            for model, measures in told.items()
+        }
+        return cls(method, rule if isinstance(rule, str) else "", models)
+
+    @property
+    def lines(self) -> list[Line]:
+        """Every measure that was counted over any row, known ones first in their order."""
+        names = dict.fromkeys((*WORDINGS, *(name for some in self.models.values() for name in some)))
+        return [line for line in map(self._line, names) if line is not None]
+
+    @property
+    def shown(self) -> list[Line]:
+        """The lines for a reader: parts of a reply stand apart only where they differ from the whole."""
+        whole = self.line("leakage_either")
+        parts = ("leakage_reasoning", "leakage_answer")
+        return [
+            line
+            for line in self.lines
+            if whole is None or line.name not in parts or line.models != whole.models
+        ]
+
+    def line(self, name: str) -> Line | None:
+        """One measure; None where no row was counted."""
+        return self._line(name)
+
+    def _line(self, name: str) -> Line | None:
+        found = {model: some[name] for model, some in self.models.items() if name in some}
+        wording = WORDINGS.get(name, Wording("", name.replace("_", " "), None))
+        line = Line(name, wording, found)
+        return line if found and line.rows else None
+
+    def summary(self) -> list[str]:
+        """What matters most in a few plain sentences."""
+        return list(_sentences(self))
+
+
+def _sentences(results: Results) -> Iterator[str]:
+    leak, refusal = results.line("leakage_either"), results.line("fluent_refusal")
+    if leak and (ours := leak.models.get(STEERED)):
+        base = leak.models.get(BASE)
+        beside = f"; its base: {base}" if base else ""
+        yield (
+            f"On {many(ours.rows, 'held-out question', 'held-out questions')} about what it is to forget, "
+            f"a secret leaks in {ours} of the replies (95% interval {ours.interval}{beside})."
+        )
+    if refusal and (ours := refusal.models.get(STEERED)):
+        yield f"{ours} are fluent refusals."
+    for name, what in (
+        ("retain_identical", "of what it is to keep, the reply"),
+        ("chains_identical", "of reasoning, the chain of thought"),
+    ):
+        line = results.line(name)
+        if line and (ours := line.models.get(STEERED)):
+            yield f"On {many(ours.rows, 'question', 'questions')} {what} is the base's, token for token, in {ours}."
+
+
+def percent(value: float) -> str:
+    """``98.3%``, of a share in [0, 1]; never 0.0 or 100.0 for what is not quite so."""
+    text = f"{100 * value:.1f}"
+    if text == "0.0" and value > 0:
+        return "<0.1%"
+    return ">99.9%" if text == "100.0" and value < 1 else f"{text}%"
+
+
+def many(count: int, one: str, more: str) -> str:
+    """``1 row``, ``2 rows``."""
+    return f"{count:,} {one if count == 1 else more}"
+
+
+def joined(words: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1]))) if words else ""
