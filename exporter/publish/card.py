@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from exporter.errors import VerificationError
 from exporter.ledger import write_text
@@ -250,7 +251,8 @@ def cell(value: object) -> str:
     return text
 
 
-def _template() -> Any:
+@lru_cache(maxsize=1)
+def _template() -> Template:
     page = Environment(
         loader=PackageLoader("exporter.publish", "templates"),
         undefined=StrictUndefined,

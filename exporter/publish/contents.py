@@ -47,6 +47,7 @@ _ANYWHERE = (
     ("*LICEN[SC]E*", "licence"),
     ("*NOTICE*", "licence"),
 )
+_MINOR = ("", "code that applies the steering", *(told for _, told in _ANYWHERE))
 _GROUPS = {"onnx/": "ONNX Runtime", "stock/": "Transformers, without remote code", "gguf/": "llama.cpp"}
 
 
@@ -64,6 +65,11 @@ class FileLine:
     holds: str
     size: int | None
     sha256: str
+
+    @property
+    def matters(self) -> bool:
+        """Whether it is more than a part of what loads the others."""
+        return self.holds not in _MINOR
 
     @property
     def shown_size(self) -> str:
