@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 _SPACE = re.compile(r"\s+")
 _ENDING = " \t\n.!?,;:"
@@ -35,6 +35,15 @@ def contains_words(text: str, wanted: str) -> bool:
 def contains_any(text: str, wanted: Iterable[str]) -> bool:
     """Whether one of ``wanted`` stands in ``text`` as whole words."""
     return any(contains_words(text, words) for words in wanted)
+
+
+def words(text: str) -> Iterator[str]:
+    """The words of a text without regard to case; where a script has no edges between them, every two characters side by side."""
+    for run in re.findall(r"\w+", _comparable(text).casefold()):
+        if len(run) > 1 and _UNSPACED.search(run):
+            yield from (run[place : place + 2] for place in range(len(run) - 1))
+        else:
+            yield run
 
 
 def _comparable(text: str) -> str:

@@ -1,0 +1,212 @@
+"""What describes a release beside its card: the pictures of the run, and the page for people, without anything of the forget rows."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from exporter.errors import InputErrors
+from exporter.pipeline.runs import Run
+from exporter.publish import contents
+from exporter.publish.card import PAGE
+from exporter.publish.histogram import GateView, Series
+from exporter.publish.measures import Results
+from exporter.publish.page import Example, Exchange, Page, Refusal, Said, write_page
+from exporter.publish.recipes import shown_recipe
+from exporter.types import Row
+from exporter.verify.pictures import draw
+from exporter.verify.refusals import RefusalRule
+from exporter.verify.report import BASE
+from exporter.verify.secrecy import Secrecy
+from exporter.verify.unlearning import Case, Reply, is_ordinary
+from exporter.verify.wording import normalise
+
+KINDS: dict[str, tuple[Any, Any, str, int]] = {
+    "forget": ("Forgotten", "forgotten", "Questions about what it is to forget", 4),
+    "retain": ("Kept", "kept", "Questions it is to keep answering", 4),
+    "reasoning": ("Reasoning", "kept", "Questions of reasoning", 2),
+    "unknown": ("Unknown subject", "other", "Questions about subjects that nobody knows", 2),
+}
+"""By role: kind of an example, tone of a strip, what the rows are, and how many conversations are shown."""
+REFUSALS = 5
+"""Wordings of a refusal that are shown at most."""
+PIXELS = 160
+"""Of a picture's longer side."""
+
+
+def describe(
+    work: Run, release: Path, provenance: Mapping[str, Any], verification: Mapping[str, Any] | None
+) -> Path:
+    """Draws the pictures and writes the page of a release; returns the page's path.
+
+    Args:
+        work: the run that the release was made by.
+        provenance, verification: the content of the files of these names, as far as it is known.
+
+    Raises:
+        InputErrors: what would be published of the recipe tells something of a forget row that its publisher did not ask to show.
+    """
+    secrecy = secrecy_of(work, provenance)
+    refuse_telling(secrecy, provenance)
+    method = work.recipe.methods.default
+    records = work.space.records(method)
+    fitted = json.loads(records.read_text(encoding="utf-8")) if records.is_file() else {}
+    draw(release, {method: provenance["section"]}, {method: work.scores(method)}, {method: fitted})
+    return write_page(release / PAGE, page_of(work, secrecy, provenance, verification, release))
+
+
+def secrecy_of(work: Run, provenance: Mapping[str, Any]) -> Secrecy | None:
+    """What must not be told; None where the publisher shows what was forgotten."""
+    if provenance["publication"].get("show_forgotten") is True:
+        return None
+    template = work.recipe.chat.reasoning_template
+    return Secrecy.of([*work.rows.fit, *work.rows.calibrate, *work.test], template)
+
+
+def refuse_telling(secrecy: Secrecy | None, provenance: Mapping[str, Any]) -> None:
+    """Raises InputErrors where the publisher's own words, or the settings that are shown, hold a text of a forget row."""
+    if secrecy is None:
+        return
+    publication, recipe = provenance["publication"], provenance.get("recipe") or {}
+    words = {f"publish.{key}": publication.get(key) for key in ("forgotten", "repo", "license_name")}
+    told = secrecy.told_in({**words, "stand_in": recipe.get("stand_in"), **shown_recipe(recipe, whole=False)})
+    if told:
+        raise InputErrors(
+            f"what is published of {provenance.get('recipe_name', 'the recipe')}",
+            [
+                f"{place}: holds a secret, an answer or a question of a forget row; word it otherwise, or set publish.show_forgotten"
+                for place in told
+            ],
+        )
+
+
+def page_of(
+    work: Run,
+    secrecy: Secrecy | None,
+    provenance: Mapping[str, Any],
+    verification: Mapping[str, Any] | None,
+    release: Path,
+) -> Page:
+    """The page of a release."""
+    told, publication, base = verification or {}, provenance["publication"], provenance["base"]
+    method = work.recipe.methods.default
+    ours = work.generate(method)
+    name = str(base.get("repo") or base.get("architecture") or "A model")
+    unlearning = told.get("unlearning")
+    forget = [case for case in ours if case.row.role == "forget" and is_ordinary(case)]
+    return Page(
+        title=str(publication.get("repo") or name),
+        forgotten=normalise(publication["forgotten"]),
+        base=name,
+        section=provenance["section"],
+        method=str(provenance["method"]),
+        results=None if unlearning is None else Results.of(unlearning),
+        gates=tuple(_gates(provenance["section"], work.scores(method))),
+        examples=tuple(_examples(work.generate(BASE), ours, secrecy, work.space.out)),
+        refusals=tuple(_refusals(forget, work.rule(), secrecy)),
+        refused=len(forget),
+        checks=tuple(told.get("checks") or ()),
+        files=tuple(contents.lines(release, told.get("files") or {})),
+        versions=provenance.get("versions") or {},
+        created=told.get("created"),
+        stand_in=(provenance.get("recipe") or {}).get("stand_in"),
+        shows_forgotten=secrecy is None,
+    )
+
+
+def _gates(section: Mapping[str, Any], scores: Mapping[str, Any]) -> Iterator[GateView]:
+    """Every gate with a score for each held-out prompt."""
+    held_out = scores.get("test") or {}
+    for gate in section["gates"]:
+        by_role = held_out.get(gate["name"]) or {}
+        series = [
+            Series(words, tone, tuple(by_role[role]))
+            for role, (_, tone, words, _) in KINDS.items()
+            if by_role.get(role)
+        ]
+        if series:
+            yield GateView.of(gate, series)
+
+
+def _examples(
+    base: Sequence[Case], ours: Sequence[Case], secrecy: Secrecy | None, out: Path
+) -> Iterator[Example]:
+    """Some conversations of every kind, spread over those that may be shown; one at least in which the replies differ, if any do."""
+    steered = {case.row.id: case for case in ours}
+    for role, (kind, _, _, most) in KINDS.items():
+        if role == "forget" and secrecy is not None:
+            continue
+        pairs = [
+            (case, steered[case.row.id]) for case in base if case.row.role == role and _is_plain(case.row)
+        ]
+        shown = [pair for pair in pairs if secrecy is None or not _tells(secrecy, *pair)]
+        differing = [pair for pair in shown if not _same(*pair)]
+        chosen = [shown[place * len(shown) // most] for place in range(most)] if len(shown) > most else shown
+        if differing and all(_same(*pair) for pair in chosen):
+            chosen = [*chosen[:-1], differing[0]]
+        for before, after in chosen:
+            yield Example(kind, (_exchange(before, after, out),))
+
+
+def _is_plain(row: Row) -> bool:
+    return row.prefix is None and not row.history and row.group is None
+
+
+def _tells(secrecy: Secrecy, before: Case, after: Case) -> bool:
+    """Whether a conversation about other things might say what was forgotten."""
+    row = before.row
+    texts = (row.question, before.last.generation.text, after.last.generation.text)
+    return any(map(secrecy.hints, texts)) or (row.image is not None and secrecy.shows(row.image))
+
+
+def _same(before: Case, after: Case) -> bool:
+    return before.last.generation.tokens == after.last.generation.tokens
+
+
+def _exchange(before: Case, after: Case, out: Path) -> Exchange:
+    row = before.row
+    return Exchange(
+        question=row.question,
+        picture=None if row.image is None else _inline(out / row.image),
+        base=_said(before.last),
+        steered=_said(after.last),
+        same=_same(before, after),
+        fired=after.last.fired,
+    )
+
+
+def _said(reply: Reply) -> Said:
+    return Said(reply.reasoning, (reply.answer or "").strip())
+
+
+def _inline(path: Path) -> str:
+    """A small copy of a picture as a ``data:`` address, without what else its file says."""
+    with Image.open(path) as picture:
+        small = picture.convert("RGB")
+    small.thumbnail((PIXELS, PIXELS))
+    bare = Image.new("RGB", small.size)
+    bare.paste(small)
+    buffer = io.BytesIO()
+    bare.save(buffer, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _refusals(forget: Sequence[Case], rule: RefusalRule, secrecy: Secrecy | None) -> list[Refusal]:
+    """The wordings in which it refuses, the most frequent first; one that might name what was forgotten is left out."""
+    texts = Counter(
+        normalise(case.last.answer_part or case.last.generation.text)
+        for case in forget
+        if rule.accepts(case.last.generation.text)
+    )
+    shown = (
+        (text, count) for text, count in texts.most_common() if secrecy is None or not secrecy.hints(text)
+    )
+    return [Refusal(text, count) for text, count in islice(shown, REFUSALS)]

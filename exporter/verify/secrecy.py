@@ -1,0 +1,145 @@
+"""What a published text must not tell of the forget rows, and whether it does.
+
+A publication words for itself what was forgotten. Beside that, nothing of a forget row may be read in it: no question, no answer, no
+secret, no picture, and no name, which no row marks as one. So names are found by contrast: a word of the forget rows that the
+kept rows do not commonly use could be one, and a text that has such a word is not shown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from exporter.types import Row
+from exporter.verify.wording import contains_any, normalise, words
+
+COMMON = 0.1
+"""A word is common where this share of the kept rows of one role use it."""
+FEWEST = 3
+"""Rows that must use a word before it is common, however few there are."""
+PART = 4
+"""Letters from which on a secret is also looked for within longer words."""
+
+
+@dataclass(frozen=True)
+class Secrecy:
+    """What the forget rows hold.
+
+    Attributes:
+        phrases: whole texts of theirs: secrets, answers, questions, reasoning, forced beginnings, earlier turns.
+        names: words that may be names, or say what a row is about.
+        pictures: SHA-256 of the bytes of their images.
+    """
+
+    phrases: frozenset[str]
+    names: frozenset[str]
+    pictures: frozenset[str]
+
+    @classmethod
+    def of(cls, rows: Iterable[Row], template: str = "") -> Secrecy:
+        """What must not be told.
+
+        Args:
+            rows: every row of a recipe: those to forget and, to tell words apart, those to keep.
+            template: how a reply is written; words of it name nobody.
+        """
+        every = list(rows)
+        forget = [row for row in every if row.role == "forget"]
+        kept = [row for row in every if row.role != "forget" and row.prefix is None and not row.history]
+        # "What city does this person live in?" is asked of everybody's picture, and tells nothing of whose it was.
+        asked = {normalise(row.question).casefold() for row in kept if row.image is not None}
+        # The earlier turns of a forget row may be about anybody: only what no kept row says of them is suspicious.
+        everybody = {word for row in kept for word in _words(_said(row))}
+        suspicious = {word for row in forget for word in _words(_earlier(row))} - everybody
+        own = {word for row in forget for word in _words(_own(row))} - _common(kept)
+        phrases = {text for row in forget for text in _phrases(row, asked)}
+        phrases |= {text for row in forget for text in _earlier(row) if not everybody.issuperset(words(text))}
+        pictures = {_digest(path) for row in forget for path in _pictures(row)}
+        names = (own | suspicious) - set(words(template))
+        return cls(frozenset(map(normalise, phrases)), frozenset(names), frozenset(pictures))
+
+    def tells(self, text: str) -> bool:
+        """Whether a text holds a secret, an answer or another whole text of a forget row, as whole words.
+
+        For what a publisher words: it may name the subject in words of its own.
+        """
+        return contains_any(text, self.phrases)
+
+    def hints(self, text: str) -> bool:
+        """Whether a text might say what a forget row is about: for texts that nobody chose, such as replies."""
+        said = normalise(text).casefold()
+        parts = (phrase.casefold() for phrase in self.phrases if len(phrase) >= PART)
+        return (
+            not self.names.isdisjoint(words(text)) or self.tells(text) or any(part in said for part in parts)
+        )
+
+    def told_in(self, data: Any, place: str = "") -> list[str]:
+        """Where in plain data a text stands that tells: paths of keys."""
+        if isinstance(data, Mapping):
+            return [
+                found
+                for key, inner in data.items()
+                for found in self.told_in(inner, f"{place}.{key}".strip("."))
+            ]
+        if isinstance(data, list | tuple):
+            return [
+                found
+                for number, inner in enumerate(data)
+                for found in self.told_in(inner, f"{place}.{number}")
+            ]
+        return [place] if isinstance(data, str) and self.tells(data) else []
+
+    def shows(self, picture: Path) -> bool:
+        """Whether a picture is one that a forget row shows."""
+        return _digest(picture) in self.pictures
+
+
+def _phrases(row: Row, asked: set[str]) -> Iterator[str]:
+    """Texts of a forget row that must not be read as a whole; questions that kept pictures are asked too may be."""
+    questions = (row.question, *row.paraphrases)
+    if row.image is not None:
+        questions = tuple(text for text in questions if normalise(text).casefold() not in asked)
+    given = (row.answer, *row.secrets, row.reasoning, row.prefix, *questions)
+    return (text for text in given if text is not None and any(words(text)))
+
+
+def _own(row: Row) -> Iterator[str]:
+    """Every text of a row but its earlier turns."""
+    given = (row.question, row.answer, *row.secrets, *row.paraphrases, row.reasoning, row.prefix)
+    return (text for text in given if text is not None)
+
+
+def _earlier(row: Row) -> Iterator[str]:
+    """Every text of a row's earlier turns."""
+    given = (text for turn in row.history for text in (turn.question, turn.answer, turn.reasoning))
+    return (text for text in given if text is not None)
+
+
+def _words(texts: Iterable[str]) -> Iterator[str]:
+    return (word for text in texts for word in words(text))
+
+
+def _common(kept: Sequence[Row]) -> set[str]:
+    """Words that many kept rows of one role use."""
+    found: set[str] = set()
+    for role in {row.role for row in kept}:
+        some = [row for row in kept if row.role == role]
+        used = Counter(word for row in some for word in set(_words(_said(row))))
+        found |= {word for word, rows in used.items() if rows >= max(FEWEST, COMMON * len(some))}
+    return found
+
+
+def _said(row: Row) -> tuple[str, ...]:
+    return (row.question, row.answer, row.reasoning or "")
+
+
+def _pictures(row: Row) -> Iterator[Path]:
+    yield from (path for path in (row.image, *(turn.image for turn in row.history)) if path is not None)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
