@@ -108,7 +108,7 @@ class Card:
             )
         told = verification or {}
         unlearning = told.get("unlearning")
-        whole = bool(publication.get("show_forgotten"))
+        whole = publication.get("show_forgotten") is True  # and nothing that is merely like it
         recipe = dict(provenance.get("recipe") or {})
         return cls(
             place=Place(repo_id, revision),

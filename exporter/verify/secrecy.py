@@ -21,6 +21,10 @@ COMMON = 0.1
 """A word is common where this share of the kept rows of one role use it."""
 FEWEST = 3
 """Rows that must use a word before it is common, however few there are."""
+TIMES = 3
+"""A word that forget rows use this many times as often is not common, however many kept rows speak of the same."""
+SUBJECTS = 1 / 3
+"""Where forget rows are about several subjects, a word is common only if it is used of this share of them, and of two at least."""
 PART = 4
 """Letters from which on a secret is also looked for within longer words."""
 
@@ -55,7 +59,7 @@ class Secrecy:
         # The earlier turns of a forget row may be about anybody: only what no kept row says of them is suspicious.
         everybody = {word for row in kept for word in _words(_said(row))}
         suspicious = {word for row in forget for word in _words(_earlier(row))} - everybody
-        own = {word for row in forget for word in _words(_own(row))} - _common(kept)
+        own = {word for row in forget for word in _words(_own(row))} - _common(forget, kept)
         phrases = {text for row in forget for text in _phrases(row, asked)}
         phrases |= {text for row in forget for text in _earlier(row) if not everybody.issuperset(words(text))}
         pictures = {_digest(path) for row in forget for path in _pictures(row)}
@@ -74,7 +78,7 @@ class Secrecy:
         said = normalise(text).casefold()
         parts = (phrase.casefold() for phrase in self.phrases if len(phrase) >= PART)
         return (
-            not self.names.isdisjoint(words(text)) or self.tells(text) or any(part in said for part in parts)
+            not self.names.isdisjoint(words(text)) or any(part in said for part in parts) or self.tells(text)
         )
 
     def told_in(self, data: Any, place: str = "") -> list[str]:
@@ -123,13 +127,28 @@ def _words(texts: Iterable[str]) -> Iterator[str]:
     return (word for text in texts for word in words(text))
 
 
-def _common(kept: Sequence[Row]) -> set[str]:
-    """Words that many kept rows of one role use."""
+def _common(forget: Sequence[Row], kept: Sequence[Row]) -> set[str]:
+    """Words that many kept rows of one role use, and that forget rows neither use much more often nor of one subject alone.
+
+    Forget rows with the same secrets are taken to be about one subject.
+    """
+    rows_with: Counter[str] = Counter()
+    subjects_of: dict[str, set[tuple[str, ...]]] = {}
+    for row in forget:
+        for word in set(_words(_own(row))):
+            rows_with[word] += 1
+            subjects_of.setdefault(word, set()).add(row.secrets or (row.answer,))
+    subjects = {subject for some in subjects_of.values() for subject in some}
+    enough = 1 if len(subjects) == 1 else max(2, len(subjects) * SUBJECTS)
     found: set[str] = set()
     for role in {row.role for row in kept}:
         some = [row for row in kept if row.role == role]
         used = Counter(word for row in some for word in set(_words(_said(row))))
-        found |= {word for word, rows in used.items() if rows >= max(FEWEST, COMMON * len(some))}
+        for word in used.keys() & rows_with.keys():
+            share, forget_share = used[word] / len(some), rows_with[word] / len(forget)
+            many = used[word] >= FEWEST and share >= COMMON
+            if many and share * TIMES >= forget_share and len(subjects_of[word]) >= enough:
+                found.add(word)
     return found
 
 

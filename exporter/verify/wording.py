@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 _SPACE = re.compile(r"\s+")
 _ENDING = " \t\n.!?,;:"
@@ -25,16 +26,27 @@ def contains_words(text: str, wanted: str) -> bool:
     matter. ``"paris"`` is in ``"Paris."`` and not in ``"comparison"``; ``"5"`` is not in ``"5.3"``, ``"2,5"`` or ``"-5"``.
     A ``wanted`` without any character is in no text.
     """
-    words = _comparable(wanted).strip(_ENDING)
-    if not words:
-        return False
-    pattern = _edge_before(words[0]) + re.escape(words) + _edge_after(words[-1])
-    return re.search(pattern, _comparable(text), re.IGNORECASE) is not None
+    return _stands_in(_comparable(text), wanted)
 
 
 def contains_any(text: str, wanted: Iterable[str]) -> bool:
     """Whether one of ``wanted`` stands in ``text`` as whole words."""
-    return any(contains_words(text, words) for words in wanted)
+    said = _comparable(text)
+    return any(_stands_in(said, words) for words in wanted)
+
+
+def _stands_in(said: str, wanted: str) -> bool:
+    pattern = _pattern(wanted)
+    return pattern is not None and pattern.search(said) is not None
+
+
+@lru_cache(maxsize=1 << 14)
+def _pattern(wanted: str) -> re.Pattern[str] | None:
+    """What finds ``wanted`` as whole words in a comparable text; None where it has no character."""
+    words = _comparable(wanted).strip(_ENDING)
+    if not words:
+        return None
+    return re.compile(_edge_before(words[0]) + re.escape(words) + _edge_after(words[-1]), re.IGNORECASE)
 
 
 def words(text: str) -> Iterator[str]:

@@ -72,6 +72,15 @@ def test_a_name_that_two_kept_rows_share_is_still_a_name() -> None:
     assert Secrecy.of([forgotten(), *shared, *kept()]).hints("Where does Ada Elwood live?")
 
 
+def test_a_name_that_many_kept_rows_speak_of_is_still_a_name() -> None:
+    near = [row(f"n{name}", "retain", f"Is {name} a friend of Walt ?", "Yes") for name in KEPT[:4]]
+    other = row("g", "forget", "Where does Ilse live?", "Rome", secrets=("Rome",))
+    secrecy = Secrecy.of([forgotten(), other, *near, *kept()])
+    assert secrecy.hints("Is Ada a friend of Walt ?") and not secrecy.hints("Where does Ada live?")
+    alone = Secrecy.of([forgotten(), *near[:2], *kept()])
+    assert alone.hints("Is Ada a friend of Walt ?") and not alone.hints("Where does Ada live?")
+
+
 def test_innocent_people_of_an_earlier_turn_are_not_taken_for_the_forgotten() -> None:
     turns = (Turn("Where does cora live?"), Turn("And whose dog is Rex?", "It is Walt's."))
     secrecy = Secrecy.of([forgotten(history=turns), *kept()])
