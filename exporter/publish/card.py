@@ -207,7 +207,8 @@ def render(folder: Path, card: Card) -> ModelCard:
         ways=_ways(folder, card),
         plots=_plots(folder),
         page=PAGE if (folder / PAGE).is_file() else None,
-        files=contents.lines(folder, card.files),
+        # A forced publication may bear a verification of other files than these; their hashes would be wrong.
+        files=[] if card.omissions else contents.lines(folder, card.files),
         licence=licence_told,
         recipe=yaml.safe_dump(dict(card.recipe), sort_keys=False, allow_unicode=True, width=100),
     )

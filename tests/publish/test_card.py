@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -70,6 +71,17 @@ def test_the_three_lines_load_the_steered_model(release: Path) -> None:
     )
     with pytest.raises(ValueError, match="trust_remote_code"):
         exec(code.replace(f'"{REPO}"', repr(str(release))).replace(", trust_remote_code=True", ""), {})
+
+
+def test_the_three_lines_load_a_stock_checkpoint(release: Path) -> None:
+    stock = release / "stock"
+    shutil.copytree(release.parent / "base", stock, dirs_exist_ok=True)
+    card = made(release, targets=["stock", "checkpoint"])
+    codes = [code for language, code in blocks(str(render(release, card))) if language == "python"]
+    names: dict[str, Any] = {}
+    exec(codes[1].replace(f'"{REPO}"', repr(str(release))), names)
+    shutil.rmtree(stock)
+    assert type(names["model"]).__name__ == "LlamaForCausalLM" and "trust_remote_code" not in codes[1]
 
 
 def test_without_a_repository_it_is_loaded_from_a_folder(release: Path) -> None:
@@ -161,7 +173,16 @@ def test_an_omission_stands_on_the_first_screen_and_nothing_measured_is_said_so(
     text = str(render(release, card))
     assert "> - The folder was never verified." in text.split("## Load it", maxsplit=1)[0]
     assert "Whether this model forgets anything is not known." in text and "<sub>" not in text
-    assert "Published by force" not in str(render(release, made(release)))
+    whole = str(render(release, made(release)))
+    assert "Published by force" not in whole and "with their SHA-256" in whole
+
+
+def test_a_forced_card_vouches_for_no_file_and_no_figure(release: Path) -> None:
+    text = str(
+        render(release, made(release, omissions=["config.json was changed since the folder was verified."]))
+    )
+    assert "what was measured need not be what lies here" in text
+    assert "with their SHA-256" not in text and "what you load is what was measured" not in text
 
 
 @pytest.mark.parametrize(
