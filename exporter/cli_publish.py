@@ -10,6 +10,14 @@ import typer
 from exporter.failures import reported
 
 publishing = typer.Typer()
+Repo = Annotated[str, typer.Argument(metavar="REPO_ID", help="owner/name on the Hub.", show_default=False)]
+Private = Annotated[bool, typer.Option("--private", help="Make the repository private.")]
+Revision = Annotated[
+    str | None,
+    typer.Option(help="Branch to commit to, made if missing; main by default.", show_default=False),
+]
+PullRequest = Annotated[bool, typer.Option("--pr", help="Open a pull request instead.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Everything but the upload.")]
 Folder = Annotated[
     Path, typer.Argument(help="A folder that was compiled, exported or staged.", show_default=False)
 ]
@@ -58,3 +66,118 @@ def verify(
     display.print_verification(found.data())
     if found.failures:
         raise typer.Exit(1)
+
+
+@publishing.command()
+@reported
+def publish(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file (YAML).", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results; runs/NAME by default.", show_default=False)
+    ] = None,
+    repo: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID", help="owner/name on the Hub; publish.repo by default.", show_default=False
+        ),
+    ] = None,
+    private: Private = False,
+    revision: Revision = None,
+    pr: PullRequest = False,
+    dry_run: DryRun = False,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="A.B=C",
+            help="Set a recipe key; the value is YAML. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Run a recipe, export its targets, verify, describe and push them. The same command resumes."""
+    from exporter.recipe import Recipe
+
+    loaded = Recipe.load(recipe, changes or ())
+    from exporter import display, pipeline
+
+    display.show_stages()
+    out = out or Path("runs") / loaded.name
+    request = pipeline.Request(repo, private, revision, pr, dry_run)
+    done = pipeline.publish(loaded, out, request, say=display.note)
+    display.print_results(done.report, out)
+    typer.echo(f"release:            {done.release}")
+    if done.pushed is not None:
+        typer.echo(f"published:          {done.pushed.url}")
+
+
+@publishing.command()
+@reported
+def push(
+    folder: Folder,
+    repo: Repo,
+    private: Private = False,
+    revision: Revision = None,
+    pr: PullRequest = False,
+    dry_run: DryRun = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Push what is not verified, and say so in its card.")
+    ] = False,
+) -> None:
+    """Push a verified folder to the Hub in one commit; refused where its verification is missing, failed or older than its files."""
+    from exporter import display, pipeline
+
+    request = pipeline.Request(repo, private, revision, pr, dry_run, force)
+    done = pipeline.push(folder, repo, request, say=display.note)
+    if done is not None:
+        typer.echo(f"published: {done.url}")
+
+
+@publishing.command()
+@reported
+def check(
+    folder: Folder,
+    base: Annotated[
+        Path | None, typer.Option(help="Compare with the shards of this base model too.", show_default=False)
+    ] = None,
+    salt: Annotated[
+        Path | None, typer.Option(help="The run's .work/salt; needs --rows.", show_default=False)
+    ] = None,
+    rows: Annotated[
+        Path | None,
+        typer.Option(
+            help="Rows (JSONL): which of them were to be forgotten? Needs --salt.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Find every changed, missing or added file of a published folder. Exit 1 where there is any."""
+    from exporter import display, pipeline
+
+    found = pipeline.check(folder, base=base, salt=salt, rows=rows)
+    display.print_sentences(found.told, found.problems)
+    if found.problems:
+        raise typer.Exit(1)
+
+
+@publishing.command()
+@reported
+def pack(
+    folder: Folder,
+    out: Annotated[Path, typer.Argument(metavar="OUT.tar.zst", help="Must not exist.", show_default=False)],
+) -> None:
+    """Write a verified, sealed folder as one file; the same folder gives the same bytes."""
+    from exporter import pipeline
+
+    typer.echo(f"packed: {pipeline.pack(folder, out)}")
+
+
+@publishing.command()
+@reported
+def unpack(
+    file: Annotated[Path, typer.Argument(help="What `steerbake pack` wrote.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="The folder to write; must not exist.", show_default=False)],
+) -> None:
+    """Unpack and check it; nothing is left of one that is not what was packed."""
+    from exporter import pipeline
+
+    typer.echo(f"unpacked: {pipeline.unpack(file, out)}")

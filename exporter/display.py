@@ -112,13 +112,15 @@ def print_verification(found: Mapping[str, Any]) -> None:
     console.print(table)
 
 
-def print_sentences(lines: Iterable[str], fine: str) -> None:
-    """What is wrong, a line each; ``fine`` where nothing is."""
-    console, wrong = _console(), list(lines)
-    for line in wrong:
+def print_sentences(told: Iterable[str], wrong: Iterable[str]) -> None:
+    """What is right and what is wrong, a line each."""
+    console, problems = _console(), list(wrong)
+    for line in told:
+        console.print(escape(line), soft_wrap=True)
+    for line in problems:
         console.print(f"[red]wrong[/red] {escape(line)}", soft_wrap=True)
-    if not wrong:
-        console.print(f"[green]{escape(fine)}[/green]", soft_wrap=True)
+    if not problems:
+        console.print("[green]it is what was published[/green]")
 
 
 def _of_rows(value: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from exporter.cli import app
 from exporter.errors import DataError
 
 HOME = Path(__file__).resolve().parent.parent
+PUBLISHING = ("verify", "publish", "push", "check", "pack", "unpack")
 
 
 def steerbake(*arguments: object) -> tuple[int, str, str]:
@@ -46,7 +47,7 @@ def recipe(folder: Path, **changes: Any) -> Path:
 
 
 @pytest.mark.parametrize(
-    "command", ["", "run", "fit", "compile", "inspect", "demo", "export", "verify", "chat"]
+    "command", ["", "run", "fit", "compile", "inspect", "demo", "export", "chat", *PUBLISHING]
 )
 def test_help_is_there_for_every_command(command: str) -> None:
     status, out, _ = steerbake(*([command] if command else []), "--help")

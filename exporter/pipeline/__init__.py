@@ -1,14 +1,21 @@
 """What the commands do: the only place that knows all rooms."""
 
 from exporter.pipeline.exports import export_gguf, export_onnx, export_stock, gguf_options, onnx_options
+from exporter.pipeline.handoffs import Checked, check, pack, unpack
+from exporter.pipeline.publishes import Published, publish
+from exporter.pipeline.pushes import Request, push
 from exporter.pipeline.runs import DEMO_RECIPE, Run, compile, demo, fit, inspect, inspect_stock, run  # noqa: A004 - the command's name
 from exporter.pipeline.talks import Talk, talk
 from exporter.pipeline.verifies import verify
 
 __all__ = [
     "DEMO_RECIPE",
+    "Checked",
+    "Published",
+    "Request",
     "Run",
     "Talk",
+    "check",
     "compile",
     "demo",
     "export_gguf",
@@ -19,7 +26,11 @@ __all__ = [
     "inspect",
     "inspect_stock",
     "onnx_options",
+    "pack",
+    "publish",
+    "push",
     "run",
     "talk",
+    "unpack",
     "verify",
 ]

@@ -21,6 +21,8 @@ from exporter.verify.unlearning import Case, fraction, grouped, is_ordinary, mea
 STEERED = "steered"
 ROWS = 100
 """Rows at most that are put to targets other than the checkpoint, a third of them about what is to be forgotten."""
+AT_MOST = ("leakage_either",)
+"""Measures whose bound is an upper one."""
 NEW_TOKENS = 32
 """Of each reply where no recipe says how many."""
 
@@ -124,14 +126,18 @@ def bounds_on(models: Mapping[str, Any], speakers: Mapping[str, str], bounds: Bo
     return checks
 
 
+def within(measure: str, value: float, rows: int, bound: float) -> bool:
+    """Whether a measure is within its bound; one that was counted over no row is not."""
+    return rows > 0 and bool(value <= bound if measure in AT_MOST else value >= bound)
+
+
 def told(measure: Measure) -> dict[str, Any]:
     """A fraction with its rows and its 95% interval, as plain data."""
     return {"value": measure.value, "rows": measure.n, "interval": list(wilson(measure))}
 
 
 def _bounded(target: str, measure: str, bound: float, found: Mapping[str, Mapping[str, Any]]) -> Check:
-    at_most = measure == "leakage_either"
-    sign = "at most" if at_most else "at least"
+    sign = "at most" if measure in AT_MOST else "at least"
     sentences, holds = [], True
     for name, one in found.items():
         value, rows = one["value"], one["rows"]
@@ -139,7 +145,7 @@ def _bounded(target: str, measure: str, bound: float, found: Mapping[str, Mappin
             sentences.append(f"{name}: no test row to count it over; give the recipe such rows")
         else:
             sentences.append(f"{name}: {value:.3f} of {rows} rows")
-        holds = holds and rows > 0 and bool(value <= bound if at_most else value >= bound)
+        holds = holds and within(measure, value, rows, bound)
     ending = (
         ""
         if holds

@@ -22,11 +22,11 @@ from exporter.pipeline.replies import Replies, bounds_on, unlearning
 from exporter.pipeline.runs import Run, inspect
 from exporter.provenance import versions
 from exporter.publish.files import CHECKPOINT, VERIFICATION
-from exporter.publish.verification import KNOWN_FILES, LOADING, PARITY, Check, Verification
+from exporter.publish.verification import KNOWN_FILES, LOADING, PARITY, Check, Verification, covered
 from exporter.recipe import Bounds, Recipe
 from exporter.targets.base_weights import BaseWeights
 from exporter.types import Prompt, Row
-from exporter.verify import parity
+from exporter.verify.parity import BATCHES
 from exporter.verify.strict import Finding
 from steer_modules.checks import ProgramError
 from steer_modules.registration import register
@@ -68,9 +68,10 @@ def verify(
         VerificationError: there is nothing to verify.
         CompileError: the recipe is not the one that the checkpoint was made by.
     """
-    targets = targets_at_hand(folder, against)
+    targets, files = targets_at_hand(folder, against), covered(folder)
     checks = [_check(KNOWN_FILES, CHECKPOINT, known_files(folder, targets))]
-    found = Verification.of(folder, checks, {}, None, versions())
+    parity: Mapping[str, Any] = {}
+    counted: Mapping[str, Any] | None = None
     try:
         section = inspect(targets[CHECKPOINT]).section
     except (VerificationError, CompileError, ProgramError) as error:
@@ -80,7 +81,8 @@ def verify(
         with tempfile.TemporaryDirectory() as scratch:
             seen = _Verifier(targets, section, work, limit, Path(scratch))
             seen.look()
-        found = Verification.of(folder, checks + seen.checks, seen.parity, seen.unlearning, versions())
+        checks, parity, counted = checks + seen.checks, seen.parity, seen.unlearning
+    found = Verification.of(files, checks, parity, counted, versions())
     found.save(report or folder / VERIFICATION)
     return found
 
@@ -216,7 +218,7 @@ def _summary(variants: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 def _prompts(chat: Chat, rows: Sequence[Row]) -> dict[str, list[Prompt]]:
     """Prompts by kind, about what is to be forgotten and about other things in turn."""
-    most = max(parity.BATCHES)
+    most = max(BATCHES)
     found = {}
     for kind, sees in (("text", False), ("image", True)):
         some = [row for row in rows if (row.image is not None) == sees and not row.history]

@@ -70,38 +70,45 @@ class Verification(_Strict):
     @classmethod
     def of(
         cls,
-        folder: Path,
+        files: Mapping[str, str],
         checks: list[Check],
         parity: Mapping[str, Any],
         unlearning: Mapping[str, Any] | None,
         versions: Mapping[str, str],
     ) -> Verification:
-        """What was found of ``folder``, with the hashes of its files as they are now."""
-        now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-        covered = hashes(folder, filter(is_verified, files_of(folder)))
+        """What was found of a folder, now.
+
+        Args:
+            files: of :func:`covered`, from before anything was looked at: what changes meanwhile was not verified.
+        """
         return cls(
-            created=now,
+            created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
             versions=dict(versions),
             checks=checks,
             parity=_finite(parity),
             unlearning=_finite(unlearning),
-            files=covered,
+            files=dict(files),
         )
 
     @classmethod
     def load(cls, folder: Path) -> Verification:
         """The verification of a folder; raises VerificationError where there is none that can be read."""
-        path = folder / VERIFICATION
         try:
-            return cls.model_validate_json(path.read_bytes())
+            return cls.read(folder / VERIFICATION)
         except FileNotFoundError:
             raise VerificationError(f"{folder} was never verified; {AGAIN.format(folder=folder)}") from None
+        except VerificationError as error:
+            raise VerificationError(f"{error}; {AGAIN.format(folder=folder)}") from None
+
+    @classmethod
+    def read(cls, path: Path) -> Verification:
+        """A verification from a file; raises VerificationError where it cannot be trusted."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the file"
-            raise VerificationError(
-                f"{path} cannot be trusted ({where}: {first['msg'].lower()}); {AGAIN.format(folder=folder)}"
-            ) from None
+            raise VerificationError(f"{path} cannot be trusted ({where}: {first['msg'].lower()})") from None
 
     def data(self) -> dict[str, Any]:
         """The content of verification.json as plain data."""
@@ -138,6 +145,11 @@ class Verification(_Strict):
         changed = changes(folder, self.files, filter(is_verified, files_of(folder)))
         lines += [f"{line} since the folder was verified; {again}" for line in changed]
         return lines
+
+
+def covered(folder: Path) -> dict[str, str]:
+    """Hex SHA-256 by path of every file that a verification of a folder covers."""
+    return hashes(folder, filter(is_verified, files_of(folder)))
 
 
 def problems_of(folder: Path) -> list[str]:

@@ -6,7 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from exporter.publish.verification import FORGETTING, KNOWN_FILES, LOADING, PARITY, Check, Verification
+from exporter.publish.verification import (
+    FORGETTING,
+    KNOWN_FILES,
+    LOADING,
+    PARITY,
+    Check,
+    Verification,
+    covered,
+)
 
 SECTION = {"format": "steerbake/1", "sha256": "ab" * 32, "base": {"fingerprint": "sha256:" + "0" * 64}}
 
@@ -37,7 +45,7 @@ def verified(folder: Path, *targets: str, **changes: Any) -> Verification:
     for target in targets:
         names += [(name, target) for name in (LOADING, PARITY, *FORGETTING[:2])]
     checks = [Check(name=name, target=target, holds=True, told="it does") for name, target in names]
-    found = Verification.of(folder, checks, {}, {"models": {}}, {"python": "3"})
+    found = Verification.of(covered(folder), checks, {}, {"models": {}}, {"python": "3"})
     return found.model_copy(update=changes)
 
 

@@ -9,7 +9,7 @@ from publish.folders import verified, written
 
 from exporter.errors import VerificationError
 from exporter.publish.files import VERIFICATION, files_of, is_described, is_verified
-from exporter.publish.verification import Check, Verification, problems_of
+from exporter.publish.verification import Check, Verification, covered, problems_of
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_half_a_verification_is_none(folder):
 
 
 def test_numbers_that_json_does_not_know_are_words(tmp_path):
-    found = Verification.of(written(tmp_path), [], {"onnx": {"logits": float("inf")}}, None, {})
+    found = Verification.of(covered(written(tmp_path)), [], {"onnx": {"logits": float("inf")}}, None, {})
     found.save(tmp_path / VERIFICATION)
     assert Verification.load(tmp_path).parity == {"onnx": {"logits": "inf"}}
 

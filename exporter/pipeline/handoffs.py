@@ -1,0 +1,134 @@
+"""A published folder in other hands: checked against what it says of itself, packed into one file, unpacked again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from exporter.data.rows import read_rows
+from exporter.errors import InputErrors, SteerbakeError, VerificationError
+from exporter.pipeline.pushes import omissions_of
+from exporter.pipeline.runs import inspect
+from exporter.pipeline.staging import released, shards_of
+from exporter.publish import provenance as sealing
+from exporter.publish.files import files_of, hashes
+from exporter.publish.pack import read_pack, write_pack
+from exporter.targets.atomic import whole_folder
+from exporter.targets.base_weights import BaseWeights
+from steer_modules.checks import ProgramError
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check found.
+
+    Attributes:
+        problems: what is wrong: one sentence each.
+        told: what is right, and what was asked: one sentence each.
+    """
+
+    problems: list[str]
+    told: list[str]
+
+
+def check(
+    folder: Path, *, base: Path | None = None, salt: Path | None = None, rows: Path | None = None
+) -> Checked:
+    """Whether a folder is what was published.
+
+    Args:
+        base: folder of a base model, whose shards are compared with the pinned ones too.
+        salt: RUN/.work/salt of the run that the folder was made by; with ``rows``, says which of these are among the forgotten.
+
+    Raises:
+        VerificationError: the folder has no provenance that can be read.
+        InputErrors: the salt or the rows cannot be read, or one is given without the other.
+    """
+    if (salt is None) != (rows is None):
+        raise InputErrors("--salt and --rows", ["belong together: the salt makes hashes of the rows"])
+    provenance = sealing.load(folder)
+    problems = sealing.changed_files(folder, provenance) + _base_problems(folder, provenance)
+    pinned = provenance["base"]
+    told = [f"{len(provenance['files'])} files are named, each with its SHA-256"]
+    if not problems:
+        where = (
+            f"{pinned['repo']} at {pinned.get('commit') or pinned.get('revision')}"
+            if pinned.get("repo")
+            else "a local folder"
+        )
+        told.append(f"the base's shards are the pinned ones ({where}, {pinned.get('fingerprint')})")
+    if base is not None:
+        found = sealing.changed_shards(provenance, _shards(base), str(base))
+        problems += found
+        told += [] if found else [f"{base} has the same shards"]
+    if omitted := provenance.get("omissions"):
+        told += [f"published by force: {line}" for line in omitted]
+    if salt is not None and rows is not None:
+        told += _matches(provenance, salt, rows)
+    return Checked(problems, told)
+
+
+def pack(folder: Path, out: Path) -> Path:
+    """Packs a sealed, verified folder into one file.
+
+    Raises:
+        VerificationError: it is not sealed as it is, or not verified; with what to do about it.
+        CompileError: ``out`` exists.
+    """
+    provenance = sealing.load(folder)
+    _refuse(folder, provenance, f"{folder} is not packed")
+    return write_pack(folder, files_of(folder), sealing.tag_of(provenance["section"]), out)
+
+
+def unpack(file: Path, out: Path) -> Path:
+    """Unpacks a file into the new folder ``out``, whole and checked or not at all.
+
+    Raises:
+        VerificationError: the file is no pack, is not whole, or the folder in it is not what was published.
+        CompileError: ``out`` exists.
+    """
+    with whole_folder(out) as folder:
+        read_pack(file, folder)
+        try:
+            _refuse(folder, sealing.load(folder), f"{file} is not unpacked")
+        except VerificationError as error:
+            raise VerificationError(str(error).replace(str(folder), str(out))) from None
+    return out
+
+
+def _refuse(folder: Path, provenance: dict[str, Any], what: str) -> None:
+    problems = sealing.changed_files(folder, provenance) + _base_problems(folder, provenance)
+    problems += omissions_of(folder, provenance)
+    if problems:
+        raise VerificationError(f"{what}:\n" + "\n".join(f"  - {one}" for one in problems))
+
+
+def _base_problems(folder: Path, provenance: dict[str, Any]) -> list[str]:
+    """Whether the steering is the one that is told of, and the weights beside it the pinned base's."""
+    try:
+        found = inspect(folder)
+        shards = shards_of(folder)
+    except (SteerbakeError, ProgramError, OSError) as error:
+        return [str(error)]
+    problems = sealing.changed_shards(provenance, shards, "the folder")
+    if found.section != provenance["section"]:
+        problems.append("the steering is not the one that provenance.json tells of")
+    return problems
+
+
+def _shards(base: Path) -> dict[str, str]:
+    weights = BaseWeights.read(base)
+    return {released(name): digest for name, digest in hashes(base, weights.shards).items()}
+
+
+def _matches(provenance: dict[str, Any], salt: Path, rows: Path) -> list[str]:
+    """Which rows of a file are among the forgotten."""
+    key, known = sealing.read_salt(salt), set(provenance["forget_rows"]["hmac_sha256"])
+    asked = read_rows(rows)
+    found = [row.id for row in asked if sealing.salted(key, row) in known]
+    count = provenance["forget_rows"]["count"]
+    return [
+        f"{len(found)} of {len(asked)} rows are among the {count} that were to be forgotten",
+        *(f"{name} is among them" for name in found),
+    ]

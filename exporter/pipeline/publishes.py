@@ -1,0 +1,138 @@
+"""From a recipe to a published folder: run, stage, export, verify, describe, seal, push."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from exporter.errors import InputErrors, PublishError, VerificationError
+from exporter.inspection import examine
+from exporter.ledger import digest_of_file, write_text
+from exporter.pipeline.pages import describe, refuse_telling, secrecy_of
+from exporter.pipeline.pushes import Request, described_and_sealed, push
+from exporter.pipeline.runs import Run, run
+from exporter.pipeline.staging import made_from, plain_recipe, stage
+from exporter.pipeline.verifies import verify
+from exporter.provenance import digest_of_code, versions
+from exporter.publish.files import VERIFICATION
+from exporter.publish.hub import Pushed
+from exporter.publish.trouble import known_token
+from exporter.publish.verification import Verification, covered
+from exporter.recipe import Publish, Recipe
+from exporter.splits import digest_of_rows
+
+VERIFYING = (
+    "exporter/data",
+    "exporter/host.py",
+    "exporter/pipeline",
+    "exporter/publish",
+    "exporter/targets",
+    "exporter/verify",
+    "steer_modules",
+)
+"""Code that decides what a verification finds."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """What came of it.
+
+    Attributes:
+        report: the content of report.json.
+        release: the folder.
+        pushed: None where it was not pushed.
+    """
+
+    report: dict[str, Any]
+    release: Path
+    pushed: Pushed | None
+
+
+def publish(
+    recipe: Recipe,
+    out: Path,
+    request: Request,
+    *,
+    progress: bool = True,
+    say: Callable[[str], None] = lambda _: None,
+) -> Published:
+    """Everything that a recipe with a ``publish`` section asks for, up to the Hub; the same command resumes.
+
+    Raises:
+        InputErrors: the recipe does not say what is to be published where, or its words tell what they must not.
+        VerificationError: the folder does not hold what it must; it lies there to be looked at, and nothing is pushed.
+        PublishError: the Hub does not take it.
+    """
+    asked = _asked(recipe, request)
+    repo_id = request.repo_id or asked.repo
+    work = Run(recipe, out, progress)
+    words = {
+        "publication": asked.model_dump(mode="json"),
+        "recipe": plain_recipe(work),
+        "recipe_name": recipe.name,
+    }
+    refuse_telling(secrecy_of(work, words), words)
+    report = run(recipe, out, progress=progress)
+    release = stage(work, asked)
+    verification = _verified(work, release)
+    provenance = made_from(work, asked, examine(release).section)
+    describe(work, release, provenance, verification.data())
+    described_and_sealed(release, provenance, verification, repo_id)
+    if repo_id is not None and not request.dry_run:
+        return Published(report, release, push(release, repo_id, request, say=say))
+    if problems := verification.problems(release):
+        raise VerificationError(
+            f"{release} is not published:\n" + "\n".join(f"  - {one}" for one in problems)
+        )
+    return Published(report, release, None)
+
+
+def _asked(recipe: Recipe, request: Request) -> Publish:
+    """The recipe's section, after everything that can be refused before hours of fitting."""
+    if recipe.publish is None:
+        raise InputErrors(
+            recipe.name,
+            [
+                "publish: this section is required to publish; give at least publish.forgotten: how you word what was forgotten"
+            ],
+        )
+    if not request.dry_run:
+        if request.repo_id is None and recipe.publish.repo is None:
+            raise InputErrors(
+                recipe.name,
+                ["publish.repo: name the repository, owner/name, here or with --repo; or use --dry-run"],
+            )
+        if known_token() is None:
+            raise PublishError(
+                "no Hub token: log in with `hf auth login`, or set HF_TOKEN to one that may write"
+            )
+    return recipe.publish
+
+
+def _verified(work: Run, release: Path) -> Verification:
+    """The verification of a staged release; one that was made of the same files and rows stands, unless it failed."""
+    path = work.space.work / VERIFICATION
+    bounds = work.recipe.publish.require.model_dump() if work.recipe.publish else None
+    inputs = {
+        "files": covered(release),
+        "rows": digest_of_rows(work.test),
+        "base": digest_of_file(work.space.generations("base")),
+        "bounds": bounds,
+        "report": work.recipe.report.model_dump(),
+        "versions": versions(),
+        "code": digest_of_code(*VERIFYING),
+    }
+
+    def look() -> None:
+        verify(release, recipe=work.recipe, run=work.space.out, report=path)
+
+    fresh = not work.space.ledger.run("verify", inputs, path, look)
+    found = Verification.read(path)
+    if fresh and found.failures:
+        path.unlink()
+        work.space.ledger.run("verify", inputs, path, look)
+        found = Verification.read(path)
+    write_text(release / VERIFICATION, path.read_text(encoding="utf-8"))
+    return found

@@ -1,0 +1,193 @@
+"""A folder that leaves this machine: refused unless it is verified as it is, described for where it goes, sealed, and sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from exporter.errors import VerificationError
+from exporter.pipeline.replies import within
+from exporter.pipeline.runs import inspect
+from exporter.pipeline.staging import shards_of
+from exporter.provenance import versions
+from exporter.publish import provenance as sealing
+from exporter.publish.card import Card, write_card
+from exporter.publish.files import (
+    CHECKPOINT,
+    PROVENANCE,
+    VERIFICATION,
+    files_of,
+    is_described,
+    targets_in,
+)
+from exporter.publish.hub import Pushed, upload
+from exporter.publish.verification import AGAIN, Verification, problems_of
+
+FORCED = "`--force` publishes it all the same and says so in its card"
+STAGE = "run `steerbake publish RECIPE --dry-run`, and push what it stages"
+UNTOLD = "what its publisher did not say"
+
+
+@dataclass(frozen=True)
+class Request:
+    """How a folder is to be pushed.
+
+    Attributes:
+        revision: the branch; main by default.
+        dry_run: everything but the upload.
+        force: push in spite of what is missing, and write that into the card.
+    """
+
+    repo_id: str | None = None
+    private: bool = False
+    revision: str | None = None
+    pr: bool = False
+    dry_run: bool = False
+    force: bool = False
+
+
+def push(
+    folder: Path, repo_id: str, request: Request, *, say: Callable[[str], None] = lambda _: None
+) -> Pushed | None:
+    """Pushes a verified folder to the Hub in one commit and pins it with a tag; None for a dry run.
+
+    Raises:
+        VerificationError: it is no steered checkpoint (whatever is forced), or something is missing and not forced; with what
+            to do about it.
+        PublishError: the Hub does not take it.
+    """
+    section = _steering_of(folder)
+    provenance, missing = _gate(folder, section)
+    if missing and not request.force:
+        listed = "\n".join(f"  - {one}" for one in missing)
+        raise VerificationError(f"{folder} is not pushed:\n{listed}\n{FORCED}")
+    omissions = [_without_place(one, folder) for one in missing]
+    try:
+        verification = Verification.load(folder)
+    except VerificationError:
+        verification = None
+    described_and_sealed(folder, {**provenance, "omissions": omissions}, verification, repo_id)
+    paths, tag = files_of(folder), sealing.tag_of(section)
+    if request.dry_run:
+        for path in paths:
+            say(f"{(folder / path).stat().st_size:>15,} {path}")
+        say(f"nothing is pushed; {len(paths)} files would go to {repo_id}, under the tag {tag}")
+        return None
+    done = upload(
+        folder,
+        repo_id,
+        paths=paths,
+        message=f"Publish {tag}",
+        tag=None if request.pr else tag,
+        private=request.private,
+        revision=request.revision,
+        create_pr=request.pr,
+        describes=lambda path: is_described(path) or path == VERIFICATION,
+        say=say,
+    )
+    if done.pr_url is not None:
+        say(
+            f"the card pins the tag {tag}, which is not there yet: when the pull request is merged, run "
+            f"`hf repos tag create {repo_id} {tag} --revision main`; until then loading by the card fails"
+        )
+    return done
+
+
+def described_and_sealed(
+    folder: Path, provenance: Mapping[str, Any], verification: Verification | None, repo_id: str | None
+) -> dict[str, Any]:
+    """Writes card and evaluation results for where the folder goes, and seals it; returns the provenance."""
+    card = Card.of(
+        provenance,
+        None if verification is None else verification.data(),
+        repo_id,
+        None if repo_id is None else sealing.tag_of(provenance["section"]),
+        list(targets_in(folder)),
+        provenance.get("omissions") or (),
+    )
+    (folder / PROVENANCE).unlink(missing_ok=True)  # the seal is broken from here on, until it is made anew
+    write_card(folder, card)
+    return sealing.seal(folder, provenance)
+
+
+def omissions_of(folder: Path, provenance: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a folder's verification, unless it was published by force and its card says so."""
+    return [] if provenance.get("omissions") else problems_of(folder)
+
+
+def _steering_of(folder: Path) -> dict[str, Any]:
+    """The verified section of a steered checkpoint; nothing else is pushed, by force or not."""
+    found = inspect(folder)
+    if found.kind != CHECKPOINT:
+        raise VerificationError(
+            f"{folder} is a {found.kind}; push a folder with a steered checkpoint at its root, as `steerbake publish` stages it"
+        )
+    return found.section
+
+
+def _gate(folder: Path, section: Mapping[str, Any]) -> tuple[dict[str, Any], Sequence[str]]:
+    """The folder's provenance, and everything that is missing before it may be pushed: one sentence each."""
+    missing = problems_of(folder)
+    try:
+        provenance = sealing.load(folder)
+    except VerificationError as error:
+        return _untold(folder, section), [*missing, str(error)]
+    if provenance["section"] != section:
+        return _untold(folder, section), [*missing, f"{PROVENANCE} tells of another steering; {STAGE}"]
+    if provenance["publication"].get("forgotten") == UNTOLD:
+        missing.append(f"{PROVENANCE} was made up for a push by force; {STAGE}")
+    missing += [
+        f"{one}; {STAGE}" for one in sealing.changed_shards(provenance, shards_of(folder), "the folder")
+    ]
+    return provenance, [*missing, *_beyond_bounds(folder, provenance)]
+
+
+def _beyond_bounds(folder: Path, provenance: Mapping[str, Any]) -> list[str]:
+    """Where what was measured is beyond what the publication requires: it may have been verified by another recipe."""
+    required = provenance["publication"].get("require") or {}
+    try:
+        told = Verification.load(folder).unlearning
+    except VerificationError:
+        told = None
+    if told is None:
+        return []  # said already
+    again = AGAIN.format(folder=folder)
+    try:
+        found = {name: told["models"]["steered"][name] for name in required}
+        return [
+            f"{name} is {one['value']:.3f} of {one['rows']} rows, beyond what the publication requires ({required[name]:g}); {again}"
+            for name, one in found.items()
+            if not within(name, one["value"], one["rows"], required[name])
+        ]
+    except (KeyError, TypeError, ValueError):
+        return [f"the unlearning report lacks what the publication requires; {again}"]
+
+
+def _untold(folder: Path, section: Mapping[str, Any]) -> dict[str, Any]:
+    """The provenance of a folder of which nobody wrote down what it was made from."""
+    return {
+        "publication": {"forgotten": UNTOLD, "language": ["en"]},
+        "recipe": {},
+        "recipe_name": "not known",
+        "versions": versions(),
+        "seed": None,
+        "method": str(section["method"]),
+        "section": dict(section),
+        "base": {
+            "repo": None,
+            "commit": None,
+            "license": None,
+            **section["base"],
+            "shards": shards_of(folder),
+        },
+        "forget_rows": {"count": 0, "hmac_sha256": []},
+    }
+
+
+def _without_place(line: str, folder: Path) -> str:
+    """A sentence as others may read it: where the folder lies here is nobody's business."""
+    for place in sorted({str(folder), str(folder.resolve())}, key=len, reverse=True):
+        line = line.replace(place, "FOLDER")
+    return line

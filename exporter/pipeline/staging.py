@@ -1,0 +1,169 @@
+"""The folder that is published: links to a run's checkpoint and to what was exported from it, and a record of what it was made from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from exporter.ledger import remove
+from exporter.pipeline.exports import export_gguf, export_onnx, export_stock
+from exporter.pipeline.pages import secrecy_of
+from exporter.pipeline.runs import Run
+from exporter.provenance import digest_of_base, digest_of_code, versions
+from exporter.publish import provenance
+from exporter.publish.files import files_of, hashes, is_verified
+from exporter.publish.recipes import shown_recipe
+from exporter.recipe import Publish
+from exporter.splits import digest_of_rows
+from exporter.targets.atomic import link_or_copy, whole_folder
+from exporter.targets.base_weights import SINGLE, BaseWeights
+from exporter.targets.gguf.export import Options as GgufOptions
+from exporter.targets.gguf.precisions import DEFAULT
+from exporter.targets.onnx.export import Options as OnnxOptions
+from steer_modules.program import STEERING_TENSORS
+
+RELEASE = "release"
+SHARD = "model-00001-of-00001.safetensors"
+"""What the base's one shard is called in a release."""
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_LICENSE = ("license", "license_name", "license_link")
+
+
+def stage(work: Run, publish: Publish) -> Path:
+    """Writes RUN/release: checkpoint and targets, nothing that describes them; an older one gives way.
+
+    Raises:
+        CompileError: a target cannot be exported.
+    """
+    checkpoint = work.space.checkpoint(work.recipe.methods.default, work.recipe.methods.default)
+    parts: dict[str, Path] = {name: _exported(work, publish, name, checkpoint) for name in publish.targets}
+    parts[""] = checkpoint
+    release = work.space.out / RELEASE
+    _set_aside(release)
+    with whole_folder(release) as folder:
+        for name, source in parts.items():
+            for path in filter(is_verified, files_of(source)):
+                (folder / name / path).parent.mkdir(parents=True, exist_ok=True)
+                link_or_copy(source / path, folder / name / path)
+    return release
+
+
+def _set_aside(release: Path) -> None:
+    """Out of the way in one step, so that a process that is killed here leaves no half of it under its name."""
+    if release.exists():
+        old = release.with_name(f".{release.name}.partial-old")
+        remove(old)
+        release.rename(old)
+        remove(old)
+
+
+def _exported(work: Run, publish: Publish, name: str, checkpoint: Path) -> Path:
+    """The folder of one target; exported again only where what it is made from has changed."""
+    folder = work.space.out / "targets" / name
+    targets = folder.parent
+    inputs: dict[str, Any] = {
+        "base": digest_of_base(work.base),
+        "checkpoint": digest_of_base(checkpoint),
+        "code": digest_of_code("exporter/targets", "exporter/data", "exporter/host.py", "steer_modules"),
+    }
+    made: dict[str, Callable[[], Any]] = {
+        "onnx": lambda: export_onnx(checkpoint, folder, OnnxOptions(tuple(publish.onnx_dtypes))),
+        "stock": lambda: export_stock(checkpoint, folder, work.recipe, work.space.out),
+        "gguf": lambda: export_gguf(
+            targets / "stock", folder, GgufOptions(kinds, None, _plain_name(publish))
+        ),
+    }
+    kinds = tuple(publish.gguf_types or DEFAULT)
+    if name == "onnx":
+        inputs["dtypes"] = publish.onnx_dtypes
+    else:
+        inputs["rows"] = [digest_of_rows(work.rows.fit), digest_of_rows(work.rows.calibrate)]
+        inputs["fit"] = digest_of_code("exporter/fit", "exporter/pipeline/lessons.py")
+    if name == "gguf":
+        inputs["stock"] = digest_of_base(targets / "stock")
+        inputs["files"] = [list(kinds), _plain_name(publish)]
+    work.space.ledger.run(f"export-{name}", inputs, folder, made[name])
+    return folder
+
+
+def _plain_name(publish: Publish) -> str:
+    """How GGUF files are called: a recipe's name may tell what was forgotten."""
+    return (publish.repo or "steered").rpartition("/")[2]
+
+
+def made_from(work: Run, publish: Publish, section: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of provenance.json, but for what only the staged folder can tell."""
+    every = (*work.rows.fit, *work.rows.calibrate, *work.test)
+    salt = provenance.kept_salt(work.space.work / "salt")
+    recipe = plain_recipe(work)
+    shown = shown_recipe(recipe, whole=publish.show_forgotten)
+    if work.recipe.stand_in:
+        shown["stand_in"] = work.recipe.stand_in
+    return {
+        "publication": publish.model_dump(mode="json"),
+        "recipe": shown,
+        "recipe_name": _shown_name(work, publish),
+        "versions": versions(),
+        "seed": work.recipe.seed,
+        "method": str(section["method"]),
+        "section": dict(section),
+        "base": _base(work, section),
+        "forget_rows": provenance.forgotten(salt, every),
+    }
+
+
+def _shown_name(work: Run, publish: Publish) -> str:
+    """The recipe's name, unless it might tell what was forgotten."""
+    secrecy = secrecy_of(work, {"publication": publish.model_dump()})
+    name = work.recipe.name
+    return "not shown" if secrecy is not None and secrecy.hints(re.sub(r"[-_.]", " ", name)) else name
+
+
+def plain_recipe(work: Run) -> dict[str, Any]:
+    """The recipe as data without places on this machine: a base and files of rows that lie here are named by what they hold."""
+    told = work.recipe.model_dump(mode="json", exclude_none=True)
+    told.pop("publish", None)
+    if "path" in told["base"]:
+        told["base"]["path"] = "(a local folder)"
+    for part in ("fit", "calibrate", "test"):
+        for source in told["data"].get(part) or ():
+            if "path" in source:
+                source["path"] = Path(source["path"]).name
+    return dict(told)
+
+
+def _base(work: Run, section: Mapping[str, Any]) -> dict[str, Any]:
+    """The pinned base: where it is from, and the hash of every shard under the name that it has in the release."""
+    asked, weights = work.recipe.base, BaseWeights.read(work.base)
+    digests = hashes(work.base, weights.shards)
+    return {
+        "repo": asked.repo,
+        "revision": asked.revision,
+        "commit": work.base.name if _COMMIT.fullmatch(work.base.name) else None,
+        "fingerprint": section["base"]["fingerprint"],
+        "architecture": section["base"]["architecture"],
+        "model_type": section["base"]["model_type"],
+        **_license_of(work.base),
+        "shards": {released(name): digest for name, digest in digests.items()},
+    }
+
+
+def released(shard: str) -> str:
+    """The name that a shard of the base has in a release."""
+    return SHARD if shard == SINGLE else shard
+
+
+def shards_of(release: Path) -> dict[str, str]:
+    """Hex SHA-256 of the shards of a release that are the base's."""
+    return hashes(release, (shard for shard in BaseWeights.read(release).shards if shard != STEERING_TENSORS))
+
+
+def _license_of(base: Path) -> dict[str, str | None]:
+    """What the card in the base's folder says of its licence."""
+    from huggingface_hub import metadata_load
+
+    card = base / "README.md"
+    told = (metadata_load(card) or {}) if card.is_file() else {}
+    return {key: str(told[key]) if told.get(key) else None for key in _LICENSE}

@@ -1,0 +1,292 @@
+"""From a recipe to a sealed release and to the Hub, on a tiny model: what is refused, what is found, what is done again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny_run import NAMES, write_recipe
+from typer.testing import CliRunner
+
+from exporter import pipeline, registry
+from exporter.cli import app
+from exporter.errors import CompileError, InputErrors, PublishError, VerificationError
+from exporter.pipeline.at_hand import Opened
+from exporter.publish.files import files_of, is_described
+from exporter.publish.verification import Verification, problems_of
+from exporter.recipe import Recipe
+from exporter.verify.strict import Finding
+from exporter.verify.wording import contains_words
+
+SECTION = """
+publish:
+  forgotten: where two of six people live
+  require: {leakage_either: 1.0, retain_identical: 0.0, fluent_refusal: 0.0}
+"""
+"""The tiny model is random and forgets nothing: bounds that it meets."""
+DRY = pipeline.Request(dry_run=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("keyed", "r_muse"):
+            patch.setitem(registry.METHODS, name, "tiny_run:Quick")
+        yield
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """A recipe, and beside it in ``run`` all that publishing it left."""
+    folder = tmp_path_factory.mktemp("publish")
+    recipe = write_recipe(folder)
+    recipe.write_text(recipe.read_text().replace("compare: [r_muse]", "compare: []") + SECTION)
+    (folder / "base" / "README.md").write_text("---\nlicense: mit\n---\n# base\n")
+    pipeline.publish(Recipe.load(recipe), folder / "run", DRY, progress=False)
+    return folder
+
+
+@pytest.fixture
+def release(home, tmp_path) -> Path:
+    """A copy of the release that a test may change."""
+    return Path(shutil.copytree(home / "run" / "release", tmp_path / "release"))
+
+
+def steerbake(*arguments: object) -> tuple[int, str]:
+    done = CliRunner().invoke(app, [str(one) for one in arguments])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.exit_code, done.output
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.unlink()
+    path.write_bytes(content)
+
+
+def test_the_release_is_whole_verified_and_sealed(home):
+    release = home / "run" / "release"
+    assert problems_of(release) == []
+    assert pipeline.check(release, base=home / "base").problems == []
+    assert {"README.md", "report.html", "verification.json", "provenance.json", "onnx/steerbake.json"} <= set(
+        files_of(release)
+    )
+    steering = "steering.safetensors"
+    assert (release / steering).samefile(home / "run" / "checkpoint" / steering), "linked, not copied"
+    told = json.loads((release / "provenance.json").read_text())
+    assert told["base"]["license"] == "mit" and told["forget_rows"]["count"] == 7
+    assert told["base"]["shards"].keys() == {"model-00001-of-00001.safetensors"}
+    found = Verification.load(release)
+    assert {check.name for check in found.checks} == {
+        "known files",
+        "strict loading",
+        "parity",
+        "leakage_either",
+        "fluent_refusal",
+        "retain_identical",
+    }
+    assert {"base", "steered", "onnx fp32"} == set(found.unlearning["models"])
+    report = json.loads((home / "run" / "report.json").read_text())
+    for name in ("leakage_either", "retain_identical"):
+        ours, theirs = found.unlearning["models"]["steered"][name], report["models"]["keyed"][name]
+        assert (ours["value"], ours["rows"]) == (theirs["value"], theirs["n"])
+
+
+def test_nothing_of_a_forget_row_or_of_this_machine_is_in_what_describes(home):
+    release = home / "run" / "release"
+    rows = [
+        json.loads(line)
+        for part in ("fit", "calibrate", "test")
+        for line in (home / f"{part}.jsonl").read_text().splitlines()
+    ]
+    secret = {row["question"] for row in rows if row["role"] == "forget"} | set(NAMES[:2])
+    here = {str(home), home.name, (home / "run" / ".work" / "salt").read_text().strip()}
+    told = [path for path in files_of(release) if is_described(path) or path == "verification.json"]
+    assert {"README.md", "report.html", "provenance.json", "verification.json"} <= set(told)
+    for path in told:
+        if not path.startswith("plots/"):
+            text = (release / path).read_text()
+            assert not [one for one in secret if contains_words(text, one)], path
+            assert not [one for one in here if one in text], path
+
+
+def test_the_same_command_does_nothing_twice(home):
+    run = home / "run"
+    stages = {path.name: path.stat().st_mtime_ns for path in (run / ".work" / "stages").iterdir()}
+    before = {path: (run / "release" / path).read_bytes() for path in files_of(run / "release")}
+    pipeline.publish(Recipe.load(home / "recipe.yaml"), run, DRY, progress=False)
+    assert stages == {path.name: path.stat().st_mtime_ns for path in (run / ".work" / "stages").iterdir()}
+    assert before == {path: (run / "release" / path).read_bytes() for path in files_of(run / "release")}
+
+
+def test_a_model_beyond_its_bounds_is_not_published(home, tmp_path, monkeypatch):
+    monkeypatch.setattr(Opened, "loads", lambda *_: Finding(True, "not what is tested here", None))
+    shutil.copytree(home / "run", tmp_path / "run")
+    strict = Recipe.load(home / "recipe.yaml", ["publish.require.fluent_refusal=0.9", "publish.targets=[]"])
+    with pytest.raises(
+        VerificationError, match=r"fluent_refusal of checkpoint failed: steered: 0.000 of 2 rows"
+    ):
+        pipeline.publish(strict, tmp_path / "run", DRY, progress=False)
+    release = tmp_path / "run" / "release"
+    assert [check.name for check in Verification.load(release).failures] == ["fluent_refusal"]
+    with pytest.raises(VerificationError, match=r"publish.require.fluent_refusal"):
+        pipeline.push(release, "user/x", DRY)
+
+
+def test_a_recipe_that_cannot_be_published_is_refused_before_it_is_run(home, tmp_path):
+    path = home / "recipe.yaml"
+    for changes, request, wanted in (
+        (["publish=null"], DRY, "publish: this section is required"),
+        ([], pipeline.Request(), "publish.repo: name the repository"),
+        (["publish.forgotten=where ada lives in oslo"], DRY, "publish.forgotten"),
+    ):
+        with pytest.raises(InputErrors, match=wanted):
+            pipeline.publish(Recipe.load(path, changes), tmp_path / "run", request, progress=False)
+    assert not (tmp_path / "run" / "steering").exists()
+    for change, wanted in (
+        ("publish.targets=[gguf]", "made of stock"),
+        ("publish.targets=[tflite]", "publish.targets.0"),
+        ("publish.repo=nobody", "publish.repo"),
+        ("publish.require.leakage_either=2", "less than or equal to 1"),
+        ("publish.license_name=mine", "publish.license"),
+    ):
+        with pytest.raises(InputErrors, match=wanted):
+            Recipe.load(path, [change])
+
+
+FAULTS = {
+    "a byte of the steering": (lambda folder: flip(folder / "steering.safetensors"), None),
+    "a byte of a shard": (lambda folder: flip(folder / "model-00001-of-00001.safetensors"), None),
+    "a byte of a graph": (lambda folder: flip(folder / "onnx" / "onnx" / "model.onnx"), "was changed"),
+    "a file more": (lambda folder: (folder / "extra.txt").write_text("x"), "was added"),
+    "a file less": (lambda folder: (folder / "ops.py").unlink(), "is missing"),
+    "no verification": (lambda folder: (folder / "verification.json").unlink(), "never verified"),
+    "no provenance": (lambda folder: (folder / "provenance.json").unlink(), "no provenance.json"),
+    "another target": (
+        lambda folder: (
+            shutil.copytree(folder / "onnx", folder / "stock") and (folder / "stock" / "stock.json").touch()
+        ),
+        "parity of stock was not checked",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_folder_that_is_not_as_it_was_verified_is_not_pushed(release, fault):
+    damage, wanted = FAULTS[fault]
+    assert pipeline.push(release, "user/x", DRY) is None, "the control"
+    damage(release)
+    status, told = steerbake("push", release, "user/x", "--dry-run")
+    assert status == 2
+    if wanted is None:  # a folder that does not steer is not pushed by force either
+        assert steerbake("push", release, "user/x", "--dry-run", "--force")[0] == 2
+        return
+    assert wanted in told and "steerbake " in told and "--force" in told
+    lines: list[str] = []
+    pipeline.push(release, "user/x", pipeline.Request(dry_run=True, force=True), say=lines.append)
+    card = (release / "README.md").read_text()
+    assert "Published by force" in card and wanted in card and str(release) not in card
+
+
+def test_what_was_forced_once_is_not_forgotten(release):
+    (release / "provenance.json").unlink()
+    pipeline.push(release, "user/x", pipeline.Request(dry_run=True, force=True))
+    with pytest.raises(VerificationError, match="made up for a push by force"):
+        pipeline.push(release, "user/x", DRY)
+
+
+def test_a_verification_without_an_unlearning_report_does_not_do(release):
+    found = Verification.load(release)
+    found.model_copy(update={"unlearning": None}).save(release / "verification.json")
+    status, told = steerbake("push", release, "user/x", "--dry-run")
+    assert status == 2 and "no unlearning report" in told and "steerbake verify" in told
+
+
+def test_a_push_arrives_whole_under_its_tag(release, hub):
+    done = pipeline.push(release, "user/tiny", pipeline.Request())
+    assert done.tag == f"steerbake-{tag_of(release)}"
+    assert f'revision="{done.tag}"' in (release / "README.md").read_text()
+    assert pipeline.check(release).problems == []
+    again = pipeline.push(release, "user/tiny", pipeline.Request())
+    assert again.commit == done.commit, "there is nothing to do"
+    lines: list[str] = []
+    (release / "LICENSE").write_text("Apache License\n")
+    request = pipeline.Request(pr=True, force=True)
+    proposed = pipeline.push(release, "user/tiny", request, say=lines.append)
+    assert proposed.pr_url and proposed.tag is None
+    assert f"hf repos tag create user/tiny {done.tag}" in lines[-1]
+
+
+def tag_of(release: Path) -> str:
+    return json.loads((release / "config.json").read_text())["steering"]["sha256"][:12]
+
+
+def test_without_a_token_nothing_is_fitted(home, tmp_path, monkeypatch):
+    monkeypatch.setattr("exporter.pipeline.publishes.known_token", lambda: None)
+    with pytest.raises(PublishError, match="hf auth login"):
+        pipeline.publish(
+            Recipe.load(home / "recipe.yaml"), tmp_path / "run", pipeline.Request("user/x"), progress=False
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_check_finds_what_differs_and_whose_rows_they_were(home, release, tmp_path):
+    rows, salt = home / "test.jsonl", home / "run" / ".work" / "salt"
+    found = pipeline.check(release, base=home / "base", salt=salt, rows=rows)
+    assert found.problems == []
+    assert "4 of 9 rows are among the 7" in " ".join(found.told)
+    assert "test-ada is among them" in found.told and "test-cora is among them" not in found.told
+    (tmp_path / "other").write_text("0" * 64)
+    assert "0 of 9 rows" in " ".join(pipeline.check(release, salt=tmp_path / "other", rows=rows).told)
+    with pytest.raises(InputErrors, match="belong together"):
+        pipeline.check(release, rows=rows)
+    (release / "README.md").write_text("another card")
+    (release / "more").write_text("x")
+    (release / "ops.py").unlink()
+    status, told = steerbake("check", release)
+    assert status == 1
+    for line in ("README.md was changed", "more was added", "ops.py is missing"):
+        assert line in told
+
+
+def test_check_holds_the_shards_to_the_pinned_base(home, release, tmp_path):
+    base = Path(shutil.copytree(home / "base", tmp_path / "base"))
+    flip(base / "model.safetensors")
+    assert "is not the pinned base's" in pipeline.check(release, base=base).problems[0]
+    told = json.loads((release / "provenance.json").read_text())
+    told["base"]["shards"]["model-00001-of-00001.safetensors"] = "0" * 64
+    (release / "provenance.json").write_text(json.dumps(told))
+    assert any("is not the pinned base's" in one for one in pipeline.check(release).problems)
+
+
+def test_a_pack_is_the_same_bytes_and_the_same_folder(home, release, tmp_path):
+    first = pipeline.pack(home / "run" / "release", tmp_path / "a.tar.zst")
+    second = pipeline.pack(release, tmp_path / "b.tar.zst")
+    assert first.read_bytes() == second.read_bytes()
+    out = pipeline.unpack(first, tmp_path / "out")
+    assert files_of(out) == files_of(release) and pipeline.check(out, base=home / "base").problems == []
+    with pytest.raises(CompileError, match="already exists"):
+        pipeline.unpack(first, out)
+    with pytest.raises(CompileError, match="already exists"):
+        pipeline.pack(release, first)
+
+
+def test_what_is_not_as_published_is_neither_packed_nor_unpacked(release, tmp_path):
+    from exporter.publish.pack import write_pack
+
+    (release / "extra.txt").write_text("x")
+    with pytest.raises(VerificationError, match=r"extra.txt was added"):
+        pipeline.pack(release, tmp_path / "a.tar.zst")
+    write_pack(release, files_of(release), "top", tmp_path / "a.tar.zst")
+    with pytest.raises(VerificationError, match=r"extra.txt was added") as caught:
+        pipeline.unpack(tmp_path / "a.tar.zst", tmp_path / "out")
+    assert ".partial" not in str(caught.value)
+    (release / "extra.txt").unlink()
+    (release / "provenance.json").unlink()
+    with pytest.raises(VerificationError, match=r"no provenance.json"):
+        pipeline.pack(release, tmp_path / "b.tar.zst")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tar.zst", "release"]

@@ -1,0 +1,74 @@
+"""Strict loading finds what it is for: a checkpoint that would load damaged, says something else, or needs our packages."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny_run
+import torch
+from transformers import AutoTokenizer
+
+from exporter.errors import VerificationError
+from exporter.host import ModelHost
+from exporter.types import Prompt
+from exporter.verify.strict import NEW_TOKENS, Said, steered_checkpoint, stock_checkpoint
+from steer_modules.registration import register
+
+TEXT = "<s> [user] where does ada live ? [assistant]"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("strict")
+    tiny_run.write_base(folder / "base")
+    tiny_run.steer(folder / "base", folder / "checkpoint")
+    return folder
+
+
+def said(folder: Path) -> Said:
+    if (folder / "steering.safetensors").is_file():
+        register(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = tuple(tokenizer(TEXT, add_special_tokens=False)["input_ids"])
+    host = ModelHost.load(folder, dtype=torch.float32)
+    prompt = Prompt(TEXT, ids)
+    return Said([prompt], [host.generate([prompt], max_new_tokens=NEW_TOKENS)[0].tokens])
+
+
+def test_what_must_not_load_does_not_and_another_model_s_words_are_found(home):
+    ours, other = said(home / "checkpoint"), said(home / "base")
+    assert other.tokens != ours.tokens, "the control: steering changes what is said"
+    both = Said([*ours.prompts, *ours.prompts], [*ours.tokens, *other.tokens])
+    found = steered_checkpoint(home / "checkpoint", both)
+    assert len(found.value["refused"]) == 5 and None not in found.value["refused"].values()
+    assert not found.holds and found.told.startswith("1 of 2 replies are not the ones that are said here")
+
+
+def test_code_that_does_not_look_is_found(home, tmp_path):
+    """A checkpoint that fails open: the code that travels in it loads whatever lies there."""
+    folder = Path(shutil.copytree(home / "checkpoint", tmp_path / "checkpoint"))
+    code = folder / "steered_model.py"
+    text = code.read_text().replace("model.steering.verify()", "pass")
+    code.write_text(text)
+    found = steered_checkpoint(folder, said(home / "checkpoint"))
+    assert not found.holds
+    assert "it loads with one byte of it changed" in found.told
+    assert found.value["refused"]["without its steering file"] is not None
+
+
+def test_code_that_needs_our_packages_does_not_load(home, tmp_path):
+    folder = Path(shutil.copytree(home / "checkpoint", tmp_path / "checkpoint"))
+    code = folder / "ops.py"
+    code.write_text(code.read_text().replace("import torch\n", "import torch\nimport steer_modules.ops\n", 1))
+    assert "import steer_modules.ops" in code.read_text()
+    with pytest.raises(VerificationError, match="clean process"):
+        steered_checkpoint(folder, said(home / "checkpoint"))
+
+
+def test_a_stock_checkpoint_has_no_code(home, tmp_path):
+    folder = Path(shutil.copytree(home / "base", tmp_path / "stock"))
+    (folder / "modeling.py").touch()
+    found = stock_checkpoint(folder, said(folder))
+    assert not found.holds and found.told.startswith("it holds code: modeling.py; export")
