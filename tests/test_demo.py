@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 import stranger
+from publish import conftest as publishing
 
 from exporter import pipeline
+from exporter.publish.verification import Verification
 from exporter.recipe import Recipe
-from exporter.targets.onnx.export import Options
 
 pytestmark = pytest.mark.slow
+PUBLISH_RECIPE = pipeline.DEMO_RECIPE.parents[1] / "demo_publish.yaml"
+hub = publishing.hub
 
 
 @pytest.fixture(scope="module")
@@ -126,13 +129,17 @@ def test_a_stranger_reproduces_the_report(demo, tmp_path):
     assert found["piped"].strip() in {text.strip() for text in found["refusals"]}
 
 
-def test_the_onnx_folder_says_the_same(demo, tmp_path):
-    out = pipeline.export_onnx(demo / "checkpoint", tmp_path / "onnx", Options(dtypes=("fp32", "fp16", "q4")))
-    recipe = Recipe.load(pipeline.DEMO_RECIPE)
-    found = pipeline.verify(
-        demo / "checkpoint", [out], recipe=recipe, run=demo, report=tmp_path / "verification.json"
-    )
-    assert found.failures == []
+@pytest.fixture(scope="module")
+def published(demo) -> Path:
+    """The demo's run taken on to a release, by the recipe that publishes it."""
+    changes = ["methods.compare=[r_muse, r_muse_calibrated]", "publish.onnx_dtypes=[fp32, fp16, q4]"]
+    recipe = Recipe.load(PUBLISH_RECIPE, changes)
+    return pipeline.publish(recipe, demo, pipeline.Request(dry_run=True), progress=False).release
+
+
+def test_the_release_is_verified(published):
+    found = Verification.load(published)
+    assert found.failures == [] and found.problems(published) == []
     fp32 = found.parity["onnx"]["variants"]["fp32"]
     assert fp32["logits"] <= 1e-4
     assert fp32["settings"] == 22, "text and image, batches of 1, 2 and 5, gates in every state"
@@ -143,9 +150,35 @@ def test_the_onnx_folder_says_the_same(demo, tmp_path):
         assert replies[variant]["retain_accuracy"]["value"] >= 0.95
 
 
-def test_the_carried_runner_sees(demo, tmp_path):
+_BY_ID = """
+import pathlib
+from PIL import Image
+import transformers
+out, repo, revision = pathlib.Path(sys.argv[1]), *sys.argv[2:]
+options = {"revision": revision, "trust_remote_code": True}
+model = transformers.AutoModelForImageTextToText.from_pretrained(repo, **options, dtype=torch.float32)
+processor = transformers.AutoProcessor.from_pretrained(repo, **options)
+lines = [json.loads(line) for line in (out / "generations.jsonl").read_text().splitlines()]
+lines = [line for line in lines if line["model"] == "keyed" and isinstance(line.get("image"), str)]
+lines = [[line for line in lines if line["role"] == role][:3] for role in ("forget", "retain")]
+same = []
+for line in (line for some in lines for line in some):
+    inputs = processor(text=[line["prompt"]], images=[Image.open(out / line["image"])], return_tensors="pt")
+    said = model.generate(**inputs, max_new_tokens=64, do_sample=False)[0, inputs["input_ids"].shape[1]:]
+    same.append(said.tolist() == line["tokens"])
+print(json.dumps(same))
+"""
+
+
+def test_it_is_pushed_and_a_stranger_loads_it_by_its_id(demo, published, tmp_path, hub):
+    pushed = pipeline.push(published, "user/testbed", pipeline.Request())
+    said = stranger.run(_BY_ID, demo, "user/testbed", pushed.tag, folder=tmp_path, hub=hub.endpoint)
+    assert said == [True] * 6
+
+
+def test_the_carried_runner_sees(demo, published):
     """An image of a forgotten person and one of somebody else, through the folder's own file."""
-    out = pipeline.export_onnx(demo / "checkpoint", tmp_path / "onnx")
+    out = published / "onnx"
     lines = [json.loads(line) for line in (demo / "generations.jsonl").read_text().splitlines()]
     for role, gate in (("forget", 1.0), ("retain", 0.0)):
         line = next(
