@@ -1,0 +1,99 @@
+"""Targets that were made of another checkpoint, were changed, or quantise what steers are found before anything is run."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from publish.folders import SECTION, written
+
+from exporter.errors import VerificationError
+from exporter.host import ModelHost
+from exporter.ledger import digest_of_file
+from exporter.pipeline.at_hand import opened, targets_at_hand
+from exporter.publish.files import CHECKPOINT
+from exporter.types import Prompt
+from exporter.verify.strict import Said
+
+SOURCE = {"sha256": SECTION["sha256"], "fingerprint": SECTION["base"]["fingerprint"]}
+HOST: Any = SimpleNamespace(end_ids={2}, tokenizer=None, num_layers=4)
+
+
+def gguf(folder, source=SOURCE, kind="F16"):
+    folder.mkdir()
+    (folder / "m-Q8_0.gguf").write_text("weights")
+    file = {"sha256": digest_of_file(folder / "m-Q8_0.gguf"), "inserted": {"blk.3.attn_q.weight": kind}}
+    stock = {"sha256": "0" * 64, "layers": [3], "checkpoint": source}
+    told = {"format": "steerbake-gguf/1", "stock": stock, "files": {"m-Q8_0.gguf": file}}
+    (folder / "gguf.json").write_text(json.dumps(told))
+    return folder
+
+
+def stock(folder, source=SOURCE, measured=1.0):
+    folder.mkdir()
+    (folder / "model.safetensors").write_text("weights")
+    told = {
+        "format": "steerbake-stock/1",
+        "layers": [3],
+        "checkpoint": source,
+        "checks": [{"name": "recall", "measured": measured, "bound": 0.9, "at_least": True}],
+        "compared": {},
+        "files": {"model.safetensors": digest_of_file(folder / "model.safetensors")},
+    }
+    (folder / "stock.json").write_text(json.dumps(told))
+    return folder
+
+
+@pytest.fixture
+def deeper(monkeypatch):
+    """What loads as a stock checkpoint has one layer more."""
+    monkeypatch.setattr(ModelHost, "load", lambda *_, **__: SimpleNamespace(num_layers=5))
+
+
+def test_gguf_files_are_those_of_this_checkpoint(tmp_path):
+    assert opened("gguf", gguf(tmp_path / "a"), SECTION, HOST).wrong == []
+    other = opened("gguf", gguf(tmp_path / "b", {**SOURCE, "sha256": "0" * 64}), SECTION, HOST)
+    assert other.wrong == ["it was made of another steered checkpoint"]
+    quantised = opened("gguf", gguf(tmp_path / "c", kind="Q8_0"), SECTION, HOST)
+    assert "quantises the layers that steer to Q8_0" in quantised.wrong[0]
+    beside = gguf(tmp_path / "d")
+    stock(tmp_path / "stock")
+    assert "another stock checkpoint than the one beside it" in opened("gguf", beside, SECTION, HOST).wrong[0]
+    (beside / "m-Q8_0.gguf").write_text("other weights")
+    with pytest.raises(VerificationError, match=r"m-Q8_0.gguf is missing or not the file"):
+        opened("gguf", beside, SECTION, HOST)
+
+
+def test_without_llama_cpp_a_gguf_file_is_not_verified(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "llama_cpp", None)
+    target = opened("gguf", gguf(tmp_path / "a"), SECTION, HOST)
+    with pytest.raises(Exception, match="llama-cpp-python"):
+        target.loads(Said([Prompt("x", (1,))], [(1,)]))
+
+
+def test_a_stock_checkpoint_is_that_of_this_checkpoint(tmp_path, deeper):
+    assert opened("stock", stock(tmp_path / "a"), SECTION, HOST).wrong == []
+    other = opened("stock", stock(tmp_path / "b", {**SOURCE, "fingerprint": "sha256:1"}), SECTION, HOST)
+    assert other.wrong == ["it was made of another steered checkpoint"]
+    assert "recall" in opened("stock", stock(tmp_path / "c", measured=0.5), SECTION, HOST).wrong[0]
+    shallow = SimpleNamespace(end_ids={2}, tokenizer=None, num_layers=5)
+    assert "it has 5 layers, not 6" in opened("stock", tmp_path / "a", SECTION, shallow).wrong
+    (tmp_path / "a" / "model.safetensors").write_text("other")
+    with pytest.raises(VerificationError, match=r"model.safetensors is missing or not the file"):
+        opened("stock", tmp_path / "a", SECTION, HOST)
+
+
+def test_targets_have_names_of_their_own(tmp_path):
+    folder = written(tmp_path / "release", "onnx")
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx" / "steerbake.json").write_text("{}")
+    found = targets_at_hand(folder, [tmp_path / "onnx"])
+    assert list(found) == [CHECKPOINT, "onnx", "onnx'"] and found["onnx'"] == tmp_path / "onnx"
+    turned = targets_at_hand(tmp_path / "onnx", [folder])
+    assert turned == {CHECKPOINT: folder, "onnx": tmp_path / "onnx"}
+    with pytest.raises(VerificationError, match="--against"):
+        targets_at_hand(tmp_path / "onnx", [])
+    with pytest.raises(VerificationError, match="neither a steered checkpoint"):
+        targets_at_hand(folder, [tmp_path])
