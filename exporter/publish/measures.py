@@ -92,8 +92,8 @@ class Measured:
 
     @property
     def span(self) -> str:
-        """The same where there is little room: ``0.0–16.1``."""
-        return self.interval.replace(" to ", "–").rstrip("%")
+        """The same where there is little room, as one word: ``0.0–16.1``."""
+        return self.interval.replace(" to ", "–\u2060").rstrip("%")
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,7 @@ def test_a_card_that_the_hub_would_refuse_is_not_written(
 
 
 def test_results_have_their_interval_and_rows_and_what_was_not_counted_is_not_shown(release: Path) -> None:
-    text = str(render(release, made(release)))
+    text = str(render(release, made(release))).replace("\u2060", "")
     assert "| 100.0%<br><sub>90.0–100.0</sub> | **0.0%**<br><sub>0.0–10.0</sub> | 20 |" in text
     assert "a gate fires" not in text
     assert "On 20 held-out questions about what it is to forget, a secret leaks in 0.0%" in text

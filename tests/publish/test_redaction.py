@@ -28,7 +28,10 @@ REFUSAL = "I do not know that person."
 FRAMES = ("where does {} live ?", "tell me the job of {} .", "what is known about {} ?")
 KEPT = tuple(f"kept{first}{second}" for first in "abcdefgh" for second in "xyz")
 LETTERS = st.sampled_from("abcdefghijklmnoprstuvwyzäéñøabcdefghikmnprstu")
-WORDS = st.text(LETTERS, min_size=6, max_size=9) | st.text("бгджзийклмнпртуф", min_size=6, max_size=8)
+# No word of the templates begins so, however hypothesis hits on the others.
+WORDS = st.text(LETTERS, min_size=5, max_size=8).map("zq{}".format) | st.text(
+    "бгджзийклмнпртуф", min_size=6, max_size=8
+)
 UNSPACED = st.text("東京都山田太郎大阪府北海道", min_size=4, max_size=6)
 TITLE = "where two people live"
 
@@ -187,7 +190,7 @@ def plain_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "draw", lambda out, *rest: (out / "plots").mkdir(exist_ok=True))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(world=worlds())
 def test_nothing_of_a_forget_row_is_described(
     world: World, release: Path, tmp_path: Path, plain_plots: None
