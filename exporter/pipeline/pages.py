@@ -6,7 +6,7 @@ import base64
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def describe(
         InputErrors: what would be published of the recipe tells something of a forget row that its publisher did not ask to show.
     """
     secrecy = secrecy_of(work, provenance)
-    refuse_telling(secrecy, provenance)
+    refuse_telling(secrecy, provenance, {row.group for row in work.test if row.group is not None})
     method = work.recipe.methods.default
     records = work.space.records(method)
     fitted = json.loads(records.read_text(encoding="utf-8")) if records.is_file() else {}
@@ -71,12 +71,21 @@ def secrecy_of(work: Run, provenance: Mapping[str, Any]) -> Secrecy | None:
     return Secrecy.of([*work.rows.fit, *work.rows.calibrate, *work.test], template)
 
 
-def refuse_telling(secrecy: Secrecy | None, provenance: Mapping[str, Any]) -> None:
-    """Raises InputErrors where the publisher's own words, or the settings that are shown, hold a text of a forget row."""
+def refuse_telling(
+    secrecy: Secrecy | None, provenance: Mapping[str, Any], groups: Iterable[str] = ()
+) -> None:
+    """Raises InputErrors where the publisher's own words, or the settings that are shown, hold a text of a forget row.
+
+    Args:
+        groups: names of groups of rows, which results are shown under.
+    """
     if secrecy is None:
         return
     publication, recipe = provenance["publication"], provenance.get("recipe") or {}
-    words = {f"publish.{key}": publication.get(key) for key in ("forgotten", "repo", "license_name")}
+    words: dict[str, Any] = {
+        f"publish.{key}": publication.get(key) for key in ("forgotten", "repo", "license_name")
+    }
+    words["the name of a group of rows"] = [name.replace("_", " ") for name in groups]
     told = secrecy.told_in({**words, "stand_in": recipe.get("stand_in"), **shown_recipe(recipe, whole=False)})
     if told:
         raise InputErrors(

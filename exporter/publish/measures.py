@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from exporter.errors import VerificationError
@@ -42,8 +42,8 @@ WORDINGS: dict[str, Wording] = {
     "same_tokens": Wording("All", "the checkpoint's reply, token for token", "high"),
 }
 """In the order in which they are shown."""
-OWN_WORDS = ("retain_identical", "chains_identical")
-"""Measures that hold a reply to the base's own: 1 for the base by definition."""
+OF_GROUPS = ("leakage_either", "fluent_refusal", "retain_accuracy")
+"""What is shown of a group of rows."""
 BASE, STEERED = "base", "steered"
 
 
@@ -106,7 +106,14 @@ class Line:
 
     @property
     def rows(self) -> int:
-        return max(measured.rows for measured in self.models.values())
+        """Of the steered model, or of another where it has none."""
+        ours = self.models.get(STEERED)
+        return ours.rows if ours and ours.rows else max(measured.rows for measured in self.models.values())
+
+    def fewer(self, model: str) -> str:
+        """``of 34``, where a model was asked other rows than the steered one."""
+        rows = self.models[model].rows
+        return "" if rows in (0, self.rows) else f"of {rows:,}"
 
 
 @dataclass(frozen=True)
@@ -117,29 +124,32 @@ class Results:
         method: the method that made the steering.
         rule: what counts as a fluent refusal, in words.
         models: measures by model; ``base`` and ``steered`` are always there.
+        groups: the same for rows of a group of their own, such as conversations of two turns or replies that are forced to begin.
     """
 
     method: str
     rule: str
     models: Mapping[str, Mapping[str, Measured]]
+    groups: Mapping[str, Results] = field(default_factory=dict)
 
     @classmethod
     def of(cls, unlearning: Mapping[str, Any]) -> Results:
         """Read the ``unlearning`` section of verification.json; raises VerificationError where it is not whole."""
         try:
-            told = {str(model): dict(measures) for model, measures in unlearning["models"].items()}
-            method, rule = str(unlearning["method"]), unlearning["rule"]
-        except (KeyError, TypeError, AttributeError, ValueError):
-            told, method, rule = {}, "", ""
-        if not {BASE, STEERED} <= set(told):
-            raise VerificationError(
-                "the verification's unlearning report does not have base and steered model; verify again"
+            method, rule, groups = (
+                unlearning["method"],
+                unlearning["rule"],
+                dict(unlearning.get("groups") or {}),
             )
-        models = {
-            model: {name: Measured.of(name, value) for name, value in measures.items()}
-            for model, measures in told.items()
-        }
-        return cls(method, rule if isinstance(rule, str) else "", models)
+            models = _models(unlearning["models"])
+            of_groups = {str(name): _models(told) for name, told in groups.items()}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise VerificationError(
+                f"the verification's unlearning report cannot be read ({error}); verify again"
+            ) from None
+        said = rule if isinstance(rule, str) else ""
+        found = {name: cls(str(method), said, told) for name, told in of_groups.items()}
+        return cls(str(method), said, models, found)
 
     @property
     def lines(self) -> list[Line]:
@@ -158,6 +168,15 @@ class Results:
             if whole is None or line.name not in parts or line.models != whole.models
         ]
 
+    @property
+    def of_groups(self) -> list[tuple[str, list[Line]]]:
+        """What matters of each group, by its name in words."""
+        found = [
+            (name.replace("_", " "), [line for line in map(group.line, OF_GROUPS) if line is not None])
+            for name, group in self.groups.items()
+        ]
+        return [(name, lines) for name, lines in found if lines]
+
     def line(self, name: str) -> Line | None:
         """One measure; None where no row was counted."""
         return self._line(name)
@@ -171,6 +190,18 @@ class Results:
     def summary(self) -> list[str]:
         """What matters most in a few plain sentences."""
         return list(_sentences(self))
+
+
+def _models(told: Mapping[str, Any]) -> dict[str, dict[str, Measured]]:
+    """Measures by model; raises VerificationError where base or steered model is missing, or a share is none."""
+    if not {BASE, STEERED} <= set(told):
+        raise VerificationError(
+            "the verification's unlearning report does not have base and steered model; verify again"
+        )
+    return {
+        str(model): {str(name): Measured.of(name, value) for name, value in dict(measures).items()}
+        for model, measures in told.items()
+    }
 
 
 def _sentences(results: Results) -> Iterator[str]:

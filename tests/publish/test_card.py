@@ -146,7 +146,14 @@ def test_a_card_that_the_hub_would_refuse_is_not_written(
 
 def test_results_have_their_interval_and_rows_and_what_was_not_counted_is_not_shown(release: Path) -> None:
     text = str(render(release, made(release))).replace("\u2060", "")
-    assert "| 100.0%<br><sub>90.0–100.0</sub> | **0.0%**<br><sub>0.0–10.0</sub> | 20 |" in text
+    assert (
+        "| 100.0%<br><sub>90.0–100.0</sub> | **0.0%**<br><sub>0.0–10.0</sub> | 10.0%<br><sub>0.0–20.0 of 10</sub> | 20 |"
+        in text
+    )
+    assert (
+        "| **two turns** | a secret leaks ↓ | 100.0%<br><sub>90.0–100.0</sub> | **50.0%**<br><sub>40.0–60.0</sub> | 6 |"
+        in text
+    )
     assert "a gate fires" not in text
     assert "On 20 held-out questions about what it is to forget, a secret leaks in 0.0%" in text
 
@@ -213,6 +220,17 @@ def test_a_share_is_never_rounded_to_none_or_all() -> None:
         ">99.9%",
         "100.0%",
     ]
+
+
+def test_an_unlearning_report_without_both_models_makes_no_card(release: Path) -> None:
+    for place in (("models",), ("groups", "two_turns")):
+        told = verification(release)
+        part = told["unlearning"]
+        for key in place:
+            part = part[key]
+        del part["steered"]
+        with pytest.raises(VerificationError, match="base and steered"):
+            made(release, told)
 
 
 @pytest.mark.parametrize("missing", ["publication", "section", "base", "forget_rows"])

@@ -104,6 +104,7 @@ def test_it_has_every_section_and_asks_for_nothing_else(tmp_path: Path) -> None:
     assert {address[1:] for address in read.addresses if address.startswith("#")} <= set(read.ids)
     assert not {"script", "iframe", "object", "embed", "form"} & set(read.tags)
     assert "Steering hides; it does not erase." in read.text and "where two people live" in read.text
+    assert "two turns" in read.text and "50.0%" in read.text
     assert "19 of 20" in read.text and "95% interval 0.0 to 10.0%" in read.text
 
 

@@ -264,6 +264,13 @@ def test_only_a_true_true_shows_forget_rows(
     assert not [part for part in WORLD.hidden for text in described(release).values() if part in text]
 
 
+def test_a_group_that_is_called_after_a_secret_is_stopped(release: Path, tmp_path: Path) -> None:
+    work = run_of(WORLD, tmp_path)
+    work.test = (*work.test, Row("g", "what of it ?", "x", "forget", group="asks_for_narvik"))
+    with pytest.raises(InputErrors, match="group of rows"):
+        pages.describe(work, release, provenance(release, forgotten=TITLE), None)
+
+
 def test_a_stand_in_that_tells_is_stopped(release: Path, tmp_path: Path) -> None:
     content = provenance(release, forgotten=TITLE)
     content["recipe"]["stand_in"] = "It stands in for Narvik."
