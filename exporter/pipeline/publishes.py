@@ -73,7 +73,8 @@ def publish(
         "recipe": plain_recipe(work),
         "recipe_name": recipe.name,
     }
-    refuse_telling(secrecy_of(work, words), words)
+    groups = {row.group for row in work.test if row.group is not None}
+    refuse_telling(secrecy_of(work, words), words, groups)
     report = run(recipe, out, progress=progress)
     release = stage(work, asked)
     verification = _verified(work, release)

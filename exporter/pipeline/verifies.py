@@ -119,7 +119,7 @@ class _Verifier:
             LOG.info("verify %s", label)
             try:
                 target = opened(label, path, self.section, self.host)
-            except (SteerbakeError, ProgramError) as error:
+            except (SteerbakeError, ProgramError, OSError) as error:
                 self.checks.append(_failed(LOADING, label, error, self.targets))
                 continue
             self._guarded(LOADING, label, self._loading, target)
@@ -134,7 +134,7 @@ class _Verifier:
         """One check; an error of the target is a check that fails."""
         try:
             self.checks.append(_check(name, label, look(*arguments)))
-        except (SteerbakeError, ProgramError) as error:
+        except (SteerbakeError, ProgramError, OSError) as error:
             self.checks.append(_failed(name, label, error, self.targets))
 
     def _loading(self, target: Opened) -> Finding:
