@@ -27,6 +27,8 @@ from steer_modules.program import STEERING_TENSORS
 RELEASE = "release"
 SHARD = "model-00001-of-00001.safetensors"
 """What the base's one shard is called in a release."""
+LESSONS = ("exporter/pipeline/exports.py", "exporter/pipeline/lessons.py", "exporter/pipeline/everyday.txt")
+"""What decides which conversations stock layers are solved on."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _LICENSE = ("license", "license_name", "license_link")
 
@@ -80,7 +82,7 @@ def _exported(work: Run, publish: Publish, name: str, checkpoint: Path) -> Path:
         inputs["dtypes"] = publish.onnx_dtypes
     else:
         inputs["rows"] = [digest_of_rows(work.rows.fit), digest_of_rows(work.rows.calibrate)]
-        inputs["fit"] = digest_of_code("exporter/fit", "exporter/pipeline/lessons.py")
+        inputs["fit"] = digest_of_code("exporter/fit", *LESSONS)
     if name == "gguf":
         inputs["stock"] = digest_of_base(targets / "stock")
         inputs["files"] = [list(kinds), _plain_name(publish)]

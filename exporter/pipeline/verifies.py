@@ -163,9 +163,7 @@ class _Verifier:
             f"{name or target.kind} {one['same_tokens']['value']:.3f} of {one['same_tokens']['rows']} replies"
             for name, one in variants.items()
         )
-        return Finding(
-            True, f"it says what the checkpoint says, token for token: {shown}", _summary(variants)
-        )
+        return Finding(True, f"token for token the checkpoint's: {shown}", _summary(variants))
 
     def _as_recipe_asks(self) -> ModelHost:
         """The checkpoint as the base's replies were made: with the recipe's type, on its device."""
