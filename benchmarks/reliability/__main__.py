@@ -69,7 +69,12 @@ def main() -> int:
         ]
     print(table(rows))
     if options.out:
-        found = {"rows": rows, "seed": options.seed, "platform": platform.platform(), "cpus": os.cpu_count()}
+        found = {
+            "rows": rows,
+            "seed": options.seed,
+            "platform": f"{platform.system()} {platform.machine()}",
+            "cpus": os.cpu_count(),
+        }
         options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return int(any(row["half"] or row["failed"] for row in rows))
 
