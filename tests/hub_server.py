@@ -134,11 +134,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(status, content, headers)
 
     def _served(self, fault: Fault | None) -> Answer:
+        if fault is not None and fault.meanwhile is not None:
+            fault.meanwhile()
         if fault is not None and fault.drop_after is not None:
             self.rfile.read(min(fault.drop_after, int(self.headers.get("Content-Length") or 0)))
             raise _Broken
-        if fault is not None and fault.meanwhile is not None:
-            fault.meanwhile()
         body = self._body()
         if fault is not None and fault.status is not None:
             return fault.status, {"error": fault.message}, {"X-Error-Message": fault.message, **fault.headers}
