@@ -78,7 +78,7 @@ def pack(folder: Path, out: Path) -> Path:
     """
     provenance = sealing.load(folder)
     _refuse(folder, provenance, f"{folder} is not packed")
-    return write_pack(folder, files_of(folder), sealing.tag_of(provenance["section"]), out)
+    return write_pack(folder, files_of(folder), sealing.tag_of(provenance["files"]), out)
 
 
 def unpack(file: Path, out: Path) -> Path:

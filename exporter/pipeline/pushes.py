@@ -23,7 +23,7 @@ from exporter.publish.files import (
     targets_in,
 )
 from exporter.publish.hub import Pushed, upload
-from exporter.publish.verification import AGAIN, Verification, problems_of
+from exporter.publish.verification import AGAIN, Verification, covered, problems_of
 
 FORCED = "`--force` publishes it all the same and says so in its card"
 STAGE = "run `steerbake publish RECIPE --dry-run`, and push what it stages"
@@ -68,8 +68,8 @@ def push(
         verification = Verification.load(folder)
     except VerificationError:
         verification = None
-    described_and_sealed(folder, {**provenance, "omissions": omissions}, verification, repo_id)
-    paths, tag = files_of(folder), sealing.tag_of(section)
+    sealed = described_and_sealed(folder, {**provenance, "omissions": omissions}, verification, repo_id)
+    paths, tag = files_of(folder), sealing.tag_of(sealed["files"])
     if request.dry_run:
         for path in paths:
             say(f"{(folder / path).stat().st_size:>15,} {path}")
@@ -103,7 +103,7 @@ def described_and_sealed(
         provenance,
         None if verification is None else verification.data(),
         repo_id,
-        None if repo_id is None else sealing.tag_of(provenance["section"]),
+        None if repo_id is None else sealing.tag_of(covered(folder)),
         list(targets_in(folder)),
         provenance.get("omissions") or (),
     )

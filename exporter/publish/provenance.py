@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from exporter.errors import InputErrors, VerificationError
-from exporter.ledger import digest_of_file, write_text
-from exporter.publish.files import PROVENANCE, changes, files_of, hashes
+from exporter.ledger import digest_of, digest_of_file, write_text
+from exporter.publish.files import PROVENANCE, changes, files_of, hashes, is_verified
 from exporter.types import Row
 
 FORMAT = "steerbake-provenance/1"
@@ -98,14 +98,15 @@ def changed_shards(provenance: Mapping[str, Any], found: Mapping[str, str], wher
     ]
 
 
-def tag_of(section: Mapping[str, Any]) -> str:
-    """The tag that a card pins: it follows from the steering, because a card cannot hold the hash of its own commit."""
-    digest = str(section["sha256"])
-    if not _SALT.fullmatch(digest):
-        raise VerificationError(
-            f"the steering section has no sha256: {digest!r}; compile the checkpoint again"
-        )
-    return f"steerbake-{digest[:12]}"
+def tag_of(files: Mapping[str, str]) -> str:
+    """The tag that a card pins: it follows from the files, because a card cannot hold the hash of its own commit.
+
+    Args:
+        files: hex SHA-256 by path; those that only describe others do not count, and may change under the same tag.
+    """
+    return (
+        f"steerbake-{digest_of({path: digest for path, digest in files.items() if is_verified(path)})[:12]}"
+    )
 
 
 def kept_salt(path: Path) -> bytes:

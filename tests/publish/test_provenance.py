@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from publish.folders import SECTION, provenance, written
+from publish.folders import provenance, written
 
 from exporter.errors import InputErrors, VerificationError
 from exporter.publish import provenance as sealing
@@ -91,11 +92,14 @@ def test_shards_are_held_to_the_pinned_base():
     assert sealing.changed_shards(provenance(base={}), {}, "BASE"), "nothing pinned is nothing known"
 
 
-def test_the_tag_follows_from_the_steering():
-    assert sealing.tag_of(SECTION) == "steerbake-abababababab"
-    for wrong in ("", "ab", "zz" * 32):
-        with pytest.raises(VerificationError):
-            sealing.tag_of({"sha256": wrong})
+def test_the_tag_follows_from_the_files():
+    """A target that is added later, or another steering, is another tag; words that only describe are not."""
+    files = {"config.json": "ab" * 32, "onnx/x.onnx": "cd" * 32}
+    tag = sealing.tag_of(files)
+    assert re.fullmatch(r"steerbake-[0-9a-f]{12}", tag)
+    assert sealing.tag_of({**files, "README.md": "ef" * 32, "verification.json": "ef" * 32}) == tag
+    assert sealing.tag_of({**files, "config.json": "00" * 32}) != tag
+    assert sealing.tag_of({"config.json": "ab" * 32}) != tag
 
 
 def test_a_salt_is_drawn_once_and_for_nobody_else(tmp_path):

@@ -15,6 +15,7 @@ from exporter.cli import app
 from exporter.errors import CompileError, InputErrors, PublishError, VerificationError
 from exporter.pipeline.at_hand import Opened
 from exporter.publish.files import files_of, is_described
+from exporter.publish.provenance import tag_of
 from exporter.publish.verification import Verification, problems_of
 from exporter.recipe import Recipe
 from exporter.verify.strict import Finding
@@ -208,7 +209,7 @@ def test_a_verification_without_an_unlearning_report_does_not_do(release):
 
 def test_a_push_arrives_whole_under_its_tag(release, hub):
     done = pipeline.push(release, "user/tiny", pipeline.Request())
-    assert done.tag == f"steerbake-{tag_of(release)}"
+    assert done.tag == tag_of(json.loads((release / "provenance.json").read_text())["files"])
     assert f'revision="{done.tag}"' in (release / "README.md").read_text()
     assert pipeline.check(release).problems == []
     again = pipeline.push(release, "user/tiny", pipeline.Request())
@@ -218,11 +219,9 @@ def test_a_push_arrives_whole_under_its_tag(release, hub):
     request = pipeline.Request(pr=True, force=True)
     proposed = pipeline.push(release, "user/tiny", request, say=lines.append)
     assert proposed.pr_url and proposed.tag is None
-    assert f"hf repos tag create user/tiny {done.tag}" in lines[-1]
-
-
-def tag_of(release: Path) -> str:
-    return json.loads((release / "config.json").read_text())["steering"]["sha256"][:12]
+    files = json.loads((release / "provenance.json").read_text())["files"]
+    assert tag_of(files) != done.tag, "a file more is another tag, so the push is not refused for the old one"
+    assert f"hf repos tag create user/tiny {tag_of(files)}" in lines[-1]
 
 
 def test_without_a_token_nothing_is_fitted(home, tmp_path, monkeypatch):
