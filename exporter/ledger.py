@@ -45,9 +45,14 @@ def quick_digest(path: Path) -> str:
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_of(path)
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
+
+
+def partial_of(path: Path) -> Path:
+    """Where a file lies while it is written, and stays if the process is killed then."""
+    return path.with_name(f".{path.name}.partial")
 
 
 def remove(path: Path) -> None:

@@ -117,6 +117,22 @@ def write_recipe(folder: Path, seed: int = 0) -> Path:
     return path
 
 
+PUBLISH = """
+publish:
+  forgotten: where two of six people live
+  require: {leakage_either: 1.0, retain_identical: 0.0, fluent_refusal: 0.0}
+"""
+"""The tiny model is random and forgets nothing: bounds that it meets."""
+
+
+def write_publishable(folder: Path) -> Path:
+    """The same with one method and a section that says what is published of it; the base says its licence."""
+    path = write_recipe(folder)
+    path.write_text(path.read_text().replace("compare: [r_muse]", "compare: []") + PUBLISH)
+    (folder / "base" / "README.md").write_text("---\nlicense: mit\n---\n# base\n")
+    return path
+
+
 def always_on() -> SteeringProgram:
     """A program for the base under a gate that always fires."""
     tensors = {"weight": torch.zeros(WIDTH), "bias": torch.ones(1)}

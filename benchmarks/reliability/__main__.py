@@ -1,4 +1,4 @@
-"""Kills ``compile``, ``export onnx`` and the upload of ``push`` at random moments, and looks at what is there.
+"""Kills ``compile``, ``export onnx`` and ``push`` at random moments, and looks at what is there.
 
 Each command runs in a process of its own (a fork with everything imported, so that no kill is spent on imports) and gets signal 9
 at a moment drawn evenly from the time that it takes when nobody disturbs it, and a little more. Then its destination is looked at: it must be absent
@@ -80,15 +80,18 @@ def main() -> int:
 
 
 def prepared(home: Path, hub: HubServer) -> dict[str, Maker]:
-    """A tiny base, its checkpoint, its ONNX folder and a release of both; and what makes a trial of each command."""
-    import shutil
-
+    """A tiny base, its checkpoint, a release of it with ONNX graphs; and what makes a trial of each command."""
     import tiny_run
 
     from benchmarks.reliability import trials
+    from exporter import registry
+    from exporter.pipeline import Request, publish
+    from exporter.recipe import Recipe
 
-    base, steering, whole, release = (home / name for name in ("base", "steering", "whole", "release"))
-    tiny_run.write_base(base)
+    base, steering, whole = (home / name for name in ("base", "steering", "whole"))
+    recipe = Recipe.load(tiny_run.write_publishable(home))
+    registry.METHODS["keyed"] = "tiny_run:Quick"  # a fit of seconds
+    release = publish(recipe, home / "run", Request(dry_run=True), progress=False).release
     steering.mkdir()
     tiny_run.always_on().save(steering)
     for first in (
@@ -99,12 +102,12 @@ def prepared(home: Path, hub: HubServer) -> dict[str, Maker]:
             raise SystemExit(f"{first.name}: {ending.said}")
         if isinstance(first, trials.Compile):
             first.wanted = wanted = trials.digests(first.out)
-    shutil.copytree(whole / "checkpoint", release)
-    shutil.copytree(whole / "onnx", release / "onnx")
     return {
         "compile": lambda number: trials.Compile(base, steering, home / f"compile{number}" / "out", wanted),
         "export": lambda number: trials.Export(whole / "checkpoint", home / f"export{number}" / "out"),
-        "push": lambda number: trials.Push(hub, release, f"user/repo{number}", "v1", over=number % 2 == 1),
+        "push": lambda number: trials.Push(
+            hub, release, home / f"push{number}", f"user/repo{number}", over=number % 2 == 1
+        ),
     }
 
 

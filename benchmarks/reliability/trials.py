@@ -16,8 +16,10 @@ from hub_store import Repository
 from exporter import cli
 from exporter.errors import SteerbakeError
 from exporter.inspection import examine
-from exporter.pipeline import inspect
-from exporter.publish.hub import upload
+from exporter.pipeline import check, inspect
+from exporter.publish import provenance
+from exporter.publish.files import is_verified
+from exporter.publish.provenance import tag_of
 
 UNCHANGED, WHOLE, HALF = "unchanged", "whole", "half"
 
@@ -125,17 +127,20 @@ class Export(FolderTrial):
 
 
 class Push(Trial):
-    """The upload of ``steerbake push``: the repository must hold what it held, or all of the release.
+    """``steerbake push``: the repository must hold what it held, or all of the release as it is described for it.
 
     Args:
+        release: what is pushed; of a copy, for the command writes the card for where it goes.
+        place: where the copy lies.
         over: whether the repository holds an earlier release with files that have to go.
     """
 
     name = "push"
 
-    def __init__(self, hub: HubServer, release: Path, repository: str, tag: str, over: bool) -> None:
-        self.hub, self.release, self.repository, self.tag = hub, release, repository, tag
-        self.wanted = digests(release)
+    def __init__(self, hub: HubServer, release: Path, place: Path, repository: str, over: bool) -> None:
+        self.hub, self.folder, self.repository = hub, place / "release", repository
+        shutil.copytree(release, self.folder)
+        self.verified = {path: sha for path, sha in digests(release).items() if is_verified(path)}
         hub.store.blobs.clear()  # or only the first trial would send any
         hub.parts.clear()
         if over:
@@ -144,18 +149,17 @@ class Push(Trial):
             )
         self.before = self._held()
 
-    def work(self) -> str:
-        pushed = upload(
-            self.release, self.repository, paths=list(self.wanted), message="Publish", tag=self.tag
-        )
-        return pushed.commit
+    def work(self) -> None:
+        command("push", self.folder, self.repository)
 
     def state(self) -> str:
         time.sleep(0.2)  # a request that was under way may still be served
-        held, found = self._held(), self._found()
-        if found is not None and any(found.files(tag) != self.wanted for tag in found.tags):
+        held, found, ours = self._held(), self._found(), digests(self.folder)
+        if not self.verified.items() <= ours.items():
             return HALF
-        return WHOLE if held == self.wanted else UNCHANGED if held in (self.before, {}) else HALF
+        if found is not None and any(found.files(tag) != ours for tag in found.tags):
+            return HALF
+        return UNCHANGED if held in (self.before, {}) else WHOLE if held == ours else HALF
 
     def _found(self) -> Repository | None:
         return self.hub.store.repositories.get(self.repository)
@@ -166,8 +170,10 @@ class Push(Trial):
 
     def leftovers(self) -> list[str]:
         found = self._found()
-        missing = found is None or set(found.tags) != {self.tag}
-        return [f"no tag {self.tag}"] if missing else []
+        tag = tag_of(provenance.load(self.folder)["files"])
+        missing = found is None or set(found.tags) != {tag}
+        return [*check(self.folder).problems, *([f"no tag {tag}"] if missing else [])]
 
     def clear(self) -> None:
         self.hub.store.repositories.pop(self.repository, None)
+        shutil.rmtree(self.folder.parent)

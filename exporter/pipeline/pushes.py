@@ -20,6 +20,7 @@ from exporter.publish.files import (
     VERIFICATION,
     files_of,
     is_described,
+    sweep,
     targets_in,
 )
 from exporter.publish.hub import Pushed, upload
@@ -59,6 +60,7 @@ def push(
         PublishError: the Hub does not take it.
     """
     section = _steering_of(folder)
+    sweep(folder)
     provenance, missing = _gate(folder, section)
     if missing and not request.force:
         listed = "\n".join(f"  - {one}" for one in missing)
@@ -98,7 +100,10 @@ def push(
 def described_and_sealed(
     folder: Path, provenance: Mapping[str, Any], verification: Verification | None, repo_id: str | None
 ) -> dict[str, Any]:
-    """Writes card and evaluation results for where the folder goes, and seals it; returns the provenance."""
+    """Writes card and evaluation results for where the folder goes, and seals it; returns the provenance.
+
+    An old seal stays until there is a new one: it does not fit the new card, but holds what the next attempt needs.
+    """
     card = Card.of(
         provenance,
         None if verification is None else verification.data(),
@@ -107,7 +112,6 @@ def described_and_sealed(
         list(targets_in(folder)),
         provenance.get("omissions") or (),
     )
-    (folder / PROVENANCE).unlink(missing_ok=True)  # the seal is broken from here on, until it is made anew
     write_card(folder, card)
     return sealing.seal(folder, provenance)
 

@@ -21,7 +21,7 @@ from exporter.pipeline.known_files import known_files
 from exporter.pipeline.replies import Replies, bounds_on, unlearning
 from exporter.pipeline.runs import Run, inspect
 from exporter.provenance import versions
-from exporter.publish.files import CHECKPOINT, VERIFICATION
+from exporter.publish.files import CHECKPOINT, VERIFICATION, sweep
 from exporter.publish.verification import KNOWN_FILES, LOADING, PARITY, Check, Verification, covered
 from exporter.recipe import Bounds, Recipe
 from exporter.targets.base_weights import BaseWeights
@@ -68,7 +68,9 @@ def verify(
         VerificationError: there is nothing to verify.
         CompileError: the recipe is not the one that the checkpoint was made by.
     """
-    targets, files = targets_at_hand(folder, against), covered(folder)
+    targets = targets_at_hand(folder, against)
+    sweep(folder)
+    files = covered(folder)
     checks = [_check(KNOWN_FILES, CHECKPOINT, known_files(folder, targets))]
     parity: Mapping[str, Any] = {}
     counted: Mapping[str, Any] | None = None

@@ -14,10 +14,9 @@ from typing import Any
 import yaml
 
 from exporter.ledger import write_text
+from exporter.publish.files import RESULTS
 from exporter.publish.measures import BASE, STEERED, Line, Results
 
-FOLDER = ".eval_results"
-FILE = f"{FOLDER}/steerbake.yaml"
 HUB = "https://huggingface.co"
 _DECIMALS = 6
 
@@ -40,7 +39,7 @@ class Source:
 
 def write_results(folder: Path, results: Results | None, source: Source | None) -> Path | None:
     """Write the file, or remove an old one where nothing was measured or there is no repository; returns its path."""
-    path = folder / FILE
+    path = folder / RESULTS
     if results is None or source is None:
         path.unlink(missing_ok=True)
         return None

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from exporter.errors import VerificationError
-from exporter.ledger import digest_of_file
+from exporter.ledger import digest_of_file, partial_of
 
 CARD = "README.md"
 PAGE = "report.html"
@@ -17,6 +17,7 @@ VERIFICATION = "verification.json"
 PROVENANCE = "provenance.json"
 PLOTS = "plots"
 EVAL_RESULTS = ".eval_results"
+RESULTS = f"{EVAL_RESULTS}/steerbake.yaml"
 TARGETS = {"onnx": "steerbake.json", "stock": "stock.json", "gguf": "gguf.json"}
 """Folders that hold other targets than the checkpoint, each with the file by which it is known."""
 CHECKPOINT = "checkpoint"
@@ -76,6 +77,12 @@ def is_described(path: str) -> bool:
         kinds = {PLOTS: _PICTURES, EVAL_RESULTS: (".yaml",)}.get(place.parts[0], ())
         return place.suffix in kinds
     return path in (CARD, PAGE, PROVENANCE)
+
+
+def sweep(folder: Path) -> None:
+    """Removes what a process left that was killed while it described the folder: it would count as a file that was added."""
+    for path in (CARD, PAGE, VERIFICATION, PROVENANCE, RESULTS):
+        partial_of(folder / path).unlink(missing_ok=True)
 
 
 def is_verified(path: str) -> bool:

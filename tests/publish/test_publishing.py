@@ -7,13 +7,16 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny_run import NAMES, write_recipe
+from tiny_run import NAMES, write_publishable
 from typer.testing import CliRunner
 
 from exporter import pipeline, registry
 from exporter.cli import app
 from exporter.errors import CompileError, InputErrors, PublishError, VerificationError
+from exporter.ledger import partial_of
+from exporter.pipeline import pushes
 from exporter.pipeline.at_hand import Opened
+from exporter.publish import provenance
 from exporter.publish.files import files_of, is_described
 from exporter.publish.provenance import tag_of
 from exporter.publish.verification import Verification, problems_of
@@ -21,12 +24,6 @@ from exporter.recipe import Recipe
 from exporter.verify.strict import Finding
 from exporter.verify.wording import contains_words
 
-SECTION = """
-publish:
-  forgotten: where two of six people live
-  require: {leakage_either: 1.0, retain_identical: 0.0, fluent_refusal: 0.0}
-"""
-"""The tiny model is random and forgets nothing: bounds that it meets."""
 DRY = pipeline.Request(dry_run=True)
 
 
@@ -42,9 +39,7 @@ def quick():
 def home(tmp_path_factory) -> Path:
     """A recipe, and beside it in ``run`` all that publishing it left."""
     folder = tmp_path_factory.mktemp("publish")
-    recipe = write_recipe(folder)
-    recipe.write_text(recipe.read_text().replace("compare: [r_muse]", "compare: []") + SECTION)
-    (folder / "base" / "README.md").write_text("---\nlicense: mit\n---\n# base\n")
+    recipe = write_publishable(folder)
     pipeline.publish(Recipe.load(recipe), folder / "run", DRY, progress=False)
     return folder
 
@@ -205,6 +200,25 @@ def test_a_verification_without_an_unlearning_report_does_not_do(release):
     found.model_copy(update={"unlearning": None}).save(release / "verification.json")
     status, told = steerbake("push", release, "user/x", "--dry-run")
     assert status == 2 and "no unlearning report" in told and "steerbake verify" in told
+
+
+@pytest.mark.parametrize("moment", ["write_card", "seal"])
+def test_a_push_that_is_killed_while_it_describes_loses_nothing(release, moment, monkeypatch):
+    """Python's way out of a kill: nothing is cleaned up."""
+
+    class Killed(BaseException):
+        pass
+
+    def killed(folder: Path, *_: object) -> None:
+        partial_of(folder / ("README.md" if moment == "write_card" else "provenance.json")).write_text("half")
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pushes if moment == "write_card" else provenance, moment, killed)
+        with pytest.raises(Killed):
+            pipeline.push(release, "user/x", DRY)
+    pipeline.push(release, "user/x", DRY)
+    assert pipeline.check(release).problems == []
 
 
 def test_a_push_arrives_whole_under_its_tag(release, hub):
