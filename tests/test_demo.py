@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -63,11 +62,12 @@ def test_the_base_knew_what_the_issue_asks(demo):
 
 
 def test_the_same_command_again_redoes_nothing(demo):
-    before = {p: p.stat().st_mtime_ns for p in (demo / "checkpoint").iterdir()}
-    start = time.monotonic()
+    work = demo / ".work"
+    made = [*(demo / "checkpoint").iterdir(), *(work / "fit").rglob("*"), *(work / "generations").iterdir()]
+    before = {p: p.stat().st_mtime_ns for p in made if p.is_file()}
+    assert len(before) > 20
     pipeline.demo(demo, progress=False)
-    assert {p: p.stat().st_mtime_ns for p in (demo / "checkpoint").iterdir()} == before
-    assert time.monotonic() - start < 60
+    assert {p: p.stat().st_mtime_ns for p in before} == before
 
 
 def test_pictures_and_pages_are_there(demo):

@@ -65,8 +65,8 @@ def test_the_onnx_folder_says_the_same(run, tmp_path):
     out = pipeline.export_onnx(run / "checkpoint", tmp_path / "onnx")
     recipe = Recipe.load(RECIPE, ["methods.compare=[]"])
     found = pipeline.verify(
-        run / "checkpoint", [out], recipe=recipe, run=run, limit=30, report=tmp_path / "verification.json"
+        run / "checkpoint", [out], recipe=recipe, run=run, limit=12, report=tmp_path / "verification.json"
     )
     assert found.failures == []
     same = found.parity["onnx"]["variants"]["fp32"]["same_tokens"]
-    assert same["value"] == 1.0 and same["rows"] == 30
+    assert same["value"] == 1.0 and same["rows"] == 12

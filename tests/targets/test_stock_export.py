@@ -154,6 +154,16 @@ def test_families(family, tmp_path):
     assert "auto_map" not in config and not list(out.glob("*.py"))
 
 
+def test_other_logits_than_the_bases_are_not_enough_to_count_as_steering(tmp_path):
+    host, program, _ = bed("llama", tmp_path)
+    model = type(host.model).from_pretrained(tmp_path / "base", dtype=torch.float32)
+    with torch.no_grad():
+        model.model.norm.weight.mul_(1.01)
+    found = compare(host, host_of(model), program, [], conversations(48, 77), max_new_tokens=6)
+    assert found.logits_identical == 0
+    assert found.fired >= 15 and found.steered == 0
+
+
 @pytest.mark.parametrize("edit", ["nearest", "add", "project"])
 @pytest.mark.parametrize("layer", [2, 3])
 def test_edits(edit, layer, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ class Comparison:
         twin_identical: kept and fired ones whose logits the zeroed twin has bit for bit as the base.
         logits_identical: kept ones whose logits, prompt and answer, are bit for bit the base's.
         tokens_identical: kept ones with the base's very answer.
-        steered: fired ones whose logits are not the base's: the written model does steer there.
+        steered: fired ones at which it is closer to the exact model than to the base: it does steer there.
         exact_tokens: fired ones with the exact model's very answer.
         divergence: mean KL(exact, stock) in nats, over the positions of the exact model's answers to fired ones.
     """
@@ -79,15 +79,16 @@ def compare(
             idle = logits_of(stock, sequences)
         for i, a, b, c in zip(chosen, reference, ours, idle, strict=True):
             same[i], twin[i] = bool(torch.equal(a, b)), bool(torch.equal(a, c))
+    apart = [_divergences(base, stock, program, told[i]) for i in fired]
     return Comparison(
         kept=len(kept),
         fired=len(fired),
         twin_identical=_share([twin[i] for i in (*kept, *fired)]),
         logits_identical=_share([same[i] for i in kept]),
         tokens_identical=_share([before[i].tokens == after[i].tokens for i in kept]),
-        steered=_share([not same[i] for i in fired]),
+        steered=_share([_steers(one) for one in apart]),
         exact_tokens=_share([exact[i].tokens == after[i].tokens for i in fired]),
-        divergence=_divergence(base, stock, program, [told[i] for i in fired]),
+        divergence=float(torch.cat([one.exact for one in apart]).mean()) if apart else 0.0,
     )
 
 
@@ -115,21 +116,27 @@ def zeroed(host: ModelHost, layers: Sequence[int]) -> Iterator[None]:
                 weight.copy_(values)
 
 
-def _divergence(
-    base: ModelHost, stock: ModelHost, program: SteeringProgram, sequences: Sequence[Encoded]
-) -> float:
-    """Mean KL(exact, stock) from the prompt end to the position before the last token, one sequence at a time."""
-    total, count = 0.0, 0
-    for sequence in sequences:
-        end = torch.tensor([sequence.prompt_end])
-        with steered(base.model, program):
-            (exact,) = logits_of(base, [sequence], steering_prompt_end=end.to(base.device))
-        (ours,) = logits_of(stock, [sequence])
-        places = slice(sequence.prompt_end, len(sequence) - 1)
-        p, q = (logits[places].double().log_softmax(-1) for logits in (exact, ours))
-        total += float((p.exp() * (p - q)).sum())
-        count += len(p)
-    return total / max(count, 1)
+class _Apart(NamedTuple):
+    """KL(exact, stock) and KL(base, stock) in nats [T], from the prompt end to the position before the last token of a reply."""
+
+    exact: Tensor
+    base: Tensor
+
+
+def _divergences(base: ModelHost, stock: ModelHost, program: SteeringProgram, told: Encoded) -> _Apart:
+    """One conversation at a time, as a batch may move logits by a rounding."""
+    end = torch.tensor([told.prompt_end])
+    (plain,), (ours,) = logits_of(base, [told]), logits_of(stock, [told])
+    with steered(base.model, program):
+        (exact,) = logits_of(base, [told], steering_prompt_end=end.to(base.device))
+    places = slice(told.prompt_end, len(told) - 1)
+    p, q, r = (logits[places].double().log_softmax(-1) for logits in (exact, ours, plain))
+    return _Apart((p.exp() * (p - q)).sum(-1), (r.exp() * (r - q)).sum(-1))
+
+
+def _steers(apart: _Apart) -> bool:
+    """Logits that are not the base's are not enough: an edit that is only begun changes them, and tells all the same."""
+    return bool(apart.exact.mean() < apart.base.mean())
 
 
 def _batches(items: Sequence[int], size: int) -> list[Sequence[int]]:

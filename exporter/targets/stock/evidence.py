@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -71,9 +71,9 @@ class Evidence:
         """The same with another threshold."""
         return Evidence(self.weights - threshold * self.constant, self.constant)
 
-    def of(self, states: Tensor, eps: float) -> Tensor:
-        """The strongest evidence [n] at states [n, d]."""
-        return (normalised(states, eps) @ self.weights.T).amax(-1)
+    def of(self, x: Tensor) -> Tensor:
+        """The strongest evidence [n] at normalised states [n, d]."""
+        return (x @ self.weights.T).amax(-1)
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,9 @@ def find_evidence(
         fit, held: states behind each layer that is tried.
         edited: where no second layer is needed, if one half-space does.
     """
+    fit, held = (
+        {layer: _with_normalised(some, eps) for layer, some in split.items()} for split in (fit, held)
+    )
     best: _Draft | None = None
     for count in COUNTS:
         if best is not None and best.cost <= GOOD:
@@ -112,18 +115,18 @@ def find_evidence(
         for layer, states in fit.items():
             if count > len(states.on):
                 continue
-            space = _Space.of(states, eps)
+            space = _Space.of(states)
             plain = count == 1 and layer == edited
             for penalty, rest in itertools.product(PENALTIES, RESTS):
                 solved = Evidence(space.solve(count, penalty, rest), space.constant)
-                shift = _best_shift(solved, (states, held[layer]), eps)
-                told = decisions(solved.shifted(shift), held[layer], eps)
+                shift = _best_shift(solved, (states, held[layer]))
+                told = decisions(solved.shifted(shift), held[layer])
                 draft = _Draft(
                     told.cost + (0.0 if plain else PLAIN_GAIN), layer, (count, penalty, rest), shift, told
                 )
                 best = draft if best is None or draft.cost < best.cost else best
     assert best is not None
-    both = _Space.of(fit[best.layer].joined(held[best.layer]), eps)
+    both = _Space.of(fit[best.layer].joined(held[best.layer]))
     return Found(
         best.layer, Evidence(both.solve(*best.choices), both.constant).shifted(best.shift), best.held
     )
@@ -137,10 +140,20 @@ class _Draft(NamedTuple):
     held: Decisions
 
 
-def decisions(evidence: Evidence, found: Calibration, eps: float) -> Decisions:
-    """Where ``evidence`` fires on the conversations of a split."""
-    hits = evidence.of(found.on.states, eps) > 0
-    peaks = _peaks(evidence, found, eps) > 0
+def _with_normalised(found: Calibration, eps: float) -> Calibration:
+    """The same with normalised states."""
+
+    def of(part: Positions) -> Positions:
+        return replace(part, states=normalised(part.states, eps))
+
+    on, off, others = of(found.on), of(found.off), of(found.others)
+    return replace(found, sink=normalised(found.sink, eps), on=on, off=off, others=others)
+
+
+def decisions(evidence: Evidence, found: Calibration) -> Decisions:
+    """Where ``evidence`` fires on the conversations of a split, whose states are normalised."""
+    hits = evidence.of(found.on.states) > 0
+    peaks = _peaks(evidence, found) > 0
     kinds = (
         [found.kinds[i] for i in found.on.owner.tolist()],
         [found.kinds[i] for i in found.off.owner.tolist()],
@@ -157,19 +170,19 @@ def decisions(evidence: Evidence, found: Calibration, eps: float) -> Decisions:
     return Decisions(_share(hits), 1 - _share(~peaks), table)
 
 
-def _peaks(evidence: Evidence, found: Calibration, eps: float) -> Tensor:
+def _peaks(evidence: Evidence, found: Calibration) -> Tensor:
     """The strongest evidence [n] anywhere in each conversation on which the exact gate stays off."""
     peaks = torch.full((len(found.kinds),), -torch.inf, dtype=torch.float64)
     for part in (found.off, found.others):
-        peaks = peaks.scatter_reduce(0, part.owner, evidence.of(part.states, eps), "amax")
+        peaks = peaks.scatter_reduce(0, part.owner, evidence.of(part.states), "amax")
     return peaks[found.off.owner]
 
 
-def _best_shift(draft: Evidence, parts: Sequence[Calibration], eps: float) -> float:
+def _best_shift(draft: Evidence, parts: Sequence[Calibration]) -> float:
     """The threshold that costs least; the middle of those that cost the same."""
     best: list[float] = []
     least = torch.inf
-    scores = [(draft.of(part.on.states, eps), _peaks(draft, part, eps)) for part in parts]
+    scores = [(draft.of(part.on.states), _peaks(draft, part)) for part in parts]
     for shift in torch.linspace(-0.9, 0.9, 73, dtype=torch.float64).tolist():
         cost = sum(
             float((on <= shift).double().mean()) + ALARM_COST * float((off > shift).double().mean())
@@ -195,9 +208,9 @@ class _Space:
     rest: Rest
 
     @classmethod
-    def of(cls, fit: Calibration, eps: float) -> _Space:
-        on, off, others = (normalised(part.states, eps) for part in (fit.on, fit.off, fit.others))
-        sink = normalised(fit.sink, eps)
+    def of(cls, fit: Calibration) -> _Space:
+        """Of normalised states."""
+        on, off, others, sink = fit.on.states, fit.off.states, fit.others.states, fit.sink
         ends = torch.cat([on, off])
         # Of prompt ends alone: there it stands for a threshold, and has to be even. Elsewhere the solve sees what it is.
         constant = constant_functional(sink, [ends])

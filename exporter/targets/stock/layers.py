@@ -33,6 +33,8 @@ SHARP, RAMP = 2000.0, 500.0
 REST = 0.5
 """Evidence at the first token, below 0, in a marking layer."""
 CONSTANT_ROUNDS = 8
+MOST_MOVED = 0.02
+"""Of the largest weight, how far rounding may move another one to make up for a rest."""
 
 
 @dataclass(frozen=True)
@@ -227,13 +229,18 @@ def balanced(w: Tensor, sink: Tensor, dtype: torch.dtype) -> Tensor:
     """``w`` [d] rounded so that w.x0 is zero as nearly as the dtype allows.
 
     Rounding leaves a rest at the first token, whose state can be a hundred times a common one along a few coordinates; it is
-    moved to ever smaller coordinates, which can hold it ever more finely.
+    moved to ever smaller coordinates, which can hold it ever more finely. One that would have to move by much is passed over:
+    the functional has to stay what it is.
     """
     w = rounded(w, dtype)
+    most = MOST_MOVED * float(w.abs().max())
     for coordinate in sink.abs().argsort(descending=True).tolist():
         rest = float(w @ sink)
+        step = rest / float(sink[coordinate]) if sink[coordinate] else torch.inf
+        if abs(step) > most:
+            continue
         trial = w.clone()
-        trial[coordinate] = rounded(w[coordinate] - rest / sink[coordinate], dtype)
+        trial[coordinate] = rounded(w[coordinate] - step, dtype)
         if abs(float(trial @ sink)) < abs(rest):
             w = trial
     return w
