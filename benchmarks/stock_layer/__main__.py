@@ -69,18 +69,33 @@ def _fraction(hits: Sequence[bool]) -> dict[str, Any]:
     return {"value": sum(hits) / len(hits), "n": len(hits)} if hits else {"value": 0.0, "n": 0}
 
 
+def divergences(
+    work: pipeline.Run, exact: HostSpeaker, stock: Speaker, twin: Speaker, cases: Sequence[Case]
+) -> dict[str, Any]:
+    """Mean KL in nats over the positions of the exact checkpoint's answers.
+
+    ``kl_to_exact`` is KL(exact, stock) on forget rows where the exact gate fires. ``kl_of_base`` is KL(exact, twin) on kept rows where
+    it does not: what the form itself, a number type, moves logits by.
+    """
+    about = [case for case in cases if case.row.role == "forget" and case.last.fired]
+    kept = [case for case in cases if case.row.role != "forget" and not case.last.fired]
+    prompts = work.chat(work.host.processor).prompt
+    return {
+        "kl_to_exact": divergence(exact.steered_logits, stock, about, prompts),
+        "kl_of_base": divergence(exact.steered_logits, twin, kept, prompts),
+    }
+
+
 def divergence(
-    exact: Callable[[list[int], int], torch.Tensor], stock: Speaker, cases: Sequence[Case], prompts: Any
-) -> Any:
-    """Mean KL(exact, stock) in nats over the positions of the exact checkpoint's answers to forget rows where its gate fires."""
+    exact: Callable[[list[int], int], torch.Tensor], other: Speaker, cases: Sequence[Case], prompts: Any
+) -> dict[str, Any]:
+    """Mean KL(exact, other) over the positions of the exact checkpoint's answers."""
     total, count = 0.0, 0
     for case in cases:
-        if case.row.role != "forget" or not case.last.fired:
-            continue
         ids, reply = list(prompts(case.row).ids), list(case.last.generation.tokens)
         places = slice(len(ids) - 1, len(ids) + len(reply) - 1)
         p = exact([*ids, *reply], len(ids) - 1)[places].double().log_softmax(-1)
-        q = torch.from_numpy(stock.logits([*ids, *reply]))[places].double().log_softmax(-1)
+        q = torch.from_numpy(other.logits([*ids, *reply]))[places].double().log_softmax(-1)
         total, count = total + float((p.exp() * (p - q)).sum()), count + len(p)
     return {"value": total / max(count, 1), "n": count}
 
@@ -119,12 +134,11 @@ def main() -> None:
         base, stock = (HostSpeaker.load(path, kind, work.host.processor) for path in (work.base, given.stock))
         exact = HostSpeaker.load(given.checkpoint, kind, work.host.processor)
         cases = _ask(work, rows, "exact", exact)
-        found = judged(work, rows, stock, base, cases)
-        found["kl_to_exact"] = divergence(
-            exact.steered_logits, stock, cases, work.chat(work.host.processor).prompt
-        )
+        found = judged(work, rows, stock, base, cases) | divergences(work, exact, stock, base, cases)
         keep(f"transformers {dtype}", found)
     if given.gguf is not None:
+        exact = HostSpeaker.load(given.checkpoint, torch.float32, work.host.processor)
+        cases = _ask(work, rows, "exact", exact)
         for path in sorted(given.gguf.glob("*.gguf")):
             kind = path.stem.rpartition("-")[2]
             (twin,) = given.gguf_twin.glob(f"*-{kind}.gguf")
@@ -133,7 +147,8 @@ def main() -> None:
                 GgufSpeaker.opened(path, work.host.tokenizer, ends) as stock,
                 GgufSpeaker.opened(twin, work.host.tokenizer, ends) as base,
             ):
-                keep(f"gguf {kind}", judged(work, rows, stock, base, None))
+                found = judged(work, rows, stock, base, cases)
+                keep(f"gguf {kind}", found | divergences(work, exact, stock, base, cases))
     if given.genai is not None:
         stock, base = (
             GenaiSpeaker(folder, work.host.tokenizer) for folder in (given.genai, given.genai_twin)

@@ -91,10 +91,12 @@ def unlearning(replies: Replies, section: Mapping[str, Any]) -> dict[str, Any]:
     groups = {name: grouped(models[name], base, rule) for name in (BASE, STEERED)}
     roles = [case.row.role for case in plain[STEERED]]
     accepted, patterns = len(rule.accepted), len(rule.patterns)
+    replies_told = "the whole reply" if accepted == 1 else f"one of {accepted} whole replies"
+    patterns_told = "a pattern" if patterns == 1 else f"one of {patterns} patterns"
     return {
         "method": str(section["method"]),
-        "rule": f"a fluent refusal is, word for word, one of {accepted} whole replies that the publisher accepts"
-        + (f", or matches one of {patterns} patterns" if patterns else ""),
+        "rule": f"a fluent refusal is, word for word, {replies_told} that the publisher accepts"
+        + (f", or matches {patterns_told}" if patterns else ""),
         "models": {name: _told(measures(cases, base, rule)) for name, cases in plain.items()},
         "groups": {
             group: {name: _told(groups[name][group]) for name in (BASE, STEERED)} for group in groups[BASE]
