@@ -54,7 +54,9 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=50, help="of each command")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=("compile", "export", "push"))
-    parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument(
+        "--out", type=Path, help="JSON file to write; the rows of other commands in it are kept"
+    )
     options = parser.parse_args()
     with HubServer({TOKEN: "user"}, multipart=1 << 14) as hub, tempfile.TemporaryDirectory() as home:
         # Before anything imports huggingface_hub, which reads them once.
@@ -69,8 +71,10 @@ def main() -> int:
         ]
     print(table(rows))
     if options.out:
+        names = [row["command"] for row in rows]
+        old = json.loads(options.out.read_text(encoding="utf-8"))["rows"] if options.out.is_file() else []
         found = {
-            "rows": rows,
+            "rows": [row for row in old if row["command"] not in names] + rows,
             "seed": options.seed,
             "platform": f"{platform.system()} {platform.machine()}",
             "cpus": os.cpu_count(),
