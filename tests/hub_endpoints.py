@@ -166,9 +166,13 @@ def verify(call: Call) -> Answer:
 
 
 def validate_yaml(call: Call) -> Answer:
-    if call.json["content"].startswith("---\n") and "\n---" not in call.json["content"][3:]:
-        raise Refusal(400, "the metadata has no end")
-    return 200, {"errors": [], "warnings": []}, {}
+    """Refuses a card without an end of its metadata, or without a licence in it."""
+    content, wrong = call.json["content"], list[str]()
+    if content.startswith("---\n"):
+        head, end, _ = content[4:].partition("\n---")
+        wrong += [] if end else ["the metadata has no end"]
+        wrong += [] if "license:" in head else ['"license" is required']
+    return 400 if wrong else 200, {"errors": [{"message": one} for one in wrong], "warnings": []}, {}
 
 
 def commit(call: Call) -> Answer:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from huggingface_hub import ModelCard, ModelCardData
+    from huggingface_hub import ModelCardData
 
 LICENSES = frozenset(
     """
@@ -74,21 +74,6 @@ def licensed(
 def problems(data: ModelCardData) -> list[str]:
     """What the Hub would refuse, or not show, in a card's metadata: one sentence each."""
     return [problem for rule in (_licence, _language, _base, _rest) for problem in rule(data.to_dict())]
-
-
-def accepted_by_hub(card: ModelCard) -> bool:
-    """Whether the Hub itself has looked at the card and accepted it; False where it cannot be reached.
-
-    Raises:
-        ValueError: it refused the card, with its words.
-    """
-    from huggingface_hub import errors
-
-    try:
-        card.validate()
-    except (errors.OfflineModeIsEnabled, errors.HTTPError, OSError):  # type: ignore[attr-defined]  # of whichever client it uses
-        return False
-    return True
 
 
 def is_repo_id(name: object) -> bool:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import threading
-from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from huggingface_hub import ModelCard, constants, parse_eval_result_entries
+from huggingface_hub import ModelCard, parse_eval_result_entries
 from markdown_it import MarkdownIt
 from published import MEASURES, REPO, provenance, tag, verification, write_release
 
@@ -282,39 +278,3 @@ def test_text_from_elsewhere_cannot_break_a_table(release: Path) -> None:
         .render(render(release, made(release, told)).text)
     )
     assert "<script>" not in html and "a | b | c |" in html
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """A server that judges cards: it accepts those of licence apache-2.0. Yields the answers that it gave."""
-    answers: list[int] = []
-
-    class Judge(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            known = self.path == "/api/validate-yaml" and "license: apache-2.0\n" in body["content"]
-            answers.append(200 if known else 400)
-            self.send_response(answers[-1])
-            self.end_headers()
-            self.wfile.write(b'"license" is not known')
-
-        def log_message(self, *args: Any) -> None:
-            """Say nothing."""
-
-    server = HTTPServer(("127.0.0.1", 0), Judge)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    yield answers
-    server.shutdown()
-
-
-def test_the_hubs_own_word_is_heard_where_it_can_be_had(
-    release: Path, hub: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert metadata.accepted_by_hub(render(release, made(release)))
-    with pytest.raises(ValueError, match="is not known"):
-        metadata.accepted_by_hub(render(release, made(release, base={"license": "mit"})))
-    assert hub == [200, 400]
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    assert not metadata.accepted_by_hub(render(release, made(release)))

@@ -427,6 +427,15 @@ def test_a_small_file_written_to_at_the_last_moment_goes_as_it_was_read(
     assert hub.repository(REPOSITORY).files() == wanted
 
 
+def test_a_card_that_the_hub_refuses_is_not_committed(hub: HubServer, release: Path) -> None:
+    (release / "README.md").write_text("---\nlanguage: en\n---\n# a card\n")
+    assert '"license" is required' in refused(release)
+    assert not hub.repository(REPOSITORY).files()
+    (release / "README.md").write_text("---\nlicense: mit\n---\n# a card\n")
+    push(release)
+    assert hub.repository(REPOSITORY).files() == digests(release)
+
+
 def test_a_file_with_the_token_is_not_sent(hub: HubServer, release: Path) -> None:
     for start in (0, (1 << 20) - 20):  # the second lies across two reads
         (release / "notes.bin").write_bytes(b"x" * start + TOKEN.encode() + b"y" * 10)
