@@ -202,7 +202,7 @@ class Seen:
             f"--log-net-log={log}",
         ]
         done = subprocess.run(
-            [*command, "--dump-dom", address], capture_output=True, text=True, timeout=120, check=True
+            [*command, "--dump-dom", address], capture_output=True, text=True, timeout=300, check=True
         )
         self.document = done.stdout
         self.console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
