@@ -8,8 +8,10 @@ import pytest
 from publish.folders import verified, written
 
 from exporter.errors import VerificationError
+from exporter.pipeline.replies import bounds_on
 from exporter.publish.files import VERIFICATION, files_of, is_described, is_verified
 from exporter.publish.verification import Check, Verification, covered, problems_of
+from exporter.recipe import Bounds
 
 
 @pytest.fixture
@@ -141,3 +143,19 @@ def test_what_is_no_plain_file_is_refused_and_what_the_hub_adds_is_not_ours(tmp_
     (tmp_path / "broken").symlink_to(tmp_path / "nothing")
     with pytest.raises(VerificationError, match="broken"):
         files_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("target", "way_out"),
+    [
+        ("checkpoint", "fit again with other rows"),
+        ("gguf", "leave the file out (publish.gguf_types)"),
+        ("a folder of --against", "leave it out"),
+    ],
+)
+def test_a_measure_beyond_its_bound_names_the_way_out(target, way_out):
+    measured = {"value": 0.1, "rows": 20}
+    models = {"one": {"leakage_either": measured, "fluent_refusal": measured, "retain_identical": measured}}
+    (leak, *_) = bounds_on(models, {"one": target}, Bounds())
+    assert not leak.holds
+    assert f"{way_out}, or change publish.require.leakage_either" in leak.told
