@@ -5,7 +5,7 @@
 Every model answers its own earlier turns; the exact one is handed each conversation whole, so it judges the last prompt end alone.
 A later reply is held against the base's to the very same conversation. Three sets: a forgotten question and then one that is kept;
 two kept ones, as a control; and a forgotten one, a kept one and a forgotten one again. Of the first set and the last those count in
-which the first turn was refused. A stock checkpoint is added to OUT under the name of what it does: sticky or not.
+which the first turn was refused. A stock checkpoint stands in OUT under the name of what it does: its flag is sticky.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import torch
 from benchmarks.stock_layer.speakers import HostSpeaker
 from exporter import pipeline
 from exporter.recipe import Recipe
-from exporter.targets.stock.manifest import read_manifest
 from exporter.types import Row, Turn
 from exporter.verify.conversations import Interview
 from exporter.verify.unlearning import Case
@@ -110,9 +109,8 @@ def main() -> None:
     sets = conversations(rows, given.pairs)
     told: dict[str, Any] = json.loads(given.json.read_text()) if given.json.is_file() else {}
     told["recipe"] = work.recipe.name
-    manifest = read_manifest(given.stock)
     base = HostSpeaker.load(work.base, torch.float32, work.host.processor)
-    wanted = {"sticky" if manifest.get("sticky", True) else "no_sticky": given.stock}
+    wanted = {"sticky": given.stock}
     if "exact" not in told:
         wanted["exact"] = given.checkpoint
     for name, folder in wanted.items():
