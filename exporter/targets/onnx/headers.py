@@ -35,7 +35,9 @@ class HeaderTable:
     complete: tuple[bool, ...]
 
     @classmethod
-    def of(cls, headers: Sequence[Sequence[int]], embed: Callable[[Tensor], Tensor] | None = None) -> HeaderTable:
+    def of(
+        cls, headers: Sequence[Sequence[int]], embed: Callable[[Tensor], Tensor] | None = None
+    ) -> HeaderTable:
         """The table of some headers, each of at least one token id.
 
         Args:
@@ -60,7 +62,7 @@ class HeaderTable:
     @property
     def width(self) -> int:
         """Tokens that are looked at, the newest last."""
-        return max(2, max(map(len, self.patterns)))
+        return max(2, *map(len, self.patterns))
 
     def pattern_rows(self) -> Tensor:
         """[R, width]: each pattern at the right, whatever before it."""
