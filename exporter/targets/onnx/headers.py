@@ -47,7 +47,7 @@ class HeaderTable:
         rows: list[Tensor] = []
         classes: dict[int, int] = {}
         for token in dict.fromkeys(token for header in headers for token in header):
-            row = torch.empty(0) if embed is None else embed(torch.tensor([token]))[0]
+            row = torch.empty(0) if embed is None else embed(torch.tensor([token]))[0].detach()
             alike = [i for i, other in enumerate(rows) if embed is not None and _is_near(row, other)]
             if not alike:
                 tokens.append(token)
