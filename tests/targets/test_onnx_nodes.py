@@ -56,6 +56,12 @@ GATES = {
         center=rows(D),
         metric=rows(D, D),
     ),
+    "margin in a few dimensions": gate(
+        score="prototype_margin",
+        forget_prototypes=unit(rows(4, 3)),
+        retain_prototypes=unit(rows(5, 3)),
+        metric=rows(3, D),
+    ),
 }
 
 
@@ -111,7 +117,7 @@ def adding(gate: Any) -> Edit:
 
 
 def steering(gates: list[Gate], edit: Edit) -> Steering:
-    program = SteeringProgram("test", D, LAYERS, BaseModelRef("X", "x"), tuple(gates), (edit,))
+    program = SteeringProgram("test", D, LAYERS, BaseModelRef("X", "x"), tuple(gates), (edit,), ((1, 2),))
     shapes = {name: list(tensor.shape) for name, tensor in program.tensors().items()}
     made = Steering(program.signed_section(), shapes)
     made.load_program(program)
