@@ -224,8 +224,13 @@ class SteeredGenerationMixin(SteeredModelMixin):
     init_continuous_batching = generate_batch
     continuous_batching_context_manager = generate_batch
 
-    def prepare_inputs_for_generation(self, input_ids: Any, *args: Any, **kwargs: Any) -> Any:
+    def prepare_inputs_for_generation(
+        self, input_ids: Any, *args: Any, inputs_embeds: Any = None, **kwargs: Any
+    ) -> Any:
+        """Like the base's; ``inputs_embeds`` is named because ``generate`` looks for it among the parameters."""
         mask = kwargs.get("attention_mask")
+        if inputs_embeds is not None:
+            kwargs["inputs_embeds"] = inputs_embeds
         inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)  # type: ignore[misc]
         if isinstance(mask, Tensor) and mask.dim() == 2:
             inputs["steering_mask"] = mask

@@ -235,7 +235,7 @@ try:
     found["before"] = True
 except Exception as error:
     found["before"] = str(error)
-for module in [m for m in sys.modules.values() if hasattr(m, "_PROVEN")]:
+for module in [m for name, m in sys.modules.items() if name.endswith(".proof")]:
     module._PROVEN.clear()
 inner = stock.LlamaModel.forward
 def forgetful(self, *args, **kwargs):
