@@ -25,7 +25,9 @@ from exporter.errors import CompileError, InputErrors, VerificationError
 from exporter.targets.checkpoint import compile_checkpoint
 from exporter.targets.onnx import quantize, single_file
 from exporter.targets.onnx.export import Options
+from exporter.targets.onnx.host import OnnxHost
 from exporter.targets.onnx_runner import FolderError, OnnxModel, Sampling, left_padded, sha256_of
+from exporter.types import Prompt
 from steer_modules.attach import steered
 from steer_modules.program import Edit, Gate, SteeringProgram
 from steer_modules.state import gates_on
@@ -515,3 +517,25 @@ def test_talk_remembers_and_is_the_same_on_both_targets(bed):
     assert said[0] == said[1]
     with pytest.raises(InputErrors, match="float32"):
         pipeline.talk(bed.checkpoint, dtype="fp8", say=print)
+
+
+def test_a_stream_goes_on_from_its_state(bed, monkeypatch):
+    """Only what a conversation has more is computed; another one starts anew."""
+    host = OnnxHost.load(bed.folder("io"), bed.tokenizer, threads=1)
+    widths: list[int] = []
+    advance = host.model.advance
+    monkeypatch.setattr(
+        host.model,
+        "advance",
+        lambda state, ids, *rest: widths.append(ids.shape[1]) or advance(state, ids, *rest),
+    )
+    state, asked = host.model.empty(1), {"max_new_tokens": 4, "sampling": Sampling()}
+    first = Prompt(RETAIN, tuple(host.model.encode(RETAIN)))
+    said = host.stream(first, lambda _token: None, state=state, **asked)
+    longer = Prompt("", first.ids + said.tokens + tuple(host.model.encode(FORGET)))
+    again = host.stream(longer, lambda _token: None, state=state, **asked)
+    whole = [len(first.ids), len(longer.ids) - len(first.ids) - len(said.tokens) + 1]
+    assert [width for width in widths if width > 1] == whole
+    assert again == host.stream(longer, lambda _token: None, **asked)
+    assert host.stream(first, lambda _token: None, state=state, **asked) == said
+    assert state.ids[0][: len(first.ids)] == list(first.ids)

@@ -3,8 +3,8 @@ whole pass, by an oracle that walks over columns one by one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,10 +19,12 @@ from exporter.targets.onnx import graphs
 from exporter.targets.onnx.decoder import DecoderGraph, Embedding
 from exporter.targets.onnx.families import family_of
 from exporter.targets.onnx.steering_nodes import bodies
+from steer_modules.attach import attach
 from steer_modules.ops import fires
+from steer_modules.program import Edit, Gate, SteeringProgram
 from steer_modules.steering_layer import Steering
 
-HEADERS = [[5, 6, 7], [6, 7, 6, 7], [8]]
+HEADERS = ((5, 6, 7), (6, 7, 6, 7), (8,))
 POOLS = ("prompt_end", "token", "prompt_mean")
 RANDOM = np.random.default_rng(0)
 
@@ -47,29 +49,26 @@ class Made:
         return counted if rows == 1 else np.broadcast_to(counted, (rows, *counted.shape))
 
 
-def steering(pools: tuple[str, ...], thresholds: list[float]) -> Steering:
+def program(base: Any, pools: tuple[str, ...], thresholds: Sequence[float]) -> SteeringProgram:
     """One gate per pool, at the first two blocks; edits by one gate, by any of all, and always."""
     random = torch.Generator().manual_seed(3)
-    tensors, gates = {}, []
-    for i, (pool, threshold) in enumerate(zip(pools, thresholds, strict=True)):
-        gates.append(
-            {"name": f"g{i}", "layer": i % 2, "pool": pool, "score": "linear", "threshold": threshold}
-        )
-        gates[-1]["fires"] = "above"
-        tensors[f"steering.gates.g{i}.weight"] = torch.randn(tiny.D, generator=random)
-        tensors[f"steering.gates.g{i}.bias"] = torch.zeros(1)
-    names = [gate["name"] for gate in gates]
-    edits: list[dict[str, Any]] = [
-        {"layer": 0, "gate": None, "op": "add", "positions": "all"},
-        {"layer": 2, "gate": names[0], "op": "add", "positions": "from_gate"},
-        {"layer": 3, "gate": names, "op": "add", "positions": "from_gate"},
+    weights = [torch.randn(tiny.D, generator=random) for _ in pools]
+    gates = [
+        Gate(f"g{i}", i % 2, pool, "linear", threshold, "above", {"weight": weight, "bias": torch.zeros(1)})
+        for i, (pool, threshold, weight) in enumerate(zip(pools, thresholds, weights, strict=True))
     ]
-    for edit in edits:
-        tensors[f"steering.layers.{edit['layer']}.vector"] = 0.3 * torch.randn(tiny.D, generator=random)
-    section = {"hidden_size": tiny.D, "num_layers": tiny.LAYERS, "headers": HEADERS, "gates": gates}
-    made = Steering({**section, "edits": edits}, {name: list(one.shape) for name, one in tensors.items()})
-    made.load_state_dict({name.removeprefix("steering."): one for name, one in tensors.items()})
-    return made
+    asked = {0: None, 2: "g0", 3: tuple(gate.name for gate in gates)}
+    edits = [
+        Edit(
+            layer,
+            gate,
+            "add",
+            "all" if gate is None else "from_gate",
+            tensors={"vector": 0.3 * torch.randn(tiny.D, generator=random)},
+        )
+        for layer, gate in asked.items()
+    ]
+    return replace(tiny.program(base, gates, edits), headers=HEADERS)
 
 
 def blocks_of(model: Any) -> Any:
@@ -87,7 +86,7 @@ class Oracle:
             real = np.flatnonzero(mask[row])
             said = ids[row, real].tolist()
             for at, column in enumerate(real):
-                self.ends[row, column] = any(said[: at + 1][-len(one) :] == one for one in HEADERS)
+                self.ends[row, column] = any(said[: at + 1][-len(one) :] == list(one) for one in HEADERS)
         self.on: dict[str, torch.Tensor] = {}
         self.scores: dict[str, list[float]] = {}
         handles = [
@@ -192,16 +191,17 @@ def made(request, tmp_path_factory) -> Made:
     family, mode = request.param
     pools = POOLS if mode == "io" or family == "gpt2" else POOLS[:2]
     base, twin = tiny.build(family), tiny.build(family)
-    twin.steering = steering(pools, [0.0] * len(pools))
     embedding = Embedding(base)
-    probe = Made(base, twin.steering, SimpleNamespace(family=family_of(family)), embedding, None)  # type: ignore[arg-type]
+    draft = attach(tiny.build(family), program(base, pools, [0.0] * len(pools))).steering
+    probe: Any = Made(base, draft, SimpleNamespace(family=family_of(family)), embedding, None)  # type: ignore[arg-type]
     seen = [Oracle(probe, *sequences(trial)).scores for trial in range(3)]
     # Thresholds at which some columns fire and most do not, so that a latch falls into the middle of a row.
     share = {"prompt_end": 0.7, "token": 0.95, "prompt_mean": 0.7}
-    for gate in twin.steering.section["gates"]:
-        scores = [score for one in seen for score in one.get(gate["name"], [])]
-        gate["threshold"] = float(np.quantile(scores, share[gate["pool"]])) + 1e-3
-        twin.steering.gates[gate["name"]].threshold = gate["threshold"]
+    thresholds = [
+        float(np.quantile([score for one in seen for score in one.get(f"g{i}", [])], share[pool])) + 1e-3
+        for i, pool in enumerate(pools)
+    ]
+    attach(twin, program(base, pools, thresholds))
     host: Any = SimpleNamespace(
         model=twin, num_layers=tiny.LAYERS, dtype=torch.float32, blocks=blocks_of(twin)
     )
