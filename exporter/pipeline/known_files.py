@@ -10,9 +10,8 @@ from typing import Any
 import steer_modules
 from exporter.ledger import digest_of_file
 from exporter.publish.files import CHECKPOINT, TARGETS, files_of, is_verified, kind_of
-from exporter.targets.base_weights import INDEX
 from exporter.verify.strict import Finding
-from steer_modules.files import TRAVELLING
+from steer_modules.files import TRAVELLING, WEIGHTS_INDEX
 from steer_modules.template import stock_classes
 
 _WEIGHTS = (
@@ -63,7 +62,7 @@ def _named(path: Path) -> Iterator[str]:
     """What a target says that it is made of."""
     kind = kind_of(path)
     if kind == CHECKPOINT:
-        yield from set(_json(path / INDEX)["weight_map"].values())
+        yield from set(_json(path / WEIGHTS_INDEX)["weight_map"].values())
         yield from _code(path)
     elif kind is not None:
         yield from _json(path / TARGETS[kind])["files"]

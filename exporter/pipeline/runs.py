@@ -21,6 +21,7 @@ from exporter import registry
 from exporter.data.chat import Chat
 from exporter.data.readers import load_rows
 from exporter.errors import InputErrors, VerificationError
+from exporter.fit.canary import with_canary
 from exporter.fit.context import FitContext
 from exporter.fit.prompt_scores import prompt_scores
 from exporter.host import ModelHost
@@ -217,7 +218,7 @@ class Run:
     def _fit(self, method: str, params: Mapping[str, Any], folder: Path) -> None:
         chosen = registry.resolve(registry.METHODS, "method", method)
         context = replace(self._context(method), params=chosen.Params.model_validate(params))
-        program: SteeringProgram = chosen().fit(context)
+        program: SteeringProgram = with_canary(context, chosen().fit(context))
         write_text(self.space.records(method), json.dumps(context.records, indent=1) + "\n")
         with whole_folder(folder) as partial:
             program.save(partial)

@@ -16,10 +16,11 @@ import torch
 
 from exporter.errors import VerificationError
 from exporter.types import Prompt
+from steer_modules.files import WEIGHTS_INDEX
 
 NEW_TOKENS = 12
 _SCRIPT = Path(__file__).with_name("clean_load.py")
-_INDEX, _SINGLE, _STEERING = "model.safetensors.index.json", "model.safetensors", "steering.safetensors"
+_SINGLE, _STEERING = "model.safetensors", "steering.safetensors"
 
 
 class Finding(NamedTuple):
@@ -185,7 +186,7 @@ def _linked_copies(folder: Path) -> Iterator[tuple[Path, dict[str, Path]]]:
         damaged = {
             "without its steering file": copies["missing"],
             "with one byte of it changed": copies["changed"],
-            f"with a {_SINGLE} beside the index": copies["beside"],
+            f"with a {_SINGLE} that a stock class would load": copies["beside"],
             "without its steering section": copies["bare"],
         }
         yield copies["whole"], damaged
@@ -193,7 +194,7 @@ def _linked_copies(folder: Path) -> Iterator[tuple[Path, dict[str, Path]]]:
 
 def _a_shard(folder: Path) -> Path:
     """A shard of the base, which a single weight file beside the index would be."""
-    weights = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"]
+    weights = json.loads((folder / WEIGHTS_INDEX).read_text(encoding="utf-8"))["weight_map"]
     return (folder / next(name for name in weights.values() if name != _STEERING)).resolve()
 
 
