@@ -19,6 +19,7 @@ COMMON = {
     "exporter.host",
     "exporter.inspection",
     "exporter.ledger",
+    "exporter.model_folder",
     "exporter.registry",
 }
 EDGES = {("methods", "fit")}
@@ -124,6 +125,7 @@ def test_what_rooms_share_knows_nothing_above_it() -> None:
     below = {"types": set[str](), "errors": set[str](), "registry": {"errors"}, "host": {"types", "errors"}}
     below["inspection"] = {"errors"}
     below["ledger"] = set()
+    below["model_folder"] = {"errors"}
     for name, allowed in below.items():
         for one in imports_of(HOME / "exporter" / f"{name}.py"):
             assert not under(one.name, {"exporter"}) or one.name.split(".")[1] in allowed, str(one)
