@@ -91,11 +91,20 @@ def compile_(
         Path, typer.Argument(metavar="STEERING_DIR", help="Folder with steering.json.", show_default=False)
     ],
     out: Annotated[Path, typer.Argument(help="The checkpoint to write; must not exist.", show_default=False)],
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-remote-code", help="Let the base's tokenizer or processor bring code of its own."
+        ),
+    ] = False,
 ) -> None:
     """Write a checkpoint that holds the steering in its own weights and config."""
     from exporter import pipeline
 
-    typer.echo(f"checkpoint: {pipeline.compile(base, steering, out)}")
+    done = pipeline.compile(base, steering, out, trust_remote_code=trust_remote_code)
+    if left := pipeline.left_out(base, code=trust_remote_code):
+        typer.echo(f"left out of {base}: {', '.join(left)}")
+    typer.echo(f"checkpoint: {done}")
 
 
 @app.command()
