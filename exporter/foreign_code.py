@@ -8,7 +8,9 @@ what this version writes.
 
 from __future__ import annotations
 
+import mmap
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,9 +24,11 @@ from steer_modules.template import StockClasses, stock_classes
 CODE_KEYS = ("auto_map", "custom_pipelines", "custom_generate")
 _KERNEL_KEYS = ("attn_implementation", "experts_implementation")
 GRAPH_CODE = {
+    "steerbake_graph.py": Path(__file__).parent / "onnx_graph.py",
     "steerbake_runner.py": Path(__file__).parent / "targets" / "onnx_runner.py",
 }
 """What travels in folders of graphs, and where it is from."""
+_TRACE = re.compile(rb"auto_map|custom_(pipelines|generate)|(attn|experts)_implementation|\\u00[4-7]")
 _MODEL = ("AutoConfig", "AutoModel")
 
 
@@ -46,6 +50,8 @@ def asked_code(folder: Path) -> Iterator[Asked]:
     """
     for name in _files(folder, ".json"):
         try:
+            if not _may_ask(folder / name):
+                continue
             tree = parsed_object((folder / name).read_bytes(), strict=False)
         except (OSError, ValueError):
             continue
@@ -124,6 +130,12 @@ def checkpoint_code(stock: StockClasses) -> dict[str, bytes]:
     home = Path(steer_modules.__file__).parent
     code = {name: (home / name).read_bytes() for name in TRAVELLING}
     return {**code, f"{stock.module_name}.py": stock.source().encode("utf-8")}
+
+
+def _may_ask(path: Path) -> bool:
+    """Whether one of the keys stands in a file, or a letter is spelled by its number; files of data need not be read then."""
+    with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        return _TRACE.search(text) is not None
 
 
 def _trusted_map(trusted: Path | None) -> Mapping[str, Any]:

@@ -30,7 +30,9 @@ def read_object(path: Path, *, strict: bool = True) -> dict[str, Any]:
     try:
         if path.stat().st_size > LARGEST_JSON:
             raise ValueError(f"it has more than {LARGEST_JSON:,} bytes")
-        return parsed_object(path.read_bytes(), strict=strict)
+        found = parsed_object(path.read_bytes(), strict=strict)
+        json.dumps(found, ensure_ascii=False).encode("utf-8")  # half a surrogate pair cannot be written again
+        return found
     except (OSError, ValueError) as error:
         raise CompileError(f"{path} cannot be read: {error}; fetch the model again") from error
 

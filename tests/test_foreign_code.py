@@ -38,7 +38,8 @@ def checkpoint(base, tmp_path):
 def put(folder: Path, name: str, **more) -> None:
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**(json.loads(path.read_text()) if path.is_file() else {}), **more}))
+    text = json.dumps({**(json.loads(path.read_text()) if path.is_file() else {}), **more})
+    path.write_text(text.replace("\\u0000", "\\u005f"))
 
 
 OWN = {"AutoTokenizer": [None, "own.Tokenizer"]}
@@ -57,6 +58,7 @@ ASKED = {
     "kernel": ("config.json", {"attn_implementation": "who/ever:attention"}),
     "kernel of a part": ("config.json", {"text_config": {"_attn_implementation": {"": "who/ever@main"}}}),
     "the model": ("config.json", {"auto_map": {"AutoModelForCausalLM": "own.Model"}}),
+    "spelled by numbers": ("tokenizer_config.json", {"auto\x00map": OWN}),
     "a file of any name": ("extra/other.json", {"a": {"auto_map": OWN}}),
 }  # fmt: skip
 

@@ -30,6 +30,7 @@ VERIFYING = (
     "exporter/host.py",
     "exporter/inspection.py",
     "exporter/model_folder.py",
+    "exporter/onnx_graph.py",
     "exporter/pipeline",
     "exporter/publish",
     "exporter/targets",

@@ -68,7 +68,9 @@ def _exported(work: Run, publish: Publish, name: str, checkpoint: Path) -> Path:
     inputs: dict[str, Any] = {
         "base": digest_of_base(work.base),
         "checkpoint": digest_of_base(checkpoint),
-        "code": digest_of_code("exporter/targets", "exporter/data", "exporter/host.py", "steer_modules"),
+        "code": digest_of_code(
+            "exporter/targets", "exporter/onnx_graph.py", "exporter/data", "exporter/host.py", "steer_modules"
+        ),
     }
     made: dict[str, Callable[[], Any]] = {
         "onnx": lambda: export_onnx(checkpoint, folder, OnnxOptions(tuple(publish.onnx_dtypes))),
