@@ -16,6 +16,8 @@ from exporter.cli import app
 from exporter.errors import CompileError, InputErrors, VerificationError
 from exporter.foreign_code import asked_code, check_code, code_faults, refuse_code
 from exporter.host import ModelHost
+from exporter.provenance import fetched
+from exporter.recipe import BaseModelSource, Recipe
 from exporter.targets.checkpoint import compile_checkpoint
 from exporter.verify.strict import Said, steered_checkpoint
 from steer_modules.program import SteeringProgram
@@ -107,6 +109,18 @@ def test_every_command_refuses_before_anything_is_loaded(base, tmp_path, command
     done = CliRunner().invoke(app, [command, str(recipe), "--out", str(tmp_path / "out"), *more])
     assert done.exit_code == 2
     assert "tokenizer_config.json asks for code by its key auto_map" in done.output
+
+
+def test_what_is_downloaded_is_held_to_the_same(base, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *a, **k: str(base))
+    source = BaseModelSource(repo="who/ever")
+    recipe = Recipe.model_construct(name="x", base=source)
+    assert fetched(recipe) == base
+    put(base, "tokenizer_config.json", auto_map=OWN)
+    with pytest.raises(CompileError, match=r"tokenizer_config\.json asks for code"):
+        fetched(recipe)
+    trusting = source.model_copy(update={"trust_remote_code": True})
+    assert fetched(Recipe.model_construct(name="x", base=trusting)) == base
 
 
 def test_a_trusted_tokenizer_goes_along_and_a_trusted_model_does_not(base, tmp_path):
