@@ -63,5 +63,7 @@ def _last_logits(model: Any, ids: Sequence[int], gate: int) -> torch.Tensor:
     tokens = torch.tensor([list(ids)], device=device)
     forced = torch.full((1, len(model.steering.gate_names)), float(gate), device=device)
     with torch.no_grad():
-        out = model(input_ids=tokens, attention_mask=torch.ones_like(tokens), steering_gate=forced, use_cache=False)
+        out = model(
+            input_ids=tokens, attention_mask=torch.ones_like(tokens), steering_gate=forced, use_cache=False
+        )
     return torch.as_tensor(out.logits[0, -1]).float()

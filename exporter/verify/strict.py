@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from exporter.errors import VerificationError
+from exporter.foreign_code import check_code
 from exporter.types import Prompt
 from steer_modules.files import WEIGHTS_INDEX
 
@@ -43,8 +44,16 @@ class Said(NamedTuple):
     tokens: Sequence[tuple[int, ...]]
 
 
-def steered_checkpoint(folder: Path, said: Said) -> Finding:
-    """A steered checkpoint, by the code that travels in it."""
+def steered_checkpoint(folder: Path, said: Said, trusted: Path | None = None) -> Finding:
+    """A steered checkpoint, by the code that travels in it.
+
+    Args:
+        trusted: a base whose own code may lie in the folder too.
+
+    Raises:
+        VerificationError: its code is not what this version writes, and is not run; or it does not load.
+    """
+    check_code(folder, trusted)
     auto = _auto_class(folder)
     with _linked_copies(folder) as (whole, damaged):
         told = _in_a_clean_process(_asked("checkpoint", whole, damaged, said, auto=auto, trust=True))
@@ -81,7 +90,11 @@ def onnx_folder(folder: Path, runner: str, files: Sequence[str], said: Said) -> 
     Args:
         runner: name of that runner's file.
         files: paths in the folder that its manifest names.
+
+    Raises:
+        VerificationError: its runner is not what this version writes, and is not run; or it does not run.
     """
+    check_code(folder)
     smallest = min(
         files, key=lambda name: (folder / name).stat().st_size
     )  # a copy of the graphs would be large
