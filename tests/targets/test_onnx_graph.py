@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -320,15 +321,21 @@ def test_nothing_but_a_refusal_comes_of_what_is_no_graph(tmp_path, exported, con
             continue
 
 
-def test_a_linear_gate_and_several_edits_pass(tmp_path):
-    """The control on another program: two edits, one of them on the gate's own block, in every precision."""
+def test_gates_of_every_pool_and_several_edits_pass(tmp_path):
+    """The control on another program: two edits, one of them on a gate's own block, in every precision."""
     tiny_run.write_base(tmp_path / "base")
     from transformers import LlamaForCausalLM
 
     from exporter.targets.checkpoint import compile_checkpoint
 
     model = LlamaForCausalLM.from_pretrained(tmp_path / "base")
-    program = tiny.program(model, [tiny.fixed_gate(True, layer=2)], [tiny.turn(2), tiny.turn(3, seed=9)])
+    gates = [
+        tiny.fixed_gate(True, layer=2),
+        replace(tiny.fixed_gate(False, "prompt_mean"), name="mean"),
+        replace(tiny.fixed_gate(False, "token"), name="secret"),
+    ]
+    edits = [tiny.turn(2), replace(tiny.turn(3, seed=9), gate=("topic", "mean", "secret"))]
+    program = replace(tiny.program(model, gates, edits), headers=(tiny_run.ASSISTANT,))
     compile_checkpoint(tmp_path / "base", program, tmp_path / "checkpoint")
     dtypes = ("fp32", "fp16", "int8", "q4")
     folder = pipeline.export_onnx(tmp_path / "checkpoint", tmp_path / "onnx", Options(dtypes=dtypes))

@@ -78,6 +78,7 @@ def add_functions(model: ir.Model, bodies: Iterable[Body]) -> None:
         )
     for node in model.graph:
         if node.domain == DOMAIN:
+            _give_own_tensors(model.graph, node, wanted[node.op_type].tensors())
             node.op_type, _, node.overload = node.op_type.partition("_")
             node.name = f"{node.op_type}.{node.overload}".rstrip(".")
     model.opset_imports[DOMAIN] = 1
@@ -111,6 +112,23 @@ def _leaves(axes: Any) -> Iterator[dict[int, str]]:
     else:
         for one in axes.values():
             yield from _leaves(one)
+
+
+def _give_own_tensors(graph: ir.Graph, node: ir.Node, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Has a node read its tensors under their own names: the exporter makes one of several that are equal."""
+    first = len(node.inputs) - len(tensors)
+    for at, (name, tensor) in enumerate(tensors.items(), first):
+        if name not in graph.initializers:
+            values = ir.tensor(tensor.detach().cpu().numpy(), name=name)
+            graph.register_initializer(
+                ir.Value(
+                    name=name,
+                    shape=ir.Shape(tensor.shape),
+                    type=ir.TensorType(values.dtype),
+                    const_value=values,
+                )
+            )
+        node.replace_input_with(at, graph.initializers[name])
 
 
 def _inline_initializers(graph: ir.Graph) -> None:

@@ -79,7 +79,13 @@ def _check_steering(source: Path, target: Path) -> None:
 
 def _steering_of(model: Any) -> tuple[Any, ...]:
     """Nodes, functions and tensors of the steering, in a form that compares."""
-    nodes = [(n.op_type, n.overload, list(n.input)[-1]) for n in model.graph.node if n.domain == DOMAIN]
+    held = {t.name for t in model.graph.initializer}
+    # The quantiser puts nodes in another order, and their other inputs are values that it may name anew.
+    nodes = sorted(
+        (n.op_type, n.overload, [name for name in n.input if name in held])
+        for n in model.graph.node
+        if n.domain == DOMAIN
+    )
     functions = sorted(f.SerializeToString(deterministic=True) for f in model.functions)
     used = {name for n in model.graph.node if n.domain == DOMAIN for name in n.input}
     tensors = sorted((t.name, t.data_type, t.raw_data) for t in model.graph.initializer if t.name in used)

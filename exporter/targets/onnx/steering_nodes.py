@@ -215,6 +215,16 @@ class Body(NamedTuple):
     module: nn.Module
     inputs: dict[str, Any]
     columns: tuple[str, ...]
+    prefix: str = ""
+    """Of the full names of its steering tensors; empty where it reads none."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The steering tensors by their full names, in the order in which they are the node's last inputs."""
+        return (
+            {f"{self.prefix}{name}": one for name, one in self.inputs["tensors"].items()}
+            if self.prefix
+            else {}
+        )
 
     def axes(self) -> dict[str, Any]:
         """For each input, the names of the axes that vary."""
@@ -247,11 +257,13 @@ def bodies(steering: Steering, dtype: torch.dtype, table: HeaderTable | None = N
         scored = states.float() if gate.pool == "prompt_mean" else states
         told = {"before": numbers, "given": torch.tensor([-1.0, 1.0])}
         inputs = {"scored": scored, "where": mask, **told, "tensors": _named(gate)}
-        yield Body(gate_op(name), GateBody(gate), inputs, ("scored", "where"))
+        yield Body(gate_op(name), GateBody(gate), inputs, ("scored", "where"), f"steering.gates.{name}.")
     for number, layer in steering.layers.items():
         assert isinstance(layer, SteeringLayer)
         inputs = {"states": states, "where": mask, "tensors": _named(layer)}
-        yield Body(layer_op(int(number)), LayerBody(layer), inputs, ("states", "where"))
+        yield Body(
+            layer_op(int(number)), LayerBody(layer), inputs, ("states", "where"), f"steering.layers.{number}."
+        )
 
 
 def _node(op: str, inputs: list[Tensor], dtype: torch.dtype, shape: Any) -> Tensor:
