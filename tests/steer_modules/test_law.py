@@ -194,3 +194,16 @@ def test_caches_that_a_caller_makes(steered, kind):
         same(in_passes(steered, ids, [5, 6, 7, LONG], cache)[:2], expected)
         cache.reset()
         same(in_passes(steered, ids, [LONG], cache)[:2], expected)
+
+
+def test_positions_counted_over_padding_are_no_past(steered):
+    """Left padding with one position a column: distances are what they are without padding."""
+    if window_of(steered.config) is not None or steered.config.model_type == "gpt2":
+        return
+    row = text(3, 9)["input_ids"]
+    padded = torch.nn.functional.pad(row, (4, 0))
+    mask = torch.nn.functional.pad(torch.ones_like(row), (4, 0))
+    logits, gate, _ = run(
+        steered, input_ids=padded, attention_mask=mask, position_ids=torch.arange(13)[None]
+    )
+    same((logits[:, 4:], gate[:, 4:]), run(steered, input_ids=row))
