@@ -75,7 +75,7 @@ def resolve_call(
 
 def refuse_tracing() -> None:
     """Raises RuntimeError under a tracer that would keep one prompt's decisions for all prompts."""
-    tracing = torch.jit.is_tracing() or torch.compiler.is_exporting()
+    tracing = torch._C._is_tracing() or torch.compiler.is_exporting()
     if not tracing and not torch.compiler.is_compiling():
         proxy = getattr(torch.fx.experimental, "proxy_tensor", None)
         tracing = proxy is not None and proxy.get_proxy_mode() is not None
@@ -212,7 +212,9 @@ def _restarts(
     expected = _expected(positions, columns, carried)
     wrong = positions != expected
     if columns.real is not None:
-        wrong = wrong & columns.real.to(wrong.device)
+        # Counted over padding too, positions keep their distances, which is what rotary attention reads.
+        by_column = torch.arange(columns.past, columns.past + columns.length, device=positions.device)
+        wrong = wrong & (positions != by_column) & columns.real.to(wrong.device)
     if not bool(wrong.any()):
         return None
     if not packable or bool((positions[:, 0] != 0).any()):
