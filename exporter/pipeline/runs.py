@@ -26,6 +26,7 @@ from exporter.fit.prompt_scores import prompt_scores
 from exporter.host import ModelHost
 from exporter.inspection import Inspection, examine
 from exporter.ledger import digest_of, digest_of_file, write_text
+from exporter.pipeline.extractions import extraction
 from exporter.provenance import digest_of_base, digest_of_code, fetched, versions
 from exporter.recipe import Recipe, Source
 from exporter.splits import Splits, digest_of_rows, set_aside
@@ -38,6 +39,7 @@ from exporter.targets.stock.manifest import is_stock
 from exporter.types import Row
 from exporter.verify.cases import dumped, loaded
 from exporter.verify.conversations import Interview
+from exporter.verify.extraction import summary
 from exporter.verify.pictures import draw
 from exporter.verify.refusals import RefusalRule
 from exporter.verify.report import BASE, Report
@@ -59,11 +61,13 @@ def run(recipe: Recipe, out: Path, *, progress: bool = True) -> dict[str, Any]:
     for method in recipe.methods.names:
         work.fit(method)
     work.generate(BASE)
+    extraction(work, BASE)
     scores = {method: work.scores(method) for method in recipe.methods.names}
     work.forget_base()
     for method in recipe.methods.names:
         work.compile(method)
         work.generate(method)
+        extraction(work, method)
     return work.report(scores)
 
 
@@ -142,7 +146,7 @@ class Run:
         params = self.recipe.methods.params.get(method, {})
         chosen = registry.resolve(registry.METHODS, "method", method)
         inputs = {
-            **self._model_inputs,
+            **self.model_inputs,
             "rows": [digest_of_rows(self.rows.fit), digest_of_rows(self.rows.calibrate)],
             "params": params,
             "seed": self.recipe.seed,
@@ -166,7 +170,7 @@ class Run:
         """What the base, or one method's compiled checkpoint, says to the test rows."""
         path = self.space.generations(model)
         inputs = {
-            **self._model_inputs,
+            **self.model_inputs,
             "rows": digest_of_rows(self.test),
             "report": self.recipe.report.model_dump(include={"max_new_tokens", "batch_size"}),
             "steering": None if model == BASE else SteeringProgram.load(self.space.steering(model)).sha256,
@@ -181,7 +185,7 @@ class Run:
         program = SteeringProgram.load(self.space.steering(method))
         path = self.space.scores(method)
         inputs = {
-            **self._model_inputs,
+            **self.model_inputs,
             "rows": [digest_of_rows(self.rows.calibrate), digest_of_rows(self.test)],
             "steering": program.sha256,
             "code": digest_of_code("exporter/fit"),
@@ -205,6 +209,7 @@ class Run:
             versions=versions(),
             stand_in=recipe.stand_in,
             groups=recipe.report.groups,
+            extraction=summary({name: extraction(self, name) for name in (BASE, *methods)}, BASE),
             plots=draw(self.space.out, sections, scores, records),
         ).write(self.space.out)
 
@@ -280,7 +285,8 @@ class Run:
         return Chat(processor, system=settings.system, reasoning_template=settings.reasoning_template)
 
     @cached_property
-    def _model_inputs(self) -> dict[str, object]:
+    def model_inputs(self) -> dict[str, object]:
+        """What the base is and how it is run, for the record of what a stage was made from."""
         base = self.recipe.base
         return {
             "base": digest_of_base(self.base),
