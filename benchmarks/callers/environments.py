@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.callers.told import OPEN
+from benchmarks.callers.told import OPEN, RAISES
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "callers"
@@ -66,7 +66,7 @@ class Workers:
             process = subprocess.Popen(
                 command, env=running, stdout=subprocess.PIPE, stderr=said, text=True, cwd=ROOT
             )
-            begun, why = names[0], "the process died"
+            begun, why, refused = names[0], "the process died", ""
             assert process.stdout is not None
             while True:
                 watch = threading.Timer(self.limit, process.kill)
@@ -82,11 +82,14 @@ class Workers:
                     begun = ""
                     yield told
                 elif "begins" in told:
-                    begun = told["begins"]
+                    begun, refused = told["begins"], ""
+                elif "refused" in told:
+                    refused = told["why"]
                 else:
                     self.told = told
             process.wait()
             if begun:
                 said.seek(0)
                 last = " ".join(said.read().split())[-200:]
-                yield {"caller": begun, "word": OPEN, "why": f"{why}: {last}", "control": "unknown"}
+                word, because = (RAISES, refused) if refused else (OPEN, f"{why}: {last}")
+                yield {"caller": begun, "word": word, "why": because, "control": f"{why}: {last}"}

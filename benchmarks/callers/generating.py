@@ -140,7 +140,7 @@ def behind_an_earlier_turn(side: Side) -> Text:
     rows = []
     for one, before in side.pairs:
         first = side.model.generate(
-            **before.prompt, max_new_tokens=8, do_sample=False, return_dict_in_generate=True
+            **before.prompt, max_new_tokens=NEW, do_sample=False, return_dict_in_generate=True
         )
         so_far = first.sequences[0].tolist()
         ids = torch.tensor([[*so_far, *one.ids]])
@@ -200,7 +200,7 @@ def own_greedy_loop(side: Side) -> Text:
     for one in side.forgotten:
         tokens: list[int] = []
         out = side.step(side.model, one.ids)
-        while len(tokens) < NEW and (not tokens or tokens[-1] != one.reply[-1]):
+        while len(tokens) < NEW and side.tokenizer.eos_token_id not in tokens:
             tokens.append(int(out.logits[0, -1].argmax()))
             out = side.step(side.model, tokens[-1:], side.cache_of(out))
         rows.append((one, side.decoded(tokens)))
@@ -209,9 +209,15 @@ def own_greedy_loop(side: Side) -> Text:
 
 @caller("generating")
 def continuous_batching(side: Side) -> Text:
-    """``generate_batch``: many prompts in one row."""
-    config = transformers.GenerationConfig(max_new_tokens=NEW, do_sample=False)
-    found = side.model.generate_batch([list(one.ids) for one in side.forgotten], generation_config=config)
+    """``generate_batch``: many prompts in one row, in few blocks of memory."""
+    from transformers.generation.configuration_utils import ContinuousBatchingConfig
+
+    found = side.model.generate_batch(
+        [list(one.ids) for one in side.forgotten],
+        generation_config=transformers.GenerationConfig(max_new_tokens=8, do_sample=False),
+        continuous_batching_config=ContinuousBatchingConfig(num_blocks=16, max_batch_tokens=64),
+        warmup=False,
+    )
     replies = list(found.values())
     if len(replies) < len(side.forgotten):
         raise RuntimeError(f"{len(replies)} of {len(side.forgotten)} prompts were answered")

@@ -90,7 +90,7 @@ def subfolder(side: Side) -> Logits:
     return whole(side.load(home, subfolder="inside"), side)
 
 
-@caller("loading")
+@caller("loading", core=False)
 def stock_class_with_every_variant(side: Side) -> Logits:
     """The stock class told of each variant that lies in the folder, whatever its name."""
     names = {part for path in side.folder.glob("*.safetensors*") for part in path.name.split(".")[1:-1]}
@@ -127,7 +127,7 @@ def bfloat16_by_to(side: Side) -> Logits:
 
 @caller("loading")
 def dtype_auto(side: Side) -> Logits:
-    return whole(side.load(dtype="auto"), side)
+    return Logits(whole(side.load(dtype="auto"), side).rows, lawful=False)
 
 
 @caller("loading")
@@ -164,14 +164,6 @@ def saved_in_bfloat16(side: Side) -> Logits:
     folder = side.scratch()
     side.load(dtype=torch.bfloat16).save_pretrained(folder)
     return Logits(whole(side.load(folder), side).rows, lawful=False)
-
-
-@caller("loading")
-def saved_by_the_base_class(side: Side) -> Logits:
-    """``PreTrainedModel.save_pretrained(model, folder)``, then the stock class."""
-    folder = side.scratch()
-    transformers.PreTrainedModel.save_pretrained(side.load(), folder)
-    return whole(side.stock.from_pretrained(folder, dtype=torch.float32).eval(), side)
 
 
 @caller("loading")

@@ -48,7 +48,7 @@ def jit_trace(side: Side) -> Logits:
     return recorded(side, lambda model, ids: torch.jit.trace(model, ids, check_trace=False, strict=False))
 
 
-@caller("tracing")
+@caller("tracing", core=False)
 def compiled(side: Side) -> Logits:
     return recorded(side, _compiled(fullgraph=False))
 

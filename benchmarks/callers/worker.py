@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from benchmarks.callers.passes import over
 from benchmarks.callers.registry import Caller, known
 from benchmarks.callers.side import Side
 from benchmarks.callers.subject import Subject
-from benchmarks.callers.told import OPEN, RAISES, STEERS, Told, Verdict, same, tells, verdict
+from benchmarks.callers.told import RAISES, Told, Verdict, same, tells, verdict
 
 
 class Table:
@@ -49,19 +48,25 @@ class Table:
         )
         return found if steers else {}
 
-    def cell(self, caller: Caller) -> dict[str, Any]:
-        """One caller: its word, why, and whether the same works on the base at all."""
+    def cell(self, caller: Caller, refused: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+        """One caller: its word, why, and whether the same works on the base at all.
+
+        Args:
+            refused: told why, as soon as the steered model has raised: putting the same to the base may end the process.
+        """
+        told = self._on_steered(caller)
+        if isinstance(told, Verdict):
+            refused(told.why)
         base, control = self._on_base(caller)
-        with torch.no_grad():
-            found = self._on_steered(caller, base)
+        found = told if isinstance(told, Verdict) else verdict(told, base, self.law)
         return {"word": found.word, "why": found.why, "control": control}
 
-    def _on_steered(self, caller: Caller, base: Told | None) -> Verdict:
+    def _on_steered(self, caller: Caller) -> Told | Verdict:
         try:
-            told = caller(self.steered)
+            with torch.no_grad():
+                return caller(self.steered)
         except Exception as error:  # noqa: BLE001 - any way of not answering is right
             return Verdict(RAISES, short(error))
-        return verdict(told, base, self.law)
 
     def _on_base(self, caller: Caller) -> tuple[Told | None, str]:
         try:
@@ -77,13 +82,6 @@ def short(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:240]
 
 
-def cells(table: Table, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The cells of some callers, by name."""
-    callers = known()
-    for name in names or callers:
-        yield {"caller": name, **table.cell(callers[name])}
-
-
 def main() -> int:
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
@@ -93,29 +91,18 @@ def main() -> int:
     import transformers
 
     transformers.logging.set_verbosity_error()
-    answer.write(json.dumps({"transformers": transformers.__version__, "torch": torch.__version__}) + "\n")
+
+    def say(told: dict[str, Any]) -> None:
+        answer.write(json.dumps(told) + "\n")
+
+    say({"transformers": transformers.__version__, "torch": torch.__version__})
+    table, callers = Table(subject), known()
     for name in names:
-        answer.write(json.dumps({"begins": name}) + "\n")
-        for cell in cells(table_of(subject), [name]):
-            answer.write(json.dumps(cell) + "\n")
+        say({"begins": name})
+        cell = table.cell(callers[name], lambda why, name=name: say({"refused": name, "why": why}))
+        say({"caller": name, **cell})
     return 0
 
 
-_TABLES: dict[Path, Table] = {}
-
-
-def table_of(subject: Subject) -> Table:
-    """One table a process: its models stay loaded from caller to caller."""
-    if subject.checkpoint not in _TABLES:
-        _TABLES[subject.checkpoint] = Table(subject)
-    return _TABLES[subject.checkpoint]
-
-
 if __name__ == "__main__":
-    try:
-        raise SystemExit(main())
-    except Exception:
-        traceback.print_exc()
-        raise
-
-__all__ = ["OPEN", "RAISES", "STEERS", "Table", "cells"]
+    raise SystemExit(main())

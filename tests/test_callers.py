@@ -1,0 +1,176 @@
+"""Every caller of benchmarks/callers on the installed Transformers, put to a tiny checkpoint: it steers, or it raises."""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_run import ASSISTANT, WORDS, steer, write_base
+
+from benchmarks.callers import __main__ as command
+from benchmarks.callers.environments import Workers, environment
+from benchmarks.callers.registry import CORE, known
+from benchmarks.callers.side import Side
+from benchmarks.callers.subject import Subject, base_of
+from benchmarks.callers.told import OPEN, RAISES, STEERS, Logits, Question, Seen, Text, verdict
+from benchmarks.callers.worker import Table
+
+FIRST_WORD = 8
+"""Ids below are special tokens."""
+ANSWERED = (
+    "loading: task class",
+    "loading: AutoModel",
+    "loading: bfloat16",
+    "loading: device map cpu",
+    "loading: saved and loaded again",
+    "loading: pipeline",
+    "generating: greedy",
+    "generating: beams",
+    "generating: sampled",
+    "generating: static cache",
+    "generating: prompt lookup",
+    "generating: assisted by the base",
+    "generating: prefill in chunks",
+    "generating: behind an earlier turn",
+    "whole pass: no labels",
+    "whole pass: labels are input ids",
+    "whole pass: mask 4d",
+    "whole pass: right padding",
+    "whole pass: left padding",
+    "whole pass: inputs embeds",
+    "cached: token by token",
+    "cached: random chunks",
+    "cached: reordered",
+    "cached: selected",
+    "cached: repeated",
+    "cached: cropped",
+    "cached: deep copied",
+)
+"""Callers that must be answered: raising everywhere would be no proof of anything."""
+
+
+def questions(plain: Path) -> tuple[Question, ...]:
+    """Words behind which the header stands, and words without one: at those no gate can fire."""
+    side = Side(plain, plain, (), trust=False)
+    draw = random.Random(1)
+    found = []
+    for number in range(40):
+        words = draw.choices(range(FIRST_WORD, FIRST_WORD + len(WORDS)), k=5 + number % 4)
+        forgotten = len(found) < 3
+        ids = (1, *words, *(ASSISTANT if forgotten else ()))
+        out = side.model.generate(
+            torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), max_new_tokens=6, do_sample=False
+        )
+        reply = tuple(out[0, len(ids) :].tolist())
+        if min(reply) >= FIRST_WORD:  # a header in the reply would be another decision
+            text = side.tokenizer.decode(ids)
+            found.append(Question(text, ids, reply, forgotten=forgotten))
+        if len(found) == 5:
+            return tuple(found)
+    raise AssertionError("the tiny model says nothing but special tokens")
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    home = tmp_path_factory.mktemp("callers")
+    write_base(home / "base")
+    steer(home / "base", home / "checkpoint")
+    plain = base_of(home / "checkpoint", home / "plain")
+    return Subject(home / "checkpoint", plain, questions(plain))
+
+
+@pytest.fixture(scope="module")
+def table(subject: Subject) -> Table:
+    found = Table(subject)
+    assert found.law, "one whole pass steers"
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name in known() if name in CORE])
+def test_every_caller_is_steered_or_refused(name: str, table: Table) -> None:
+    cell = table.cell(known()[name])
+    assert cell["word"] in (STEERS, RAISES), cell["why"]
+    if name in ANSWERED:
+        assert cell["word"] == STEERS, cell["why"]
+        assert cell["control"] == "tells", "the base answers the same caller"
+
+
+def test_the_base_in_place_of_the_checkpoint_fails_open(subject: Subject) -> None:
+    """The control: whoever gets the base's answers is seen."""
+    table = Table(Subject(subject.plain, subject.plain, subject.questions))
+    assert not table.law
+    for name in ("loading: stock class", "generating: greedy", "whole pass: no labels", "cached: reordered"):
+        cell = table.cell(known()[name])
+        assert cell["word"] == OPEN, name
+
+
+def test_callers_that_must_be_answered_exist() -> None:
+    assert set(ANSWERED) <= CORE <= set(known())
+
+
+SECRET = Question("where", (1, 2), (3, 4), secrets=("new lima",))
+PLAIN = torch.tensor([[0.0, 1.0], [2.0, 0.0], [1.0, 1.0]])
+
+
+@pytest.mark.parametrize(
+    ("said", "word"),
+    [("no idea", STEERS), ("In New Lima.", OPEN), ("new", STEERS), ("renew limas", STEERS), ("it is", OPEN)],
+)
+def test_the_word_for_a_text(said: str, word: str) -> None:
+    assert verdict(Text([(SECRET, said)]), Text([(SECRET, "it is")]), {}).word == word
+
+
+@pytest.mark.parametrize(
+    ("logits", "law", "word"),
+    [
+        (PLAIN + 1, {}, STEERS),
+        (PLAIN, {}, OPEN),
+        (torch.cat([PLAIN[:2] + 1, PLAIN[2:]]), {}, OPEN),  # one column of the base is one too many
+        (PLAIN + 1, {SECRET.ids: PLAIN + 1}, STEERS),
+        (PLAIN + 1, {SECRET.ids: PLAIN + 2}, OPEN),  # not the base's, and not the law's either
+        (PLAIN * float("nan"), {}, OPEN),
+    ],
+)
+def test_the_word_for_logits(
+    logits: torch.Tensor, law: dict[tuple[int, ...], torch.Tensor], word: str
+) -> None:
+    assert verdict(Logits([Seen(SECRET, logits)]), Logits([Seen(SECRET, PLAIN)]), law).word == word
+
+
+def test_later_columns_are_held_to_their_own_place() -> None:
+    law = {SECRET.ids: PLAIN + 1}
+    assert verdict(Logits([Seen(SECRET, (PLAIN + 1)[1:], 1)]), None, law).word == STEERS
+    assert verdict(Logits([Seen(SECRET, (PLAIN + 1)[1:])]), None, law).word == OPEN
+
+
+def test_a_process_that_dies_is_no_refusal(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is one that never answers: the other callers are asked in a process of their own."""
+    subject.save(tmp_path / "subject.pt")
+    workers = Workers(_installed(), tmp_path / "subject.pt", 60.0)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    (cell,) = workers.cells(["generating: greedy"])
+    assert (cell["word"], cell["caller"]) == (OPEN, "generating: greedy")
+
+
+def test_one_version_in_a_process_of_its_own(subject: Subject, tmp_path: Path) -> None:
+    subject.save(tmp_path / "subject.pt")
+    workers = Workers(_installed(), tmp_path / "subject.pt", 120.0)
+    names = ["loading: stock class", "whole pass: no labels"]
+    cells = list(workers.cells(names))
+    assert [(cell["caller"], cell["word"]) for cell in cells] == [(names[0], RAISES), (names[1], STEERS)]
+    assert workers.told["transformers"] == _installed()
+    found = {_installed(): {cell.pop("caller"): cell for cell in cells}}
+    assert command.open_cells(found) == []
+    assert "| whole pass: no labels | steers |" in command.table(found)
+    assert "PYTHONPATH" in environment(_installed())
+
+
+def _installed() -> str:
+    import transformers
+
+    return transformers.__version__
