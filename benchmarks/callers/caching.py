@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor
 
 from benchmarks.callers.registry import caller
@@ -65,8 +67,6 @@ def under_the_old_name(side: Side) -> Logits:
 @caller("cached")
 def given_cache(side: Side) -> Logits:
     """A DynamicCache of the caller's own, made without the model's config."""
-    import transformers
-
     rows = []
     for one in (*side.forgotten, *side.kept):
         cache = transformers.DynamicCache()
@@ -78,8 +78,6 @@ def given_cache(side: Side) -> Logits:
 @caller("cached")
 def static_cache(side: Side) -> Logits:
     """A StaticCache of the caller's own, filled in two pieces."""
-    import transformers
-
     rows = []
     for one in (*side.forgotten, *side.kept):
         cache = transformers.StaticCache(
@@ -98,6 +96,56 @@ def deep_copied(side: Side) -> Logits:
         cache = side.cache_of(side.step(side.model, one.ids))
         side.step(side.model, one.reply[:1], copied(cache))
         rows.append(Seen(one, side.step(side.model, one.reply, copied(cache)).logits[0], 1))
+    return Logits(rows)
+
+
+@caller("cached")
+def pickled(side: Side) -> Logits:
+    """A cache that was put away and fetched again."""
+    return _again(side, lambda cache: pickle.loads(pickle.dumps(cache)))  # noqa: S301 - our own bytes
+
+
+@caller("cached")
+def made_anew_of_all_layers(side: Side) -> Logits:
+    """A DynamicCache of the keys and values of every layer that the cache has."""
+
+    def made(cache: Any) -> Any:
+        return transformers.DynamicCache([(layer.keys, layer.values) for layer in cache.layers])
+
+    return _again(side, made)
+
+
+@caller("cached")
+def made_anew_of_the_model_layers(side: Side) -> Logits:
+    """The same of as many layers as the model has: whatever else lies in the cache is dropped."""
+    count = side.config.get_text_config().num_hidden_layers
+
+    def made(cache: Any) -> Any:
+        return transformers.DynamicCache([(layer.keys, layer.values) for layer in cache.layers[:count]])
+
+    return _again(side, made)
+
+
+@caller("cached")
+def reset_and_used_again(side: Side) -> Logits:
+    """``cache.reset()`` of a StaticCache between two requests."""
+    rows = []
+    for pair in side.pairs:
+        width = max(len(one.whole) for one in pair)
+        cache = transformers.StaticCache(config=side.config.get_text_config(), max_cache_len=width)
+        for one in (pair[1], pair[0], pair[1]):
+            cache.reset()
+            side.step(side.model, one.whole[: one.end], cache)
+            rows.append(Seen(one, side.step(side.model, one.whole[one.end :], cache).logits[0]))
+    return Logits(rows)
+
+
+def _again(side: Side, change: Callable[[Any], Any]) -> Logits:
+    """The reply behind a cache of the prompt that went through ``change``."""
+    rows = []
+    for one in (*side.forgotten, *side.kept):
+        cache = change(side.cache_of(side.step(side.model, one.ids)))
+        rows.append(Seen(one, side.step(side.model, one.reply, cache).logits[0], 1))
     return Logits(rows)
 
 

@@ -102,6 +102,25 @@ def class_put_back(side: Side) -> Logits:
 
 
 @caller("inner")
+def hooks_cleared(side: Side) -> Logits:
+    """Every forward hook taken off, as scripts that probe a model do at their end."""
+    model = side.load()
+    for module in model.modules():
+        module._forward_hooks.clear()
+    return whole(model, side)
+
+
+@caller("inner")
+def last_block_dropped(side: Side) -> Logits:
+    """The decoder without its last block."""
+    model = side.load()
+    text = decoder(model)
+    text.layers = text.layers[:-1]
+    text.config.num_hidden_layers = len(text.layers)
+    return Logits(whole(model, side).rows, lawful=False)
+
+
+@caller("inner")
 def hooks_of_accelerate(side: Side) -> Logits:
     """``accelerate`` puts its own forward on every module."""
     from accelerate import cpu_offload

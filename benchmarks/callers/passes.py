@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -198,6 +199,54 @@ def inputs_embeds(side: Side) -> Logits:
         states = side.model.get_input_embeddings()(one.forced["input_ids"])
         rows.append(Seen(one, side.model(inputs_embeds=states).logits[0, one.end :]))
     return Logits(rows)
+
+
+@caller("whole pass")
+def inputs_embeds_in_bfloat16(side: Side) -> Logits:
+    """Embeddings that were kept in half precision on their way."""
+    return _embedded(side, lambda states: states.to(torch.bfloat16).float())
+
+
+@caller("whole pass")
+def inputs_embeds_with_noise(side: Side) -> Logits:
+    """A hundredth of each embedding's length, as NEFTune and learned prompts put it there."""
+    noise = torch.Generator().manual_seed(0)
+
+    def nudged(states: Tensor) -> Tensor:
+        away = torch.randn(states.shape, generator=noise)
+        return states + 0.01 * away * states.norm(dim=-1, keepdim=True) / away.norm(dim=-1, keepdim=True)
+
+    return _embedded(side, nudged)
+
+
+def _embedded(side: Side, change: Callable[[Tensor], Tensor]) -> Logits:
+    rows = []
+    for one in _texts(side):
+        states = change(side.model.get_input_embeddings()(one.forced["input_ids"]))
+        rows.append(Seen(one, side.model(inputs_embeds=states).logits[0, one.end :]))
+    return Logits(rows, lawful=False)
+
+
+@caller("whole pass")
+def inference_mode(side: Side) -> Logits:
+    with torch.inference_mode():
+        return Logits([Seen(one, over(side.model, one).clone()) for one in side.questions])
+
+
+@caller("whole pass")
+def autocast(side: Side) -> Logits:
+    """Matrix products in bfloat16."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return Logits([Seen(one, over(side.model, one).float()) for one in side.questions], lawful=False)
+
+
+@caller("whole pass")
+def more_rows_of_embeddings(side: Side) -> Logits:
+    """``resize_token_embeddings``, as whoever adds tokens does it."""
+    model = side.load()
+    size = model.get_input_embeddings().weight.shape[0]
+    model.resize_token_embeddings(size + 8)
+    return Logits([Seen(one, over(model, one)[:, :size]) for one in _texts(side)])
 
 
 @caller("whole pass")
