@@ -13,6 +13,7 @@ from .checks import gate_names
 from .headers import Headers
 from .ops import EDITS, SCORES, fires, prepare
 from .program import SteeringProgram, split_tensors
+from .proof import Traits
 from .schema import HEADER_POOLS
 from .state import Features
 
@@ -171,6 +172,8 @@ class Steering(nn.Module):
             sorted({g["layer"] for g in section["gates"]} | {e["layer"] for e in section["edits"]})
         )
         self.verified = False
+        self.proven_for: Any = None
+        self.traits = Traits(packs=False, places=False)
         self.register_load_state_dict_post_hook(_unverified)  # type: ignore[no-untyped-call]
 
     def tensors(self) -> dict[str, Tensor]:

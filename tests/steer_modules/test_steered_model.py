@@ -348,6 +348,17 @@ def test_casting_keeps_the_steering_in_float32(bed):
         twin.steering.verify()
 
 
+def test_generating_from_embeddings_says_the_same(bed):
+    model, fires, stays, program = bed
+    with steered(model, program):
+        for row in (fires, stays):
+            embeds = model.get_input_embeddings()(row["input_ids"]).detach()
+            said = model.generate(
+                inputs_embeds=embeds, attention_mask=row["attention_mask"], max_new_tokens=NEW, do_sample=False
+            )
+            assert torch.equal(said, answer(model, row))
+
+
 def test_static_cache_given_by_the_caller(bed):
     model, fires, _, program = bed
     with steered(model, program):

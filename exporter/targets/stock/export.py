@@ -68,12 +68,12 @@ def export_stock(checkpoint: Path, out: Path, base: ModelHost, lessons: Lessons)
     refuse_existing(out)
     program, section = _program(checkpoint)
     config = _base_config(checkpoint, program)
-    weights = BaseWeights.read(checkpoint)
+    weights = BaseWeights.read(checkpoint, steered=True)
     shape = read_decoder(config, weights)
     rotation = check_rotation(base, 2)
     edit = program.edits[0]
     answers = [_answered(base, program, lessons, split) for split in ("fit", "held")]
-    layers = layers_between(program.gates[0].layer, edit.layer)
+    layers = layers_between(max(gate.layer for gate in program.gates), edit.layer)
     fit, held = (calibrate(base, some, layers, batch_size=lessons.batch_size) for some in answers)
     found = find_evidence(_thin(fit), _thin(held), edit.layer, shape.eps)
     checks = foretold(found.held)
@@ -111,10 +111,9 @@ def _program(checkpoint: Path) -> tuple[SteeringProgram, dict[str, Any]]:
             "edits one layer (keyed)"
         )
     edit = program.edits[0]
-    if edit.gate is None or edit.positions != "from_prompt_end" or program.gates[0].pool == "token":
+    if edit.gate is None:
         raise CompileError(
-            "a stock layer steers from the prompt's end on, where a gate pooled over the prompt fires; this program has "
-            f"positions {edit.positions!r} and {'no gate' if edit.gate is None else f'pool {program.gates[0].pool!r}'}"
+            "a stock layer steers from the prompt's end on where a gate is on by then; the edit of this program has no gate"
         )
     return program, found.section
 
