@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import random
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_run import ASSISTANT, WORDS, steer, write_base
 
 from benchmarks.callers import __main__ as command
 from benchmarks.callers.environments import Workers, environment
 from benchmarks.callers.registry import CORE, known
-from benchmarks.callers.side import Side
-from benchmarks.callers.subject import Subject, base_of
+from benchmarks.callers.subject import Subject
+from benchmarks.callers.tiny import tiny_subject
 from benchmarks.callers.told import OPEN, RAISES, STEERS, Logits, Question, Seen, Text, verdict
 from benchmarks.callers.worker import Table
 
-FIRST_WORD = 8
-"""Ids below are special tokens."""
 ANSWERED = (
     "loading: task class",
     "loading: AutoModel",
@@ -58,34 +54,9 @@ STILL_OPEN = {
 """What is known and not mended yet; an entry goes as soon as its caller is steered or refused."""
 
 
-def questions(plain: Path) -> tuple[Question, ...]:
-    """Words behind which the header stands, and words without one: at those no gate can fire."""
-    side = Side(plain, plain, (), trust=False)
-    draw = random.Random(1)
-    found = []
-    for number in range(40):
-        words = draw.choices(range(FIRST_WORD, FIRST_WORD + len(WORDS)), k=5 + number % 4)
-        forgotten = len(found) < 3
-        ids = (1, *words, *(ASSISTANT if forgotten else ()))
-        out = side.model.generate(
-            torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), max_new_tokens=6, do_sample=False
-        )
-        reply = tuple(out[0, len(ids) :].tolist())
-        if min(reply) >= FIRST_WORD:  # a header in the reply would be another decision
-            text = side.tokenizer.decode(ids)
-            found.append(Question(text, ids, reply, forgotten=forgotten))
-        if len(found) == 5:
-            return tuple(found)
-    raise AssertionError("the tiny model says nothing but special tokens")
-
-
 @pytest.fixture(scope="module")
 def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
-    home = tmp_path_factory.mktemp("callers")
-    write_base(home / "base")
-    steer(home / "base", home / "checkpoint")
-    plain = base_of(home / "checkpoint", home / "plain")
-    return Subject(home / "checkpoint", plain, questions(plain))
+    return tiny_subject(tmp_path_factory.mktemp("callers"))
 
 
 @pytest.fixture(scope="module")

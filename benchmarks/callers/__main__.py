@@ -1,11 +1,12 @@
 """Puts every caller to steered checkpoints, on several versions of Transformers: each must steer, or raise.
 
-    python -m benchmarks.callers CHECKPOINT... [--transformers 5.22.0 5.23.0 5.24.0] [--rows ROWS] --out FILE
+    python -m benchmarks.callers [CHECKPOINT...] [--transformers 5.22.0 5.23.0 5.24.0] [--rows ROWS] [--out FILE]
 
 A caller is one way to load a checkpoint, to run it, or to take it apart. It is put to the steered checkpoint and, as a control, to
 the base that lies in it. A cell says ``steers`` where nothing that the caller gets is the base's, no secret is told and every
 logit is that of one whole pass; ``raises`` where it gets nothing; and otherwise ``FAILS OPEN``, which makes the exit status 1. ROWS
-are JSON lines with forget and retain rows that belong to the checkpoint; by default those of the bundled testbed. Each version
+are JSON lines with forget and retain rows that belong to the checkpoint; by default those of the bundled testbed. Without any
+CHECKPOINT, a tiny random one is made whose gate fires at every generation header: seconds a caller, and no secrets. Each version
 runs in a process and an environment of its own, installed once under .cache/callers.
 """
 
@@ -25,6 +26,7 @@ from benchmarks.callers.environments import Workers
 from benchmarks.callers.registry import CORE, known
 from benchmarks.callers.side import NEW
 from benchmarks.callers.subject import Subject, base_of, questions_of
+from benchmarks.callers.tiny import tiny_subject
 from benchmarks.callers.told import OPEN, RAISES
 
 ROWS = Path(__file__).resolve().parents[2] / "exporter" / "demo" / "rows" / "test.jsonl"
@@ -35,13 +37,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoints", type=Path, nargs="+", metavar="CHECKPOINT")
+    parser.add_argument("checkpoints", type=Path, nargs="*", metavar="CHECKPOINT")
     parser.add_argument("--transformers", nargs="+", default=list(VERSIONS), metavar="VERSION")
     parser.add_argument("--rows", type=Path, default=ROWS)
     parser.add_argument("--only", nargs="+", metavar="WORD", help="callers whose names hold one of these")
     parser.add_argument("--core", action="store_true", help="only what `make test` runs")
     parser.add_argument("--limit", type=float, default=300.0, help="seconds that one cell may take")
-    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
     options = parser.parse_args()
     names = [
         name
@@ -53,37 +55,41 @@ def main() -> int:
         "what": "each caller on each version: steers, or raises; anything else fails open",
         "rows": options.rows.name,
         "versions": {"torch": importlib.metadata.version("torch"), "python": platform.python_version()},
-        "checkpoints": {
-            folder.resolve().name: of_checkpoint(
-                folder, options.rows, options.transformers, names, options.limit
-            )
-            for folder in options.checkpoints
-        },
+        "checkpoints": {},
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    for folder in options.checkpoints or [None]:
+        with tempfile.TemporaryDirectory(prefix="callers-") as name:
+            subject = (
+                tiny_subject(Path(name)) if folder is None else _subject(folder, options.rows, Path(name))
+            )
+            label = "tiny" if folder is None else folder.resolve().name
+            subject.save(Path(name) / "subject.pt")
+            found["checkpoints"][label] = {
+                version: cells_of(
+                    label, version, Workers(version, Path(name) / "subject.pt", options.limit), names
+                )
+                for version in options.transformers
+            }
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print("\n\n".join(f"### {name}\n\n{table(told)}" for name, told in found["checkpoints"].items()))
     return int(any(open_cells(told) for told in found["checkpoints"].values()))
 
 
-def of_checkpoint(
-    folder: Path, rows: Path, versions: Sequence[str], names: Sequence[str], limit: float
-) -> dict[str, dict[str, Any]]:
-    """Cells by version and caller."""
-    found: dict[str, dict[str, Any]] = {}
-    with tempfile.TemporaryDirectory(prefix="callers-") as name:
-        work = Path(name)
-        plain = base_of(folder.resolve(), work / "base")
-        questions = questions_of(plain, rows, new_tokens=NEW)
-        Subject(folder.resolve(), plain, questions).save(work / "subject.pt")
-        for version in versions:
-            found[version] = {}
-            for cell in Workers(version, work / "subject.pt", limit).cells(names):
-                found[version][cell.pop("caller")] = cell
-                caller = list(found[version])[-1]
-                print(
-                    f"{folder.name} {version} {caller}: {cell['word']} {cell['why']}"[:200], file=sys.stderr
-                )
+def _subject(folder: Path, rows: Path, work: Path) -> Subject:
+    """A checkpoint with the base that lies in it, and some rows as questions."""
+    plain = base_of(folder.resolve(), work / "base")
+    return Subject(folder.resolve(), plain, questions_of(plain, rows, new_tokens=NEW))
+
+
+def cells_of(label: str, version: str, workers: Workers, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The cells of one version by caller; each is said as it comes."""
+    found = {}
+    for cell in workers.cells(names):
+        name = cell.pop("caller")
+        found[name] = cell
+        print(f"{label} {version} {name}: {cell['word']} {cell['why']}"[:200], file=sys.stderr)
     return found
 
 
