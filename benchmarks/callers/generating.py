@@ -214,7 +214,7 @@ def continuous_batching(side: Side) -> Text:
 
     found = side.model.generate_batch(
         [list(one.ids) for one in side.forgotten],
-        generation_config=transformers.GenerationConfig(max_new_tokens=8, do_sample=False),
+        generation_config=transformers.GenerationConfig(max_new_tokens=NEW, do_sample=False),
         continuous_batching_config=ContinuousBatchingConfig(num_blocks=16, max_batch_tokens=64),
         warmup=False,
     )
