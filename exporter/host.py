@@ -18,6 +18,7 @@ from transformers.cache_utils import Cache
 from transformers.generation.streamers import BaseStreamer
 
 from exporter.errors import DataError, FitError, InputErrors
+from exporter.foreign_code import check_code
 from exporter.types import Encoded, Prompt
 from steer_modules.proof import cache_argument
 from steer_modules.state import gates_on
@@ -143,6 +144,7 @@ class ModelHost:
         dtype: torch.dtype | str = "auto",
         device: str | Mapping[str, Any] = "cpu",
         trust_remote_code: bool = False,
+        trusted: Path | None = None,
         revision: str | None = None,
         processor: Any = None,
     ) -> ModelHost:
@@ -150,12 +152,20 @@ class ModelHost:
 
         Args:
             device: a device, "auto", or a whole ``device_map``.
+            trust_remote_code: run the code of the folder, once all of it is known to be ours.
+            trusted: a base whose own code may be run too, because its user trusts it.
             processor: used instead of the one that lies there.
 
         Raises:
             InputErrors: no config, weights or processor that can be read.
+            VerificationError: the folder's code is not ours, and was to be run.
         """
         import transformers
+
+        if trust_remote_code:
+            if not Path(path).is_dir():
+                raise InputErrors(str(path), ["code is run from a folder only; download the model first"])
+            check_code(Path(path), trusted)
 
         common: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision}
         try:

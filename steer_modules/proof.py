@@ -18,6 +18,7 @@ from torch import Tensor
 from .schema import FORMAT
 from .state import find_cache
 
+
 class Traits(NamedTuple):
     """What a stock class does and does not by itself, as its twin shows.
 
@@ -117,7 +118,13 @@ def twin_config(config: Any) -> Any:
         if tower is not None:
             _set_existing(
                 tower,
-                {"num_hidden_layers": 1, "depth": 1, "hidden_size": 32, "intermediate_size": 32, "head_dim": 16}
+                {
+                    "num_hidden_layers": 1,
+                    "depth": 1,
+                    "hidden_size": 32,
+                    "intermediate_size": 32,
+                    "head_dim": 16,
+                }
                 | {"num_attention_heads": 2, "num_heads": 2},
             )
     if str(getattr(small, "_attn_implementation", None)) not in ("eager", "sdpa", "None"):
@@ -152,8 +159,11 @@ def _program(hidden: int) -> tuple[dict[str, Any], dict[str, list[int]]]:
         "edits": [{"layer": 1, "gate": ["header", "content"], **edit}],
         "sha256": "0" * 64,
     }
-    shapes = {f"steering.gates.{name}.{leaf}": size for name in ("header", "content") for leaf, size in
-              (("weight", [hidden]), ("bias", [1]))}
+    shapes = {
+        f"steering.gates.{name}.{leaf}": size
+        for name in ("header", "content")
+        for leaf, size in (("weight", [hidden]), ("bias", [1]))
+    }
     return section, {**shapes, "steering.layers.1.vector": [hidden]}
 
 
@@ -255,7 +265,9 @@ def cache_argument(model_class: Any) -> str:
     for name in ("cache", "past_key_values"):
         if name in known:
             return name
-    raise ValueError(f"the forward of {model_class.__name__} takes no cache that is known: {', '.join(known)}")
+    raise ValueError(
+        f"the forward of {model_class.__name__} takes no cache that is known: {', '.join(known)}"
+    )
 
 
 def _generated(twin: Any, ids: Tensor) -> str | None:

@@ -180,7 +180,9 @@ def _visible(mask: Tensor, past: int, batch: int, length: int) -> Tensor:
         seen = mask > 0
     first = seen[:, :1]
     if bool((seen != first).any()) or bool(seen[..., past + length :].any()):
-        raise ValueError("the 4-D attention mask differs from head to head, or shows columns that do not exist yet")
+        raise ValueError(
+            "the 4-D attention mask differs from head to head, or shows columns that do not exist yet"
+        )
     return first[:, 0, :, : past + length].expand(batch, -1, -1)
 
 

@@ -73,7 +73,9 @@ def steered_forward(stock: Callable[..., Any]) -> Callable[..., Any]:
             kwargs = {**{k: v for k, v in named.items() if k != "self"}, **kwargs}
         return_dict = kwargs.pop("return_dict", None)
         given = find_cache(kwargs)
-        call = resolve_call(self.steering, kwargs, self.get_input_embeddings(), window=window_of(self.config), **own)
+        call = resolve_call(
+            self.steering, kwargs, self.get_input_embeddings(), window=window_of(self.config), **own
+        )
         outputs = stock(self, **kwargs, return_dict=True, **{CALL: call})
         unseen = set(self.steering.steered_blocks) - call.visited
         if unseen:

@@ -165,9 +165,7 @@ class Steering(nn.Module):
         self.decides_at_headers = any(g["pool"] in HEADER_POOLS for g in section["gates"])
         means = [g["name"] for g in section["gates"] if g["pool"] == "prompt_mean"]
         self.sums_at = {name: index * section["hidden_size"] for index, name in enumerate(means)}
-        self.features = Features(
-            len(self.gate_names), len(self.headers), len(means) * section["hidden_size"]
-        )
+        self.features = Features(len(self.gate_names), len(self.headers), len(means) * section["hidden_size"])
         self.steered_blocks = tuple(
             sorted({g["layer"] for g in section["gates"]} | {e["layer"] for e in section["edits"]})
         )
@@ -250,4 +248,3 @@ def install_hooks(steering: Steering, blocks: Sequence[nn.Module]) -> list[Any]:
         blocks[index].register_forward_hook(BlockHook(steering, index), with_kwargs=True, prepend=True)
         for index in steering.steered_blocks
     ]
-

@@ -81,7 +81,7 @@ def talk(
     """
     sampling = Sampling(temperature, top_p=top_p)
     if (folder / MANIFEST).is_file():
-        processor = AutoProcessor.from_pretrained(folder)
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
         speaker: ModelHost | OnnxHost = OnnxHost.load(folder, processor, dtype=dtype, say=say)
     elif (folder / "config.json").is_file():
         _open(folder)

@@ -127,7 +127,10 @@ def test_padding_and_masks(steered, seed, side, wide):
     logits, gate, _ = run(steered, **batch)
     for index, row in enumerate(rows):
         kept = mask[index].bool()
-        same((logits[index : index + 1, kept], gate[index : index + 1, kept]), run(steered, input_ids=row["input_ids"]))
+        same(
+            (logits[index : index + 1, kept], gate[index : index + 1, kept]),
+            run(steered, input_ids=row["input_ids"]),
+        )
 
 
 @EXAMPLES
@@ -155,8 +158,9 @@ def test_two_sequences_in_one_row(steered, seed):
 def test_rows_of_a_cache_moved_and_columns_cropped(steered, seed, cut, back):
     rows = [text(seed + index)["input_ids"] for index in range(3)]
     ids = torch.cat(rows)
-    expected = torch.cat([run(steered, input_ids=row)[0] for row in rows]), torch.cat(
-        [run(steered, input_ids=row)[1] for row in rows]
+    expected = (
+        torch.cat([run(steered, input_ids=row)[0] for row in rows]),
+        torch.cat([run(steered, input_ids=row)[1] for row in rows]),
     )
     order = torch.tensor([2, 0, 0])
     for move in ("reorder_cache", "batch_select_indices"):

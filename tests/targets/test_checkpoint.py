@@ -186,7 +186,10 @@ def test_changed_weights_do_not_load_but_on_purpose(bed, tmp_path):
     ids = [5, 9, 11, 40]
     with torch.no_grad():
         said = [
-            model(torch.tensor([ids]), steering_gate=torch.full((1, 1), float(gate))).logits[0, -2:].argmax(-1).tolist()
+            model(torch.tensor([ids]), steering_gate=torch.full((1, 1), float(gate)))
+            .logits[0, -2:]
+            .argmax(-1)
+            .tolist()
             for gate in (0, 1)
         ]
     canary = tuple(Canary(tuple(ids), gate, tuple(said[gate])) for gate in (0, 1))
@@ -213,7 +216,9 @@ def test_changed_weights_do_not_load_but_on_purpose(bed, tmp_path):
 
 
 def test_a_cast_on_purpose_is_no_change(bed, tmp_path):
-    half = transformers.AutoModelForCausalLM.from_pretrained(bed[2], trust_remote_code=True, dtype=torch.bfloat16)
+    half = transformers.AutoModelForCausalLM.from_pretrained(
+        bed[2], trust_remote_code=True, dtype=torch.bfloat16
+    )
     half.save_pretrained(tmp_path / "half")
     again = load(tmp_path / "half")
     assert again.dtype == torch.bfloat16

@@ -20,7 +20,7 @@ from exporter.host import ModelHost
 from exporter.inspection import examine
 from exporter.targets.atomic import refuse_existing, whole_folder
 from exporter.targets.base_weights import BaseWeights
-from exporter.targets.companions import copy_companions
+from exporter.targets.companions import copy_companions, without_places
 from exporter.targets.onnx_runner import sha256_of
 from exporter.targets.stock.answers import Answers, answer
 from exporter.targets.stock.calibration import Calibration, Positions, calibrate, steered_behind
@@ -123,7 +123,11 @@ def _base_config(checkpoint: Path, program: SteeringProgram) -> dict[str, Any]:
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     for key in ("steering", "steering_shapes", "auto_map"):
         config.pop(key, None)
-    return {**config, "model_type": program.base.model_type, "architectures": [program.base.architecture]}
+    return {
+        **without_places(config),
+        "model_type": program.base.model_type,
+        "architectures": [program.base.architecture],
+    }
 
 
 def _answered(base: ModelHost, program: SteeringProgram, lessons: Lessons, split: str) -> Answers:
