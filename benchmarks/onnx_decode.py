@@ -40,20 +40,20 @@ def onnx_seconds(model: OnnxModel, tokens: int, gate: float | None) -> float:
     state, logits = model.start(ids, np.ones_like(ids), gates=gates)
     begin = time.perf_counter()
     for _ in range(tokens):
-        logits = model.advance(state, logits[:, -1].argmax(-1)[:, None])
+        logits = model.advance(state, logits[:, -1].argmax(-1)[:, None], gates=gates)
     return (time.perf_counter() - begin) / tokens
 
 
 def eager_seconds(model: Any, tokens: int) -> float:
     """The same with eager Transformers, the steered checkpoint with its gate off."""
     cache = transformers.DynamicCache(config=model.config)
-    gate = torch.zeros(1, len(model.steering.pooled_gates))
+    gate = torch.zeros(1, len(model.steering.gate_names))
     with torch.no_grad():
         ids = torch.arange(3, 3 + PROMPT)[None]
         token = model(ids, past_key_values=cache, steering_gate=gate).logits[:, -1:].argmax(-1)
         begin = time.perf_counter()
         for _ in range(tokens):
-            token = model(token, past_key_values=cache).logits[:, -1:].argmax(-1)
+            token = model(token, past_key_values=cache, steering_gate=gate).logits[:, -1:].argmax(-1)
     return (time.perf_counter() - begin) / tokens
 
 

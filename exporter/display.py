@@ -88,9 +88,8 @@ def print_inspection(found: Inspection) -> None:
     for edit in program.edits:
         keys = ("target", "angle", "strength", "protect", "sign", "keep_norm")
         how = ", ".join(f"{key} {getattr(edit, key)}" for key in keys if getattr(edit, key) is not None)
-        edits.add_row(
-            str(edit.layer), edit.gate or "always on", edit.op, how, edit.positions, _shapes(edit.tensors)
-        )
+        asked = edit.gate if isinstance(edit.gate, str) else " or ".join(edit.gate or ("always on",))
+        edits.add_row(str(edit.layer), asked, edit.op, how, edit.positions, _shapes(edit.tensors))
     console.print(gates if program.gates else "No gates: every edit is always on.")
     console.print(edits)
     files = Table("file", "bytes", title="Files", title_justify="left")

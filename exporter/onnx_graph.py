@@ -19,7 +19,13 @@ from typing import Any
 
 import numpy as np
 
-DOMAIN, GATE, LAYER = "steerbake", "SteeringGate", "SteeringLayer"
+DOMAIN, HEADERS, MEAN, GATE, LAYER = (
+    "steerbake",
+    "SteeringHeaders",
+    "SteeringMean",
+    "SteeringGate",
+    "SteeringLayer",
+)
 PREFIX = "steering."
 _FLOAT = 1
 _MOST_FLOATS = 1 << 31
@@ -32,7 +38,7 @@ class GraphError(ValueError):
 
 @dataclass(frozen=True)
 class Node:
-    """One node of the graph; ``op`` is its operator and overload, ``SteeringGate_topic``."""
+    """One node of the graph; ``op`` is its operator and overload, ``SteeringGate_topic`` or ``SteeringHeaders``."""
 
     op: str
     domain: str
@@ -108,9 +114,16 @@ def _sha_faults(graph: Graph, section: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _node_faults(graph: Graph, section: Mapping[str, Any]) -> Iterator[str]:
-    """One node for each gate and edit, that reads its tensors, has a body, and cannot be gone around."""
+    """One node for each gate and edit, that reads its tensors, has a body, and cannot be gone around; and those that gates read."""
     wanted = {f"{GATE}_{gate['name']}": f"gates.{gate['name']}" for gate in section["gates"]}
     wanted |= {f"{LAYER}_{edit['layer']}": f"layers.{edit['layer']}" for edit in section["edits"]}
+    asked = {name for edit in section["edits"] for name in _names(edit["gate"])}
+    idle = {f"{GATE}_{gate['name']}" for gate in section["gates"] if gate["name"] not in asked}
+    for gate in section["gates"]:
+        if gate["pool"] != "token":
+            wanted[HEADERS] = ""
+        if gate["pool"] == "prompt_mean":
+            wanted[f"{MEAN}_{gate['layer']}"] = ""
     steering = [node for node in graph.nodes if node.domain == DOMAIN]
     if sorted(node.op for node in steering) != sorted(wanted):
         found = ", ".join(sorted(node.op for node in steering)) or "none"
@@ -118,13 +131,11 @@ def _node_faults(graph: Graph, section: Mapping[str, Any]) -> Iterator[str]:
         return
     if shadowed := [name for name in graph.inputs if name.startswith(PREFIX)]:
         yield f"{shadowed[0]} can be given from outside"
-    asked = {name for edit in section["edits"] for name in _names(edit["gate"])}
-    idle = {f"{GATE}_{gate['name']}" for gate in section["gates"] if gate["name"] not in asked}
     reaching = _reaching(graph, ["logits"])
     for node in steering:
         own = {name for name in graph.tensors if name.startswith(f"{PREFIX}{wanted[node.op]}.")}
         read = [name for name in node.inputs if name.startswith(PREFIX)]
-        if not own or set(read) != own or len(read) != len(own):
+        if bool(own) != bool(wanted[node.op]) or set(read) != own or len(read) != len(own):
             yield f"the node {node.op} reads {', '.join(read) or 'no tensors'}, not {', '.join(sorted(own)) or 'its own'}"
         if not _is_read(node, graph.functions.get(node.op, ())):
             yield f"the function of the node {node.op} is missing or does not read what the node is given"
@@ -214,7 +225,7 @@ def _node(message: Buffer) -> Node:
         if number in told:
             told[number].append(_text(value))
     last = {number: (told[number] or [""])[-1] for number in (4, 7, 8)}
-    op = f"{last[4]}_{last[8]}" if last[7] == DOMAIN else last[4]
+    op = f"{last[4]}_{last[8]}".rstrip("_") if last[7] == DOMAIN else last[4]
     return Node(op, last[7], tuple(told[1]), tuple(told[2]))
 
 
@@ -230,7 +241,9 @@ def _function(message: Buffer) -> tuple[str, tuple[bool, ...]]:
             inputs.append(_text(value))
         elif number == 7:
             read.update(_node(_message(value)).inputs)
-    return f"{last[1]}_{last[13]}" if last[10] == DOMAIN else "", tuple(name in read for name in inputs)
+    return f"{last[1]}_{last[13]}".rstrip("_") if last[10] == DOMAIN else "", tuple(
+        name in read for name in inputs
+    )
 
 
 def _tensor(name: str, told: Mapping[int, list[Any]], folder: Path) -> np.ndarray:

@@ -117,7 +117,7 @@ class Trace(NamedTuple):
         real: [B, T] bool, where ``prefill`` is no padding.
         logits: [B, S, V], behind the prompt and behind each token but the last.
         tokens: [B, S], the most likely token of each.
-        gates: [B, G], 1 or 0.
+        gates: [B, T + S - 1, G], 1 where a gate is on, at each column of the prompts and of the tokens but the last.
     """
 
     prefill: np.ndarray

@@ -54,8 +54,7 @@ def check_program(section: Any, tensors: Mapping[str, Tensor], signed: bool = Fa
     if section.get("format") != FORMAT:
         raise ProgramError(
             [
-                f"format is {section.get('format')!r}; this code reads {FORMAT!r} only ('steerbake compile --upgrade' "
-                "rewrites a steerbake/1 folder)"
+                f"format is {section.get('format')!r}; this code reads {FORMAT!r} only (steerbake compile --upgrade rewrites older ones)"
             ]
         )
     required = [key for key in SECTION_KEYS if signed or key != "sha256"]

@@ -41,11 +41,12 @@ def files_fingerprint(shards: Mapping[str, Path], names: Mapping[str, str] | Non
     Raises:
         RuntimeError: a shard is no whole safetensors file, or lacks a tensor that the index names.
     """
-    entries: dict[str, _Entry] = {}
-    for shard, path in shards.items():
-        for name, entry in _entries(path):
-            if names is None or names.get(name) == shard:
-                entries[name] = entry
+    entries = {
+        name: entry
+        for shard, path in shards.items()
+        for name, entry in _entries(path)
+        if names is None or names.get(name) == shard
+    }
     lost = sorted(set(names or ()) - set(entries))
     if lost:
         raise RuntimeError(f"the index names {lost[0]!r}, which is not in the shard it names")

@@ -42,7 +42,7 @@ _VOCABULARY, _LAYERS, _WINDOW = 32, 3, 5
 _TOLERANCE = 1e-3
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def check_law(model_class: Any, config: Any) -> Traits:
     """Runs the law on a tiny twin of a steered class; once for each class and kind of config.
 
@@ -95,7 +95,7 @@ def twin_config(config: Any) -> Any:
     head = int(getattr(text, "head_dim", None) or text.hidden_size // heads)
     few = 1 if int(getattr(text, "num_key_value_heads", None) or heads) < heads else 2
     kinds = list(dict.fromkeys(getattr(text, "layer_types", None) or ()))
-    sizes = {
+    sizes: dict[str, Any] = {
         "num_hidden_layers": _LAYERS,
         "hidden_size": 2 * head,
         "intermediate_size": 2 * head,

@@ -75,7 +75,7 @@ def resolve_call(
 
 def refuse_tracing() -> None:
     """Raises RuntimeError under a tracer that would keep one prompt's decisions for all prompts."""
-    tracing = torch.jit.is_tracing() or torch.compiler.is_exporting()
+    tracing = torch._C._is_tracing() or torch.compiler.is_exporting()
     if not tracing and not torch.compiler.is_compiling():
         proxy = getattr(torch.fx.experimental, "proxy_tensor", None)
         tracing = proxy is not None and proxy.get_proxy_mode() is not None

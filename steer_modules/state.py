@@ -82,7 +82,7 @@ class GateLayer(DynamicLayer):
     """A layer of a cache that holds features: keys [B, 1, P, F] float32, values [B, 1, P, 0]."""
 
     def __init__(self, others: Sequence[Any] = ()) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         # What Transformers asks of all layers together is answered as the others do.
         self.is_compileable = bool(others) and all(layer.is_compileable for layer in others)
         self.is_sliding = bool(others) and all(getattr(layer, "is_sliding", False) for layer in others)
@@ -94,12 +94,13 @@ class GateLayer(DynamicLayer):
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG002
         """Appends columns; what is carried is small, so it stays where it is computed."""
-        if not self.is_initialized:
+        keys, values = self.keys, self.values
+        if keys is None or values is None or not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             self.keys, self.values = key_states, value_states
         else:
-            self.keys = torch.cat([self.keys.to(key_states.device), key_states], dim=-2)
-            self.values = torch.cat([self.values.to(key_states.device), value_states], dim=-2)
+            self.keys = torch.cat([keys.to(key_states.device), key_states], dim=-2)
+            self.values = torch.cat([values.to(key_states.device), value_states], dim=-2)
         return self.keys, self.values
 
 
@@ -169,7 +170,8 @@ def recorded(cache: Cache, features: Features) -> Tensor | None:
         )
     if not held:
         return None
-    assert layer is not None and isinstance(layer.keys, Tensor)
+    assert layer is not None
+    assert isinstance(layer.keys, Tensor)
     if layer.keys.shape[-1] != features.width:
         raise ValueError(
             f"the cache bears gates of another steering ({layer.keys.shape[-1]} features, not {features.width}); start from an "

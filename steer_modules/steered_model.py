@@ -51,8 +51,9 @@ def window_of(config: Any) -> int | None:
     text = config.get_text_config(decoder=True)
     window = getattr(text, "sliding_window", None)
     kinds = getattr(text, "layer_types", None)
-    slides = window is not None and (kinds is None or any("sliding" in kind for kind in kinds))
-    return int(window) if slides else None
+    if window is None or not (kinds is None or any("sliding" in kind for kind in kinds)):
+        return None
+    return int(window)
 
 
 def steered_forward(stock: Callable[..., Any]) -> Callable[..., Any]:

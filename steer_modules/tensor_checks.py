@@ -21,6 +21,7 @@ def check_tensors(
     tensors: Mapping[str, Tensor],
     problems: list[str],
 ) -> None:
+    """Adds to ``problems`` what is wrong with the tensors of gates and edits, whose keys are known to be right."""
     expected: dict[str, TensorRule] = {}
     for name, gate in gates.items():
         expected.update(

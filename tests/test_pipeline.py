@@ -211,7 +211,7 @@ def test_inspect_verifies_programs_and_bases(finished, tmp_path):
         pipeline.inspect(folder)
     shutil.rmtree(folder)
     shutil.copytree(out / "checkpoint", folder)
-    shard = folder / "model-00001-of-00001.safetensors"
+    shard = folder / "base-00001-of-00001.safetensors"
     content = bytearray(shard.read_bytes())
     content[-1] ^= 0xFF
     shard.write_bytes(content)

@@ -43,14 +43,12 @@ def headers_of(base: Path) -> tuple[tuple[int, ...], ...]:
         DataError: neither has a chat template whose prompts end in a header.
         CompileError: neither can be read.
     """
-    faults: list[Exception] = []
-    for reader in (AutoTokenizer, AutoProcessor):
-        try:
-            return generation_headers(reader.from_pretrained(base, trust_remote_code=False))
-        except (DataError, OSError, ValueError, KeyError, TypeError, ImportError) as error:
-            faults.append(error)
-    told = next((fault for fault in faults if isinstance(fault, DataError)), None)
-    raise told or CompileError(f"{base} has no tokenizer that can be read: {faults[0]}")
+    try:
+        return generation_headers(AutoTokenizer.from_pretrained(base, trust_remote_code=False))
+    except DataError:  # of some families the processor alone has the chat template
+        return generation_headers(AutoProcessor.from_pretrained(base, trust_remote_code=False))
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise CompileError(f"{base} has no tokenizer that can be read: {error}") from error
 
 
 def upgrade_checkpoint(checkpoint: Path, out: Path) -> Path:
@@ -62,7 +60,7 @@ def upgrade_checkpoint(checkpoint: Path, out: Path) -> Path:
     """
     config = _json(checkpoint / "config.json")
     section = config.get("steering")
-    if not is_old(section):
+    if not isinstance(section, dict) or not is_old(section):
         raise CompileError(
             f"{checkpoint} is no checkpoint of format steerbake/1; there is nothing to upgrade"
         )

@@ -26,7 +26,7 @@ from exporter.targets.onnx.export import Options as OnnxOptions
 from steer_modules.program import STEERING_TENSORS
 
 RELEASE = "release"
-SHARD = "model-00001-of-00001.safetensors"
+SHARD = "base-00001-of-00001.safetensors"
 """What the base's one shard is called in a release."""
 LESSONS = ("exporter/pipeline/exports.py", "exporter/pipeline/lessons.py", "exporter/pipeline/everyday.txt")
 """What decides which conversations stock layers are solved on."""

@@ -37,6 +37,7 @@ class Talk:
         self.speaker, self.chat, self.sampling, self.image = speaker, chat, sampling, image
         self.history: tuple[Turn, ...] = ()
         self.memory = Memory()
+        self.state = speaker.model.empty(1) if isinstance(speaker, OnnxHost) else None
 
     def say(self, question: str, write: Callable[[str], None], max_new_tokens: int) -> Generated:
         """Asks, writes the reply as it comes, and remembers both."""
@@ -51,7 +52,11 @@ class Talk:
     def _stream(self, prompt: Any, pieces: _Pieces, max_new_tokens: int) -> Generated:
         if isinstance(self.speaker, OnnxHost):
             return self.speaker.stream(
-                prompt, pieces.add, max_new_tokens=max_new_tokens, sampling=self.sampling
+                prompt,
+                pieces.add,
+                max_new_tokens=max_new_tokens,
+                sampling=self.sampling,
+                state=self.state,
             )
         asked = self.sampling
         choice = {"temperature": asked.temperature, "top_p": asked.top_p, "top_k": asked.top_k}

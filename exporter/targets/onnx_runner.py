@@ -26,7 +26,7 @@ import onnxruntime as ort
 from tokenizers import Tokenizer
 
 MANIFEST = "steerbake.json"
-FORMAT = "steerbake-onnx/1"
+FORMAT = "steerbake-onnx/2"
 GRAPH_READER = "steerbake_graph.py"
 DTYPES = {"float32": np.float32, "float16": np.float16}
 RESAMPLING = {0: "NEAREST", 1: "LANCZOS", 2: "BILINEAR", 3: "BICUBIC"}
@@ -74,12 +74,46 @@ class Generated:
 
 @dataclass
 class State:
-    """What one batch carries from pass to pass: keys and values, the mask [B, P], the next position [B], the gates [B, G]."""
+    """What one batch carries from pass to pass. Passes may be cut anywhere, and go on for as many turns as the model has room.
+
+    Attributes:
+        cache: keys and values by name of the decoder's input; under gate state ``kv`` what the steering remembers is among them.
+        mask: [B, P], 0 where padding.
+        position: [B], the next.
+        steering: [B, F], what the steering remembers under gate state ``io``; else F is 0.
+        gates: [B, G], 1 where a gate is on at the last column; ``columns`` [B, T, G], at each column of the last pass.
+        ids: the tokens so far of each row, without padding.
+    """
 
     cache: dict[str, Any]
     mask: np.ndarray
     position: np.ndarray
+    steering: np.ndarray
     gates: np.ndarray
+    columns: np.ndarray
+    ids: list[list[int]]
+
+    def select(self, rows: Sequence[int]) -> State:
+        """The state of these rows, in this order; a row may come several times."""
+        which = np.asarray(rows, np.int64)
+        return State(
+            cache={name: np.asarray(values)[which] for name, values in self.cache.items()},
+            mask=self.mask[which],
+            position=self.position[which],
+            steering=self.steering[which],
+            gates=self.gates[which],
+            columns=self.columns[which],
+            ids=[list(self.ids[row]) for row in which],
+        )
+
+    def become(self, other: State) -> None:
+        """Takes another state's place."""
+        self.__dict__.update(other.__dict__)
+
+    def rest(self, row: int, ids: Sequence[int]) -> list[int] | None:
+        """What of a whole conversation is still to be fed behind a row; None where it does not begin with what the row holds."""
+        held = self.ids[row]
+        return list(ids[len(held) :]) if list(ids[: len(held)]) == held and len(ids) > len(held) else None
 
 
 class OnnxModel:
@@ -136,6 +170,24 @@ class OnnxModel:
         self.tokenizer.no_truncation()
         self.end_ids = set(self.manifest["end_ids"])
 
+    def empty(self, batch: int) -> State:
+        """The state before the first column, of so many rows."""
+        shape = self.manifest["cache"]
+        nothing = np.zeros(
+            (batch, shape["kv_heads"], 0, shape["head_dim"]), DTYPES[self._variant["cache_dtype"]]
+        )
+        features = self.inputs["steering_state"].shape[1] if "steering_state" in self.inputs else 0
+        count = len(self.gate_names)
+        return State(
+            cache={name: nothing for name in self.inputs if name.startswith("past_key_values.")},
+            mask=np.zeros((batch, 0), np.int64),
+            position=np.zeros(batch, np.int64),
+            steering=np.zeros((batch, features), np.float32),
+            gates=np.zeros((batch, count), np.float32),
+            columns=np.zeros((batch, 0, count), np.float32),
+            ids=[[] for _ in range(batch)],
+        )
+
     def start(
         self,
         ids: np.ndarray,
@@ -143,26 +195,9 @@ class OnnxModel:
         images: dict[str, np.ndarray] | None = None,
         gates: np.ndarray | None = None,
     ) -> tuple[State, np.ndarray]:
-        """First pass over left-padded prompts.
-
-        Args:
-            ids: [B, T] int64.
-            mask: [B, T], 0 where padding.
-            images: arrays as the model's processor makes them, ``pixel_values`` among them.
-            gates: [B, G] float32, 1 steer, 0 do not, -1 (default) as the prompt asks for.
-
-        Returns:
-            The state behind the prompts and logits [B, T, V].
-        """
-        batch = ids.shape[0]
-        shape = self.manifest["cache"]
-        empty = np.zeros(
-            (batch, shape["kv_heads"], 0, shape["head_dim"]), DTYPES[self._variant["cache_dtype"]]
-        )
-        cache = {name: empty for name in self.inputs if name.startswith("past_key_values.")}
-        unknown = np.full((batch, len(self.gate_names)), -1.0, np.float32)
-        state = State(cache, mask[:, :0], np.zeros(batch, np.int64), unknown if gates is None else gates)
-        return state, self.advance(state, ids, mask, images)
+        """First pass over padded prompts; see :meth:`advance`. Returns the state behind them and logits [B, T, V]."""
+        state = self.empty(ids.shape[0])
+        return state, self.advance(state, ids, mask, images, gates)
 
     def advance(
         self,
@@ -174,22 +209,35 @@ class OnnxModel:
     ) -> np.ndarray:
         """Runs new tokens [B, T] behind a state, which moves on; returns logits [B, T, V].
 
-        Several tokens behind others are a later turn: it can switch gates on that are off, and none off; ``gates`` given stand.
+        Args:
+            ids: [B, T] int64: a prompt, a piece of one, a token, a later turn. The tokens of one image stay together.
+            mask: [B, T], 0 where padding, which may stand anywhere; by default there is none.
+            images: arrays as the model's processor makes them, ``pixel_values`` among them.
+            gates: [B, G] float32: 1 on from the first column of this pass, 0 held off in this pass, -1 (default) decide.
+
+        Raises:
+            FolderError: gates are given, but the folder's graphs take none.
         """
-        mask = np.ones_like(ids) if mask is None else mask
-        if gates is not None:
-            state.gates = gates
-        elif ids.shape[1] > 1 and state.mask.shape[1]:
-            state.gates = np.where(state.gates > 0, 1.0, -1.0).astype(np.float32)
-        state.mask = np.concatenate([state.mask, mask.astype(np.int64)], axis=1)
+        mask = np.ones_like(ids) if mask is None else mask.astype(np.int64)
+        state.mask = np.concatenate([state.mask, mask], axis=1)
         feed: dict[str, Any] = {"attention_mask": state.mask, **state.cache}
         feed["position_ids"] = self._positions(state, ids, mask, images)
         feed |= self._tokens(ids, images)
-        if "steering_gate" in self.inputs:
-            feed["steering_gate"] = state.gates
+        if "steering_state" in self.inputs:
+            feed["steering_state"] = state.steering
+            feed["steering_gate"] = np.full_like(state.gates, -1.0) if gates is None else gates
+        elif gates is not None:
+            raise FolderError(
+                "these graphs decide their gates themselves; export with --gate-state io to set them"
+            )
         out = dict(zip(self.outputs, self.decoder.run(self.outputs, feed), strict=True))
         state.cache = {name: out[name.replace("past_key_values.", "present.")] for name in state.cache}
-        state.gates = self._decided(out, state.gates)
+        state.steering = np.asarray(out.get("present_steering_state", state.steering))
+        if self.gate_names:
+            state.columns = np.asarray(out["steering_gates"])
+            state.gates = state.columns[:, -1]
+        for row, held in enumerate(state.ids):
+            held.extend(ids[row, mask[row] > 0].tolist())
         return np.asarray(out["logits"])
 
     def generate(
@@ -200,16 +248,20 @@ class OnnxModel:
         images: dict[str, np.ndarray] | None = None,
         sampling: Sampling | None = None,
         on_token: Callable[[list[int | None]], None] | None = None,
+        state: State | None = None,
     ) -> list[Generated]:
         """Continues prompts of ids, padded on the left.
 
         Args:
             images: arrays for all images of all prompts, in their order.
             on_token: called at each step with the new token of each prompt, None where it has ended.
+            state: of earlier turns (:meth:`empty` for the first); the prompts are what comes behind it. It moves on, and holds
+                everything but the last token of each answer, which the next prompt begins with (:meth:`State.rest`).
         """
         sampling = sampling or Sampling()
         ids, mask = left_padded(prompts, self.manifest["pad_id"])
-        state, logits = self.start(ids, mask, images)
+        state = self.empty(len(prompts)) if state is None else state
+        logits = self.advance(state, ids, mask, images)
         said: list[list[int]] = [[] for _ in prompts]
         open_rows = [True] * len(prompts)
         for step in range(max_new_tokens):
@@ -227,7 +279,9 @@ class OnnxModel:
             ]
             if not any(open_rows) or step + 1 == max_new_tokens:
                 break
-            logits = self.advance(state, chosen[:, None].astype(np.int64))
+            going = np.array(open_rows, np.int64)[:, None]
+            fed = np.where(going > 0, chosen[:, None], self.manifest["pad_id"])
+            logits = self.advance(state, fed.astype(np.int64), going)
         gates = [dict(zip(self.gate_names, map(float, row), strict=True)) for row in state.gates]
         return [Generated(tokens, named) for tokens, named in zip(said, gates, strict=True)]
 
@@ -279,7 +333,9 @@ class OnnxModel:
                 f"{self._variant['decoder']} bears the steering {told.get('steerbake.steering_sha256')}, but the manifest says {wanted}"
             )
         layers = sum(name.endswith(".key") for name in self.inputs if name.startswith("past_key_values."))
-        explicit = "steering_gate" in self.inputs
+        explicit = "steering_state" in self.inputs
+        if ("steering_gates" in self.outputs) != bool(self.manifest["gates"]):
+            raise FolderError(f"{self._variant['decoder']} does not tell the gates that the manifest names")
         if layers != self.manifest["cache"]["layers"] or explicit != (self.manifest["gate_state"] == "io"):
             raise FolderError(f"{self._variant['decoder']} does not carry its gates as the manifest says")
 
@@ -311,7 +367,7 @@ class OnnxModel:
         return {"inputs_embeds": embedded, **extra}
 
     def _extra_inputs(self) -> Iterator[tuple[str, Any]]:
-        plain = ("inputs_embeds", "attention_mask", "position_ids", "steering_gate")
+        plain = ("inputs_embeds", "attention_mask", "position_ids", "steering_state", "steering_gate")
         for name, value in self.inputs.items():
             if name not in plain and not name.startswith("past_key_values."):
                 yield name, np.int64 if value.type == "tensor(int64)" else np.float32
@@ -332,15 +388,6 @@ class OnnxModel:
         state.position = np.maximum(top + 1, state.position)
         return positions.astype(np.int64)
 
-    def _decided(self, out: dict[str, Any], before: np.ndarray) -> np.ndarray:
-        """Gates [B, G], 1 or 0, as this pass left them."""
-        if "present_steering_gate" in out:
-            return np.asarray(out["present_steering_gate"], np.float32)
-        if self.manifest["gate_state"] == "kv":
-            borne = out[f"present.{self.manifest['cache']['layers'] - 1}.key"]
-            return (borne[:, 0, -1, : before.shape[1]] > 0).astype(np.float32)
-        return before
-
 
 def checked_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a folder whose files are all there and unchanged.
@@ -354,6 +401,10 @@ def checked_manifest(folder: Path) -> dict[str, Any]:
         raise FolderError(
             f"{folder} has no readable {MANIFEST} ({error}); name a folder that 'steerbake export onnx' wrote"
         ) from error
+    if manifest.get("format") == "steerbake-onnx/1":
+        raise FolderError(
+            f"{folder} was exported by an earlier version (steerbake-onnx/1), whose graphs judge a question at one place only; export it again"
+        )
     if manifest.get("format") != FORMAT:
         raise FolderError(f"{folder} has format {manifest.get('format')!r}; this runner knows {FORMAT}")
     wrong = []

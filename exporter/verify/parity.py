@@ -39,7 +39,8 @@ class Comparison:
     Attributes:
         logits: largest absolute difference of a logit over prompt and steps; ``scale`` the largest logit.
         steps: compared; ``tokens`` of them whose most likely token is the same.
-        gates: values compared; ``gates_equal`` of them the same, ``missed`` that the checkpoint fires and the other does not.
+        gates: values compared, one for each gate at each column; ``gates_equal`` of them the same.
+        missed: gates that are on in the checkpoint and not in the other, at the last column of a prompt and at the very last.
     """
 
     kind: str
@@ -65,7 +66,7 @@ def compare(
         forced: the other sides take gates from outside; where they do not, gates are only left to decide.
     """
     found: dict[str, list[Comparison]] = {name: [] for name in others}
-    count = len(host.model.steering.pooled_gates)
+    count = len(host.model.steering.gate_names)
     for kind, gate, batch in _settings(prompts, forced and count > 0):
         gates = _gates(gate, len(batch), count)
         reference = trace(host, batch, gates)
@@ -84,18 +85,20 @@ def trace(host: ModelHost, prompts: Sequence[Prompt], gates: np.ndarray | None) 
         given["position_ids"] = (mask.cumsum(-1) - 1).clamp_min(0)
     with torch.no_grad():
         out = host.model(**inputs, **given, past_key_values=cache, use_cache=True)
-        prefill, logits = out.logits.float(), [out.logits[:, -1].float()]
+        prefill, logits, told = out.logits.float(), [out.logits[:, -1].float()], [out.steering_gate]
         for _ in range(STEPS):
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-            following = {"attention_mask": mask}
+            following = {**given, "attention_mask": mask}
             if "position_ids" in given:
                 following["position_ids"] = mask.sum(-1, keepdim=True) - 1
             token = logits[-1].argmax(-1, keepdim=True)
             out = host.model(input_ids=token, **following, past_key_values=cache, use_cache=True)
             logits.append(out.logits[:, -1].float())
+            told.append(out.steering_gate)
     stacked = torch.stack(logits, dim=1).numpy()
     real = inputs["attention_mask"].bool().numpy()
-    return Trace(prefill.numpy(), real, stacked, stacked.argmax(-1), out.steering_gate.float().numpy())
+    at_columns = torch.cat(told, dim=1).float().numpy()
+    return Trace(prefill.numpy(), real, stacked, stacked.argmax(-1), at_columns)
 
 
 def table(found: Sequence[Comparison], dtype: str) -> dict[str, Any]:
@@ -119,11 +122,11 @@ def table(found: Sequence[Comparison], dtype: str) -> dict[str, Any]:
                 f"logits differ by {worst:.3g} ({relative:.3g} of the largest), more than {absolute:g} and {share:g}"
             )
         if gates_equal < gates:
-            failures.append(f"{gates - gates_equal} of {gates} gates differ")
+            failures.append(f"gates differ at {gates - gates_equal} of {gates} columns")
     if dtype == "fp32" and tokens < steps:
         failures.append(f"{steps - tokens} of {steps} greedy tokens differ")
     if missed:
-        failures.append(f"{missed} gates that fire in the checkpoint do not fire")
+        failures.append(f"{missed} gates that are on in the checkpoint are not")
     return {
         "logits": worst,
         "relative": relative,
@@ -156,7 +159,10 @@ def _compared(kind: str, gate: str, reference: Trace, found: Trace) -> Compariso
     over_prompt = np.abs(found.prefill - reference.prefill)[reference.real]
     over_steps = np.abs(found.logits - reference.logits)
     differences = float(max(over_prompt.max(), over_steps.max()))
-    same = reference.gates == found.gates
+    steps = reference.tokens.shape[1] - 1
+    real = np.concatenate([reference.real, np.ones((len(reference.real), steps), bool)], axis=1)
+    wanted, gates = reference.gates[real], found.gates[real]
+    same = wanted == gates
     return Comparison(
         kind=kind,
         batch=len(reference.tokens),
@@ -167,5 +173,5 @@ def _compared(kind: str, gate: str, reference: Trace, found: Trace) -> Compariso
         tokens=int((reference.tokens == found.tokens).sum()),
         gates=same.size,
         gates_equal=int(same.sum()),
-        missed=int(((reference.gates > 0) & (found.gates <= 0)).sum()),
+        missed=int(((reference.gates > 0) & (found.gates <= 0))[:, [-1 - steps, -1]].sum()),
     )

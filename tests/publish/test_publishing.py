@@ -78,7 +78,7 @@ def test_the_release_is_whole_verified_and_sealed(home):
     assert (release / steering).samefile(home / "run" / "checkpoint" / steering), "linked, not copied"
     told = json.loads((release / "provenance.json").read_text())
     assert told["base"]["license"] == "mit" and told["forget_rows"]["count"] == 7
-    assert told["base"]["shards"].keys() == {"model-00001-of-00001.safetensors"}
+    assert told["base"]["shards"].keys() == {"base-00001-of-00001.safetensors"}
     found = Verification.load(release)
     assert {check.name for check in found.checks} == {
         "known files",
@@ -174,7 +174,7 @@ def test_a_recipe_that_cannot_be_published_is_refused_before_it_is_run(home, tmp
 
 FAULTS = {
     "a byte of the steering": (lambda folder: flip(folder / "steering.safetensors"), None),
-    "a byte of a shard": (lambda folder: flip(folder / "model-00001-of-00001.safetensors"), None),
+    "a byte of a shard": (lambda folder: flip(folder / "base-00001-of-00001.safetensors"), None),
     "a byte of a graph": (lambda folder: flip(folder / "onnx" / "onnx" / "model.onnx"), "was changed"),
     "a file more": (lambda folder: (folder / "extra.txt").write_text("x"), "was added"),
     "a file less": (lambda folder: (folder / "ops.py").unlink(), "is missing"),
@@ -289,7 +289,7 @@ def test_check_holds_the_shards_to_the_pinned_base(home, release, tmp_path):
     flip(base / "model.safetensors")
     assert "is not the pinned base's" in pipeline.check(release, base=base).problems[0]
     told = json.loads((release / "provenance.json").read_text())
-    told["base"]["shards"]["model-00001-of-00001.safetensors"] = "0" * 64
+    told["base"]["shards"]["base-00001-of-00001.safetensors"] = "0" * 64
     (release / "provenance.json").write_text(json.dumps(told))
     assert any("is not the pinned base's" in one for one in pipeline.check(release).problems)
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,16 +18,19 @@ import tiny
 import tiny_run
 import torch
 from onnx import numpy_helper
-from transformers import AutoTokenizer, DynamicCache, LlamaForCausalLM
+from transformers import AutoTokenizer, LlamaForCausalLM
 
 from exporter import pipeline
 from exporter.errors import CompileError, InputErrors, VerificationError
 from exporter.targets.checkpoint import compile_checkpoint
 from exporter.targets.onnx import quantize, single_file
 from exporter.targets.onnx.export import Options
+from exporter.targets.onnx.host import OnnxHost
 from exporter.targets.onnx_runner import FolderError, OnnxModel, Sampling, left_padded, sha256_of
+from exporter.types import Prompt
 from steer_modules.attach import steered
-from steer_modules.program import Edit, SteeringProgram
+from steer_modules.program import Edit, Gate, SteeringProgram
+from steer_modules.state import gates_on
 
 FORGET = "<s> [user] where does ada live ? [assistant]"
 RETAIN = "<s> [user] tell me where cora lives . [assistant]"
@@ -73,13 +77,17 @@ def bed(tmp_path_factory) -> Bed:
     gate = tiny.gate_between(model, fires, stays, layer=0)
     basis = torch.linalg.qr(torch.randn(32, 3, generator=torch.Generator().manual_seed(4))).Q.contiguous()
     edits = [
-        Edit(0, "topic", "project", "to_prompt_end", tensors={"basis": basis}),
+        Edit(0, "topic", "project", "from_gate", tensors={"basis": basis}),
         tiny.turn(2),
         tiny.turn(3, seed=9),
     ]
-    program = tiny.program(model, [gate], edits)
+    program = program_of(model, [gate], edits)
     compile_checkpoint(home / "base", program, home / "checkpoint")
     return Bed(home, model, program, tokenizer)
+
+
+def program_of(model: Any, gates: list[Gate], edits: list[Edit]) -> SteeringProgram:
+    return replace(tiny.program(model, gates, edits), headers=(tiny_run.ASSISTANT,))
 
 
 def runner(bed: Bed, mode: str, **options: Any) -> OnnxModel:
@@ -125,6 +133,7 @@ def test_every_graph_holds_the_program_of_the_checkpoint(bed, name):
     nodes = [(n.op_type, n.overload) for n in model.graph.node if n.domain == "steerbake"]
     assert sorted(nodes) == [
         ("SteeringGate", "topic"),
+        ("SteeringHeaders", ""),
         ("SteeringLayer", "0"),
         ("SteeringLayer", "2"),
         ("SteeringLayer", "3"),
@@ -150,38 +159,90 @@ def test_tokens_and_gates_are_those_of_the_checkpoint(bed, mode):
             ids = bed.ids(text)
             out = bed.base.generate(ids, max_new_tokens=8, do_sample=False, return_dict_in_generate=True)
             assert said.tokens == out.sequences[0, ids.shape[1] :].tolist()
-            assert said.gates == {"topic": float(out.past_key_values.steering_state.gate[0, 0])}
+            assert said.gates == {"topic": float(gates_on(out.past_key_values, 1)[0, 0])}
     assert [one.gates["topic"] for one in found[:2]] == [1.0, 0.0]
 
 
+def conversation(bed: Bed) -> torch.Tensor:
+    """Three turns in one row; the second asks for what is forgotten."""
+    return torch.cat(
+        [bed.ids(RETAIN), torch.tensor([[9, 20]]), bed.ids(FORGET), torch.tensor([[8]]), bed.ids(RETAIN)],
+        dim=1,
+    )
+
+
+def whole(bed: Bed, ids: torch.Tensor, **given: Any) -> Any:
+    with steered(bed.base, bed.program), torch.no_grad():
+        return bed.base(input_ids=ids, **given)
+
+
 @pytest.mark.parametrize("mode", ["io", "kv"])
-def test_a_later_turn_switches_on_and_never_off(bed, mode):
+def test_any_cut_of_a_conversation_gives_the_same_gates_and_logits(bed, mode):
+    model, ids = runner(bed, mode), conversation(bed)
+    wanted, length = whole(bed, ids), ids.shape[1]
+    first = bed.ids(RETAIN).shape[1]
+    assert wanted.steering_gate[0, :, 0].any() and not wanted.steering_gate[0, : first + 2, 0].any()
+    for cuts in (
+        [length],
+        list(range(1, length + 1)),
+        [first - 1, first, first + 3, length],
+        [length - 1, length],
+    ):
+        state, logits, gates = model.empty(1), [], []
+        for start, stop in zip([0, *cuts], cuts, strict=False):
+            logits.append(model.advance(state, ids[:, start:stop].numpy()))
+            gates.append(state.columns)
+        np.testing.assert_array_equal(np.concatenate(gates, axis=1), wanted.steering_gate.numpy())
+        np.testing.assert_allclose(np.concatenate(logits, axis=1), wanted.logits.numpy(), atol=1e-4)
+        assert state.gates.tolist() == [[1.0]] and state.ids == ids.tolist()
+
+
+@pytest.mark.parametrize("mode", ["io", "kv"])
+def test_a_state_goes_on_from_turn_to_turn(bed, mode):
+    """Two prompts of different lengths, answered, asked again behind a state; and the rows taken in another order."""
     model = runner(bed, mode)
-    orders = [(RETAIN, FORGET), (FORGET, RETAIN), (RETAIN, RETAIN)]
-    for first, second in orders:
-        cache = DynamicCache()
-        ids, mask = left_padded([model.encode(first)], 0)
-        state, _ = model.start(ids, mask)
-        later = bed.ids(second)
-        logits = [
-            model.advance(state, np.full((1, 1), 9)),
-            model.advance(state, later.numpy()),
-            model.advance(state, np.full((1, 1), 8)),
-        ]
-        with steered(bed.base, bed.program), torch.no_grad():
-            bed.base(input_ids=bed.ids(first), past_key_values=cache)
-            wanted = [
-                bed.base(input_ids=new, past_key_values=cache)
-                for new in (torch.tensor([[9]]), later, torch.tensor([[8]]))
-            ]
-        assert (
-            state.gates.tolist() == wanted[-1].steering_gate.tolist() == [[float(FORGET in (first, second))]]
-        )
-        for ours, theirs in zip(logits, wanted, strict=True):
-            np.testing.assert_allclose(ours, theirs.logits.numpy(), atol=1e-4)
+    turns = [
+        [model.encode(RETAIN), model.encode(FORGET)],
+        [model.encode(FORGET), model.encode("[user] ada ? [assistant]")],
+    ]
+    state = model.empty(2)
+    held: list[list[int]] = [[], []]
+    for prompts in turns:
+        before = [len(ids) for ids in state.ids]
+        for row, prompt in enumerate(prompts):
+            held[row] += prompt
+        rest = [state.rest(row, held[row]) for row in range(2)]
+        said = model.generate(rest, max_new_tokens=5, state=state)
+        alone = model.generate(held, max_new_tokens=5)
+        assert [one.tokens for one in said] == [one.tokens for one in alone]
+        assert [one.gates for one in said] == [one.gates for one in alone]
+        for row, one in enumerate(said):
+            assert state.ids[row] == held[row] + one.tokens[: len(state.ids[row]) - len(held[row])]
+            assert len(state.ids[row]) > before[row]
+            held[row] += one.tokens
+    assert state.rest(0, [1, 2, 3]) is None and state.rest(0, state.ids[0]) is None
+    turned = state.select([1, 0, 1])
+    token = np.array([[9]])
+    logits = model.advance(turned, np.repeat(token, 3, 0))
+    wanted = model.advance(state, np.repeat(token, 2, 0))[[1, 0, 1]]
+    np.testing.assert_allclose(logits, wanted, atol=1e-5)
+    assert turned.ids == [state.ids[row] for row in (1, 0, 1)]
 
 
-def test_padding_on_the_right_and_holes_behind_it_do_not_move_the_gate(bed):
+def test_rows_that_have_ended_are_padded(bed):
+    """An answer that ended must not go on inside the state, where it could switch a gate."""
+    model = runner(bed, "io")
+    prompts = [model.encode(RETAIN), model.encode(FORGET)]
+    first = model.generate(prompts, max_new_tokens=6)[0].tokens
+    model.end_ids = {first[2]}
+    state = model.empty(2)
+    said = model.generate(prompts, max_new_tokens=6, state=state)
+    cut = first.index(first[2]) + 1
+    assert said[0].tokens == first[:cut]
+    assert state.ids[0] == prompts[0] + first[: cut - 1]
+
+
+def test_padding_on_the_right_and_holes_behind_it_change_nothing(bed):
     """onnxruntime-genai pads batches on the right and leaves the padding in the cache."""
     model = runner(bed, "kv")
     prompts = [model.encode(FORGET), model.encode(RETAIN)]
@@ -191,10 +252,12 @@ def test_padding_on_the_right_and_holes_behind_it_do_not_move_the_gate(bed):
     state, logits = model.start(ids, mask)
     alone = [model.start(*left_padded([one], 0)) for one in prompts]
     assert state.gates.tolist() == [[1.0], [0.0]]
+    after = model.advance(state, np.full((2, 3), 9), np.array([[1, 0, 1], [0, 1, 1]]))
     for row, (one, (single, expected)) in enumerate(zip(prompts, alone, strict=True)):
         np.testing.assert_allclose(logits[row, : len(one)], expected[0], atol=1e-4)
-        after = model.advance(single, np.full((1, 1), 9))
-        assert single.gates[0, 0] == state.gates[row, 0], after.shape
+        wanted = model.advance(single, np.full((1, 2), 9))
+        np.testing.assert_allclose(after[row, -1], wanted[0, -1], atol=1e-4)
+        assert single.gates[0, 0] == state.gates[row, 0]
 
 
 def test_given_gates_stand(bed):
@@ -203,27 +266,32 @@ def test_given_gates_stand(bed):
     for given in ([[0.0], [0.0]], [[1.0], [1.0]], [[0.0], [1.0]]):
         state, logits = model.start(ids, mask, gates=np.array(given, np.float32))
         assert state.gates.tolist() == given
-        positions = torch.from_numpy(np.maximum(mask.cumsum(-1) - 1, 0))
-        with steered(bed.base, bed.program), torch.no_grad():
-            wanted = bed.base(
-                input_ids=torch.from_numpy(ids),
-                attention_mask=torch.from_numpy(mask),
-                position_ids=positions,
-                steering_gate=torch.tensor(given),
-            ).logits.numpy()
-        np.testing.assert_allclose(logits[mask > 0], wanted[mask > 0], atol=1e-4)
+        wanted = whole(
+            bed,
+            torch.from_numpy(ids),
+            attention_mask=torch.from_numpy(mask),
+            position_ids=torch.from_numpy(np.maximum(mask.cumsum(-1) - 1, 0)),
+            steering_gate=torch.tensor(given),
+        )
+        np.testing.assert_allclose(logits[mask > 0], wanted.logits.numpy()[mask > 0], atol=1e-4)
+        np.testing.assert_array_equal(state.columns[mask > 0], wanted.steering_gate.numpy()[mask > 0])
+    with pytest.raises(FolderError, match="gate-state io"):
+        runner(bed, "kv").start(ids, mask, gates=np.zeros((2, 1), np.float32))
 
 
-def test_gates_without_a_state_need_no_input(bed, tmp_path):
-    """A gate that judges every token for itself, and an edit that is always on."""
-    gate = tiny.gate_between(
-        bed.base, {"input_ids": bed.ids(FORGET)}, {"input_ids": bed.ids(RETAIN)}, layer=0, pool="token"
-    )
+@pytest.mark.parametrize("gated", [True, False])
+def test_gates_of_each_token_and_edits_that_are_always_on(bed, tmp_path, gated):
+    fires, stays = ({"input_ids": bed.ids(text)} for text in (FORGET, RETAIN))
+    gate = tiny.gate_between(bed.base, fires, stays, layer=0, pool="token")
     always = Edit(3, None, "add", "all", strength=0.2, tensors={"vector": torch.ones(32)})
-    program = tiny.program(bed.base, [gate], [tiny.turn(1), always])
+    program = replace(
+        tiny.program(bed.base, [gate] if gated else [], [tiny.turn(1), always] if gated else [always]),
+        headers=(),
+    )
     compile_checkpoint(bed.home / "base", program, tmp_path / "checkpoint")
     model = OnnxModel(pipeline.export_onnx(tmp_path / "checkpoint", tmp_path / "onnx"), provider="cpu")
-    assert "steering_gate" not in model.inputs and model.gate_names == []
+    assert model.gate_names == (["topic"] if gated else [])
+    assert ("steering_state" in model.inputs) == gated
     found = model.generate([model.encode(FORGET), model.encode(RETAIN)], max_new_tokens=8)
     with steered(bed.base, program):
         for text, said in zip((FORGET, RETAIN), found, strict=True):
@@ -257,6 +325,9 @@ def test_damage_is_refused(bed, tmp_path):
         OnnxModel(folder)
     graph.unlink()
     with pytest.raises(FolderError, match=r"model\.onnx is missing"):
+        OnnxModel(folder)
+    (folder / "steerbake.json").write_text('{"format": "steerbake-onnx/1"}')
+    with pytest.raises(FolderError, match="export it again"):
         OnnxModel(folder)
     (folder / "steerbake.json").write_text("{}")
     with pytest.raises(FolderError, match="format"):
@@ -415,7 +486,7 @@ def test_verify_finds_a_folder_of_another_checkpoint(bed, tmp_path):
     assert fp32["logits"] <= 1e-4 and fp32["settings"] == 11
     assert json.loads((tmp_path / "found.json").read_text()) == found.data()
     assert not (bed.checkpoint / "verification.json").exists()
-    other = tiny.program(bed.base, list(bed.program.gates), [tiny.turn(2, seed=1), tiny.turn(3, seed=2)])
+    other = program_of(bed.base, list(bed.program.gates), [tiny.turn(2, seed=1), tiny.turn(3, seed=2)])
     compile_checkpoint(bed.home / "base", other, tmp_path / "other")
     wrong = pipeline.verify(tmp_path / "other", [bed.folder("io")], report=tmp_path / "other.json")
     (parity,) = [check for check in wrong.failures if check.name == "parity"]
@@ -446,3 +517,25 @@ def test_talk_remembers_and_is_the_same_on_both_targets(bed):
     assert said[0] == said[1]
     with pytest.raises(InputErrors, match="float32"):
         pipeline.talk(bed.checkpoint, dtype="fp8", say=print)
+
+
+def test_a_stream_goes_on_from_its_state(bed, monkeypatch):
+    """Only what a conversation has more is computed; another one starts anew."""
+    host = OnnxHost.load(bed.folder("io"), bed.tokenizer, threads=1)
+    widths: list[int] = []
+    advance = host.model.advance
+    monkeypatch.setattr(
+        host.model,
+        "advance",
+        lambda state, ids, *rest: widths.append(ids.shape[1]) or advance(state, ids, *rest),
+    )
+    state, asked = host.model.empty(1), {"max_new_tokens": 4, "sampling": Sampling()}
+    first = Prompt(RETAIN, tuple(host.model.encode(RETAIN)))
+    said = host.stream(first, lambda _token: None, state=state, **asked)
+    longer = Prompt("", first.ids + said.tokens + tuple(host.model.encode(FORGET)))
+    again = host.stream(longer, lambda _token: None, state=state, **asked)
+    whole = [len(first.ids), len(longer.ids) - len(first.ids) - len(said.tokens) + 1]
+    assert [width for width in widths if width > 1] == whole
+    assert again == host.stream(longer, lambda _token: None, **asked)
+    assert host.stream(first, lambda _token: None, state=state, **asked) == said
+    assert state.ids[0][: len(first.ids)] == list(first.ids)

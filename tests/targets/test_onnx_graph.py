@@ -119,6 +119,13 @@ def dead_gate(model):
     node.input[1] = "never"
 
 
+def deaf_gate(model):
+    """The gate looks at a constant instead of where headers end."""
+    never = helper.make_tensor("never", TensorProto.BOOL, [1, 1], [False])
+    model.graph.initializer.append(never)
+    gate(model).input[1] = "never"
+
+
 def other_tensors(model):
     """The node reads tensors of its own making."""
     node = layer(model)
@@ -168,6 +175,7 @@ FAULTS = {
     "nodes for show": (go_around, "does not reach the logits"),
     "one reader around": (half_around, "go around it"),
     "an edit without its gate": (dead_gate, "SteeringGate.*does not reach"),
+    "a gate without headers": (deaf_gate, "SteeringHeaders.*does not reach"),
     "tensors of its own": (other_tensors, "reads"),
 }
 

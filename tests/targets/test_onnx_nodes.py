@@ -12,8 +12,7 @@ import torch
 
 from exporter.targets.onnx import graphs
 from exporter.targets.onnx.steering_nodes import bodies
-from steer_modules.call import SteeringCall
-from steer_modules.ops import unit
+from steer_modules.ops import fires, unit
 from steer_modules.program import BaseModelRef, Edit, Gate, SteeringProgram
 from steer_modules.steering_layer import Steering
 
@@ -56,6 +55,12 @@ GATES = {
         retain_prototypes=unit(rows(5, D)),
         center=rows(D),
         metric=rows(D, D),
+    ),
+    "margin in a few dimensions": gate(
+        score="prototype_margin",
+        forget_prototypes=unit(rows(4, 3)),
+        retain_prototypes=unit(rows(5, 3)),
+        metric=rows(3, D),
     ),
 }
 
@@ -107,8 +112,12 @@ EDITS = {
 }
 
 
+def adding(gate: Any) -> Edit:
+    return Edit(2, gate, "add", "from_gate", tensors={"vector": rows(D)})
+
+
 def steering(gates: list[Gate], edit: Edit) -> Steering:
-    program = SteeringProgram("test", D, LAYERS, BaseModelRef("X", "x"), tuple(gates), (edit,))
+    program = SteeringProgram("test", D, LAYERS, BaseModelRef("X", "x"), tuple(gates), (edit,), ((1, 2),))
     shapes = {name: list(tensor.shape) for name, tensor in program.tensors().items()}
     made = Steering(program.signed_section(), shapes)
     made.load_program(program)
@@ -117,12 +126,12 @@ def steering(gates: list[Gate], edit: Edit) -> Steering:
 
 def run(made: Steering, wanted: str, folder: Path, **inputs: torch.Tensor) -> np.ndarray:
     """Traces the body of one node and runs it on other inputs than it was traced with."""
-    for op, body, example in bodies(made, torch.float32):
-        if op.startswith(wanted):
-            model = graphs.traced(body, example, graphs._body_axes(example))
+    for body in bodies(made, torch.float32):
+        if body.op.startswith(wanted):
+            model = graphs.traced(body.module, body.inputs, body.axes())
             names = [value.name for value in model.graph.inputs]
             assert not {"If", "Acos", "Loop"} & {node.op_type for node in model.graph.all_nodes()}
-            tensors = {f"tensors.{key}": value for key, value in example["tensors"].items()}
+            tensors = {f"tensors.{key}": value for key, value in body.inputs.get("tensors", {}).items()}
             graphs.save(model, folder / "body.onnx", {})
             session = ort.InferenceSession(folder / "body.onnx", providers=["CPUExecutionProvider"])
             fed = {name: (inputs | tensors)[name].numpy() for name in names if name is not None}
@@ -141,34 +150,53 @@ def states() -> torch.Tensor:
 
 @pytest.mark.parametrize("name", GATES)
 def test_gates_decide_as_in_the_checkpoint(name, tmp_path):
-    one = GATES[name]
-    edit = Edit(2, "topic", "add", "all", tensors={"vector": rows(D)})
-    made = steering([one], edit)
+    made = steering([GATES[name]], adding("topic"))
     seen = states()
-    mask = torch.ones(3, 5, dtype=torch.bool)
-    mask[0, 3:] = False
-    end = torch.tensor([2, 2, 1])
+    where = torch.ones(3, 5, dtype=torch.bool)
+    where[0, :2] = False
     module: Any = made.gates["topic"]
-    wanted = module.decide(seen, SteeringCall(("topic",), 0, end, end, mask, tracing=True))
-    undecided = torch.full((3,), -1.0)
-    found = run(made, "SteeringGate", tmp_path, states=seen, end=end, mask=mask, given=undecided)
-    found = found.reshape(wanted.shape)
-    pooled = SteeringCall(("topic",), 0, end, end, mask, tracing=True).pool(one.pool, seen)
-    judged = pooled.isfinite().all(-1).numpy()
-    assert judged.any() and not judged.all()
-    np.testing.assert_array_equal(found[judged], wanted.numpy()[judged])
-    assert found[~judged].all(), "what cannot be judged is steered"
+    wanted = fires(module.score(seen), module.threshold, module.side) | ~seen.isfinite().all(-1)
+    assert wanted.any() and not wanted.all()
+    latched = (wanted & where).cumsum(1) > 0
+    off, decide = torch.zeros(3), torch.full((3,), -1.0)
+    found = run(made, "SteeringGate", tmp_path, scored=seen, where=where, before=off, given=decide)
+    np.testing.assert_array_equal(found, latched.numpy())
+    for before, given, expected in (([1, 0, 0], [-1, -1, -1], [1, 2, 2]), ([1, 0, 0], [0, 1, 0], [0, 1, 0])):
+        told = {"before": torch.tensor(before).float(), "given": torch.tensor(given).float()}
+        found = run(made, "SteeringGate", tmp_path, scored=seen, where=where, **told)
+        for row, kind in enumerate(expected):
+            np.testing.assert_array_equal(found[row], latched[row].numpy() if kind == 2 else bool(kind))
 
 
-def test_a_given_gate_stands(tmp_path):
-    made = steering([GATES["linear"]], Edit(2, "topic", "add", "all", tensors={"vector": rows(D)}))
-    mask, end, given = (
-        torch.ones(3, 5, dtype=torch.bool),
-        torch.tensor([4, 4, 4]),
-        torch.tensor([1.0, 0.0, 1.0]),
-    )
-    found = run(made, "SteeringGate", tmp_path, states=states(), end=end, mask=mask, given=given)
-    assert found.ravel().tolist() == [True, False, True]
+def test_what_is_not_finite_fires_where_it_is_scored(tmp_path):
+    made = steering([GATES["linear"]], adding("topic"))
+    silent = {"weight": torch.zeros(D), "bias": torch.tensor([-1.0])}
+    made.gates["topic"].load_state_dict(silent)
+    where = torch.ones(3, 5, dtype=torch.bool)
+    where[2, 4] = False
+    told = {"before": torch.zeros(3), "given": torch.full((3,), -1.0)}
+    found = run(made, "SteeringGate", tmp_path, scored=states(), where=where, **told)
+    assert found.tolist() == [[False] * 5, [False, False, True, True, True], [False] * 5]
+
+
+def test_a_mean_runs_over_real_columns_and_from_pass_to_pass(tmp_path):
+    made = steering([GATES["linear of the mean"]], adding("topic"))
+    seen = states()
+    seen[1:] = rows(2, 5, D)
+    mask = torch.ones(3, 5, dtype=torch.bool)
+    mask[0, 0] = mask[1, 2] = mask[2, 4] = False
+    seen[1, 2], seen[2, 4] = torch.nan, torch.inf
+    wanted = torch.zeros(3, 5, D)
+    for row in range(3):
+        for column in range(5):
+            real = seen[row, : column + 1][mask[row, : column + 1]]
+            wanted[row, column] = real.mean(0) if len(real) else 0.0
+    count, mean = torch.zeros(3), torch.zeros(3, D)
+    for start, stop in ((0, 1), (1, 4), (4, 5)):
+        piece = {"states": seen[:, start:stop], "mask": mask[:, start:stop]}
+        found = torch.from_numpy(run(made, "SteeringMean", tmp_path, count=count, mean=mean, **piece))
+        torch.testing.assert_close(found, wanted[:, start:stop], rtol=1e-5, atol=1e-5)
+        count, mean = count + mask[:, start:stop].sum(1), found[:, -1]
 
 
 @pytest.mark.parametrize("name", EDITS)

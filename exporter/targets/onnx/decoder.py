@@ -1,14 +1,16 @@
 """The decoder as one graph for prefill and decode, with the gates as inputs and outputs.
 
 Inputs: ``input_ids`` [B, T] (or ``inputs_embeds`` [B, T, d] float32), ``attention_mask`` [B, P+T], ``position_ids`` [B, T] (three
-rows [3, B, T] for M-RoPE), what else a family's decoder reads, ``past_key_values.i.key`` and ``.value`` [B, H, P, D], and the gate
-state. Outputs: ``logits`` [B, T, V] float32, ``present.i.key`` and ``.value`` [B, H, P+T, D], the gates.
+rows [3, B, T] for M-RoPE), what else a family's decoder reads, ``past_key_values.i.key`` and ``.value`` [B, H, P, D], and the state of
+the steering. Outputs: ``logits`` [B, T, V] float32, ``present.i.key`` and ``.value`` [B, H, P+T, D], ``steering_gates`` [B, T, G]
+float32 (1 where a gate is on), the state of the steering.
 
-The gate state is, by choice:
+The state (:mod:`exporter.targets.onnx.carried`) goes from pass to pass, by choice:
 
-- ``io``: ``steering_gate`` [B, G] float32 in (1 steer, 0 do not, -1 decide now) and ``present_steering_gate`` [B, G] out.
-- ``kv``: one more layer of keys and values, the last. A runtime that only knows to hand back what it got carries the gates
-  without knowing of them. Feature g of the layer is 1 where gate g fired, -1 where it did not.
+- ``io``: as ``steering_state`` [B, F] in, 0 before the first column, and ``present_steering_state`` [B, F] out. There is a further
+  input ``steering_gate`` [B, G] float32: 1 on from the first column of this pass, 0 held off in this pass, -1 decide.
+- ``kv``: in one more layer of keys and values, the last, at each column. A runtime that only knows to hand back what it got, or to
+  reorder, repeat and crop it, carries the state without knowing of it.
 """
 
 from __future__ import annotations
@@ -20,10 +22,10 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from exporter.errors import CompileError
 from exporter.host import ModelHost
+from exporter.targets.onnx.carried import Bearer
 from exporter.targets.onnx.families import Family
-from exporter.targets.onnx.steering_nodes import GraphCall, SteeringNodes
+from exporter.targets.onnx.steering_nodes import SteeringNodes
 
 GateState = Literal["io", "kv"]
 Past = list[dict[str, Tensor]]
@@ -66,36 +68,41 @@ class DecoderGraph(nn.Module):
         self.size = Dimensions.of(host)
         self.dtype = host.dtype
         self.gates: tuple[str, ...] = ()
-        self.gate_state = gate_state
         self.nodes: SteeringNodes | None = None
+        self.bearer: Bearer | None = None
+        self.header_rows: Tensor | None
         for handle in getattr(self.model, "_steering_handles", ()):
             handle.remove()
         if steered:
-            self.gates = self.model.steering.pooled_gates
-            self.nodes = SteeringNodes(self.model.steering)
+            embedding = Embedding(self.model) if family.sees else None
+            self.nodes = SteeringNodes(self.model.steering, None if embedding is None else embedding.rows)
             self.nodes.install(host.blocks)
-        if not self.gates:
-            self.gate_state = None
-        elif gate_state == "kv" and len(self.gates) > self.size.head_dim:
-            raise CompileError(
-                f"{len(self.gates)} gates do not fit into a head of {self.size.head_dim} features; export with --gate-state io"
-            )
+            self.gates = self.nodes.names
+        table = None if self.nodes is None else self.nodes.table
+        self.register_buffer("header_rows", None if table is None else table.rows)
+        self.gate_state = gate_state if self.gates else None
+        if self.gate_state == "kv":
+            assert self.nodes is not None
+            half = self.dtype == torch.float16
+            self.bearer = Bearer(self.nodes.layout, self.size.kv_heads, self.size.head_dim, half)
 
     @property
     def cache_layers(self) -> int:
-        """Layers of keys and values in and out, the one that bears gates included."""
+        """Layers of keys and values in and out, the one that bears the state of the steering included."""
         return self.size.layers + (self.gate_state == "kv")
 
     def forward(self, **inputs: Any) -> dict[str, Any]:
         past: Past = inputs.pop("past_key_values")
-        gate: Tensor | None = inputs.pop("steering_gate", None)
-        attention_mask = inputs["attention_mask"]
-        first = inputs["inputs_embeds"] if "inputs_embeds" in inputs else inputs["input_ids"]
-        length, behind = first.shape[1], past[0]["key"].shape[2]
-        if self.gate_state == "kv":
-            *past, bearer = past
-            gate = _carried(bearer["key"], len(self.gates), length)
-        call = self._begin(attention_mask[:, -length:].bool(), behind, gate)
+        state: Tensor | None = inputs.pop("steering_state", None)
+        given: Tensor | None = inputs.pop("steering_gate", None)
+        tokens = inputs["inputs_embeds"] if "inputs_embeds" in inputs else inputs["input_ids"]
+        length, behind = tokens.shape[1], past[0]["key"].shape[2]
+        borne: dict[str, Tensor] = {}
+        if self.bearer is not None:
+            *past, borne = past
+            state = self.bearer.last(borne)
+        mask = inputs["attention_mask"][:, -length:].bool()
+        self._begin(tokens, mask, behind, state, given)
         cache = DynamicCache([(layer["key"], layer["value"]) for layer in past])
         if "inputs_embeds" in inputs:
             inputs["inputs_embeds"] = inputs["inputs_embeds"].to(self.dtype)
@@ -103,23 +110,28 @@ class DecoderGraph(nn.Module):
         layers: list[Any] = list(cache.layers)
         present: Past = [{"key": layer.keys, "value": layer.values} for layer in layers]
         outputs: dict[str, Any] = {"logits": logits.float(), "present": present}
-        if call is not None and self.gate_state is not None:
-            decided = torch.cat([call.fired[name] for name in self.gates], dim=1).float()
-            if self.gate_state == "io":
-                outputs["present_steering_gate"] = decided
+        if self.nodes is not None and self.gates:
+            remembered = self.nodes.remembered()
+            outputs["steering_gates"] = remembered.gates
+            features = self.nodes.layout.written(remembered)
+            if self.bearer is None:
+                outputs["present_steering_state"] = features[:, -1]
             else:
-                present.append(_borne(bearer, decided, length))
+                present.append(self.bearer.grown(borne, features))
         return outputs
 
-    def _begin(self, mask: Tensor, behind: int, gate: Tensor | None) -> GraphCall | None:
+    def _begin(
+        self, tokens: Tensor, mask: Tensor, behind: int, state: Tensor | None, given: Tensor | None
+    ) -> None:
+        """Readies the nodes for a pass behind a state [B, F]; a program without gates has none."""
         if self.nodes is None:
-            return None
-        columns = torch.arange(mask.shape[1], device=mask.device)
-        end = (columns * mask).amax(-1)
-        later = torch.full((1,), behind, device=mask.device) > 0
-        given = {} if gate is None else {name: gate[:, i] for i, name in enumerate(self.gates)}
-        self.nodes.call = GraphCall(mask, end, later, given, {})
-        return self.nodes.call
+            return
+        layout = self.nodes.layout
+        if state is None:
+            state = torch.zeros(mask.shape[0], layout.features)
+        if given is None:
+            given = torch.full((mask.shape[0], layout.gates), -1.0)
+        self.nodes.begin(tokens, mask, layout.read(state, behind), given, self.header_rows)
 
     def example(self) -> dict[str, Any]:
         """Inputs to trace with: two rows of three tokens behind a past of four."""
@@ -142,6 +154,8 @@ class DecoderGraph(nn.Module):
             for _ in range(self.cache_layers)
         ]
         if self.gate_state == "io":
+            assert self.nodes is not None
+            inputs["steering_state"] = torch.zeros(batch, self.nodes.layout.features)
             inputs["steering_gate"] = torch.full((batch, len(self.gates)), -1.0)
         return inputs
 
@@ -156,7 +170,7 @@ class DecoderGraph(nn.Module):
         axes |= self.family.extra_axes(self.model)
         axes["past_key_values"] = [{"key": layer, "value": layer} for _ in range(self.cache_layers)]
         if self.gate_state == "io":
-            axes["steering_gate"] = batch
+            axes |= {"steering_state": batch, "steering_gate": batch}
         return axes
 
 
@@ -168,8 +182,13 @@ class Embedding(nn.Module):
         self.table = model.get_input_embeddings()
 
     def forward(self, input_ids: Tensor) -> dict[str, Tensor]:
-        known = torch.where(input_ids < self.table.num_embeddings, input_ids, 0)
-        return {"inputs_embeds": self.table(known).float()}
+        return {"inputs_embeds": self.rows(input_ids)}
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """Token ids of any shape -> their embeddings [..., d] float32."""
+        known = torch.where(ids < self.table.num_embeddings, ids, 0)
+        embedded: Tensor = self.table(known).float()
+        return embedded
 
     def example(self) -> dict[str, Tensor]:
         return {"input_ids": torch.zeros(2, 3, dtype=torch.long)}
@@ -206,27 +225,3 @@ class MergedEmbedding(nn.Module):
             "input_ids": {0: "batch_size", 1: "sequence_length"},
             "image_features": {0: "num_image_tokens"},
         }
-
-
-def _carried(keys: Tensor, gates: int, length: int) -> Tensor:
-    """Gates [B, G] that a gate-bearing layer [B, H, P, D] hands on to a pass of ``length`` new tokens.
-
-    A single token behind a past keeps what stands there. Several are a later turn: where a gate fired it stays on, else it is
-    decided anew. A past that no steered graph wrote bears neither 1 nor -1, and is decided now.
-    """
-    borne = keys[:, 0, :, :gates].float()
-    nothing = torch.zeros_like(borne[:, :0].sum(1, keepdim=True))
-    high = torch.cat([borne, nothing], dim=1).amax(1)
-    low = torch.cat([borne, nothing], dim=1).amin(1)
-    single = torch.full((1, 1), length, device=keys.device) == 1
-    off = torch.where(single & (low < 0), 0.0, -1.0)
-    return torch.where(high > 0, torch.ones_like(off), off)
-
-
-def _borne(past: dict[str, Tensor], decided: Tensor, length: int) -> dict[str, Tensor]:
-    """The gate-bearing layer behind this pass: keys and values [B, H, P+T, D]."""
-    keys = past["key"]
-    signs = (decided * 2 - 1).to(keys.dtype)
-    features = nn.functional.pad(signs, (0, keys.shape[3] - signs.shape[1]))
-    new = features[:, None, None, :].expand(-1, keys.shape[1], length, -1)
-    return {"key": torch.cat([keys, new], dim=2), "value": torch.cat([past["value"], new], dim=2)}

@@ -23,6 +23,7 @@ from exporter.targets.onnx.families import family_of
 from exporter.targets.onnx.manifest import Identity, describe, license_of, write
 from exporter.targets.onnx.names import NAMES, ONNX, PRECISIONS, file_name
 from exporter.targets.onnx.probe import Probe
+from exporter.targets.onnx.steering_nodes import bodies
 from steer_modules.registration import register
 
 RUNNER = "steerbake_runner.py"
@@ -119,8 +120,8 @@ def _write_graphs(ask: _Asked) -> tuple[dict[str, Any], Probe]:
         decoder = DecoderGraph(host, family, ask.gate_state, steered=steered)
         told = describe(host, decoder, ask.identity, ask.turns, probe.features)
         graph = graphs.traced(decoder, decoder.example(), decoder.axes())
-        if steered:
-            graphs.add_functions(graph, host.model.steering, host.dtype)
+        if decoder.nodes is not None:
+            graphs.add_functions(graph, bodies(host.model.steering, host.dtype, decoder.nodes.table))
         name = "decoder_model_merged" if family.sees else "model"
         graphs.save(graph, ask.folder / ONNX / file_name(name, ask.dtype), metadata)
         parts: dict[str, Any] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -18,8 +18,7 @@ from transformers.exporters.exporter_onnx import OnnxExporter
 
 from exporter.errors import CompileError
 from exporter.targets.onnx.single_file import write_graph
-from exporter.targets.onnx.steering_nodes import DOMAIN, bodies
-from steer_modules.steering_layer import Steering
+from exporter.targets.onnx.steering_nodes import DOMAIN, Body
 
 OPSET = 20
 IR_VERSION = 10
@@ -60,19 +59,19 @@ class _AsItIs(nn.Module):
         return self.inner(**inputs)
 
 
-def add_functions(model: ir.Model, steering: Steering, dtype: torch.dtype) -> None:
+def add_functions(model: ir.Model, bodies: Iterable[Body]) -> None:
     """Gives the steering nodes of a graph their bodies.
 
     Raises:
-        CompileError: the graph does not hold exactly one node for each gate and edit, so something would not be steered.
+        CompileError: the graph does not hold exactly one node for each body, so something would not be steered.
     """
     found = [node.op_type for node in model.graph if node.domain == DOMAIN]
-    wanted = {op: (body, inputs) for op, body, inputs in bodies(steering, dtype)}
+    wanted = {body.op: body for body in bodies}
     if sorted(found) != sorted(wanted):
         raise CompileError(f"the traced graph holds the steering nodes {sorted(found)}, not {sorted(wanted)}")
-    for op, (body, inputs) in wanted.items():
+    for op, body in wanted.items():
         name, _, overload = op.partition("_")
-        graph = traced(body, inputs, _body_axes(inputs)).graph
+        graph = traced(body.module, body.inputs, body.axes()).graph
         _inline_initializers(graph)
         model.functions[DOMAIN, name, overload] = ir.Function(
             DOMAIN, name, overload, graph=graph, attributes=[]
@@ -80,7 +79,7 @@ def add_functions(model: ir.Model, steering: Steering, dtype: torch.dtype) -> No
     for node in model.graph:
         if node.domain == DOMAIN:
             node.op_type, _, node.overload = node.op_type.partition("_")
-            node.name = f"{node.op_type}.{node.overload}"
+            node.name = f"{node.op_type}.{node.overload}".rstrip(".")
     model.opset_imports[DOMAIN] = 1
 
 
@@ -112,17 +111,6 @@ def _leaves(axes: Any) -> Iterator[dict[int, str]]:
     else:
         for one in axes.values():
             yield from _leaves(one)
-
-
-def _body_axes(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Batch and length vary; the sizes of the steering tensors do not."""
-    axes: dict[str, Any] = {}
-    for name, value in inputs.items():
-        if isinstance(value, dict):
-            axes[name] = {key: {} for key in value}
-        else:
-            axes[name] = {axis: ("batch", "length")[axis] for axis in range(min(value.dim(), 2))}
-    return axes
 
 
 def _inline_initializers(graph: ir.Graph) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from exporter.host import Generated, PromptBatcher
-from exporter.targets.onnx_runner import OnnxModel, Sampling
+from exporter.targets.onnx_runner import OnnxModel, Sampling, State
 from exporter.types import Encoded, Prompt, Trace
 
 
@@ -59,20 +59,37 @@ class OnnxHost:
         return [done[i] for i in range(len(prompts))]
 
     def stream(
-        self, prompt: Prompt, write: Callable[[int], None], *, max_new_tokens: int, sampling: Sampling
+        self,
+        prompt: Prompt,
+        write: Callable[[int], None],
+        *,
+        max_new_tokens: int,
+        sampling: Sampling,
+        state: State | None = None,
     ) -> Generated:
-        """Continue one prompt; ``write`` is told each token as it comes."""
+        """Continue one prompt; ``write`` is told each token as it comes.
+
+        Args:
+            state: of one row, as ``model.empty(1)`` makes it for the first turn. It moves on. Where the prompt begins with what it
+                holds, only the rest is fed; else everything, and the state is that of this prompt alone.
+        """
 
         def told(tokens: list[int | None]) -> None:
             if tokens[0] is not None:
                 write(tokens[0])
 
+        state = self.model.empty(1) if state is None else state
+        ids = state.rest(0, prompt.ids)
+        if ids is None or self._shows(ids):
+            state.become(self.model.empty(1))
+            ids = list(prompt.ids)
         said = self.model.generate(
-            [prompt.ids],
+            [ids],
             max_new_tokens=max_new_tokens,
-            images=self._images([prompt]),
+            images=self._images([prompt]) if self._shows(ids) else None,
             sampling=sampling,
             on_token=told,
+            state=state,
         )[0]
         return Generated(tuple(said.tokens), said.gates)
 
@@ -82,10 +99,17 @@ class OnnxHost:
         ids, mask = inputs.pop("input_ids").numpy(), inputs.pop("attention_mask").numpy()
         images = {name: value.numpy() for name, value in inputs.items()} if "pixel_values" in inputs else None
         state, prefill = self.model.start(ids, mask, images, gates)
-        steps = np.split(reference.tokens, reference.tokens.shape[1], axis=1)[:-1]
-        logits = [self.model.advance(state, step)[:, -1] for step in steps]
+        told, logits = [state.columns], []
+        for step in np.split(reference.tokens, reference.tokens.shape[1], axis=1)[:-1]:
+            logits.append(self.model.advance(state, step, gates=gates)[:, -1])
+            told.append(state.columns)
         stacked = np.stack([prefill[:, -1], *logits], axis=1)
-        return Trace(prefill, mask.astype(bool), stacked, stacked.argmax(-1), state.gates)
+        return Trace(prefill, mask.astype(bool), stacked, stacked.argmax(-1), np.concatenate(told, axis=1))
+
+    def _shows(self, ids: Sequence[int]) -> bool:
+        """Whether there are image tokens among these."""
+        image = self.model.manifest["image"]
+        return image is not None and image["token_id"] in ids
 
     def _images(self, prompts: Sequence[Prompt]) -> dict[str, np.ndarray] | None:
         """Arrays of all images of some prompts, as the processor makes them."""

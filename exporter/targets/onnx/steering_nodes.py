@@ -1,72 +1,87 @@
-"""Gates and edits as nodes of a graph: one ``steerbake::SteeringGate`` per gate, one ``steerbake::SteeringLayer`` per edit.
+"""The steering as nodes of a graph: where headers end, running means, gates and edits.
 
-Each node is a function whose body the model itself holds, so no runtime needs an operator of ours, and a quantiser, which
-works on the nodes of the graph, leaves the steering in float32. The bodies are exported from the very functions that steer
-the checkpoint (``steer_modules.ops``). Tensors are inputs of the node, under the names they have in the checkpoint.
+There is one ``steerbake::SteeringHeaders`` for all headers, one ``SteeringMean`` per layer whose running mean a gate reads, one
+``SteeringGate`` per gate and one ``SteeringLayer`` per edit. Each node is a function whose body the model itself holds, so no runtime
+needs an operator of ours, and a quantiser, which works on the nodes of the graph, leaves the steering in float32. Scores and edits are
+exported from the very functions that steer the checkpoint (``steer_modules.ops``). Tensors are inputs of the node, under the names
+they have in the checkpoint.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from steer_modules.call import SteeringCall
+from exporter.targets.onnx.carried import Layout, Remembered
+from exporter.targets.onnx.headers import HeadersBody, HeaderTable
 from steer_modules.ops import EDITS, SCORES, fires, prepare
 from steer_modules.steering_layer import Steering, SteeringGate, SteeringLayer
 
 DOMAIN = "steerbake"
-GATE, LAYER = "SteeringGate", "SteeringLayer"
+HEADERS, MEAN, GATE, LAYER = "SteeringHeaders", "SteeringMean", "SteeringGate", "SteeringLayer"
 
 
 @dataclass
 class GraphCall:
-    """What the steering of one traced pass over columns ``past .. past + T - 1`` reads.
+    """What the steering of one traced pass over T columns reads, and what it found out.
 
     Attributes:
         mask: [B, T] bool, the columns of this pass that are not padding.
-        end: [B] int64, column within this pass at which prompt gates are read.
-        behind_prompt: [1] bool, whether the whole pass lies behind the first prompt end.
-        given: by gate, [B] float32: 1 steer, 0 do not, -1 decide now.
-        fired: by gate, what was decided: [B, 1], or [B, T] for a gate pooled per token; bool.
+        ends: [B, T] bool, columns at which a header ends.
+        header: [B, T] float32, the part of a header that the sequence ends in.
+        given: [B, G] float32: 1 on from the first column of this pass, 0 held off, -1 decide.
+        before: the state at the last column before this pass.
+        means: by layer, the running mean [B, T, d] float32.
+        on: by gate, [B, T] bool, whether it is on; once on, to the end of the sequence.
     """
 
     mask: Tensor
-    end: Tensor
-    behind_prompt: Tensor
-    given: Mapping[str, Tensor]
-    fired: dict[str, Tensor]
+    ends: Tensor
+    header: Tensor
+    given: Tensor
+    before: Remembered
+    means: dict[int, Tensor]
+    on: dict[str, Tensor]
 
-    def place(self, positions: str) -> Tensor:
-        """Columns [B, T] bool that an edit with these positions covers."""
-        if positions == "all":
-            return self.mask
-        columns = torch.arange(self.mask.shape[1], device=self.mask.device)
-        end = self.end.unsqueeze(1)
-        if positions == "from_prompt_end":
-            return self.mask & ((columns >= end) | self.behind_prompt)
-        return self.mask & (columns <= end) & ~self.behind_prompt
+
+class MeanBody(nn.Module):
+    """Body of a SteeringMean: the mean of all real columns of the sequence up to each column.
+
+    Inputs: states [B, T, d]; mask [B, T] bool; count [B] and mean [B, d] float32 of the columns before. Output: [B, T, d] float32.
+    """
+
+    def forward(self, states: Tensor, mask: Tensor, count: Tensor, mean: Tensor) -> Tensor:
+        count = count.view(-1, 1, 1)
+        real = mask.unsqueeze(-1)
+        # Nothing of a padding column may come in, not even a NaN times 0; and a mean of no columns is 0.
+        sums = torch.where(real, states.float(), 0.0).cumsum(1)
+        past = torch.where(count > 0, count * mean.unsqueeze(1), 0.0)
+        return (past + sums) / (count + real.float().cumsum(1)).clamp_min(1.0)
 
 
 class GateBody(nn.Module):
-    """Body of a SteeringGate: states [B, T, d], end [B], mask [B, T], given [B] -> [B, 1] or [B, T] bool."""
+    """Body of a SteeringGate: whether it is on at each column.
+
+    Inputs: what is scored, [B, T, d]; where it is, [B, T] bool; before [B] float32, 1 where it was on; given [B] float32.
+    Output: [B, T] bool.
+    """
 
     def __init__(self, gate: SteeringGate) -> None:
         super().__init__()
         self.gate = gate
 
-    def forward(self, states: Tensor, end: Tensor, mask: Tensor, given: Tensor, tensors: Any) -> Tensor:
-        gate, call = self.gate, SteeringCall((self.gate.name,), 0, end, end, mask, tracing=True)
-        pooled = call.pool(gate.pool, states).float()
-        score = SCORES[gate.score_name](pooled, **tensors)
+    def forward(self, scored: Tensor, where: Tensor, before: Tensor, given: Tensor, tensors: Any) -> Tensor:
+        gate, scored = self.gate, scored.float()
+        score = SCORES[gate.score_name](scored, **tensors)
         # Some runtimes lose a NaN in Clip and Max, and with it the rule that a NaN score fires.
-        decided = fires(score, gate.threshold, gate.side) | ~torch.isfinite(pooled).all(-1)
-        if gate.pool == "token":
-            return decided
-        return ((decided & (given < 0)) | (given > 0)).unsqueeze(1)
+        fired = fires(score, gate.threshold, gate.side) | ~torch.isfinite(scored).all(-1)
+        latched = ((fired & where).long().cumsum(1) > 0) | (before > 0).unsqueeze(1)
+        told = given.unsqueeze(1)
+        return (latched & (told < 0)) | (told > 0)
 
 
 class LayerBody(nn.Module):
@@ -87,35 +102,78 @@ class SteeringNodes:
     """Hangs the nodes of a program on the blocks of its model while the model is traced.
 
     ``call`` is set by whoever traces, for each pass.
+
+    Args:
+        embed: ids [n] -> their rows [n, d] float32, where the decoder reads embeddings and not ids.
     """
 
-    def __init__(self, steering: Steering) -> None:
+    def __init__(self, steering: Steering, embed: Callable[[Tensor], Tensor] | None = None) -> None:
         self.steering = steering
+        self.layout = Layout.of(steering.section)
+        self.table = header_table(steering, embed)
+        self.names = tuple(gate["name"] for gate in steering.section["gates"])
         self.call: GraphCall | None = None
 
     def install(self, blocks: nn.ModuleList) -> None:
         for index in self.steering.steered_blocks:
             blocks[index].register_forward_hook(_NodeHook(self, index), prepend=True)
 
+    def begin(
+        self, tokens: Tensor, mask: Tensor, before: Remembered, given: Tensor, rows: Tensor | None
+    ) -> GraphCall:
+        """Starts a pass over tokens [B, T], or their embeddings [B, T, d] and the ``rows`` of the header's tokens."""
+        ends, header = torch.zeros_like(mask), torch.zeros_like(mask, dtype=torch.float32)
+        if self.table is not None:
+            inputs = [tokens, mask, before.header, *([] if rows is None else [rows])]
+            ends, header = torch.onnx.ops.symbolic_multi_out(
+                f"{DOMAIN}::{HEADERS}",
+                inputs,
+                dtypes=[torch.bool, torch.float32],
+                shapes=[mask.shape, mask.shape],
+                version=1,
+            )
+        self.call = GraphCall(mask, ends, header, given, before, {}, {})
+        return self.call
+
+    def remembered(self) -> Remembered:
+        """The state [B, T] at each column of the pass, once its blocks have run."""
+        call = self.call
+        assert call is not None
+        gates = torch.stack([call.on[name] for name in self.names], dim=-1).float()
+        count = call.before.count.unsqueeze(1) + call.mask.float().cumsum(1)
+        return Remembered(gates, call.header, count, call.means)
+
     def at_block(self, index: int, states: Tensor) -> Tensor:
         """Output [B, T, d] of block ``index`` behind its nodes."""
         call = self.call
         assert call is not None, "a graph is traced without its steering"
-        for name, gate in self.gates_at(index):
-            call.fired[name] = _gate_node(gate, states, call)
+        if index in self.layout.mean_layers:
+            inputs = [states, call.mask, call.before.count, call.before.means[index]]
+            call.means[index] = _node(f"{MEAN}_{index}", inputs, torch.float32, states.shape)
+        for number, name in enumerate(self.names):
+            gate = self.steering.gates[name]
+            assert isinstance(gate, SteeringGate)
+            if gate.layer == index:
+                scored = call.means[index] if gate.pool == "prompt_mean" else states
+                where = call.mask if gate.pool == "token" else call.ends
+                told = [call.before.gates[:, number], call.given[:, number]]
+                inputs = [scored, where, *told, *_tensors(gate)]
+                call.on[name] = _node(gate_op(name), inputs, torch.bool, states.shape[:2])
         layer = self.steering.layers._modules.get(str(index))
         if layer is None:
             return states
         assert isinstance(layer, SteeringLayer)
-        place = call.place(layer.positions)
-        where = place if layer.gate is None else place & call.fired[layer.gate]
+        where = self._steered(index, call)
         return _node(layer_op(index), [states, where, *_tensors(layer)], states.dtype, states.shape)
 
-    def gates_at(self, index: int) -> Iterator[tuple[str, SteeringGate]]:
-        for name, gate in self.steering.gates.items():
-            assert isinstance(gate, SteeringGate)
-            if gate.layer == index:
-                yield name, gate
+    def _steered(self, index: int, call: GraphCall) -> Tensor:
+        """Columns [B, T] bool that the edit of a block covers: real ones, at which any of its gates is on if it has some."""
+        edits = {edit["layer"]: edit["gate"] for edit in self.steering.section["edits"]}
+        asked = edits[index]
+        if asked is None:
+            return call.mask
+        on = [call.on[name] for name in ([asked] if isinstance(asked, str) else asked)]
+        return torch.stack(on, dim=-1).any(-1) & call.mask
 
 
 class _NodeHook:
@@ -128,6 +186,14 @@ class _NodeHook:
         return self.nodes.at_block(self.index, output)
 
 
+def header_table(steering: Steering, embed: Callable[[Tensor], Tensor] | None) -> HeaderTable | None:
+    """The headers that the gates of a program are decided at; None where every gate is decided at every column."""
+    section = steering.section
+    if all(gate["pool"] == "token" for gate in section["gates"]):
+        return None
+    return HeaderTable.of(section["headers"], embed)
+
+
 def gate_op(name: str) -> str:
     """Operator of one gate's node."""
     return f"{GATE}_{name}"
@@ -138,32 +204,54 @@ def layer_op(index: int) -> str:
     return f"{LAYER}_{index}"
 
 
-def bodies(steering: Steering, dtype: torch.dtype) -> Iterator[tuple[str, nn.Module, dict[str, Any]]]:
-    """For each node: its operator, its body, and example inputs of the body in the order of the node's."""
-    hidden = int(steering.section["hidden_size"])
+class Body(NamedTuple):
+    """The body of one node: its operator, its module, and example inputs in the order of the node's.
+
+    ``columns`` names the inputs whose second axis is that of the columns; the first is the batch, but for the steering tensors, which
+    are a mapping ``tensors``.
+    """
+
+    op: str
+    module: nn.Module
+    inputs: dict[str, Any]
+    columns: tuple[str, ...]
+
+    def axes(self) -> dict[str, Any]:
+        """For each input, the names of the axes that vary."""
+        axes: dict[str, Any] = {}
+        for name, value in self.inputs.items():
+            if isinstance(value, dict):
+                axes[name] = {key: {} for key in value}
+            else:
+                axes[name] = {0: "batch", **({1: "length"} if name in self.columns else {})}
+        return axes
+
+
+def bodies(steering: Steering, dtype: torch.dtype, table: HeaderTable | None = None) -> Iterator[Body]:
+    """The body of each node; ``table`` as :func:`header_table` makes it for the graph at hand."""
+    hidden, layout = int(steering.section["hidden_size"]), Layout.of(steering.section)
     states = torch.randn(2, 3, hidden, dtype=dtype)
     mask = torch.ones(2, 3, dtype=torch.bool)
+    numbers = torch.tensor([0.0, 1.0])
+    if table is not None:
+        tokens = torch.zeros(2, 3, dtype=torch.long) if table.rows is None else torch.randn(2, 3, hidden)
+        rows = {} if table.rows is None else {"tensors": {"rows": table.rows}}
+        inputs: dict[str, Any] = {"tokens": tokens, "mask": mask, "before": numbers, **rows}
+        yield Body(HEADERS, HeadersBody(table), inputs, ("tokens", "mask"))
+    for index in layout.mean_layers:
+        before = {"count": numbers, "mean": torch.randn(2, hidden)}
+        inputs = {"states": states, "mask": mask, **before}
+        yield Body(f"{MEAN}_{index}", MeanBody(), inputs, ("states", "mask"))
     for name, gate in steering.gates.items():
         assert isinstance(gate, SteeringGate)
-        inputs: dict[str, Any] = {"states": states}
-        inputs |= {"end": torch.tensor([2, 1]), "mask": mask, "given": torch.tensor([-1.0, 1.0])}
-        yield gate_op(name), GateBody(gate), inputs | {"tensors": _named(gate)}
-    for index, layer in steering.layers.items():
+        scored = states.float() if gate.pool == "prompt_mean" else states
+        told = {"before": numbers, "given": torch.tensor([-1.0, 1.0])}
+        inputs = {"scored": scored, "where": mask, **told, "tensors": _named(gate)}
+        yield Body(gate_op(name), GateBody(gate), inputs, ("scored", "where"))
+    for number, layer in steering.layers.items():
         assert isinstance(layer, SteeringLayer)
-        yield (
-            layer_op(int(index)),
-            LayerBody(layer),
-            {"states": states, "where": mask, "tensors": _named(layer)},
-        )
-
-
-def _gate_node(gate: SteeringGate, states: Tensor, call: GraphCall) -> Tensor:
-    batch, length = states.shape[:2]
-    shape = (batch, length) if gate.pool == "token" else (batch, 1)
-    given = call.given.get(gate.name)
-    given = torch.full_like(call.end, -1, dtype=torch.float32) if given is None else given
-    inputs = [states, call.end, call.mask, given, *_tensors(gate)]
-    return _node(gate_op(gate.name), inputs, torch.bool, shape)
+        inputs = {"states": states, "where": mask, "tensors": _named(layer)}
+        yield Body(layer_op(int(number)), LayerBody(layer), inputs, ("states", "where"))
 
 
 def _node(op: str, inputs: list[Tensor], dtype: torch.dtype, shape: Any) -> Tensor:
