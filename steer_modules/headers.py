@@ -14,8 +14,11 @@ from torch import Tensor
 
 from .columns import Columns
 
-_NEAR = 1e-3
-"""An embedding is that of a token where it differs from the token's row by at most this share of its length."""
+NEAR = 0.25
+"""An embedding is that of a token where it differs from the token's row by at most this share of its length.
+
+Wide enough for rounding to 16 or 8 bits and for noise that leaves the token readable; other tokens are about a length away.
+"""
 
 
 class Headers:
@@ -55,8 +58,7 @@ class Headers:
         with torch.no_grad():
             rows = table(tokens.to(table.weight.device)).to(embeds.device).float()
             found = [
-                torch.linalg.vector_norm(embeds.float() - row, dim=-1)
-                <= _NEAR * torch.linalg.vector_norm(row)
+                torch.linalg.vector_norm(embeds.float() - row, dim=-1) <= NEAR * torch.linalg.vector_norm(row)
                 for row in rows
             ]
         return torch.stack(found, dim=-1) if found else embeds.new_zeros((*embeds.shape[:2], 0)).bool()

@@ -212,7 +212,9 @@ def _restarts(
     expected = _expected(positions, columns, carried)
     wrong = positions != expected
     if columns.real is not None:
-        wrong = wrong & columns.real.to(wrong.device)
+        # Counted over padding too, positions keep their distances, which is what rotary attention reads.
+        by_column = torch.arange(columns.past, columns.past + columns.length, device=positions.device)
+        wrong = wrong & (positions != by_column) & columns.real.to(wrong.device)
     if not bool(wrong.any()):
         return None
     if not packable or bool((positions[:, 0] != 0).any()):

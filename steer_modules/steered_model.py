@@ -197,6 +197,21 @@ class SteeredModelMixin:
             check_base(model, pretrained_model_name_or_path, kwargs)
         return (model, info) if wants_info else model
 
+    def load_adapter(self, *args: Any, allow_changed_base: bool = False, **kwargs: Any) -> Any:
+        """Loads an adapter beside the steering, on purpose alone, where the canary still says what it said.
+
+        Raises:
+            RuntimeError: ``allow_changed_base`` is not given, or the canary says something else with the adapter.
+        """
+        if not allow_changed_base:
+            raise RuntimeError(
+                "an adapter moves the states that gates read, so a forgotten question may no longer be known. Where that is meant, pass "
+                "allow_changed_base=True: the program's canary is then asked"
+            )
+        loaded = super().load_adapter(*args, **kwargs)  # type: ignore[misc]
+        check_canary(self)
+        return loaded
+
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """Saves weights, config and the code that steers them, so that the folder stands alone again.
 

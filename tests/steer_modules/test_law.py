@@ -194,3 +194,29 @@ def test_caches_that_a_caller_makes(steered, kind):
         same(in_passes(steered, ids, [5, 6, 7, LONG], cache)[:2], expected)
         cache.reset()
         same(in_passes(steered, ids, [LONG], cache)[:2], expected)
+
+
+def test_positions_counted_over_padding_are_no_past(steered):
+    """Left padding with one position a column: distances are what they are without padding."""
+    if window_of(steered.config) is not None or steered.config.model_type == "gpt2":
+        return
+    row = text(3, 9)["input_ids"]
+    padded = torch.nn.functional.pad(row, (4, 0))
+    mask = torch.nn.functional.pad(torch.ones_like(row), (4, 0))
+    logits, gate, _ = run(steered, input_ids=padded, attention_mask=mask, position_ids=torch.arange(13)[None])
+    same((logits[:, 4:], gate[:, 4:]), run(steered, input_ids=row))
+
+
+@pytest.mark.parametrize("change", ["bfloat16", "noise"])
+def test_headers_are_recognised_in_embeddings_that_were_rounded_or_shaken(steered, change):
+    table = steered.get_input_embeddings()
+    for seed in range(6):
+        ids = text(seed)["input_ids"]
+        embeds = table(ids).detach()
+        if change == "noise":
+            shake = torch.randn(embeds.shape, generator=torch.Generator().manual_seed(seed))
+            embeds = embeds + 0.05 * embeds.norm(dim=-1, keepdim=True) * shake / shake.norm(dim=-1, keepdim=True)
+        else:
+            embeds = embeds.bfloat16().float()
+        found = steered.steering.headers.in_embeddings(embeds, table)
+        assert torch.equal(found, steered.steering.headers.in_ids(ids))

@@ -63,6 +63,11 @@ def raises_without_steering(bed):
             "has no steering of its own",
             lambda m: m.model.save_pretrained("nowhere"),
         ),
+        "an adapter beside the steering": (
+            RuntimeError,
+            "allow_changed_base=True",
+            lambda m: m.load_adapter("nowhere"),
+        ),
         "continuous batching": (NotImplementedError, "use generate", lambda m: m.generate_batch([[1, 2]])),
         "packed sequences": (
             ValueError,
@@ -105,6 +110,7 @@ NAMES = [
     "torch.jit.trace",
     "torch.export",
     "an inner model saved alone",
+    "an adapter beside the steering",
     "continuous batching",
     "packed sequences",
     "a gate of another shape",

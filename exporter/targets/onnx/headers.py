@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-NEAR = 1e-3
-"""An embedding is a header token's where it is no further from that token's row, as a share of the row's length."""
+from steer_modules.headers import NEAR
+
 _NONE, _ANY = -1, -2
 
 
