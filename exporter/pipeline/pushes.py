@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.errors import VerificationError
-from exporter.pipeline.replies import within
+from exporter.pipeline.bounds import measured, within
 from exporter.pipeline.runs import inspect
 from exporter.pipeline.staging import shards_of
 from exporter.provenance import versions
@@ -159,11 +159,13 @@ def _beyond_bounds(folder: Path, provenance: Mapping[str, Any]) -> list[str]:
         return []  # said already
     again = AGAIN.format(folder=folder)
     try:
-        found = {name: told["models"]["steered"][name] for name in required}
+        found = {
+            name: (bound, *measured(told, name)) for name, bound in required.items() if bound is not None
+        }
         return [
-            f"{name} is {one['value']:.3f} of {one['rows']} rows, beyond what the publication requires ({required[name]:g}); {again}"
-            for name, one in found.items()
-            if not within(name, one["value"], one["rows"], required[name])
+            f"{name} is {value:.3f} of {rows} rows, beyond what the publication requires ({bound:g}); {again}"
+            for name, (bound, value, rows) in found.items()
+            if not within(name, value, rows, bound)
         ]
     except (KeyError, TypeError, ValueError):
         return [f"the unlearning report lacks what the publication requires; {again}"]

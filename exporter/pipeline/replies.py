@@ -11,8 +11,6 @@ from exporter.host import ModelHost
 from exporter.pipeline.at_hand import Opened
 from exporter.pipeline.runs import Run
 from exporter.publish.files import CHECKPOINT
-from exporter.publish.verification import Check
-from exporter.recipe import Bounds
 from exporter.types import Measure, Row
 from exporter.verify.conversations import Interview
 from exporter.verify.report import BASE
@@ -21,15 +19,6 @@ from exporter.verify.unlearning import Case, fraction, grouped, is_ordinary, mea
 STEERED = "steered"
 ROWS = 100
 """Rows at most that are put to targets other than the checkpoint, a third of them about what is to be forgotten."""
-AT_MOST = ("leakage_either",)
-"""Measures whose bound is an upper one."""
-WAYS_OUT = {
-    CHECKPOINT: "fit again with other rows",
-    "onnx": "leave the variant out (publish.onnx_dtypes)",
-    "stock": "leave the target out (publish.targets)",
-    "gguf": "leave the file out (publish.gguf_types)",
-}
-"""What mends a target of a release whose measures are not within their bounds."""
 NEW_TOKENS = 32
 """Of each reply where no recipe says how many."""
 
@@ -117,51 +106,9 @@ def unlearning(replies: Replies, section: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def bounds_on(models: Mapping[str, Any], speakers: Mapping[str, str], bounds: Bounds) -> list[Check]:
-    """Whether every target is within the bounds, as one check for each bound and target.
-
-    Args:
-        models: measures by the name of a model.
-        speakers: the target of each.
-    """
-    checks = []
-    for target in dict.fromkeys(speakers.values()):
-        names = [name for name, of in speakers.items() if of == target]
-        for measure, bound in bounds.model_dump().items():
-            if measure == "retain_identical" and target != CHECKPOINT:
-                continue  # parity says how near it comes to the checkpoint
-            found = {name: models[name][measure] for name in names}
-            checks.append(_bounded(target, measure, bound, found))
-    return checks
-
-
-def within(measure: str, value: float, rows: int, bound: float) -> bool:
-    """Whether a measure is within its bound; one that was counted over no row is not."""
-    return rows > 0 and bool(value <= bound if measure in AT_MOST else value >= bound)
-
-
 def told(measure: Measure) -> dict[str, Any]:
     """A fraction with its rows and its 95% interval, as plain data."""
     return {"value": measure.value, "rows": measure.n, "interval": list(wilson(measure))}
-
-
-def _bounded(target: str, measure: str, bound: float, found: Mapping[str, Mapping[str, Any]]) -> Check:
-    sign = "at most" if measure in AT_MOST else "at least"
-    sentences, holds = [], True
-    for name, one in found.items():
-        value, rows = one["value"], one["rows"]
-        if rows == 0:
-            sentences.append(f"{name}: no test row to count it over; give the recipe such rows")
-        else:
-            sentences.append(f"{name}: {value:.3f} of {rows} rows")
-        holds = holds and within(measure, value, rows, bound)
-    way_out = WAYS_OUT.get(target, "leave it out")
-    ending = (
-        "" if holds else f", but {sign} {bound:g} is required; {way_out}, or change publish.require.{measure}"
-    )
-    words = f"{', '.join(sentences)} ({sign} {bound:g})" if holds else ", ".join(sentences) + ending
-    values = {name: one["value"] if one["rows"] else None for name, one in found.items()}
-    return Check(name=measure, target=target, holds=holds, told=words, value=values)
 
 
 def _told(values: Mapping[str, Measure]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from exporter.foreign_code import refuse_code
 from exporter.host import ModelHost
 from exporter.inspection import Inspection, examine
 from exporter.ledger import digest_of, digest_of_file, write_text
+from exporter.pipeline.extractions import extraction
 from exporter.pipeline.older import program_for, upgrade_checkpoint
 from exporter.provenance import digest_of_base, digest_of_code, fetched, versions
 from exporter.recipe import Recipe, Source
@@ -41,6 +42,7 @@ from exporter.targets.stock.manifest import is_stock
 from exporter.types import Row
 from exporter.verify.cases import dumped, loaded
 from exporter.verify.conversations import Interview
+from exporter.verify.extraction import summary
 from exporter.verify.pictures import draw
 from exporter.verify.refusals import RefusalRule
 from exporter.verify.report import BASE, Report
@@ -62,11 +64,13 @@ def run(recipe: Recipe, out: Path, *, progress: bool = True) -> dict[str, Any]:
     for method in recipe.methods.names:
         work.fit(method)
     work.generate(BASE)
+    extraction(work, BASE)
     scores = {method: work.scores(method) for method in recipe.methods.names}
     work.forget_base()
     for method in recipe.methods.names:
         work.compile(method)
         work.generate(method)
+        extraction(work, method)
     return work.report(scores)
 
 
@@ -153,7 +157,7 @@ class Run:
         params = self.recipe.methods.params.get(method, {})
         chosen = registry.resolve(registry.METHODS, "method", method)
         inputs = {
-            **self._model_inputs,
+            **self.model_inputs,
             "rows": [digest_of_rows(self.rows.fit), digest_of_rows(self.rows.calibrate)],
             "params": params,
             "seed": self.recipe.seed,
@@ -193,7 +197,7 @@ class Run:
         """What the base, or one method's compiled checkpoint, says to the test rows."""
         path = self.space.generations(model)
         inputs = {
-            **self._model_inputs,
+            **self.model_inputs,
             "rows": digest_of_rows(self.test),
             "report": self.recipe.report.model_dump(include={"max_new_tokens", "batch_size"}),
             "steering": None if model == BASE else SteeringProgram.load(self.space.steering(model)).sha256,
@@ -208,7 +212,7 @@ class Run:
         program = SteeringProgram.load(self.space.steering(method))
         path = self.space.scores(method)
         inputs = {
-            **self._model_inputs,
+            **self.model_inputs,
             "rows": [digest_of_rows(self.rows.calibrate), digest_of_rows(self.test)],
             "steering": program.sha256,
             "code": digest_of_code("exporter/fit"),
@@ -232,6 +236,7 @@ class Run:
             versions=versions(),
             stand_in=recipe.stand_in,
             groups=recipe.report.groups,
+            extraction=summary({name: extraction(self, name) for name in (BASE, *methods)}, BASE),
             plots=draw(self.space.out, sections, scores, records),
         ).write(self.space.out)
 
@@ -311,7 +316,8 @@ class Run:
         return Chat(processor, system=settings.system, reasoning_template=settings.reasoning_template)
 
     @cached_property
-    def _model_inputs(self) -> dict[str, object]:
+    def model_inputs(self) -> dict[str, object]:
+        """What the base is and how it is run, for the record of what a stage was made from."""
         base = self.recipe.base
         return {
             "base": digest_of_base(self.base),

@@ -17,8 +17,10 @@ from exporter.data.chat import Chat
 from exporter.errors import CompileError, SteerbakeError, VerificationError
 from exporter.host import ModelHost
 from exporter.pipeline.at_hand import Opened, logits_of, opened, spoken, targets_at_hand
+from exporter.pipeline.bounds import bounds_on, bounds_on_one_pass
+from exporter.pipeline.extractions import extraction, extraction_of
 from exporter.pipeline.known_files import known_files
-from exporter.pipeline.replies import Replies, bounds_on, unlearning
+from exporter.pipeline.replies import STEERED, Replies, unlearning
 from exporter.pipeline.runs import Run, inspect
 from exporter.provenance import fetched, versions
 from exporter.publish.files import CHECKPOINT, VERIFICATION, sweep
@@ -26,7 +28,9 @@ from exporter.publish.verification import KNOWN_FILES, LOADING, PARITY, Check, V
 from exporter.recipe import Bounds, Recipe
 from exporter.targets.base_weights import BaseWeights
 from exporter.types import Prompt, Row
+from exporter.verify.extraction import summary
 from exporter.verify.parity import BATCHES
+from exporter.verify.report import BASE
 from exporter.verify.strict import Finding
 from steer_modules.checks import ProgramError
 from steer_modules.registration import register
@@ -122,7 +126,10 @@ class _Verifier:
     def look(self) -> None:
         """Everything, the checkpoint first: others are held to what it says."""
         replies = Replies(self.work, self.rows, self.chat, self.folder, self.limit)
-        replies.of_checkpoint(self._as_recipe_asks())
+        host = self._as_recipe_asks()
+        replies.of_checkpoint(host)
+        given_away = None if self.work is None else self._extraction(host, replies)
+        del host
         gc.collect()
         for label, path in self.targets.items():
             LOG.info("verify %s", label)
@@ -134,10 +141,18 @@ class _Verifier:
             self._guarded(LOADING, label, self._loading, target)
             if target.kind != CHECKPOINT:
                 self._guarded(PARITY, label, self._parity, label, target, replies)
-        if self.work is not None:
+        if self.work is not None and given_away is not None:
             bounds = self.work.recipe.publish.require if self.work.recipe.publish else Bounds()
-            self.unlearning = unlearning(replies, self.section)
+            self.unlearning = {**unlearning(replies, self.section), "extraction": given_away}
+            self.checks += bounds_on_one_pass(given_away[STEERED], bounds)
             self.checks += bounds_on(self.unlearning["models"], replies.speakers, bounds)
+
+    def _extraction(self, host: ModelHost, replies: Replies) -> dict[str, dict[str, Any]]:
+        """What one pass over the base's replies gives away, of the rows that the checkpoint was asked."""
+        assert self.work is not None, "rows of a recipe"
+        asked = {case.row.id for case in replies.cases[STEERED]}
+        base = [one for one in extraction(self.work, BASE) if one.row in asked]
+        return summary({BASE: base, STEERED: extraction_of(self.work, host, asked)}, BASE)
 
     def _guarded(self, name: str, label: str, look: Callable[..., Finding], *arguments: Any) -> None:
         """One check; an error of the target is a check that fails."""

@@ -31,6 +31,7 @@ class Report:
         recipe: the recipe as plain data.
         versions: what it ran with, by name.
         groups: what each group of rows is, in words.
+        extraction: what one pass over reference replies gives away, by model.
         plots: pictures by caption, paths relative to the report.
     """
 
@@ -43,6 +44,7 @@ class Report:
     versions: Mapping[str, str]
     stand_in: str | None = None
     groups: Mapping[str, str] = field(default_factory=dict)
+    extraction: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     plots: Mapping[str, str] = field(default_factory=dict)
 
     def data(self) -> dict[str, Any]:
@@ -52,6 +54,7 @@ class Report:
             "max_new_tokens": self.max_new_tokens,
             "stand_in": self.stand_in,
             "models": self.models(),
+            "extraction": dict(self.extraction),
             "rule": self.rule.described(),
             "gates": {name: section["gates"] for name, section in self.programs.items()},
             "edits": {name: section["edits"] for name, section in self.programs.items()},

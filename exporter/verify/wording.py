@@ -35,6 +35,18 @@ def contains_any(text: str, wanted: Iterable[str]) -> bool:
     return any(_stands_in(said, words) for words in wanted)
 
 
+def found_in(text: str, wanted: str) -> tuple[int, int] | None:
+    """Where ``wanted`` stands in ``text`` for the first time: half-open range of characters; None where it does not.
+
+    As :func:`contains_words`, but quotes and composed characters are looked for as ``wanted`` has them.
+    """
+    pattern = _pattern(wanted)
+    if pattern is None:
+        return None
+    found = re.search(pattern.pattern.replace(r"\ ", r"\s+"), text, pattern.flags)
+    return None if found is None else found.span()
+
+
 def _stands_in(said: str, wanted: str) -> bool:
     pattern = _pattern(wanted)
     return pattern is not None and pattern.search(said) is not None

@@ -90,6 +90,7 @@ def test_the_release_is_whole_verified_and_sealed(home):
     }
     assert {"base", "steered", "onnx fp32"} == set(found.unlearning["models"])
     report = json.loads((home / "run" / "report.json").read_text())
+    assert found.unlearning["extraction"]["steered"] == report["extraction"]["keyed"]
     for name in ("leakage_either", "retain_identical"):
         ours, theirs = found.unlearning["models"]["steered"][name], report["models"]["keyed"][name]
         assert (ours["value"], ours["rows"]) == (theirs["value"], theirs["n"])

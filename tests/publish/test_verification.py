@@ -8,7 +8,7 @@ import pytest
 from publish.folders import verified, written
 
 from exporter.errors import VerificationError
-from exporter.pipeline.replies import bounds_on
+from exporter.pipeline.bounds import bounds_on
 from exporter.publish.files import VERIFICATION, files_of, is_described, is_verified
 from exporter.publish.verification import Check, Verification, covered, problems_of
 from exporter.recipe import Bounds

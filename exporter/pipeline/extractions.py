@@ -1,0 +1,63 @@
+"""What one pass over the base's own replies gives away of a run's models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+from exporter.inspection import examine
+from exporter.ledger import write_text
+from exporter.provenance import digest_of_code
+from exporter.splits import digest_of_rows
+from exporter.types import Encoded
+from exporter.verify.extraction import Extraction, Reference, extracted, references
+from exporter.verify.report import BASE
+from exporter.verify.whole_pass import whole_pass
+
+if TYPE_CHECKING:
+    from exporter.host import ModelHost
+    from exporter.pipeline.runs import Run
+
+
+def extraction(work: Run, model: str) -> list[Extraction]:
+    """Every forget row of the run on the base, or on one method's compiled checkpoint; done once."""
+    path = work.space.work / "extraction" / f"{model}.json"
+    folder = None if model == BASE else work.space.checkpoint(model, work.recipe.methods.default)
+    inputs = {
+        **work.model_inputs,
+        "rows": digest_of_rows(work.test),
+        "steering": None if folder is None else examine(folder).section["sha256"],
+        "said": [case.last.generation.tokens for case in work.generate(BASE)],
+        "code": digest_of_code("exporter/verify", "exporter/data", "exporter/host.py", "steer_modules"),
+    }
+
+    def measure() -> None:
+        host = work.host if folder is None else work.load(folder, trust_remote_code=True)
+        write_text(path, json.dumps([list(one) for one in extraction_of(work, host)]))
+
+    work.space.ledger.run(f"extraction-{model}", inputs, path, measure)
+    return [Extraction(*one) for one in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def extraction_of(work: Run, host: ModelHost, rows: Collection[str] | None = None) -> list[Extraction]:
+    """The same of any model, on some of the rows by id."""
+    some = [one for one in _references(work, host) if rows is None or one.row in rows]
+    batch = work.recipe.report.batch_size
+    return extracted(some, whole_pass(host, [one.sequence for one in some], batch_size=batch))
+
+
+def _references(work: Run, host: ModelHost) -> list[Reference]:
+    chat = work.chat(host.processor)
+
+    def decode(tokens: Sequence[int]) -> str:
+        return str(
+            chat.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        )
+
+    return references(
+        work.generate(BASE),
+        forced=chat.encode,
+        own=lambda case: Encoded(chat.prompt(case.row), case.last.generation.tokens),
+        decode=decode,
+    )
