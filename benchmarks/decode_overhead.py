@@ -50,7 +50,7 @@ def program(fires: bool) -> SteeringProgram:
     prototypes = {"forget_prototypes": rows(64), "retain_prototypes": rows(64)}
     gate = Gate("topic", 8, "prompt_end", "prototype_margin", -9.0 if fires else 9.0, "above", prototypes)
     edits = tuple(
-        Edit(layer, "topic", "rotate", "from_prompt_end", strength=1.0, target="keyed", angle="fraction", protect="none",
+        Edit(layer, "topic", "rotate", "from_gate", strength=1.0, target="keyed", angle="fraction", protect="none",
              tensors={"keys": rows(ROWS), "key_center": rows(1)[0], "prototypes": rows(ROWS)})
         for layer in STEERED
     )  # fmt: skip

@@ -90,12 +90,23 @@ def compile_(
     steering: Annotated[
         Path, typer.Argument(metavar="STEERING_DIR", help="Folder with steering.json.", show_default=False)
     ],
-    out: Annotated[Path, typer.Argument(help="The checkpoint to write; must not exist.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Argument(help="The checkpoint to write; must not exist.", show_default=False)
+    ] = None,
+    upgrade: Annotated[
+        bool, typer.Option("--upgrade", help="BASE is a checkpoint of format steerbake/1, the next argument what to write.")
+    ] = False,
 ) -> None:
-    """Write a checkpoint that holds the steering in its own weights and config."""
+    """Write a checkpoint that holds the steering in its own weights and config.
+
+    With --upgrade: rewrite a checkpoint of the format before, `steerbake compile --upgrade OLD NEW`.
+    """
     from exporter import pipeline
 
-    typer.echo(f"checkpoint: {pipeline.compile(base, steering, out)}")
+    if upgrade != (out is None):
+        raise typer.BadParameter("give BASE STEERING_DIR OUT, or --upgrade OLD NEW")
+    made = pipeline.upgrade(base, steering) if out is None else pipeline.compile(base, steering, out)
+    typer.echo(f"checkpoint: {made}")
 
 
 @app.command()

@@ -14,10 +14,12 @@ from typing import Any, Literal, cast
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from transformers.cache_utils import Cache
 from transformers.generation.streamers import BaseStreamer
 
 from exporter.errors import DataError, FitError, InputErrors
 from exporter.types import Encoded, Prompt
+from steer_modules.state import gates_on
 
 Side = Literal["left", "right"]
 
@@ -284,9 +286,9 @@ def gates_of(model: Any, out: Any) -> list[dict[str, float]] | None:
     Args:
         out: the output of ``generate(..., return_dict_in_generate=True)``.
     """
-    names = getattr(getattr(model, "steering", None), "pooled_gates", None)
-    state = getattr(getattr(out, "past_key_values", None), "steering_state", None)
-    values = getattr(state, "gate", state)
+    names = getattr(getattr(model, "steering", None), "gate_names", None)
+    cache = next((value for value in dict(out).values() if isinstance(value, Cache)), None)
+    values = None if names is None else gates_on(cache, len(names))
     if names is None or values is None:
         return None
     return [dict(zip(names, row, strict=True)) for row in values.tolist()]

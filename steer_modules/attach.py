@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from .program import SteeringProgram
-from .steered_model import SteeredGenerationMixin, SteeredModelMixin
+from .steered_model import SteeredGenerationMixin, SteeredModelMixin, unseal_inner
 
 _CLASSES: dict[Any, Any] = {}
 
@@ -65,5 +65,6 @@ def _remove(model: Any, stock: type) -> None:
     for handle in getattr(model, "_steering_handles", ()):
         handle.remove()
     model.__dict__.pop("_steering_handles", None)
+    unseal_inner(model)
     model._modules.pop("steering", None)
     model.__class__ = stock

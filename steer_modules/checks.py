@@ -7,18 +7,19 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from .ops import norm, unit
 from .schema import (
     ANGLES,
     BASE_KEYS,
+    CANARY_KEYS,
     EDIT_KEYS,
     EDIT_OPTIONS,
     FIRES,
     FORMAT,
     GATE_KEYS,
+    HEADER_POOLS,
+    OPTIONAL_SECTION_KEYS,
     POOLS,
     POSITIONS,
     PROTECTIONS,
@@ -26,18 +27,16 @@ from .schema import (
     SECTION_KEYS,
     SIGNS,
     TARGETS,
-    TensorRule,
-    edit_tensors,
 )
+from .tensor_checks import check_tensors
 
 _GATE_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 _FINGERPRINT = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _RESERVED = frozenset(dir(nn.ModuleDict()))
-_TOLERANCE = 1e-4
 
 
 class ProgramError(ValueError):
-    """A steering program that breaks format ``steerbake/1``; ``problems`` names each fault."""
+    """A steering program that breaks format ``steerbake/2``; ``problems`` names each fault."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
@@ -53,15 +52,22 @@ def check_program(section: Any, tensors: Mapping[str, Tensor], signed: bool = Fa
     if not isinstance(section, dict):
         raise ProgramError([f"the steering section is {type(section).__name__}, not an object"])
     if section.get("format") != FORMAT:
-        raise ProgramError([f"format is {section.get('format')!r}; this code reads {FORMAT!r} only"])
+        raise ProgramError(
+            [
+                f"format is {section.get('format')!r}; this code reads {FORMAT!r} only ('steerbake compile --upgrade' "
+                "rewrites a steerbake/1 folder)"
+            ]
+        )
     required = [key for key in SECTION_KEYS if signed or key != "sha256"]
-    if not _keys(section, required, (), "section", problems):
+    if not _keys(section, required, OPTIONAL_SECTION_KEYS, "section", problems):
         raise ProgramError(problems)
     _check_header(section, problems)
     gates = _check_gates(section, problems)
+    _check_headers(section, gates, problems)
+    _check_canary(section, problems)
     edits = _check_edits(section, gates, problems)
     if not problems:
-        _check_tensors(section, gates, edits, tensors, problems)
+        check_tensors(section, gates, edits, tensors, problems)
     if problems:
         raise ProgramError(problems)
 
@@ -152,6 +158,40 @@ def _check_gates(section: dict[str, Any], problems: list[str]) -> dict[str, dict
     return found
 
 
+def _is_ids(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(_is_int(one, 0) for one in value)
+
+
+def _check_headers(
+    section: dict[str, Any], gates: dict[str, dict[str, Any]], problems: list[str]
+) -> None:
+    """Generation headers are lists of token ids; a gate that decides at them needs at least one."""
+    headers = section["headers"]
+    if not isinstance(headers, list) or not all(_is_ids(one) for one in headers):
+        problems.append(f"headers is {headers!r}; expected a list of lists of token ids")
+    elif not headers:
+        problems += [
+            f"gate {name!r} decides at generation headers (pool {gate['pool']!r}), but the program names none, so it would never fire"
+            for name, gate in gates.items()
+            if gate["pool"] in HEADER_POOLS
+        ]
+
+
+def _check_canary(section: dict[str, Any], problems: list[str]) -> None:
+    canary = section.get("canary", [])
+    if not isinstance(canary, list):
+        problems.append(f"canary is {type(canary).__name__}; expected a list")
+        return
+    for index, one in enumerate(canary):
+        where = f"canary[{index}]"
+        if not _keys(one, CANARY_KEYS, (), where, problems):
+            continue
+        if not _is_ids(one["ids"]) or not _is_ids(one["argmax"]) or len(one["argmax"]) > len(one["ids"]):
+            problems.append(f"{where}: ids and argmax are lists of token ids, argmax not the longer one")
+        if one["gate"] not in (0, 1) or isinstance(one["gate"], bool):
+            problems.append(f"{where}.gate is {one['gate']!r}; expected 0 or 1")
+
+
 def _check_edits(
     section: dict[str, Any], gates: dict[str, dict[str, Any]], problems: list[str]
 ) -> dict[int, dict[str, Any]]:
@@ -177,33 +217,46 @@ def _check_edits(
             _check_edit_gate(edit, gates, where, problems)
         if len(problems) == before:
             found[edit["layer"]] = edit
-    used = (
-        {
-            edit["gate"]
-            for edit in section["edits"]
-            if isinstance(edit, dict) and isinstance(edit.get("gate"), str)
-        }
-        if isinstance(section["edits"], list)
-        else set()
-    )
+    listed = section["edits"] if isinstance(section["edits"], list) else ()
+    used = {
+        name
+        for edit in listed
+        if isinstance(edit, dict)
+        for name in gate_names(edit.get("gate"))
+        if isinstance(name, str)
+    }
     problems += [f"gate {name!r} is used by no edit" for name in gates if name not in used]
     return found
+
+
+def gate_names(gate: Any) -> list[Any]:
+    """The gates that an edit's ``gate`` names: none for null, one, or those of a list."""
+    if gate is None:
+        return []
+    return list(gate) if isinstance(gate, (list, tuple)) else [gate]
 
 
 def _check_edit_gate(
     edit: dict[str, Any], gates: dict[str, dict[str, Any]], where: str, problems: list[str]
 ) -> None:
-    name = edit["gate"]
-    if name is None:
-        return
-    if not isinstance(name, str) or name not in gates:
+    gate, names = edit["gate"], gate_names(edit["gate"])
+    if edit["positions"] != ("all" if gate is None else "from_gate"):
         problems.append(
-            f"{where}.gate is {name!r}; known: {', '.join(gates) or '(no valid gate)'}, or null for always"
+            f"{where}.positions is {edit['positions']!r}; an edit without a gate has 'all', one with a gate 'from_gate'"
         )
-    elif gates[name]["layer"] > edit["layer"]:
-        problems.append(
-            f"{where}: its gate {name!r} is read at layer {gates[name]['layer']}, above the edit's layer {edit['layer']}"
-        )
+    if isinstance(gate, (list, tuple)) and (
+        len(names) < 2 or len({str(name) for name in names}) < len(names)
+    ):
+        problems.append(f"{where}.gate is {gate!r}; a list holds two or more different gates")
+    for name in names:
+        if not isinstance(name, str) or name not in gates:
+            problems.append(
+                f"{where}.gate is {name!r}; known: {', '.join(gates) or '(no valid gate)'}, or null for always"
+            )
+        elif gates[name]["layer"] > edit["layer"]:
+            problems.append(
+                f"{where}: its gate {name!r} is read at layer {gates[name]['layer']}, above the edit's layer {edit['layer']}"
+            )
 
 
 def _check_edit_options(edit: dict[str, Any], where: str, problems: list[str]) -> None:
@@ -224,102 +277,3 @@ def _check_edit_options(edit: dict[str, Any], where: str, problems: list[str]) -
         problems.append(f"{where}: angle 'calibrated' goes with target 'direction' and strength 1 only")
     if edit["angle"] == "fraction" and not 0 <= strength <= 1:
         problems.append(f"{where}.strength is {strength!r}; a fraction is from 0 to 1")
-
-
-def _check_tensors(
-    section: dict[str, Any],
-    gates: dict[str, dict[str, Any]],
-    edits: dict[int, dict[str, Any]],
-    tensors: Mapping[str, Tensor],
-    problems: list[str],
-) -> None:
-    expected: dict[str, TensorRule] = {}
-    for name, gate in gates.items():
-        expected.update(
-            {f"steering.gates.{name}.{leaf}": r for leaf, r in SCORE_TENSORS[gate["score"]].items()}
-        )
-    for layer, edit in edits.items():
-        expected.update({f"steering.layers.{layer}.{leaf}": r for leaf, r in edit_tensors(edit).items()})
-    problems += [
-        f"tensor {name} is missing"
-        for name, rule in expected.items()
-        if rule.required and name not in tensors
-    ]
-    problems += [f"tensor {name} is not used by any gate or edit" for name in tensors if name not in expected]
-    sizes: dict[str, int] = {}
-    for name, rule in expected.items():
-        if name in tensors:
-            _check_tensor(name, tensors[name], rule, section["hidden_size"], sizes, problems)
-    if not problems:
-        for layer, edit in edits.items():
-            _check_protected_targets(layer, edit, tensors, problems)
-
-
-def _check_tensor(
-    name: str, tensor: Tensor, rule: TensorRule, hidden: int, sizes: dict[str, int], problems: list[str]
-) -> None:
-    if tensor.dtype != torch.float32:
-        problems.append(f"tensor {name} is {tensor.dtype}; steering tensors are float32")
-        return
-    owner = name.rpartition(".")[0]
-    fits = len(tensor.shape) == len(rule.shape)
-    for axis, size in zip(rule.shape, tensor.shape, strict=False):
-        wanted = (
-            hidden
-            if axis == "d"
-            else int(axis)
-            if axis.isdigit()
-            else sizes.setdefault(f"{owner}.{axis}", size)
-        )
-        fits = fits and size == wanted and size > 0
-    if not fits:
-        shape = ", ".join(rule.shape)
-        problems.append(
-            f"tensor {name} has shape {list(tensor.shape)}; expected [{shape}] with d = {hidden}, letters alike within one gate or edit"
-        )
-    elif tensor.device.type != "meta":
-        fault = _fault(tensor, rule.kind)
-        if fault:
-            problems.append(f"tensor {name} {fault}")
-
-
-def _fault(tensor: Tensor, kind: str) -> str | None:
-    """What is wrong with a tensor's values, or None."""
-    if not bool(torch.isfinite(tensor).all()):
-        return "holds a value that is not finite"
-    if kind == "orthonormal_columns":
-        gram = tensor.double().T @ tensor.double()
-        error = (gram - torch.eye(gram.shape[0], dtype=gram.dtype, device=gram.device)).abs().max().item()
-        return (
-            f"has columns that are not orthonormal (off by {error:.1e}, at most {_TOLERANCE})"
-            if error > _TOLERANCE
-            else None
-        )
-    if kind == "any":
-        return None
-    lengths = torch.linalg.vector_norm(tensor.double(), dim=-1)
-    if kind == "unit_rows":
-        error = (lengths - 1).abs().max().item()
-        return (
-            f"has rows that are not unit (off by {error:.1e}, at most {_TOLERANCE})"
-            if error > _TOLERANCE
-            else None
-        )
-    return "has a row of length zero" if bool((lengths == 0).any()) else None
-
-
-def _check_protected_targets(
-    layer: int, edit: dict[str, Any], tensors: Mapping[str, Tensor], problems: list[str]
-) -> None:
-    """A target inside the protected subspace leaves nothing to turn towards: the edit would silently do nothing."""
-    basis = tensors.get(f"steering.layers.{layer}.retain_basis")
-    if basis is None or basis.device.type == "meta":
-        return
-    for leaf in ("direction", "prototypes"):
-        rows = tensors.get(f"steering.layers.{layer}.{leaf}")
-        if rows is not None and (leaf == "direction" or edit["target"] != "direction"):
-            left = norm(unit(rows) - unit(rows) @ basis @ basis.T)
-            if bool((left < 1e-3).any()):
-                problems.append(
-                    f"tensor steering.layers.{layer}.{leaf} lies within retain_basis: nothing is left to steer towards"
-                )

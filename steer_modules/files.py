@@ -5,23 +5,47 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from transformers.utils.hub import cached_file
+
+VARIANT = "steered"
+"""Weights variant of every steered checkpoint: its files have names that no stock class asks for of itself."""
+
+WEIGHTS = f"model.{VARIANT}.safetensors"
+WEIGHTS_INDEX = f"model.safetensors.index.{VARIANT}.json"
+
+STOCK_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "tf_model.h5",
+    "flax_model.msgpack",
+    "adapter_config.json",
+)
+"""Files that a stock class would load, and with them an unsteered model."""
 
 TRAVELLING = (
     "call.py",
+    "canary.py",
     "checks.py",
+    "columns.py",
     "files.py",
+    "fingerprint.py",
+    "headers.py",
     "ops.py",
     "outputs.py",
     "program.py",
+    "proof.py",
     "resolve.py",
     "schema.py",
+    "state.py",
     "steered_model.py",
     "steering_layer.py",
+    "tensor_checks.py",
 )
 """Modules that go into every checkpoint, beside the modeling file of its family."""
 
@@ -36,28 +60,51 @@ _HUB_OPTIONS = (
 )
 
 
-def check_weight_files(source: Any, options: dict[str, Any]) -> None:
-    """Raises RuntimeError where a folder or repository holds a single weight file beside an index.
+def _present(source: Any, name: str, options: Mapping[str, Any]) -> Path | None:
+    """A file of a folder or repository; None where it has none of that name."""
+    hub = {option: options[option] for option in _HUB_OPTIONS if options.get(option) is not None}
+    found = cached_file(
+        source,
+        name,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+        **hub,
+    )
+    return None if found is None else Path(found)
 
-    Transformers would load the single file and ignore the index, and with it the steering.
-    """
+
+def check_weight_files(source: Any, options: Mapping[str, Any]) -> None:
+    """Raises RuntimeError where weights lie in a folder or repository under a name that a stock class would load."""
     if source is None:
         return
-    hub = {name: options[name] for name in _HUB_OPTIONS if options.get(name) is not None}
-    found = [
-        cached_file(
-            source,
-            name,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-            **hub,
-        )
-        for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)
-    ]
-    if all(found):
+    found = [name for name in STOCK_WEIGHTS if _present(source, name, options) is not None]
+    if found:
         raise RuntimeError(
-            f"{source} holds both {SAFE_WEIGHTS_NAME} and {SAFE_WEIGHTS_INDEX_NAME}; remove the one that is not the steered model"
+            f"{source} holds {found[0]}, which a stock class would load and run unsteered; the steered weights are listed in "
+            f"{WEIGHTS_INDEX}. Remove {found[0]}"
         )
+
+
+def weight_files(source: Any, options: Mapping[str, Any]) -> tuple[dict[str, Path], dict[str, str] | None]:
+    """The shards of a steered checkpoint by name, and the shard of each tensor where an index says it.
+
+    Raises:
+        RuntimeError: there are none, or one that the index names is missing.
+    """
+    index = _present(source, WEIGHTS_INDEX, options)
+    if index is None:
+        single = _present(source, WEIGHTS, options)
+        if single is None:
+            raise RuntimeError(f"{source} holds neither {WEIGHTS_INDEX} nor {WEIGHTS}")
+        return {WEIGHTS: single}, None
+    names: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    shards = {}
+    for shard in sorted(set(names.values())):
+        path = _present(source, shard, options)
+        if path is None:
+            raise RuntimeError(f"{source} lacks {shard}, which its index names")
+        shards[shard] = path
+    return shards, names
 
 
 def plain_auto_map(auto_map: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Gate scores and edits as pure functions of tensors: the closed op set of format ``steerbake/1``.
+"""Gate scores and edits as pure functions of tensors: the closed op set of format ``steerbake/2``.
 
 Every function takes float32 and returns float32. Shapes: ``...`` any leading axes, ``d`` the hidden size.
 """
@@ -48,7 +48,7 @@ def prototype_margin(
     center: Tensor | None = None,
     metric: Tensor | None = None,
 ) -> Tensor:
-    """max_i f_i.x - max_j r_j.x with x = unit(M (p - center)); prototypes [m, d], [n, d] are unit and mapped."""
+    """max_i f_i.x - max_j r_j.x with x = unit(M (p - center)), M [k, d]; prototypes [m, k], [n, k] are unit and mapped."""
     q = p if center is None else p - center
     x = unit(q if metric is None else q @ metric.T)
     return (x @ forget_prototypes.T).amax(-1) - (x @ retain_prototypes.T).amax(-1)

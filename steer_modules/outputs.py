@@ -11,7 +11,7 @@ _CLASSES: dict[Any, Any] = {}
 
 
 def gated_class(stock: Any) -> Any:
-    """Subclass of a ModelOutput class with the declared field ``steering_gate``, float32 [B, G]."""
+    """Subclass of a ModelOutput class with the declared field ``steering_gate``, float32 [B, T, G]."""
     if stock not in _CLASSES:
         _CLASSES[stock] = _make(stock)
     return _CLASSES[stock]
@@ -27,6 +27,6 @@ def _make(stock: Any) -> Any:
 
 
 def with_gate(outputs: Any, gate: Tensor) -> Any:
-    """The same output, as the subclass that also bears the gates."""
+    """The same output, as the subclass that also bears the gates at every column."""
     values = {f.name: getattr(outputs, f.name) for f in fields(outputs)}
     return gated_class(type(outputs))(**values, steering_gate=gate)

@@ -1,4 +1,4 @@
-"""SteeringProgram: what a fitted method says, and the format it is stored in (``steerbake/1``, docs/format.md).
+"""SteeringProgram: what a fitted method says, and the format it is stored in (``steerbake/2``, docs/format.md).
 
 A program is a section (JSON) and tensors (float32). Parsing is strict: a gate or edit that is not understood to the
 last key would be a memory that is not forgotten.
@@ -55,7 +55,7 @@ class BaseModelRef:
 
 @dataclass(frozen=True)
 class Gate:
-    """Decides whether a prompt (or, pooled per token, a position) is about the forgotten. Fields: docs/format.md."""
+    """Decides, column by column, from where on a sequence is about the forgotten. Fields: docs/format.md."""
 
     name: str
     layer: int
@@ -71,10 +71,13 @@ class Gate:
 
 @dataclass(frozen=True)
 class Edit:
-    """Changes the output of one block where its gate fires. None means: the key is absent. Fields: docs/format.md."""
+    """Changes the output of one block where its gate, or one of its gates, is on. Fields: docs/format.md.
+
+    None means: the key is absent (but for ``gate``, where it means always).
+    """
 
     layer: int
-    gate: str | None
+    gate: str | tuple[str, ...] | None
     op: str
     positions: str
     strength: float | None = None
@@ -87,12 +90,35 @@ class Edit:
 
     def section(self) -> dict[str, Any]:
         keys = {k: v for k, v in self.__dict__.items() if k != "tensors"}
-        return {"gate": keys.pop("gate"), **_without_none(keys)}
+        gate = keys.pop("gate")
+        return {"gate": list(gate) if isinstance(gate, tuple) else gate, **_without_none(keys)}
+
+
+@dataclass(frozen=True)
+class Canary:
+    """What the model says to a few tokens, so that changed weights can be told from other ones.
+
+    Attributes:
+        ids: a sequence without padding.
+        gate: 1 where every gate is forced on, 0 where all are held off.
+        argmax: the likeliest next token at the last ``len(argmax)`` columns.
+    """
+
+    ids: tuple[int, ...]
+    gate: int
+    argmax: tuple[int, ...]
+
+    def section(self) -> dict[str, Any]:
+        return {"ids": list(self.ids), "gate": self.gate, "argmax": list(self.argmax)}
 
 
 @dataclass(frozen=True)
 class SteeringProgram:
     """Gates and edits over the blocks of one decoder.
+
+    Attributes:
+        headers: token ids of the generation headers of the model's chat template.
+        canary: what the model is known to say, for loading it with changed weights.
 
     Raises:
         ProgramError: on construction, naming everything that breaks the format.
@@ -104,21 +130,25 @@ class SteeringProgram:
     base: BaseModelRef
     gates: tuple[Gate, ...]
     edits: tuple[Edit, ...]
+    headers: tuple[tuple[int, ...], ...] = ()
+    canary: tuple[Canary, ...] = ()
 
     def __post_init__(self) -> None:
         check_program(self.section(), self.tensors())
 
     def section(self) -> dict[str, Any]:
         """The JSON object, without ``sha256``."""
-        return {
+        section = {
             "format": FORMAT,
             "method": self.method,
             "hidden_size": self.hidden_size,
             "num_layers": self.num_layers,
             "base": self.base.section(),
+            "headers": [list(header) for header in self.headers],
             "gates": [gate.section() for gate in self.gates],
             "edits": [edit.section() for edit in self.edits],
         }
+        return section | ({"canary": [one.section() for one in self.canary]} if self.canary else {})
 
     def signed_section(self) -> dict[str, Any]:
         """The JSON object with the ``sha256`` of itself and the tensors."""
@@ -176,8 +206,18 @@ class SteeringProgram:
             num_layers=section["num_layers"],
             base=BaseModelRef(**section["base"]),
             gates=tuple(Gate(**g, tensors=parts.get(f"gates.{g['name']}", {})) for g in section["gates"]),
-            edits=tuple(Edit(**e, tensors=parts.get(f"layers.{e['layer']}", {})) for e in section["edits"]),
+            edits=tuple(_edit(e, parts.get(f"layers.{e['layer']}", {})) for e in section["edits"]),
+            headers=tuple(tuple(header) for header in section["headers"]),
+            canary=tuple(
+                Canary(tuple(one["ids"]), one["gate"], tuple(one["argmax"]))
+                for one in section.get("canary", ())
+            ),
         )
+
+
+def _edit(keys: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Edit:
+    gate = keys["gate"]
+    return Edit(**{**keys, "gate": tuple(gate) if isinstance(gate, list) else gate}, tensors=tensors)
 
 
 def split_tensors(tensors: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,7 @@
-"""Turns the arguments of one forward pass into its SteeringCall, and writes what was decided onto the cache.
+"""Turns the arguments of one forward pass into its SteeringCall: its cache, its columns, where headers end.
 
-A gate value is, in this order: what ``steering_gate`` says, what the cache bears, what the prompt's state says now.
+Whatever the arguments are called and however a caller cut a sequence up, the columns of a pass and what comes before them
+must be known for certain. Where they are not, this raises: a gate that is guessed would be a memory that is told.
 """
 
 from __future__ import annotations
@@ -9,173 +10,235 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import Cache
 
-from .call import GateState, SteeringCall, shares
+from .call import SteeringCall
+from .columns import Columns, linear_columns, masked_columns, packed_columns
+from .state import Carried, find_cache, recorded
 
-_STATE = "steering_state"
+_PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "cu_seqlens", "seq_idx", "block_tables", "slot_mapping")
 
 
 def resolve_call(
     steering: Any,
     arguments: dict[str, Any],
+    table: Any,
     steering_gate: Tensor | None,
-    steering_prompt_end: Tensor | None,
     steering_mask: Tensor | None,
 ) -> SteeringCall:
     """The call of a forward pass with these named ``arguments`` of the stock model.
 
+    ``use_cache`` among them is set to False where sequences are packed, since Transformers keeps those apart only so.
+
+    Args:
+        table: the model's embedding module.
+        steering_gate: [B, G], 1 force on, 0 hold off, -1 decide.
+        steering_mask: [B, P + T], the 2-D padding mask where ``attention_mask`` is not one.
+
     Raises:
-        ValueError: a mask, gate or prompt end of the wrong shape; a cache that was not filled by a steered model; a
-            prompt end outside the columns at hand; packed sequences.
+        RuntimeError: the pass is traced.
+        TypeError: a cache that is none of Transformers'.
+        ValueError: a mask, gate or positions that do not fit, a cache that this model did not fill, columns whose past is
+            not known.
     """
-    tracing = torch.compiler.is_compiling() or torch.compiler.is_exporting()
-    tokens = arguments.get("input_ids")
-    tokens = arguments.get("inputs_embeds") if tokens is None else tokens
+    refuse_tracing()
+    packed = [name for name in _PACKED if arguments.get(name) is not None]
+    if packed:
+        raise ValueError(
+            f"{packed[0]} packs several sequences into one row in a way that hides where each begins; give a steered model one "
+            "sequence a row, or restart position_ids without a mask and a cache"
+        )
+    ids, embeds = arguments.get("input_ids"), arguments.get("inputs_embeds")
+    tokens = ids if ids is not None else embeds
     if tokens is None:
         raise ValueError("a steered model needs input_ids or inputs_embeds")
-    if arguments.get("cu_seq_lens_q") is not None:
-        raise ValueError(
-            "packed sequences (cu_seq_lens) hide where each prompt ends; give a steered model one prompt per row"
+    batch, length = tokens.shape[0], tokens.shape[1]
+    cache = find_cache(arguments)
+    carried = _carried(steering, cache, batch, tokens.device)
+    columns = _columns(arguments, carried, steering_mask, batch, length, cache)
+    headers = steering.headers
+    found = headers.in_ids(ids) if ids is not None else headers.in_embeddings(embeds, table)
+    bits = headers.follow(found, columns, carried.bits) if len(headers) else found
+    decisive: Tensor | None = headers.complete(bits) if steering.decides_at_headers else None
+    if decisive is not None and columns.real is not None:
+        decisive = decisive & columns.real.to(decisive.device)
+    if decisive is not None and not bool(decisive.any()):
+        decisive = None
+    given = _given(steering_gate, batch, steering.gate_names)
+    return SteeringCall(steering.gate_names, columns, carried, bits, decisive, given)
+
+
+def refuse_tracing() -> None:
+    """Raises RuntimeError under a tracer that would keep one prompt's decisions for all prompts."""
+    tracing = torch.jit.is_tracing() or torch.compiler.is_exporting()
+    if not tracing and not torch.compiler.is_compiling():
+        proxy = getattr(torch.fx.experimental, "proxy_tensor", None)
+        tracing = proxy is not None and proxy.get_proxy_mode() is not None
+    if tracing:
+        raise RuntimeError(
+            "a traced graph would keep the gates of the prompt it was traced with. Write a graph that decides for itself with "
+            "'steerbake export onnx', or a checkpoint that needs no code with 'steerbake export stock'"
         )
-    batch, length, device = tokens.shape[0], tokens.shape[1], tokens.device
-    cache = arguments.get("past_key_values")
-    past = _past_length(cache, tracing)
-    state, ours = _state_on(cache, past, batch, tracing)
-    if state is not None and length == 1 and (steering_gate is None or steering_gate is state.gate):
-        return _next_token(steering.pooled_gates, past, state, tracing)
-    mask = _padding(arguments.get("attention_mask"), steering_mask, past, length)
-    end = _prompt_end(steering_prompt_end, arguments.get("labels"), mask, past, length, batch, device)
-
-    call = SteeringCall(steering.pooled_gates, past, end, end, mask, tracing=tracing)
-    if state is not None:
-        call.first_end, call.behind_prompt = state.first_end.to(device), True
-    _give_gates(call, steering_gate, state, batch)
-    if state is None and call.given is not None and call.settled and not _is_empty(past):
-        call.first_end, call.behind_prompt = torch.full_like(end, past - 1), True
-    if not tracing and state is None and not _is_empty(past) and steering_gate is None and not ours:
-        raise ValueError(
-            "the past_key_values given were not filled by this steered model, so its gates are unknown; start from an "
-            "empty cache, or pass steering_gate"
-        )
-    if call.behind_prompt and length == 1:
-        call.mask = None
-    if (
-        not call.settled
-        and call.names
-        and not tracing
-        and bool(((end < past) | (end >= past + length)).any())
-    ):
-        raise ValueError(
-            f"steering_prompt_end {end.tolist()} is outside the columns {past} to {past + length - 1} of this pass"
-        )
-    call.take_given()
-    return call
 
 
-def _next_token(names: tuple[str, ...], past: Any, state: GateState, tracing: bool) -> SteeringCall:
-    """One new token behind a prompt whose gates are known: nothing is to be decided."""
-    call = SteeringCall(names, past, state.first_end, state.first_end, None, state.gate, tracing=tracing)
-    call.settled, call.on, call.behind_prompt = True, state.on, True
-    call.take_given()
-    return call
+def _carried(steering: Any, cache: Cache | None, batch: int, device: torch.device) -> Carried:
+    keys = None if cache is None else recorded(cache, steering.features)
+    if keys is None:
+        return Carried.blank(steering.features, batch, device)
+    if keys.shape[0] != batch:
+        raise ValueError(f"the cache holds {keys.shape[0]} rows, but this batch has {batch}")
+    return Carried.read(steering.features, keys.to(device))
 
 
-def remember(cache: Any, call: SteeringCall, gate: Tensor) -> Tensor:
-    """Writes the gates onto the cache; returns the tensor that stands there, so that it is known again."""
-    if cache is None:
-        return gate
-    state = getattr(cache, _STATE, None)
-    if call.settled and isinstance(state, GateState) and call.given is state.gate:
-        return state.gate
-    on = None if call.tracing else shares(gate)
-    last_end = None if call.tracing else int(call.first_end.max())
-    setattr(cache, _STATE, GateState(gate, call.first_end, on, last_end))
-    return gate
-
-
-def _is_empty(past: Any) -> bool:
-    return isinstance(past, int) and past == 0
-
-
-def _past_length(cache: Any, tracing: bool) -> Any:
-    if cache is None:
-        return 0
-    length = cache.get_seq_length()
-    return length if tracing else int(length)
-
-
-def _state_on(cache: Any, past: Any, batch: int, tracing: bool) -> tuple[GateState | None, bool]:
-    """What a non-empty cache bears, and whether a steered model filled it.
-
-    A cache cut back into its first prompt bears nothing any more, though a steered model filled what is left.
-    """
-    state = getattr(cache, _STATE, None) if not _is_empty(past) else None
-    if not isinstance(state, GateState):
-        return None, False
-    if not tracing and state.last_end is not None and past <= state.last_end:
-        return None, True
-    if state.gate.shape[0] != batch:
-        raise ValueError(
-            f"the cache bears gates of {state.gate.shape[0]} rows, but this batch has {batch}; repeat or select rows of a "
-            "cache only before its first use"
-        )
-    return state, True
-
-
-def _padding(attention_mask: Any, steering_mask: Tensor | None, past: Any, length: int) -> Tensor | None:
-    """Non-padding columns [B, T] of this pass, or None where nothing says."""
-    mask = (
-        attention_mask if isinstance(attention_mask, Tensor) and attention_mask.dim() == 2 else steering_mask
-    )
-    if mask is None:
-        return None
-    if not torch.compiler.is_compiling() and mask.shape[1] != past + length:
-        raise ValueError(
-            f"attention_mask has {mask.shape[1]} columns, but the cache holds {past} and {length} are given; it covers them all"
-        )
-    return mask[:, -length:].bool()
-
-
-def _prompt_end(
-    given: Tensor | None,
-    labels: Any,
-    mask: Tensor | None,
-    past: Any,
-    length: int,
+def _columns(
+    arguments: dict[str, Any],
+    carried: Carried,
+    steering_mask: Tensor | None,
     batch: int,
-    device: torch.device,
-) -> Tensor:
-    """Absolute column [B] of the prompt's last token."""
-    if given is not None:
-        if given.shape != (batch,):
+    length: int,
+    cache: Cache | None,
+) -> Columns:
+    """The columns of this pass, with mask, positions and cache checked against each other."""
+    past = carried.real.shape[1]
+    mask = arguments.get("attention_mask")
+    if isinstance(mask, dict):
+        mask = mask.get("full_attention")
+    flat = mask if isinstance(mask, Tensor) and mask.dim() == 2 else steering_mask
+    if flat is not None:
+        columns = linear_columns(batch, length, past, _flat(flat, carried, batch, length))
+    elif mask is None:
+        if past and not bool(carried.real.all()):
             raise ValueError(
-                f"steering_prompt_end has shape {list(given.shape)}; expected [{batch}], one column per row"
+                "the cache holds padding, but no attention_mask says where; pass the 2-D attention_mask over all columns"
             )
-        return given.to(device)
-    columns = torch.arange(length, device=device)
-    last = torch.full((batch,), length - 1, device=device) if mask is None else (columns * mask).amax(-1)
-    if isinstance(labels, Tensor):
-        answered = labels != -100
-        before = (answered.long().argmax(-1) - 1).clamp_min(0).to(device)
-        last = torch.where(answered.any(-1).to(device), before, last)
-    return last + past
+        columns = linear_columns(batch, length, past, None)
+    elif isinstance(mask, Tensor) and mask.dim() == 4:
+        columns = masked_columns(_visible(mask, past, batch, length), carried.real.to(mask.device))
+    else:
+        raise ValueError(
+            f"the attention_mask is a {type(mask).__name__}, from which a steered model cannot tell the columns of a sequence; "
+            "give a 2-D mask"
+        )
+    restarts = _restarts(arguments, columns, carried, packable=flat is None and mask is None and not past)
+    if restarts is None:
+        return columns
+    if cache is not None or arguments.get("use_cache"):
+        raise ValueError(
+            "position_ids begin anew within a row, but with a cache Transformers lets the sequences of a row see each other; "
+            "pass use_cache=False, or give one sequence a row"
+        )
+    arguments["use_cache"] = False
+    return packed_columns(restarts)
 
 
-def _give_gates(call: SteeringCall, gate: Tensor | None, state: GateState | None, batch: int) -> None:
-    """Fills in given, earlier, settled and on."""
-    call.earlier = None if state is None else state.gate
-    if gate is not None:
-        if gate.shape != (batch, len(call.names)):
-            raise ValueError(
-                f"steering_gate has shape {list(gate.shape)}; expected [{batch}, {len(call.names)}] for gates {list(call.names)}"
-            )
-        call.given = gate
-        if state is not None and gate is state.gate:
-            call.settled, call.on = True, state.on
-        elif not call.tracing:
-            if not bool(((gate == -1) | (gate == 0) | (gate == 1)).all()):
-                raise ValueError(
-                    f"steering_gate holds {gate.tolist()}; each value is 1 (steer), 0 (do not) or -1 (decide now)"
-                )
-            call.settled = bool((gate >= 0).all())
-            call.on = shares(gate) if call.settled else None
+def _flat(mask: Tensor, carried: Carried, batch: int, length: int) -> Tensor:
+    """Real columns [B, T] of this pass by a 2-D mask over cache and pass."""
+    past = carried.real.shape[1]
+    if mask.shape != (batch, past + length):
+        raise ValueError(
+            f"attention_mask has shape {list(mask.shape)}, but {past} columns are in the cache and {batch} rows of {length} are "
+            "given; it covers them all"
+        )
+    real = mask.bool()
+    if past and not torch.equal(real[:, :past].to(carried.real.device), carried.real):
+        raise ValueError(
+            "attention_mask shows other columns of the cache than it did when they were computed, so the sequence is another "
+            "one; start from an empty cache"
+        )
+    return real[:, past:]
+
+
+def _visible(mask: Tensor, past: int, batch: int, length: int) -> Tensor:
+    """What each column sees, [B, T, P + T] bool, by a 4-D mask of truth values or of numbers to add."""
+    if mask.shape[0] not in (1, batch) or mask.shape[2] != length or mask.shape[3] < past + length:
+        raise ValueError(
+            f"the 4-D attention mask has shape {list(mask.shape)}; expected [{batch}, 1, {length}, {past + length}]"
+        )
+    seen = mask if mask.dtype == torch.bool else mask > torch.finfo(torch.float16).min / 2
+    if not mask.dtype.is_floating_point and mask.dtype != torch.bool:
+        seen = mask > 0
+    first = seen[:, :1]
+    if bool((seen != first).any()) or bool(seen[..., past + length :].any()):
+        raise ValueError("the 4-D attention mask differs from head to head, or shows columns that do not exist yet")
+    return first[:, 0, :, : past + length].expand(batch, -1, -1)
+
+
+def _restarts(
+    arguments: dict[str, Any], columns: Columns, carried: Carried, *, packable: bool
+) -> Tensor | None:
+    """Where sequences begin by ``position_ids``, [B, T] bool; None: as ``columns`` have it.
+
+    Raises:
+        ValueError: the positions say that columns came before which no cache holds, or go on where none did.
+    """
+    start = arguments.get("cache_position")
+    if isinstance(start, Tensor) and start.numel() and int(start.reshape(-1)[0]) != columns.past:
+        raise ValueError(
+            f"cache_position begins at {int(start.reshape(-1)[0])}, but the cache holds {columns.past} columns of this model"
+        )
+    positions = arguments.get("position_ids")
+    if not isinstance(positions, Tensor):
+        return None
+    if positions.dim() == 3:
+        if positions.shape[0] == 3:
+            # A picture's columns share a position in time; what is least of the three never falls within a sequence.
+            _check_spread(positions.amin(0).expand(columns.batch, -1), columns)
+            return None
+        positions = positions[0]
+    positions = positions.expand(columns.batch, -1)
+    expected = _expected(positions, columns, carried)
+    wrong = positions != expected
+    if columns.real is not None:
+        wrong = wrong & columns.real.to(wrong.device)
+    if not bool(wrong.any()):
+        return None
+    if not packable or bool((positions[:, 0] != 0).any()):
+        raise ValueError(
+            f"position_ids {positions[:1].tolist()} do not go on from the {columns.past} columns that this model has seen, so what "
+            "came before is not known; pass the cache this model filled, or whole sequences"
+        )
+    starts = torch.ones_like(wrong)
+    starts[:, 1:] = positions[:, 1:] != positions[:, :-1] + 1
+    if bool((positions[starts] != 0).any()):
+        raise ValueError(
+            "position_ids leap within a row to a position that is not 0: what came before is not known; begin each sequence at 0"
+        )
+    return starts
+
+
+def _expected(positions: Tensor, columns: Columns, carried: Carried) -> Tensor:
+    """Positions [B, T] that follow from those before them and from how many columns the cache holds."""
+    own = positions.unsqueeze(-1)
+    count = carried.count.to(positions.device).long().unsqueeze(1)
+    before = columns.preceding(own, count - 1).squeeze(-1)
+    if columns.linear:
+        return before + 1
+    assert columns.before is not None
+    begins = columns.before.to(positions.device) == 0
+    return torch.where(begins, positions, before + 1)
+
+
+def _check_spread(least: Tensor, columns: Columns) -> None:
+    """Positions in space: they begin at 0 and never fall within a sequence."""
+    real = torch.ones_like(least, dtype=torch.bool) if columns.real is None else columns.real.to(least.device)
+    highest = torch.where(real, least, -1).cummax(1).values
+    falls = bool((real & (least < highest)).any())
+    first = torch.where(real, least, torch.iinfo(least.dtype).max).amin(1)
+    if falls or (columns.past == 0 and bool((first != 0).any())):
+        raise ValueError(
+            "position_ids begin anew within a row, or in the middle of a sequence that no cache holds; give one whole sequence a row"
+        )
+
+
+def _given(gate: Tensor | None, batch: int, names: tuple[str, ...]) -> Tensor | None:
+    if gate is None:
+        return None
+    if gate.shape != (batch, len(names)):
+        raise ValueError(
+            f"steering_gate has shape {list(gate.shape)}; expected [{batch}, {len(names)}] for gates {list(names)}"
+        )
+    if not bool(((gate == -1) | (gate == 0) | (gate == 1)).all()):
+        raise ValueError(
+            f"steering_gate holds {gate.tolist()}; each value is 1 (steer), 0 (do not) or -1 (decide)"
+        )
+    return None if bool((gate == -1).all()) else gate

@@ -1,20 +1,24 @@
-"""Format ``steerbake/1`` as data: which keys and tensors each gate score and each edit has (docs/format.md)."""
+"""Format ``steerbake/2`` as data: which keys and tensors each gate score and each edit has (docs/format.md)."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-FORMAT = "steerbake/1"
+FORMAT = "steerbake/2"
 
 POOLS = ("prompt_end", "prompt_mean", "token")
 FIRES = ("below", "above")
-POSITIONS = ("all", "from_prompt_end", "to_prompt_end")
+HEADER_POOLS = ("prompt_end", "prompt_mean")
+"""Pools that decide at the last token of each generation header; the other decides at every column."""
+POSITIONS = ("all", "from_gate")
 TARGETS = ("direction", "nearest", "keyed")
 ANGLES = ("calibrated", "fraction")
 PROTECTIONS = ("none", "direction", "exact")
 SIGNS = ("fixed", "state")
 
-SECTION_KEYS = ("format", "method", "hidden_size", "num_layers", "base", "gates", "edits", "sha256")
+SECTION_KEYS = ("format", "method", "hidden_size", "num_layers", "base", "headers", "gates", "edits", "sha256")
+OPTIONAL_SECTION_KEYS = ("canary",)
+CANARY_KEYS = ("ids", "gate", "argmax")
 BASE_KEYS = ("architecture", "model_type")
 GATE_KEYS = ("name", "layer", "pool", "score", "threshold", "fires")
 EDIT_KEYS = ("layer", "gate", "op", "positions")
@@ -35,10 +39,10 @@ SCORE_TENSORS: dict[str, dict[str, TensorRule]] = {
         "center": TensorRule(("d",), required=False),
     },
     "prototype_margin": {
-        "forget_prototypes": TensorRule(("m", "d"), kind="unit_rows"),
-        "retain_prototypes": TensorRule(("n", "d"), kind="unit_rows"),
+        "forget_prototypes": TensorRule(("m", "k"), kind="unit_rows"),
+        "retain_prototypes": TensorRule(("n", "k"), kind="unit_rows"),
         "center": TensorRule(("d",), required=False),
-        "metric": TensorRule(("d", "d"), required=False),
+        "metric": TensorRule(("k", "d"), required=False),
     },
     "linear": {"weight": TensorRule(("d",)), "bias": TensorRule(("1",))},
     "linear_unit": {"weight": TensorRule(("d",)), "bias": TensorRule(("1",))},

@@ -1,7 +1,7 @@
 """SteeredModelMixin: put before a stock Transformers class, it makes a model that cannot run unsteered.
 
 ``class SteeredLlavaModel(SteeredModelMixin, LlavaModel)`` builds the base, hangs the steering of ``config.steering``
-on its decoder blocks, resolves the gates of every forward pass, and loads and saves strictly.
+on its decoder blocks, follows the gates through every forward pass, and loads and saves strictly.
 """
 
 from __future__ import annotations
@@ -17,14 +17,21 @@ from transformers.conversion_mapping import (
     get_checkpoint_conversion_mapping,
     register_checkpoint_conversion_mapping,
 )
+from transformers.utils import logging
 
+from .canary import check_canary
 from .checks import ProgramError, check_program
-from .files import check_weight_files, save_code
+from .files import VARIANT, check_weight_files, save_code
+from .fingerprint import check_base, memory_digest, sign_saved
 from .outputs import with_gate
-from .resolve import remember, resolve_call
+from .proof import check_law
+from .resolve import resolve_call
+from .state import find_cache, record
 from .steering_layer import CALL, Steering, install_hooks
 
-OWN_ARGUMENTS = ("steering_gate", "steering_prompt_end", "steering_mask")
+logger = logging.get_logger(__name__)
+
+OWN_ARGUMENTS = ("steering_gate", "steering_mask")
 
 
 def decoder_blocks(model: Any) -> Any:
@@ -42,32 +49,33 @@ def decoder_blocks(model: Any) -> Any:
 def steered_forward(stock: Callable[..., Any]) -> Callable[..., Any]:
     """The forward of a steered class around the ``stock`` one.
 
-    Further arguments: ``steering_gate`` float32 [B, G], the gates that are not pooled per token, 1 or 0, -1 to decide
-    now (default: what the cache bears, else decide); ``steering_prompt_end`` int [B], column of the prompt's last
-    token; ``steering_mask`` [B, T_total], the 2-D padding mask where ``attention_mask`` is not 2-D.
-    The output has the further field ``steering_gate``.
+    Further arguments: ``steering_gate`` float32 [B, G], 1 forces a gate on from the first column of this pass, 0 holds it
+    off, -1 lets it decide (default); ``steering_mask`` [B, P + T], the 2-D padding mask where ``attention_mask`` is not 2-D.
+    The output has the further field ``steering_gate`` float32 [B, T, G], the gates at every column of the pass.
     """
     signature = inspect.signature(stock)
 
     @functools.wraps(stock)
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if not self.steering.verified:
-            self.steering.verify()
+        self.check_steering()
         own = {name: kwargs.pop(name, None) for name in OWN_ARGUMENTS}
         if args:
             named = signature.bind_partial(self, *args).arguments
             kwargs = {**{k: v for k, v in named.items() if k != "self"}, **kwargs}
         return_dict = kwargs.pop("return_dict", None)
-        call = resolve_call(self.steering, kwargs, **own)
+        given = find_cache(kwargs)
+        call = resolve_call(self.steering, kwargs, self.get_input_embeddings(), **own)
         outputs = stock(self, **kwargs, return_dict=True, **{CALL: call})
         unseen = set(self.steering.steered_blocks) - call.visited
         if unseen:
             raise RuntimeError(
                 f"decoder blocks {sorted(unseen)} ran without their steering; nothing is returned unsteered"
             )
-        gate = call.gates(call.end.device)
-        gate = remember(getattr(outputs, "past_key_values", None), call, gate)
-        outputs = with_gate(outputs, gate)
+        gates = call.gates(call.carried.gates.device)
+        cache = find_cache(dict(outputs)) or given
+        if cache is not None:
+            record(cache, call.features(self.steering.features, gates))
+        outputs = with_gate(outputs, gates)
         if return_dict is None:
             return_dict = getattr(self.config, "return_dict", True)
         return outputs if return_dict else outputs.to_tuple()
@@ -94,6 +102,12 @@ class SteeredModelMixin:
     steering: Steering
     config: Any
     _can_compile_fullgraph = False
+    _supports_attention_backend = False
+
+    @classmethod
+    def is_backend_compatible(cls) -> bool:
+        """False: servers that put several requests into one row keep no gates. Serve what 'steerbake export stock' writes."""
+        return False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -127,40 +141,68 @@ class SteeredModelMixin:
         check_fits(section, shapes, self, len(blocks))
         self.steering = Steering(section, shapes)
         self._steering_handles = install_hooks(self.steering, blocks)
+        self._sealed = seal_inner(self, blocks)
+
+    def check_steering(self) -> None:
+        """Before a model answers: its tensors are those that were signed, and its classes keep the law (docs/format.md).
+
+        Raises:
+            ProgramError: a tensor is not the one that was signed.
+            RuntimeError: a tensor is not in memory, or the installed Transformers calls these classes in a way that this
+                code does not follow.
+        """
+        if not self.steering.verified:
+            self.steering.verify()
+        check_law(type(self), self.config)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Loads like any Transformers model, but raises where Transformers would warn and go on unsteered.
 
+        Args:
+            allow_changed_base: accept weights that are not those the steering was made for (fine-tuned, quantised), if the
+                program's canary still says what it said.
+
         Raises:
-            RuntimeError: a tensor is missing or of another shape, or both a single weight file and an index exist.
+            RuntimeError: a tensor is missing or of another shape, weights lie there under a name that a stock class would
+                load, the weights are not the base's, or these classes do not keep the law under the installed Transformers.
             ProgramError: the steering tensors or the section are not the ones that were signed.
         """
-        check_weight_files(pretrained_model_name_or_path, kwargs)
+        changed = bool(kwargs.pop("allow_changed_base", False))
         wants_info = kwargs.pop("output_loading_info", False)
+        check_weight_files(pretrained_model_name_or_path, kwargs)
         model, info = super().from_pretrained(  # type: ignore[misc]
-            pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+            pretrained_model_name_or_path, *args, output_loading_info=True, **{**kwargs, "variant": VARIANT}
         )
         check_loading(pretrained_model_name_or_path, info)
-        model.steering.verify()
+        model.check_steering()
+        if changed:
+            check_canary(model)
+        else:
+            check_base(model, pretrained_model_name_or_path, kwargs)
         return (model, info) if wants_info else model
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
-        """Saves weights, config and the code that steers them, so that the folder stands alone again."""
+        """Saves weights, config and the code that steers them, so that the folder stands alone again.
+
+        Weights that were changed since they were loaded are saved under the fingerprint of those the steering was made for,
+        so that loading them asks for ``allow_changed_base``.
+        """
         self.steering.verify()
-        super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
+        same = self.__dict__.get("_loaded_weights") == memory_digest(self) and "state_dict" not in kwargs
+        super().save_pretrained(save_directory, *args, **{**kwargs, "variant": VARIANT})  # type: ignore[misc]
         if kwargs.get("is_main_process", True):
             save_code(type(self), self.config, save_directory)
+            if same:
+                sign_saved(save_directory, self.steering.tensors())
+            else:
+                logger.warning(
+                    "the weights were changed since they were loaded; the saved model loads with allow_changed_base=True alone"
+                )
 
 
 class SteeredGenerationMixin(SteeredModelMixin):
-    """Carries the gates through ``generate``: decided at the prompt's end, then kept to the end of the answer."""
-
-    def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """Generates like the base; accepts ``steering_gate`` and ``steering_prompt_end`` too."""
-        if kwargs.get("steering_prompt_end") is None:
-            kwargs["steering_prompt_end"] = _prompt_end(args, kwargs)
-        return super().generate(*args, **kwargs)  # type: ignore[misc]
+    """Hands ``generate`` what the gates need; everything else they need lies in the cache."""
 
     def generate_batch(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(
@@ -171,36 +213,13 @@ class SteeredGenerationMixin(SteeredModelMixin):
     continuous_batching_context_manager = generate_batch
 
     def prepare_inputs_for_generation(self, input_ids: Any, *args: Any, **kwargs: Any) -> Any:
-        first = kwargs.get("is_first_iteration", False)
         mask = kwargs.get("attention_mask")
         inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)  # type: ignore[misc]
         if isinstance(mask, Tensor) and mask.dim() == 2:
             inputs["steering_mask"] = mask
-        if first and kwargs.get("steering_gate") is None:
-            width = len(self.steering.pooled_gates)
-            inputs["steering_gate"] = torch.full((input_ids.shape[0], width), -1.0, device=input_ids.device)
-        for name in ("steering_gate", "steering_prompt_end"):
-            if kwargs.get(name) is not None:
-                inputs[name] = kwargs[name]
+        if kwargs.get("steering_gate") is not None:
+            inputs["steering_gate"] = kwargs["steering_gate"]
         return inputs
-
-    def _update_model_kwargs_for_generation(
-        self, outputs: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> dict[str, Any]:
-        updated: dict[str, Any] = super()._update_model_kwargs_for_generation(  # type: ignore[misc]
-            outputs, model_kwargs, *args, **kwargs
-        )
-        updated["steering_gate"] = outputs.steering_gate
-        return updated
-
-    def _prefill(
-        self, input_ids: Any, generation_config: Any, model_kwargs: Any, *args: Any, **kwargs: Any
-    ) -> Any:
-        if generation_config.prefill_chunk_size is not None and self.steering.pooled_gates:
-            raise ValueError(
-                "prefill_chunk_size would make the gate judge in the middle of the prompt; leave it unset for a steered model"
-            )
-        return super()._prefill(input_ids, generation_config, model_kwargs, *args, **kwargs)  # type: ignore[misc]
 
     def _get_candidate_generator(self, *args: Any, **kwargs: Any) -> Any:
         if "model_kwargs" in kwargs:  # the assistant is another model, with no gate or with its own
@@ -210,27 +229,37 @@ class SteeredGenerationMixin(SteeredModelMixin):
         return super()._get_candidate_generator(*args, **kwargs)  # type: ignore[misc]
 
 
-def _prompt_end(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-    """Absolute column [B] of the last prompt token of a ``generate`` call; None where it has no prompt (BOS only)."""
-    mask = kwargs.get("attention_mask")
-    if isinstance(mask, Tensor) and mask.dim() == 2:
-        columns = torch.arange(mask.shape[1], device=mask.device)
-        return (columns * mask.bool()).amax(-1)
-    inputs = (
-        args[0]
-        if args
-        else next(
-            (kwargs[k] for k in ("inputs", "input_ids", "inputs_embeds") if kwargs.get(k) is not None), None
+class _Sealed:
+    """Stands in place of ``save_pretrained`` and ``push_to_hub`` of a module inside a steered model."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002 - whatever a caller gives
+        raise RuntimeError(
+            f"the {self.name} inside a steered model has no steering of its own, so saving it would write an unsteered model. "
+            "Save the steered model itself"
         )
-    )
-    if not isinstance(inputs, Tensor):
-        return None
-    total = inputs.shape[1]
-    cache = kwargs.get("past_key_values")
-    past = int(cache.get_seq_length()) if cache is not None else 0
-    if total <= past:  # only the new tokens were given
-        total += past
-    return torch.full((inputs.shape[0],), total - 1, dtype=torch.long, device=inputs.device)
+
+
+def seal_inner(model: Any, blocks: Any) -> list[Any]:
+    """Lets no module inside ``model`` that holds its decoder blocks be saved on its own; returns those modules."""
+    first = next(iter(blocks))
+    sealed = []
+    for module in model.modules():
+        holds = module is not model and any(part is first for part in module.modules())
+        if holds and hasattr(module, "save_pretrained"):
+            for method in ("save_pretrained", "push_to_hub"):
+                module.__dict__[method] = _Sealed(type(module).__name__)
+            sealed.append(module)
+    return sealed
+
+
+def unseal_inner(model: Any) -> None:
+    """Undoes :func:`seal_inner`."""
+    for module in model.__dict__.pop("_sealed", ()):
+        for method in ("save_pretrained", "push_to_hub"):
+            module.__dict__.pop(method, None)
 
 
 def check_fits(section: dict[str, Any], shapes: dict[str, Any], model: Any, blocks: int) -> None:

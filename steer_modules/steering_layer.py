@@ -9,8 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from .call import SteeringCall
+from .checks import gate_names
+from .headers import Headers
 from .ops import EDITS, SCORES, fires, prepare
-from .program import BaseModelRef, Edit, Gate, SteeringProgram, program_sha256, split_tensors
+from .program import SteeringProgram, split_tensors
+from .schema import HEADER_POOLS
+from .state import Features
 
 CALL = "steering_call"
 """Name of the keyword argument in which a forward pass carries its SteeringCall down to the blocks."""
@@ -53,7 +57,7 @@ class _Prepared(NamedTuple):
 
 
 class SteeringGate(_Float32Module):
-    """One gate: scores pooled states and says which rows (or positions) are steered."""
+    """One gate: scores states and says from which column on a sequence is steered."""
 
     def __init__(self, gate: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> None:
         super().__init__(shapes)
@@ -65,12 +69,35 @@ class SteeringGate(_Float32Module):
         self.side: str = gate["fires"]
 
     def score(self, p: Tensor) -> Tensor:
-        """Scores of pooled states: [..., d] -> [...] in float32."""
+        """Scores of states or means: [..., d] -> [...] in float32."""
         return SCORES[self.score_name](p.float(), **self.own_tensors(p.device))
 
-    def decide(self, states: Tensor, call: SteeringCall) -> Tensor:
-        """Which rows [B] (pool "token": which positions [B, T]) fire, given this block's output [B, T, d]."""
-        return fires(self.score(call.pool(self.pool, states)), self.threshold, self.side)
+    def fires(self, p: Tensor) -> Tensor:
+        """Which states or means fire: [..., d] -> [...] bool."""
+        return fires(self.score(p), self.threshold, self.side)
+
+    def decide(self, states: Tensor, call: SteeringCall, at: int) -> Tensor | None:
+        """Columns [B, T] bool at which the gate fires by this block's output [B, T, d]; None: it decides at none.
+
+        Args:
+            at: where this gate's running sum begins among those that are carried; read for pool "prompt_mean" alone.
+        """
+        if self.pool == "token":
+            return self.fires(states) if call.may_fire(self.name) else None
+        read = states
+        if self.pool == "prompt_mean":
+            carried = call.carried.sums[:, at : at + states.shape[-1]].to(states.device)
+            sums = call.columns.totals(states.float(), carried)
+            call.sums[self.name] = sums
+            ones = states.new_ones((*states.shape[:2], 1), dtype=torch.float32)
+            before = call.carried.count.to(states.device).unsqueeze(1)
+            read = sums / call.columns.totals(ones, before).clamp_min(1.0)
+        if call.decisive is None or not call.may_fire(self.name):
+            return None
+        decisive = call.decisive.to(states.device)
+        found = torch.zeros_like(decisive)
+        found[decisive] = self.fires(read[decisive])
+        return found
 
 
 class SteeringLayer(_Float32Module):
@@ -78,9 +105,8 @@ class SteeringLayer(_Float32Module):
 
     def __init__(self, edit: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> None:
         super().__init__(shapes)
-        self.gate: str | None = edit["gate"]
+        self.gates = tuple(gate_names(edit["gate"]))
         self.op: str = edit["op"]
-        self.positions: str = edit["positions"]
         self.options = {k: v for k, v in edit.items() if k not in ("layer", "gate", "op", "positions")}
         self._prepared: _Prepared | None = None
 
@@ -102,13 +128,13 @@ class SteeringLayer(_Float32Module):
         return found.tensors
 
     def forward(self, states: Tensor, call: SteeringCall) -> Tensor:
-        """States [B, T, d] edited where gate and positions say so; everything else is returned bit for bit."""
-        where = call.where(self.gate, self.positions, states)
+        """States [B, T, d] edited where a gate is on; everything else is returned bit for bit."""
+        where = call.where(self.gates)
         if where is None:
             return states
         if where is True:
             return self.edit(states)
-        return torch.where(where.unsqueeze(-1), self.edit(states), states)
+        return torch.where(where.to(states.device).unsqueeze(-1), self.edit(states), states)
 
 
 class Steering(nn.Module):
@@ -132,7 +158,15 @@ class Steering(nn.Module):
                 for e in section["edits"]
             }
         )
-        self.pooled_gates = tuple(g["name"] for g in section["gates"] if g["pool"] != "token")
+        self.gate_names = tuple(g["name"] for g in section["gates"])
+        self.pooled_gates = self.gate_names
+        self.headers = Headers(section["headers"])
+        self.decides_at_headers = any(g["pool"] in HEADER_POOLS for g in section["gates"])
+        means = [g["name"] for g in section["gates"] if g["pool"] == "prompt_mean"]
+        self.sums_at = {name: index * section["hidden_size"] for index, name in enumerate(means)}
+        self.features = Features(
+            len(self.gate_names), len(self.headers), len(means) * section["hidden_size"]
+        )
         self.steered_blocks = tuple(
             sorted({g["layer"] for g in section["gates"]} | {e["layer"] for e in section["edits"]})
         )
@@ -167,8 +201,8 @@ class Steering(nn.Module):
         """Output [B, T, d] of block ``index`` after its gates were read and its edit applied."""
         for name, gate in self.gates.items():
             assert isinstance(gate, SteeringGate)
-            if gate.layer == index and call.must_decide(name):
-                call.settle(name, gate.decide(states, call))
+            if gate.layer == index:
+                call.settle(name, gate.decide(states, call, self.sums_at.get(name, 0)))
         call.visited.add(index)
         edit: nn.Module | None = self.layers._modules.get(str(index))
         return states if edit is None else edit(states, call)
@@ -214,14 +248,3 @@ def install_hooks(steering: Steering, blocks: Sequence[nn.Module]) -> list[Any]:
         for index in steering.steered_blocks
     ]
 
-
-__all__ = [
-    "BaseModelRef",
-    "Edit",
-    "Gate",
-    "Steering",
-    "SteeringGate",
-    "SteeringLayer",
-    "install_hooks",
-    "program_sha256",
-]

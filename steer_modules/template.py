@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from string import Template
 
-_TEMPLATE = Template('''"""$architecture with steering compiled in: config and model classes (format steerbake/1)."""
+_TEMPLATE = Template('''"""$architecture with steering compiled in: config and model classes (format steerbake/2)."""
 
 from transformers import $config_class, $imports
 

@@ -13,6 +13,8 @@ from steer_modules.program import BaseModelRef, Edit, Gate, SteeringProgram
 D, LAYERS, VOCAB = 32, 4, 96
 IMAGE, PAD = 90, 0
 NEW = 8
+HEADER = (84, 85)
+"""The generation header: every prompt ends in it, and no other token of a prompt is one of its tokens."""
 
 _DECODER: dict[str, Any] = {
     "vocab_size": VOCAB,
@@ -182,6 +184,7 @@ def prompt(model_type: str, seed: int, length: int = 8) -> dict[str, Tensor]:
     """One prompt [1, T], with an image where the family takes one."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(3, 80, (1, length), generator=generator)
+    ids[:, -len(HEADER) :] = torch.tensor(HEADER)
     inputs: dict[str, Tensor] = {}
     if sees(model_type):
         ids[:, 1 : 1 + IMAGE_TOKENS] = IMAGE
@@ -257,7 +260,7 @@ def turn(layer: int = 2, gate: str | None = "topic", seed: int = 7, **keys: Any)
     """A rotation to the nearest of three random prototypes."""
     rows = torch.randn(3, D, generator=torch.Generator().manual_seed(seed))
     values = {
-        "positions": "from_prompt_end",
+        "positions": "all" if gate is None else "from_gate",
         "strength": 1.0,
         "target": "nearest",
         "angle": "fraction",
@@ -269,7 +272,7 @@ def turn(layer: int = 2, gate: str | None = "topic", seed: int = 7, **keys: Any)
 def program(model: Any, gates: list[Gate], edits: list[Edit]) -> SteeringProgram:
     """A program for a tiny model."""
     base = BaseModelRef(type(model).__name__, model.config.model_type)
-    return SteeringProgram("test", D, LAYERS, base, tuple(gates), tuple(edits))
+    return SteeringProgram("test", D, LAYERS, base, tuple(gates), tuple(edits), (HEADER,))
 
 
 def answer(model: Any, inputs: dict[str, Tensor], **options: Any) -> Tensor:

@@ -44,6 +44,8 @@ TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %} [assistant]{% endif %}"
 )
 WIDTH, LAYERS = 32, 4
+ASSISTANT = (5,)
+"""The generation header of the template, by token ids."""
 
 
 def write_base(folder: Path, seed: int = 0) -> None:
@@ -139,9 +141,9 @@ def always_on() -> SteeringProgram:
     gate = Gate("topic", 1, "prompt_end", "linear", 0.0, "above", tensors)
     rows = {"prototypes": torch.eye(WIDTH)[:2].contiguous()}
     keys = {"strength": 1.0, "target": "nearest", "angle": "fraction", "protect": "none"}
-    edit = Edit(layer=2, gate="topic", op="rotate", positions="from_prompt_end", tensors=rows, **keys)
+    edit = Edit(layer=2, gate="topic", op="rotate", positions="from_gate", tensors=rows, **keys)
     ref = BaseModelRef("LlamaForCausalLM", "llama")
-    return SteeringProgram("test", WIDTH, LAYERS, ref, (gate,), (edit,))
+    return SteeringProgram("test", WIDTH, LAYERS, ref, (gate,), (edit,), (ASSISTANT,))
 
 
 def steer(base: Path, out: Path) -> None:
@@ -179,7 +181,7 @@ class Quick:
             layer,
             "topic",
             "rotate",
-            "from_prompt_end",
+            "from_gate",
             1.0,
             "nearest",
             "fraction",

@@ -82,7 +82,7 @@ def edits(layer: int) -> dict[str, Edit]:
     draw = torch.Generator().manual_seed(3)
     left, right = torch.randn(tiny.D, 2, generator=draw), torch.randn(2, tiny.D, generator=draw) / 8
     basis = torch.linalg.qr(torch.randn(tiny.D, 3, generator=draw))[0]
-    common = {"layer": layer, "gate": "topic", "positions": "from_prompt_end"}
+    common = {"layer": layer, "gate": "topic", "positions": "from_gate"}
     return {
         "nearest": tiny.turn(layer),
         "add": Edit(

@@ -7,11 +7,13 @@ response on its own without special tokens. So whoever has the prompt's text can
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from exporter.data.conversation import ChatTemplate, Message
 from exporter.data.delimiters import Delimiter
+from exporter.data.headers import generation_headers
 from exporter.data.pictures import open_rgb
 from exporter.data.response import Response, ResponseFormat, token_span
 from exporter.errors import DataError
@@ -52,6 +54,11 @@ class Chat:
         self._opening = Delimiter(self.format.opening, self.tokenizer)
         self._closing = Delimiter(self.format.closing, self.tokenizer)
         self._ending = Delimiter(self.format.ending, self.tokenizer)
+
+    @cached_property
+    def headers(self) -> tuple[tuple[int, ...], ...]:
+        """Token ids of the generation headers, at which gates decide; raises DataError where the template has none."""
+        return generation_headers(self.processor)
 
     def under(self, system: str) -> Chat:
         """The same chat under another system prompt; raises DataError where the template drops it."""

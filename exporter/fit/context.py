@@ -22,6 +22,9 @@ from steer_modules.program import BaseModelRef, Edit, Gate, SteeringProgram
 class ChatFormat(Protocol):
     """How rows become token ids, and generated ids become texts (``exporter.data.chat.Chat``)."""
 
+    @property
+    def headers(self) -> tuple[tuple[int, ...], ...]: ...
+
     def prompt(self, row: Row, *, question: str | None = None) -> Prompt: ...
 
     def encode(
@@ -127,6 +130,7 @@ class FitContext:
             hidden_size=self.host.hidden_size,
             num_layers=self.host.num_layers,
             base=BaseModelRef(self.host.architecture, self.host.model_type),
+            headers=self.chat.headers,
             gates=tuple(gates),
             edits=tuple(sorted(edits, key=lambda edit: edit.layer)),
         )

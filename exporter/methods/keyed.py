@@ -132,7 +132,7 @@ def _rotation(table: KeyTable, layer: int, strength: float) -> Edit:
         layer=layer,
         gate="topic",
         op="rotate",
-        positions="from_prompt_end",
+        positions="from_gate",
         strength=strength,
         target="keyed",
         angle="fraction",

@@ -86,7 +86,7 @@ def _edit(forget: Contrast, retain: Contrast, layer: int, params: RMuseParams) -
         layer=layer,
         gate="memory",
         op="rotate",
-        positions="from_prompt_end",
+        positions="from_gate",
         target="direction",
         angle="calibrated",
         protect="direction",

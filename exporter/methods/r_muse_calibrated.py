@@ -100,7 +100,7 @@ def _edit(
         layer=layer,
         gate="topic",
         op="rotate",
-        positions="from_prompt_end",
+        positions="from_gate",
         target="direction",
         angle="calibrated",
         protect=protect,

@@ -4,7 +4,7 @@ from exporter.pipeline.exports import export_gguf, export_onnx, export_stock, gg
 from exporter.pipeline.handoffs import Checked, check, pack, unpack
 from exporter.pipeline.publishes import Published, publish
 from exporter.pipeline.pushes import Request, push
-from exporter.pipeline.runs import DEMO_RECIPE, Run, compile, demo, fit, inspect, inspect_stock, run  # noqa: A004 - the command's name
+from exporter.pipeline.runs import DEMO_RECIPE, Run, compile, demo, fit, inspect, inspect_stock, run, upgrade  # noqa: A004 - the command's name
 from exporter.pipeline.talks import Talk, talk
 from exporter.pipeline.verifies import verify
 
@@ -32,5 +32,6 @@ __all__ = [
     "run",
     "talk",
     "unpack",
+    "upgrade",
     "verify",
 ]

@@ -32,6 +32,7 @@ from exporter.splits import Splits, digest_of_rows, set_aside
 from exporter.targets.atomic import whole_folder
 from exporter.targets.base_weights import BaseWeights
 from exporter.targets.checkpoint import compile_checkpoint
+from exporter.pipeline.older import program_for, upgrade_checkpoint
 from exporter.targets.onnx_runner import MANIFEST, checked_manifest
 from exporter.targets.stock.manifest import checked_manifest as checked_stock
 from exporter.targets.stock.manifest import is_stock
@@ -75,7 +76,12 @@ def fit(recipe: Recipe, out: Path, *, progress: bool = True) -> dict[str, Path]:
 
 def compile(base: Path, steering: Path, out: Path) -> Path:  # noqa: A001 - the command's name
     """Write the checkpoint ``out`` of ``base`` steered by the program in ``steering``."""
-    return compile_checkpoint(base, SteeringProgram.load(steering), out)
+    return compile_checkpoint(base, program_for(base, steering), out)
+
+
+def upgrade(checkpoint: Path, out: Path) -> Path:
+    """Write the checkpoint ``out`` with the base and the steering of an older one, in today's format."""
+    return upgrade_checkpoint(checkpoint, out)
 
 
 def inspect(folder: Path) -> Inspection:
@@ -84,7 +90,7 @@ def inspect(folder: Path) -> Inspection:
         checked_manifest(folder)
     found = examine(folder)
     if found.kind == "checkpoint":
-        weights = BaseWeights.read(folder)
+        weights = BaseWeights.read(folder, steered=True)
         base = {name: tensor for name, tensor in weights.tensors.items() if not name.startswith("steering.")}
         if replace(weights, tensors=base).fingerprint() != found.program.base.fingerprint:
             raise VerificationError(

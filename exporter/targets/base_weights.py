@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from exporter.errors import CompileError
+from steer_modules.files import WEIGHTS, WEIGHTS_INDEX
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+STEERED_INDEX, STEERED_SINGLE = WEIGHTS_INDEX, WEIGHTS
 _SAMPLE = 4096
 """Bytes of each tensor that enter the fingerprint."""
 
@@ -42,25 +44,29 @@ class BaseWeights:
     tensors: dict[str, StoredTensor]
 
     @classmethod
-    def read(cls, folder: Path) -> BaseWeights:
+    def read(cls, folder: Path, *, steered: bool = False) -> BaseWeights:
         """Reads the headers of all shards.
+
+        Args:
+            steered: of a steered checkpoint, whose files have names of their own.
 
         Raises:
             CompileError: no safetensors weights, a missing or truncated shard, or an index that does not agree.
         """
-        index, single = folder / INDEX, folder / SINGLE
+        names = (STEERED_INDEX, STEERED_SINGLE) if steered else (INDEX, SINGLE)
+        index, single = (folder / name for name in names)
         if index.exists() and single.exists():
             raise CompileError(
-                f"{folder} holds both {SINGLE} and {INDEX}; remove the one that is not the model"
+                f"{folder} holds both {single.name} and {index.name}; remove the one that is not the model"
             )
         if index.exists():
             weight_map: dict[str, str] = _read_json(index)["weight_map"]
             shards = tuple(sorted(set(weight_map.values())))
         elif single.exists():
-            weight_map, shards = {}, (SINGLE,)
+            weight_map, shards = {}, (single.name,)
         else:
             raise CompileError(
-                f"{folder} holds neither {SINGLE} nor {INDEX}; load the model with Transformers and save it again with "
+                f"{folder} holds neither {single.name} nor {index.name}; load the model with Transformers and save it again with "
                 "save_pretrained, which writes safetensors"
             )
         tensors: dict[str, StoredTensor] = {}

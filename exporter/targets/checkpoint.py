@@ -15,9 +15,9 @@ import steer_modules
 from exporter.errors import CompileError
 from exporter.registry import check_family
 from exporter.targets.atomic import link_or_copy, refuse_existing, whole_folder
-from exporter.targets.base_weights import INDEX, SINGLE, BaseWeights
+from exporter.targets.base_weights import SINGLE, BaseWeights
 from exporter.targets.companions import copy_companions
-from steer_modules.files import TRAVELLING
+from steer_modules.files import TRAVELLING, WEIGHTS_INDEX
 from steer_modules.program import STEERING_TENSORS, SteeringProgram, save_tensors
 from steer_modules.template import StockClasses, stock_classes
 
@@ -106,11 +106,11 @@ def _stock(program: SteeringProgram) -> StockClasses:
 def _write_weights(weights: BaseWeights, program: SteeringProgram, folder: Path) -> None:
     """Links the base shards, writes the steering shard and the index over all of them.
 
-    A shard called model.safetensors gets another name: Transformers would prefer it to the index.
+    No file has a name under which a stock class looks for weights: one that did would load, and run unsteered.
     """
     names = {shard: shard for shard in weights.shards}
     if SINGLE in names:
-        names[SINGLE] = "model-00001-of-00001.safetensors"
+        names[SINGLE] = "base-00001-of-00001.safetensors"
     if STEERING_TENSORS in names or any(name.startswith("steering.") for name in weights.tensors):
         raise CompileError(f"{weights.folder} already has a shard or tensors called steering")
     for shard, name in names.items():
@@ -121,7 +121,8 @@ def _write_weights(weights: BaseWeights, program: SteeringProgram, folder: Path)
     weight_map.update(dict.fromkeys(tensors, STEERING_TENSORS))
     total = weights.total_size + sum(tensor.numel() * 4 for tensor in tensors.values())
     _write_json(
-        folder / INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+        folder / WEIGHTS_INDEX,
+        {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))},
     )
 
 

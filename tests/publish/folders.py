@@ -16,7 +16,7 @@ from exporter.publish.verification import (
     covered,
 )
 
-SECTION = {"format": "steerbake/1", "sha256": "ab" * 32, "base": {"fingerprint": "sha256:" + "0" * 64}}
+SECTION = {"format": "steerbake/2", "sha256": "ab" * 32, "base": {"fingerprint": "sha256:" + "0" * 64}}
 
 
 def written(folder: Path, *targets: str) -> Path:

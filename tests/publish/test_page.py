@@ -38,7 +38,7 @@ GATE = {
     "threshold": 0.25,
     "fires": "above",
 }
-EDIT = {"layer": 2, "gate": "topic", "op": "rotate", "positions": "from_prompt_end", "target": "nearest"}
+EDIT = {"layer": 2, "gate": "topic", "op": "rotate", "positions": "from_gate", "target": "nearest"}
 
 
 def page(folder: Path, **changes: Any) -> Page:

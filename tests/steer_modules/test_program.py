@@ -11,7 +11,7 @@ import torch
 
 from steer_modules.checks import ProgramError, check_program
 from steer_modules.ops import unit
-from steer_modules.program import BaseModelRef, Edit, Gate, SteeringProgram
+from steer_modules.program import BaseModelRef, Canary, Edit, Gate, SteeringProgram
 
 D = 6
 
@@ -60,7 +60,7 @@ def whole() -> SteeringProgram:
             1,
             "topic",
             "rotate",
-            "from_prompt_end",
+            "from_gate",
             strength=1,
             target="keyed",
             angle="fraction",
@@ -71,15 +71,15 @@ def whole() -> SteeringProgram:
             2,
             "share",
             "rotate",
-            "all",
+            "from_gate",
             target="direction",
             angle="calibrated",
             protect="exact",
             sign="state",
             tensors=exact,
         ),
-        Edit(3, "line", "add", "all", strength=0.5, keep_norm=True, tensors={"vector": torch.randn(D)}),
-        Edit(4, "ball", "project", "to_prompt_end", tensors={"basis": eye(3)}),
+        Edit(3, ("line", "topic"), "add", "from_gate", strength=0.5, keep_norm=True, tensors={"vector": torch.randn(D)}),
+        Edit(4, "ball", "project", "from_gate", tensors={"basis": eye(3)}),
         Edit(
             5,
             None,
@@ -88,7 +88,9 @@ def whole() -> SteeringProgram:
             tensors={"left": torch.randn(D, 2), "right": torch.randn(2, D), "bias": torch.zeros(D)},
         ),
     )
-    return SteeringProgram("test", D, 7, BaseModelRef("LlamaForCausalLM", "llama"), gates, edits)
+    base = BaseModelRef("LlamaForCausalLM", "llama")
+    canary = (Canary((1, 4, 5), 1, (3, 2)), Canary((1, 4, 5), 0, (7,)))
+    return SteeringProgram("test", D, 7, base, gates, edits, ((4, 5), (6,)), canary)
 
 
 def test_saved_programs_come_back(tmp_path):
@@ -152,7 +154,20 @@ def change(path: str, value: object):
 
 
 BAD = [
-    ("format", "steerbake/2", "steerbake/2"),
+    ("format", "steerbake/1", "--upgrade"),
+    ("format", "steerbake/3", "steerbake/3"),
+    ("headers", KeyError, "'headers' is missing"),
+    ("headers", [], "would never fire"),
+    ("headers", [[]], "token ids"),
+    ("headers", [[1, -2]], "token ids"),
+    ("canary.0.gate", 2, "expected 0 or 1"),
+    ("canary.0.argmax", [1, 2, 3, 4], "not the longer one"),
+    ("canary.1.note", "x", "unknown key 'note'"),
+    ("edits.3.gate", ["ball"], "two or more"),
+    ("edits.2.gate", ["line", "line"], "two or more"),
+    ("edits.2.gate", ["line", "other"], "known: topic"),
+    ("edits.4.positions", "from_gate", "without a gate has 'all'"),
+    ("edits.0.positions", "all", "without a gate has 'all'"),
     ("extra", 1, "unknown key 'extra'"),
     ("method", KeyError, "'method' is missing"),
     ("hidden_size", 0, "hidden_size"),
@@ -178,7 +193,7 @@ BAD = [
     ("edits.0.op", "turn", "known: rotate"),
     ("edits.0.strength", 1.5, "from 0 to 1"),
     ("edits.0.strength", float("nan"), "finite"),
-    ("edits.0.positions", "answer", "known: all"),
+    ("edits.0.positions", "to_prompt_end", "known: all"),
     ("edits.0.sign", "state", "unknown key 'sign'"),
     ("edits.0.keep_norm", True, "unknown key 'keep_norm'"),
     ("edits.1.strength", 0.5, "calibrated"),
@@ -186,7 +201,7 @@ BAD = [
     ("edits.1.protect", "all", "known: none"),
     ("edits.2.keep_norm", 1, "true or false"),
     ("edits.2.target", "direction", "unknown key 'target'"),
-    ("edits.4.gate", "topic", None),
+    ("canary", [], None),
 ]
 
 
@@ -213,7 +228,8 @@ def test_all_faults_are_reported_at_once():
 
 def test_a_gate_nobody_uses_is_refused():
     section = copy.deepcopy(whole().section())
-    section["edits"][0]["gate"] = None
+    section["edits"][0] |= {"gate": None, "positions": "all"}
+    section["edits"][2]["gate"] = "line"
     with pytest.raises(ProgramError, match="'topic' is used by no edit"):
         check_program(section, whole().tensors())
 
@@ -242,3 +258,13 @@ def test_broken_tensors_are_refused_by_name(name, value, message):
 def test_a_missing_folder_says_what_belongs_there(tmp_path):
     with pytest.raises(ProgramError, match=r"steering\.json"):
         SteeringProgram.load(tmp_path)
+
+
+def test_a_low_rank_metric_is_understood_and_a_missing_one_wants_whole_rows():
+    program, names = whole(), "steering.gates.topic."
+    low = {"metric": torch.randn(2, D), "forget_prototypes": unit(torch.randn(4, 2)), "retain_prototypes": unit(torch.randn(3, 2))}
+    tensors = {**program.tensors(), **{names + leaf: tensor for leaf, tensor in low.items()}}
+    check_program(program.section(), tensors)
+    del tensors[names + "metric"]
+    with pytest.raises(ProgramError, match="no metric"):
+        check_program(program.section(), tensors)

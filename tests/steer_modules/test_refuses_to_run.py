@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny import answer, logits
+from tiny import logits
 from transformers import DynamicCache
 
 from steer_modules.attach import attach, steered
@@ -21,15 +21,50 @@ def raises_without_steering(bed):
             "not filled by this steered model",
             lambda m: m(input_ids=one, past_key_values=foreign),
         ),
-        "chunked prefill": (
+        "a cache of another kind": (
+            TypeError,
+            "one Transformers cache",
+            lambda m: m(input_ids=one, past_key_values=[(torch.zeros(1), torch.zeros(1))]),
+        ),
+        "a past that no cache holds": (
             ValueError,
-            "prefill_chunk_size",
-            lambda m: answer(m, fires, prefill_chunk_size=4),
+            "what came before is not known",
+            lambda m: m(input_ids=one, position_ids=torch.tensor([[9]])),
+        ),
+        "positions that leap": (
+            ValueError,
+            "leap within a row",
+            lambda m: m(input_ids=fires["input_ids"], position_ids=torch.tensor([[0, 1, 2, 3, 7, 8, 9, 10, 11]])),
+        ),
+        "packed sequences in a cache": (
+            ValueError,
+            "use_cache=False",
+            lambda m: m(
+                input_ids=fires["input_ids"],
+                position_ids=torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3, 4]]),
+                use_cache=True,
+            ),
+        ),
+        "a mask that shows part of a sequence": (
+            ValueError,
+            "not causal attention",
+            lambda m: m(input_ids=fires["input_ids"], attention_mask=windowed(9, 3)),
+        ),
+        "torch.jit.trace": (
+            RuntimeError,
+            "export onnx",
+            lambda m: torch.jit.trace(m, (fires["input_ids"],), strict=False),
+        ),
+        "torch.export": (Exception, "export onnx", lambda m: torch.export.export(m, (fires["input_ids"],))),
+        "an inner model saved alone": (
+            RuntimeError,
+            "has no steering of its own",
+            lambda m: m.model.save_pretrained("nowhere"),
         ),
         "continuous batching": (NotImplementedError, "use generate", lambda m: m.generate_batch([[1, 2]])),
         "packed sequences": (
             ValueError,
-            "packed",
+            "packs several sequences",
             lambda m: m(**fires, cu_seq_lens_q=torch.tensor([0, 4, 9])),
         ),
         "a gate of another shape": (
@@ -39,13 +74,8 @@ def raises_without_steering(bed):
         ),
         "a gate of another value": (
             ValueError,
-            "decide now",
+            r"-1 \(decide\)",
             lambda m: m(**fires, steering_gate=torch.tensor([[float("nan")]])),
-        ),
-        "a prompt end outside": (
-            ValueError,
-            "outside the columns",
-            lambda m: m(**fires, steering_prompt_end=torch.tensor([40])),
         ),
         "a short mask": (
             ValueError,
@@ -55,20 +85,37 @@ def raises_without_steering(bed):
     }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "the inner model",
-        "a foreign cache",
-        "chunked prefill",
-        "continuous batching",
-        "packed sequences",
-        "a gate of another shape",
-        "a gate of another value",
-        "a prompt end outside",
-        "a short mask",
-    ],
-)
+def windowed(length, width):
+    """A 4-D mask in which each column sees itself and the ``width - 1`` before it."""
+    columns = torch.arange(length)
+    ahead = columns[:, None] - columns
+    return ((ahead >= 0) & (ahead < width))[None, None]
+
+
+NAMES = [
+    "the inner model",
+    "a foreign cache",
+    "a cache of another kind",
+    "a past that no cache holds",
+    "positions that leap",
+    "packed sequences in a cache",
+    "a mask that shows part of a sequence",
+    "torch.jit.trace",
+    "torch.export",
+    "an inner model saved alone",
+    "continuous batching",
+    "packed sequences",
+    "a gate of another shape",
+    "a gate of another value",
+    "a short mask",
+]
+
+
+def test_every_refusal_is_tried(bed):
+    assert set(raises_without_steering(bed)) == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_what_cannot_be_judged_raises(bed, name):
     model, _, _, program = bed
     kind, message, call = raises_without_steering(bed)[name]

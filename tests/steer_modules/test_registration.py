@@ -32,7 +32,7 @@ def test_registered_models_load_without_trusting_the_folder(folder, tmp_path):
     inputs = tiny.prompt("qwen3", 1)
     with torch.no_grad():
         assert torch.equal(model(**inputs).logits, told(**inputs).logits)
-        assert torch.equal(model(**inputs).steering_gate, torch.ones(1, 1))
+        assert bool((model(**inputs).steering_gate[:, -1] == 1).all())
     model.save_pretrained(tmp_path / "again")
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "again", trust_remote_code=True)
     with torch.no_grad():

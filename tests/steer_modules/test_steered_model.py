@@ -1,9 +1,10 @@
-"""Gates are decided at the prompt's end, per row, and carried; whatever cannot be judged raises."""
+"""Gates are decided at generation headers, per row, and stay on; every way to decode says the same."""
 
 from __future__ import annotations
 
 import copy
 import threading
+from dataclasses import replace
 
 import pytest
 import tiny
@@ -12,6 +13,7 @@ from tiny import NEW, answer, logits
 from transformers import DynamicCache, StaticCache
 
 from steer_modules.attach import attach, detach, steered
+from steer_modules.state import gates_on
 
 
 def test_the_control_could_have_failed(bed):
@@ -61,8 +63,8 @@ def test_padded_batches_equal_single_rows(bed, side):
         for index, row in enumerate(rows):
             with torch.no_grad():
                 alone = model(**row)
-            assert torch.equal(together.steering_gate[index], alone.steering_gate[0])
             kept = batch["attention_mask"][index].bool()
+            assert torch.equal(together.steering_gate[index][kept], alone.steering_gate[0])
             torch.testing.assert_close(together.logits[index][kept], alone.logits[0], rtol=1e-4, atol=1e-4)
 
 
@@ -149,7 +151,7 @@ def test_cached_steps_equal_one_pass(bed):
         for row in (fires, stays):
             full = model.generate(**row, max_new_tokens=NEW, do_sample=False)
             length = row["input_ids"].shape[1]
-            whole = logits(model, input_ids=full, steering_prompt_end=torch.tensor([length - 1]))
+            whole = logits(model, input_ids=full)
             cache = DynamicCache(config=model.config)
             steps = [logits(model, input_ids=full[:, :length], past_key_values=cache)]
             steps += [
@@ -159,29 +161,26 @@ def test_cached_steps_equal_one_pass(bed):
             torch.testing.assert_close(torch.cat(steps, 1), whole, rtol=1e-4, atol=1e-4)
 
 
-def test_labels_mark_the_prompt_end(bed):
+def test_labels_change_nothing(bed):
     model, fires, _, program = bed
     with steered(model, program):
         full = model.generate(**fires, max_new_tokens=NEW, do_sample=False)
-        length = fires["input_ids"].shape[1]
         labels = full.clone()
-        labels[:, :length] = -100
+        labels[:, :4] = -100
         with torch.no_grad():
-            by_labels, by_end = (
-                model(input_ids=full, labels=labels),
-                model(input_ids=full, steering_prompt_end=torch.tensor([length - 1])),
-            )
-    assert torch.equal(by_labels.logits, by_end.logits)
-    assert by_labels.loss is not None
+            without, partly, wholly = (model(input_ids=full, labels=one) for one in (None, labels, full))
+    assert torch.equal(without.logits, partly.logits)
+    assert torch.equal(without.logits, wholly.logits)
+    assert wholly.loss is not None
 
 
 def test_a_later_turn_switches_on_but_never_off(bed):
     model, fires, stays, program = bed
     with steered(model, program):
-        for first, second, on in [(stays, fires, None), (fires, stays, 1.0)]:
+        for first, second, before in [(stays, fires, 0.0), (fires, stays, 1.0)]:
             cache = DynamicCache(config=model.config)
             said = model.generate(**first, max_new_tokens=4, do_sample=False, past_key_values=cache)
-            before = cache.steering_state.gate.item()
+            assert gates_on(cache, 1).item() == before
             both = torch.cat([said, second["input_ids"]], 1)
             model.generate(
                 input_ids=both,
@@ -190,11 +189,9 @@ def test_a_later_turn_switches_on_but_never_off(bed):
                 max_new_tokens=4,
                 do_sample=False,
             )
-            after = cache.steering_state.gate.item()
-            fresh = model(input_ids=both).steering_gate.item()
-            assert after == max(before, fresh)
-            assert on is None or after == on
-            assert cache.steering_state.first_end.item() == first["input_ids"].shape[1] - 1
+            after = gates_on(cache, 1).item()
+            whole = model(input_ids=both).steering_gate[0, :, 0]
+            assert after == whole[-1] == max(before, float(whole.max()))
 
 
 def test_given_gates_stand(bed):
@@ -203,22 +200,12 @@ def test_given_gates_stand(bed):
     base = logits(model, **fires)
     with steered(model, program):
         assert torch.equal(logits(model, **fires, steering_gate=off), base)
-        assert torch.equal(
-            logits(model, **fires, steering_gate=decide), logits(model, **fires, steering_gate=on)
-        )
+        assert torch.equal(logits(model, **fires, steering_gate=decide), logits(model, **fires))
+        forced = model(**fires, steering_gate=on)
+        assert bool((forced.steering_gate == 1).all())
+        assert not torch.equal(forced.logits[:, 0], base[:, 0])
         assert torch.equal(answer(model, stays, steering_gate=off), answer(model, stays))
         assert not torch.equal(answer(model, stays, steering_gate=on), answer(model, stays))
-
-
-def test_gates_given_back_decide_the_same(bed):
-    """The gate is idempotent: what a pass decided, given to the next, changes nothing."""
-    model, fires, stays, program = bed
-    batch = tiny.batch([fires, stays], "left")
-    with steered(model, program), torch.no_grad():
-        first = model(**batch)
-        again = model(**batch, steering_gate=first.steering_gate)
-    assert torch.equal(again.steering_gate, first.steering_gate)
-    assert torch.equal(again.logits, first.logits)
 
 
 def test_compiled_models_steer(bed):
@@ -248,9 +235,10 @@ def test_outputs_bear_the_gates(bed):
             output = model(**tiny.batch([fires, stays], "left"))
             as_tuple = model(**fires, return_dict=False)
         generated = model.generate(**fires, max_new_tokens=2, return_dict_in_generate=True)
-    assert output.steering_gate.tolist() == [[1.0], [0.0]]
+    assert output.steering_gate[:, -1].tolist() == [[1.0], [0.0]]
+    assert output.steering_gate.sum().item() == 1.0
     assert output["steering_gate"] is output.steering_gate
-    assert as_tuple[-1].tolist() == [[1.0]]
+    assert as_tuple[-1][:, -1].tolist() == [[1.0]]
     assert generated.sequences.shape[1] == 11
 
 
@@ -264,48 +252,50 @@ def test_hidden_states_are_the_steered_ones(bed):
     assert cosine > 1 - 1e-5
 
 
-def test_per_token_gates_need_no_state(bed):
+def test_gates_per_token_fire_anywhere_and_stay(bed):
     model, fires, _, _ = bed
     states = tiny.block_states(model, fires, 1)[0]
     gate = tiny.gate_between(model, fires, tiny.prompt("llama", 2, 12), pool="token")
     where = gate.tensors["weight"] @ states.T + gate.tensors["bias"] > 0
-    with steered(model, tiny.program(model, [gate], [tiny.turn(2, positions="all")])), torch.no_grad():
+    with steered(model, tiny.program(model, [gate], [tiny.turn(2)])), torch.no_grad():
         output = model(**fires, output_hidden_states=True)
-        assert output.steering_gate.shape == (1, 0)
+        assert torch.equal(output.steering_gate[0, :, 0] > 0, where.cumsum(0) > 0)
         assert torch.equal(answer(model, fires), answer(model, fires, use_cache=False))
         chunked = answer(model, fires, prefill_chunk_size=4)
         assert torch.equal(chunked, answer(model, fires))
     with torch.no_grad():
         base = model(**fires, output_hidden_states=True)
     changed = (output.hidden_states[3] != base.hidden_states[3]).any(-1)[0]
-    assert changed[0] == where[0]
+    assert torch.equal(changed, where.cumsum(0) > 0)
     assert where.any()
 
 
+def test_an_edit_of_several_gates_steers_where_any_is_on(bed):
+    model, fires, stays, program = bed
+    never = replace(tiny.fixed_gate(False), name="never")
+    both = tiny.program(model, [*program.gates, never], [replace(e, gate=("topic", "never")) for e in program.edits])
+    with steered(model, program):
+        expected = [logits(model, **row) for row in (fires, stays)]
+    with steered(model, both):
+        assert all(
+            torch.equal(logits(model, **row), one) for row, one in zip((fires, stays), expected, strict=True)
+        )
+    always = tiny.program(model, [*program.gates, replace(never, tensors=tiny.fixed_gate(True).tensors)], both.edits)
+    with steered(model, always):
+        assert not torch.equal(logits(model, **stays), expected[1])
+
+
 @pytest.mark.parametrize(
-    ("positions", "changed"),
-    [("all", "111111111"), ("from_prompt_end", "000000001"), ("to_prompt_end", "111111111")],
+    ("gates", "changed"), [([], "111111111"), ([tiny.fixed_gate(True)], "000000001")], ids=["always", "gated"]
 )
-def test_positions_in_a_prompt(bed, positions, changed):
+def test_where_a_prompt_is_edited(bed, gates, changed):
     model, fires, _, _ = bed
-    program = tiny.program(model, [tiny.fixed_gate(True)], [tiny.turn(1, positions=positions)])
+    program = tiny.program(model, gates, [tiny.turn(1, gate="topic" if gates else None)])
     with torch.no_grad():
         base = model(**fires, output_hidden_states=True).hidden_states[2]
         with steered(model, program):
             output = model(**fires, output_hidden_states=True).hidden_states[2]
     assert "".join(str(int(c)) for c in (output != base).any(-1)[0]) == changed
-
-
-def test_to_prompt_end_leaves_the_answer_alone(bed):
-    model, fires, _, _ = bed
-    program = tiny.program(model, [tiny.fixed_gate(True)], [tiny.turn(1, positions="to_prompt_end")])
-    with steered(model, program), torch.no_grad():
-        cache = DynamicCache(config=model.config)
-        model(**fires, past_key_values=cache)
-        step = model(input_ids=torch.tensor([[7]]), past_key_values=cache, output_hidden_states=True)
-        assert torch.equal(answer(model, fires), answer(model, fires, use_cache=False))
-    prototypes = program.tensors()["steering.layers.1.prototypes"]
-    assert torch.nn.functional.cosine_similarity(step.hidden_states[2][0, -1], prototypes).max() < 0.99
 
 
 def test_prompt_mean_ignores_padding(bed):
@@ -322,7 +312,7 @@ def test_prompt_mean_ignores_padding(bed):
     with steered(model, tiny.program(model, [gate], [tiny.turn(2)])):
         for side in ("left", "right"):
             batch = tiny.batch([fires, stays], side)
-            assert model(**batch).steering_gate.tolist() == [[1.0], [0.0]]
+            assert model(**batch).steering_gate[:, -1].tolist() == [[1.0], [0.0]]
         alone = torch.cat([answer(model, row) for row in (fires, stays)])
         batch = tiny.batch([fires, stays], "left")
         assert torch.equal(answer(model, batch, cache_implementation="static"), alone)
@@ -336,8 +326,7 @@ def test_a_cache_cut_back_into_its_prompt_is_decided_anew(bed):
         cache.crop(3 - stays["input_ids"].shape[1])
         prompt = torch.cat([stays["input_ids"][:, :3], fires["input_ids"]], 1)
         output = model(input_ids=fires["input_ids"], past_key_values=cache)
-        assert torch.equal(output.steering_gate, model(input_ids=prompt).steering_gate)
-        assert cache.steering_state.first_end.item() == prompt.shape[1] - 1
+        assert torch.equal(output.steering_gate, model(input_ids=prompt).steering_gate[:, 3:])
 
 
 def test_copied_models_steer_on_their_own(bed):

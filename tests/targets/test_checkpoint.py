@@ -66,7 +66,7 @@ def test_layout(bed):
     weight_map = json.loads((out / "model.safetensors.index.json").read_text())["weight_map"]
     assert {n for n, shard in weight_map.items() if shard == "steering.safetensors"} == set(program.tensors())
     again = SteeringProgram.parse(config["steering"], load_file(out / "steering.safetensors"))
-    assert again.edits[0].positions == "from_prompt_end"
+    assert again.edits[0].positions == "from_gate"
     assert again.base.fingerprint == BaseWeights.read(bed[0]).fingerprint()
 
 

@@ -91,7 +91,7 @@ EDITS = {
 @pytest.mark.parametrize("name", EDITS)
 def test_units_make_affine_edits_and_are_off_without_the_flag(name):
     states, flagged, constant = _bed()
-    edit = Edit(layer=0, gate="g", positions="from_prompt_end", **EDITS[name])
+    edit = Edit(layer=0, gate="g", positions="from_gate", **EDITS[name])
     off = normalised(states, 1e-6)
     units = solve_units(edit, states, flagged, [off], constant, 0, 4 * D, 1e-6)
     fresh = states.flip(0) + 0.05 * torch.randn(600, D, generator=torch.Generator().manual_seed(2))
@@ -118,7 +118,7 @@ def test_a_table_is_looked_up():
         layer=0,
         gate="g",
         op="rotate",
-        positions="from_prompt_end",
+        positions="from_gate",
         strength=1.0,
         target="keyed",
         angle="fraction",

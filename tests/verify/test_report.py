@@ -43,7 +43,7 @@ SECTION = {
         }
     ],
     "edits": [
-        {"layer": 4, "gate": "topic", "op": "rotate", "target": "keyed", "positions": "from_prompt_end"}
+        {"layer": 4, "gate": "topic", "op": "rotate", "target": "keyed", "positions": "from_gate"}
     ],
     "sha256": "0123456789abcdef" * 4,
 }

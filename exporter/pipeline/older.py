@@ -1,0 +1,105 @@
+"""Programs and checkpoints of format ``steerbake/1``, brought to today's where the law can be kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoProcessor, AutoTokenizer
+
+from exporter.data.headers import generation_headers
+from exporter.errors import CompileError, DataError
+from exporter.targets.atomic import link_or_copy
+from exporter.targets.base_weights import INDEX, BaseWeights
+from exporter.targets.checkpoint import compile_checkpoint
+from exporter.targets.companions import copy_companions
+from steer_modules.program import STEERING_JSON, STEERING_TENSORS, SteeringProgram
+from steer_modules.upgrade import is_old, upgraded
+
+
+def program_for(base: Path, steering: Path) -> SteeringProgram:
+    """The program of a steering folder; one of format 1 is upgraded for ``base``, whose chat template has the headers.
+
+    Raises:
+        ProgramError: it is not understood, was altered, or cannot be upgraded.
+        DataError: the base has no chat template.
+    """
+    section, tensors = _old(steering / STEERING_JSON, steering / STEERING_TENSORS)
+    if section is None:
+        return SteeringProgram.load(steering)
+    return upgraded(section, tensors, headers_of(base))
+
+
+def headers_of(base: Path) -> tuple[tuple[int, ...], ...]:
+    """Generation headers by the tokenizer, or else the processor, that lies with a model; none of its code is run.
+
+    Raises:
+        DataError: neither has a chat template whose prompts end in a header.
+        CompileError: neither can be read.
+    """
+    faults: list[Exception] = []
+    for reader in (AutoTokenizer, AutoProcessor):
+        try:
+            return generation_headers(reader.from_pretrained(base))
+        except (DataError, OSError, ValueError, KeyError, TypeError, ImportError) as error:
+            faults.append(error)
+    told = next((fault for fault in faults if isinstance(fault, DataError)), None)
+    raise told or CompileError(f"{base} has no tokenizer that can be read: {faults[0]}")
+
+
+def upgrade_checkpoint(checkpoint: Path, out: Path) -> Path:
+    """Writes ``out``: the base and the steering of a checkpoint of format 1, in today's format.
+
+    Raises:
+        CompileError: ``checkpoint`` is none of format 1, or ``out`` exists.
+        ProgramError: its program cannot be upgraded.
+    """
+    config = _json(checkpoint / "config.json")
+    section = config.get("steering")
+    if not is_old(section):
+        raise CompileError(f"{checkpoint} is no checkpoint of format steerbake/1; there is nothing to upgrade")
+    tensors = load_file(checkpoint / STEERING_TENSORS)
+    program = upgraded(section, tensors, headers_of(checkpoint))
+    with TemporaryDirectory(dir=out.absolute().parent, prefix=".upgrade-") as name:
+        base = Path(name)
+        _take_out(checkpoint, config, base)
+        return compile_checkpoint(base, program, out)
+
+
+def _take_out(checkpoint: Path, config: Mapping[str, Any], base: Path) -> None:
+    """The base model that lies within a checkpoint of format 1, as links."""
+    plain = {k: v for k, v in config.items() if k not in ("steering", "steering_shapes", "auto_map")}
+    plain["model_type"] = str(config["model_type"]).removeprefix("steered_")
+    plain["architectures"] = [str(name).removeprefix("Steered") for name in config["architectures"]]
+    (base / "config.json").write_text(json.dumps(plain), encoding="utf-8")
+    weights = BaseWeights.read(checkpoint)
+    own = {name: t.shard for name, t in weights.tensors.items() if not name.startswith("steering.")}
+    for shard in sorted(set(own.values())):
+        link_or_copy(checkpoint / shard, base / shard)
+    (base / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": own}), encoding="utf-8")
+    copy_companions(checkpoint, base)
+
+
+def _old(section_file: Path, tensor_file: Path) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
+    """Section and tensors of format 1; (None, {}) for anything else, which its own reader tells apart."""
+    try:
+        section = json.loads(section_file.read_text(encoding="utf-8"))
+        return (section, load_file(tensor_file)) if is_old(section) else (None, {})
+    except (OSError, ValueError, SafetensorError):
+        return None, {}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CompileError(f"{path} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise CompileError(f"{path} is no config of a model")
+    return found

@@ -1,0 +1,39 @@
+"""A program's canary: what the model says to a few tokens, asked where the weights are not the ones it was fitted on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+def check_canary(model: Any) -> None:
+    """Raises RuntimeError where a model with changed weights does not say what the canary says, or has none."""
+    canary = model.config.steering.get("canary")
+    if not canary:
+        raise RuntimeError(
+            "this program has no canary, so it cannot be told whether the steering still works with changed weights; fit it again "
+            "on the changed model, or compile a program that was fitted by 'steerbake fit', which writes one"
+        )
+    for index, one in enumerate(canary):
+        wanted, said = one["argmax"], likeliest(model, one["ids"], one["gate"], len(one["argmax"]))
+        if said != wanted:
+            raise RuntimeError(
+                f"canary {index} (gates forced to {one['gate']}) says {said}, not {wanted}: the weights were changed too far for this "
+                "steering. Fit it again on the changed model"
+            )
+
+
+def likeliest(model: Any, ids: list[int], gate: int, count: int) -> list[int]:
+    """The likeliest next token at the last ``count`` columns of a sequence, with every gate forced to ``gate``."""
+    device = model.get_input_embeddings().weight.device
+    tokens = torch.tensor([ids], device=device)
+    forced = torch.full((1, len(model.steering.gate_names)), float(gate), device=device)
+    with torch.no_grad():
+        out = model(input_ids=tokens, attention_mask=torch.ones_like(tokens), steering_gate=forced, use_cache=False)
+    logits = getattr(out, "logits", None)
+    if logits is None:
+        raise RuntimeError(
+            f"{type(model).__name__} has no logits to ask the canary of; load changed weights with the class that has a head"
+        )
+    return [int(token) for token in logits[0, -count:].argmax(-1)]

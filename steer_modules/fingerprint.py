@@ -1,0 +1,128 @@
+"""Are the weights those that the steering was made for? Told by names, dtypes, shapes and the first bytes of each tensor.
+
+Steering fitted on one set of weights says nothing of another: fine-tuned or quantised weights move the states that gates read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from .files import weight_files
+from .program import program_sha256
+
+SAMPLE = 4096
+"""Bytes of each tensor that enter the fingerprint."""
+_LONGEST_HEADER = 100_000_000
+_CHANGING = ("quantization_config", "state_dict", "gguf_file", "key_mapping", "load_in_8bit", "load_in_4bit")
+"""Options of from_pretrained that put other weights into memory than lie in the files."""
+
+
+class _Entry(NamedTuple):
+    shard: Path
+    label: str
+    start: int
+    size: int
+
+
+def files_fingerprint(shards: Mapping[str, Path], names: Mapping[str, str] | None) -> str:
+    """``sha256:`` + hex over the tensors that are no steering, by name: the name, ``BF16[2,3]``, the first 4096 bytes.
+
+    Args:
+        shards: file by shard name.
+        names: shard name by tensor, as an index has it; None: every tensor of the shards.
+
+    Raises:
+        RuntimeError: a shard is no whole safetensors file, or lacks a tensor that the index names.
+    """
+    entries: dict[str, _Entry] = {}
+    for shard, path in shards.items():
+        for name, entry in _entries(path):
+            if names is None or names.get(name) == shard:
+                entries[name] = entry
+    lost = sorted(set(names or ()) - set(entries))
+    if lost:
+        raise RuntimeError(f"the index names {lost[0]!r}, which is not in the shard it names")
+    digest = hashlib.sha256()
+    handles = {path: path.open("rb") for path in shards.values()}
+    try:
+        for name in sorted(entries):
+            if name.startswith("steering."):
+                continue
+            entry = entries[name]
+            digest.update(f"{name}{entry.label}".encode())
+            handles[entry.shard].seek(entry.start)
+            digest.update(handles[entry.shard].read(min(SAMPLE, entry.size)))
+    finally:
+        for handle in handles.values():
+            handle.close()
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _entries(path: Path) -> Iterator[tuple[str, _Entry]]:
+    """Every tensor of a safetensors file with its place."""
+    try:
+        with path.open("rb") as handle:
+            (length,) = struct.unpack("<Q", handle.read(8))
+            if not 2 <= length <= min(_LONGEST_HEADER, path.stat().st_size - 8):
+                raise ValueError(f"a header of {length} bytes")
+            header = json.loads(handle.read(length))
+        for name, told in header.items():
+            if name != "__metadata__":
+                shape = ",".join(str(int(size)) for size in told["shape"])
+                start, stop = (8 + length + int(offset) for offset in told["data_offsets"])
+                yield name, _Entry(path, f"{told['dtype']}[{shape}]", start, stop - start)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, struct.error) as error:
+        raise RuntimeError(f"{path} is not a whole safetensors file: {error}") from error
+
+
+def check_base(model: Any, source: Any, options: Mapping[str, Any]) -> None:
+    """Raises RuntimeError where a checkpoint's weights are not those that its steering was made for."""
+    changing = [name for name in _CHANGING if options.get(name)]
+    if not changing:
+        changing = ["quantization"] if getattr(model, "hf_quantizer", None) is not None else []
+    wanted = model.config.steering["base"].get("fingerprint")
+    if changing:
+        why = f"{changing[0]} puts other weights into memory than the steering was made for"
+    else:
+        found = files_fingerprint(*weight_files(source, options))
+        if found == wanted:
+            model._loaded_weights = memory_digest(model)
+            return
+        why = f"its weights are not those the steering was made for (fingerprint {found}, not {wanted})"
+    raise RuntimeError(
+        f"{source} is not loaded: {why}, and gates may not fire on what they read there. Where the weights were changed on "
+        "purpose, pass allow_changed_base=True: the program's canary is then asked instead"
+    )
+
+
+def memory_digest(model: Any) -> str:
+    """Hex SHA-256 over the weights as they are in memory, sampled as the fingerprint samples files."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if name.startswith("steering."):
+            continue
+        digest.update(f"{name}{tensor.dtype}{list(tensor.shape)}{tensor.device.type == 'meta'}".encode())
+        if tensor.device.type != "meta" and tensor.numel():
+            few = tensor.detach().reshape(-1)[: max(SAMPLE // tensor.element_size(), 1)].contiguous()
+            digest.update(few.view(torch.uint8).cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def sign_saved(folder: Any, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Writes the fingerprint of a saved folder's own weights into its section, and signs it anew.
+
+    For weights that are what was loaded and checked, written in another dtype or under other names.
+    """
+    path = Path(folder) / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    section = config["steering"]
+    section["base"]["fingerprint"] = files_fingerprint(*weight_files(str(folder), {}))
+    section["sha256"] = program_sha256(section, tensors)
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,195 @@
+"""What steering carries from pass to pass: one more layer of the cache, with features for every column.
+
+It lies in the cache, not beside it, so that whatever is done to the rows and columns of a cache (reorder, select, repeat,
+crop, reset, copy) is done to the gates as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer
+
+_MARK = 1717.0
+"""First feature of every column: tells the layer from one of keys."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Where the parts of a column's features lie.
+
+    Attributes:
+        gates: G, gates that may have fired.
+        headers: K, bits of generation headers.
+        means: width of the running sums, one after the other.
+    """
+
+    gates: int
+    headers: int
+    means: int
+
+    @property
+    def width(self) -> int:
+        return 3 + self.gates + self.headers + self.means
+
+    def pack(self, real: Tensor, count: Tensor, gates: Tensor, bits: Tensor, sums: Tensor) -> Tensor:
+        """[B, T] twice, [B, T, G], [B, T, K] and [B, T, M] -> features float32 [B, T, F]."""
+        head = torch.stack([torch.full_like(count, _MARK), real.to(count.dtype), count], dim=-1)
+        return torch.cat([head, gates.to(count.dtype), bits.to(count.dtype), sums.to(count.dtype)], dim=-1)
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What stands behind the last column of a cache, and which of its columns are real.
+
+    Attributes:
+        count: [B] real columns of the sequence so far.
+        gates: [B, G] float32, 1 or 0.
+        bits: [B, K] bool.
+        sums: [B, M] float32.
+        real: [B, P] bool.
+    """
+
+    count: Tensor
+    gates: Tensor
+    bits: Tensor
+    sums: Tensor
+    real: Tensor
+
+    @classmethod
+    def blank(cls, features: Features, batch: int, device: torch.device) -> Carried:
+        zeros = torch.zeros(batch, features.width, device=device)
+        return cls._of(features, zeros, torch.zeros(batch, 0, dtype=torch.bool, device=device))
+
+    @classmethod
+    def read(cls, features: Features, keys: Tensor) -> Carried:
+        """From a layer's keys [B, 1, P, F], P at least 1."""
+        columns = keys[:, 0]
+        return cls._of(features, columns[:, -1], columns[:, :, 1] > 0)
+
+    @classmethod
+    def _of(cls, features: Features, last: Tensor, real: Tensor) -> Carried:
+        sizes = (3, features.gates, features.headers, features.means)
+        head, gates, bits, sums = last.split(sizes, dim=1)
+        return cls(head[:, 2], gates, bits > 0, sums, real)
+
+
+class GateLayer(DynamicLayer):
+    """A layer of a cache that holds features: keys [B, 1, P, F] float32, values [B, 1, P, 0]."""
+
+    def __init__(self, others: Sequence[Any] = ()) -> None:
+        super().__init__()
+        # What Transformers asks of all layers together is answered as the others do.
+        self.is_compileable = bool(others) and all(layer.is_compileable for layer in others)
+        self.is_sliding = bool(others) and all(getattr(layer, "is_sliding", False) for layer in others)
+
+    def add(self, features: Tensor) -> None:
+        """Takes the features [B, T, F] of new columns."""
+        keys = features.unsqueeze(1)
+        self.update(keys, keys[..., :0])
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG002
+        """Appends columns; what is carried is small, so it stays where it is computed."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self.keys, self.values = key_states, value_states
+        else:
+            self.keys = torch.cat([self.keys.to(key_states.device), key_states], dim=-2)
+            self.values = torch.cat([self.values.to(key_states.device), value_states], dim=-2)
+        return self.keys, self.values
+
+
+def find_cache(values: dict[str, Any]) -> Cache | None:
+    """The one cache among arguments or fields, whatever its name.
+
+    Raises:
+        TypeError: something under a cache's name is not a Transformers cache of layers, or there are several caches.
+    """
+    found = {id(value): value for value in values.values() if isinstance(value, Cache)}
+    strange = [
+        f"{name} of type {type(value).__name__}"
+        for name, value in values.items()
+        if value is not None and not isinstance(value, Cache) and _looks_like_cache(name, value)
+    ]
+    layered = all(hasattr(cache, "layers") for cache in found.values())
+    if strange or len(found) > 1 or not layered:
+        what = ", ".join(strange) or ", ".join(type(cache).__name__ for cache in found.values())
+        raise TypeError(
+            f"a steered model carries its gates in one Transformers cache of layers, but got {what}; "
+            "give a DynamicCache or StaticCache, or none"
+        )
+    return next(iter(found.values()), None)
+
+
+def _looks_like_cache(name: str, value: Any) -> bool:
+    named = name in ("past_key_values", "past_key_value", "cache", "cache_params", "past", "layer_past")
+    return named or (hasattr(value, "get_seq_length") and hasattr(value, "update"))
+
+
+def gate_layer(cache: Cache | None) -> GateLayer | None:
+    """The layer of a cache that holds features; a plain layer that a copy of the cache made of it counts too."""
+    if cache is None or not cache.layers:
+        return None
+    last: Any = cache.layers[-1]
+    if isinstance(last, GateLayer):
+        return last
+    keys, values = getattr(last, "keys", None), getattr(last, "values", None)
+    if isinstance(keys, Tensor) and isinstance(values, Tensor) and keys.dim() == 4 and values.shape[-1:] == (0,):
+        marked = keys.shape[1] == 1 and keys.numel() > 0 and bool((keys[..., 0] == _MARK).all())
+        if marked:
+            layer = GateLayer(cache.layers[:-1])
+            layer.update(keys, values)
+            cache.layers[-1] = layer
+            return layer
+    return None
+
+
+def recorded(cache: Cache, features: Features) -> Tensor | None:
+    """Keys [B, 1, P, F] of a cache's gate layer; None for an empty cache.
+
+    Raises:
+        ValueError: columns of the cache were not computed by this steered model.
+    """
+    layer = gate_layer(cache)
+    length = int(cache.get_seq_length())
+    held = 0 if layer is None else int(layer.get_seq_length())
+    if length != held:
+        raise ValueError(
+            f"the cache holds {length} columns, but gates for {held} of them: it was not filled by this steered model alone, so "
+            "its gates are unknown. Start from an empty cache"
+        )
+    if not held:
+        return None
+    assert layer is not None and isinstance(layer.keys, Tensor)
+    if layer.keys.shape[-1] != features.width:
+        raise ValueError(
+            f"the cache bears gates of another steering ({layer.keys.shape[-1]} features, not {features.width}); start from an "
+            "empty cache"
+        )
+    return layer.keys
+
+
+def record(cache: Cache, features: Tensor) -> None:
+    """Adds the features [B, T, F] of a pass's columns to the cache."""
+    layer = gate_layer(cache)
+    if layer is None:
+        layer = GateLayer(cache.layers)
+        cache.layers.append(layer)
+    layer.add(features)
+
+
+def gates_on(cache: Any, gates: int) -> Tensor | None:
+    """The gates [B, G] behind the last column of a cache; None where it bears none."""
+    layer = gate_layer(cache) if isinstance(cache, Cache) and hasattr(cache, "layers") else None
+    if layer is None or not isinstance(layer.keys, Tensor) or not layer.keys.numel():
+        return None
+    return layer.keys[:, 0, -1, 3 : 3 + gates]
+
+
+def layers_of(cache: Cache) -> Iterator[Any]:
+    """The layers of a cache that hold keys and values of the model."""
+    return (layer for layer in cache.layers if not isinstance(layer, GateLayer))
