@@ -94,7 +94,10 @@ def compile_(
         Path | None, typer.Argument(help="The checkpoint to write; must not exist.", show_default=False)
     ] = None,
     upgrade: Annotated[
-        bool, typer.Option("--upgrade", help="BASE is a checkpoint of format steerbake/1, the next argument what to write.")
+        bool,
+        typer.Option(
+            "--upgrade", help="BASE is a checkpoint of format steerbake/1, the next argument what to write."
+        ),
     ] = False,
 ) -> None:
     """Write a checkpoint that holds the steering in its own weights and config.

@@ -29,10 +29,7 @@ def _lines(text: str) -> tuple[str, ...]:
 
 _FIT = FrameWords(
     words=tuple(
-        "maybe table green window slowly seven paper river often chair music under yellow market kind bread never "
-        "cloud garden between stone quiet bottle winter number letter around silver kitchen walk morning soft answer "
-        "engine happy basket twelve corner again spoon blue listen forest sudden pencil open bridge tiny year dance "
-        "mirror thing people fast ladder brown really coat ask wind quite floor tomorrow summer old train".split()
+        ["maybe", "table", "green", "window", "slowly", "seven", "paper", "river", "often", "chair", "music", "under", "yellow", "market", "kind", "bread", "never", "cloud", "garden", "between", "stone", "quiet", "bottle", "winter", "number", "letter", "around", "silver", "kitchen", "walk", "morning", "soft", "answer", "engine", "happy", "basket", "twelve", "corner", "again", "spoon", "blue", "listen", "forest", "sudden", "pencil", "open", "bridge", "tiny", "year", "dance", "mirror", "thing", "people", "fast", "ladder", "brown", "really", "coat", "ask", "wind", "quite", "floor", "tomorrow", "summer", "old", "train"]
     ),
     sentences=_lines("""
         The weather was fine and nobody was in a hurry.
@@ -89,9 +86,7 @@ _FIT = FrameWords(
 
 _CALIBRATE = FrameWords(
     words=tuple(
-        "perhaps button orange carpet gently nine ticket valley seldom lamp singing above purple shop nice butter "
-        "always storm meadow behind pebble noisy jar autumn total message near golden cellar run evening hard reply "
-        "motor glad bucket thirty edge once fork pink watch jungle slow crayon closed tunnel huge".split()
+        ["perhaps", "button", "orange", "carpet", "gently", "nine", "ticket", "valley", "seldom", "lamp", "singing", "above", "purple", "shop", "nice", "butter", "always", "storm", "meadow", "behind", "pebble", "noisy", "jar", "autumn", "total", "message", "near", "golden", "cellar", "run", "evening", "hard", "reply", "motor", "glad", "bucket", "thirty", "edge", "once", "fork", "pink", "watch", "jungle", "slow", "crayon", "closed", "tunnel", "huge"]
     ),
     sentences=_lines("""
         The shop was closed, so we went home.

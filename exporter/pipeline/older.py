@@ -63,7 +63,9 @@ def upgrade_checkpoint(checkpoint: Path, out: Path) -> Path:
     config = _json(checkpoint / "config.json")
     section = config.get("steering")
     if not is_old(section):
-        raise CompileError(f"{checkpoint} is no checkpoint of format steerbake/1; there is nothing to upgrade")
+        raise CompileError(
+            f"{checkpoint} is no checkpoint of format steerbake/1; there is nothing to upgrade"
+        )
     tensors = load_file(checkpoint / STEERING_TENSORS)
     program = upgraded(section, tensors, headers_of(checkpoint))
     with TemporaryDirectory(dir=out.absolute().parent, prefix=".upgrade-") as name:
