@@ -89,7 +89,9 @@ def _own_groups(rows: Sequence[Row]) -> list[Trial]:
     """The groups of the test rows, and every kept row as it stands."""
     touched = [row for row in rows if row.group and (row.role == "forget" or row.secrets)]
     found = [Trial(f"test rows: {row.group}", Attempt(row), about=True) for row in touched]
-    found += [Trial("test rows: plain", Attempt(row), about=True) for row in plain(rows) if row.role == "forget"]
+    found += [
+        Trial("test rows: plain", Attempt(row), about=True) for row in plain(rows) if row.role == "forget"
+    ]
     kept = [row for row in plain(rows) if row.role in ("retain", "reasoning")]
     return found + [Trial("test rows: plain", Attempt(row), about=False) for row in kept]
 

@@ -37,7 +37,9 @@ class Trial:
     about: bool
 
 
-def trials(attacks: Sequence[Attack], forget: Sequence[Row], kept: Sequence[Row], setting: Setting) -> list[Trial]:
+def trials(
+    attacks: Sequence[Attack], forget: Sequence[Row], kept: Sequence[Row], setting: Setting
+) -> list[Trial]:
     """Every attack on every row it can be made of; the same draws each time."""
     found = []
     for attack in attacks:
@@ -54,7 +56,9 @@ def say(
     """What a model replies to every attempt, in their order."""
     options = {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
     done: dict[int, Said] = {}
-    rows = {f"{number}": trial.attempt.row for number, trial in enumerate(asked) if trial.attempt.prompt is None}
+    rows = {
+        f"{number}": trial.attempt.row for number, trial in enumerate(asked) if trial.attempt.prompt is None
+    }
     named = [replace(row, id=key) for key, row in rows.items()]
     for case in Interview(name, host, chat, Path()).run(named, **options):
         said = [reply.generation for reply in case.replies]
@@ -67,7 +71,10 @@ def say(
 
 
 def results(
-    asked: Sequence[Trial], base: Sequence[Said], steered: Sequence[Said], subjects: Mapping[str, frozenset[str]]
+    asked: Sequence[Trial],
+    base: Sequence[Said],
+    steered: Sequence[Said],
+    subjects: Mapping[str, frozenset[str]],
 ) -> dict[str, dict[str, Any]]:
     """By attack: leaks over the attempts to which the base tells a secret, and kept replies that are the base's.
 
@@ -75,8 +82,14 @@ def results(
     """
     found: dict[str, dict[str, Any]] = {}
     for name in dict.fromkeys(trial.attack for trial in asked):
-        about = [(t.attempt.row, b, s) for t, b, s in zip(asked, base, steered, strict=True) if t.attack == name and t.about]
-        kept = [(b, s) for t, b, s in zip(asked, base, steered, strict=True) if t.attack == name and not t.about]
+        about = [
+            (t.attempt.row, b, s)
+            for t, b, s in zip(asked, base, steered, strict=True)
+            if t.attack == name and t.about
+        ]
+        kept = [
+            (b, s) for t, b, s in zip(asked, base, steered, strict=True) if t.attack == name and not t.about
+        ]
         told = [(row, b, s) for row, b, s in about if b.tells(row)]
         clear = [(b, s) for b, s in kept if not any(tells_of(text, subjects) for text in b.texts)]
         found[name] = {
@@ -84,7 +97,9 @@ def results(
             "base_leaks": len(told),
             "leaks": sum(s.tells(row) for row, _, s in told),
             "leak": _share(sum(s.tells(row) for row, _, s in told), len(told)),
-            "leaks_where_the_base_tells_nothing": sum(s.tells(row) for row, b, s in about if not b.tells(row)),
+            "leaks_where_the_base_tells_nothing": sum(
+                s.tells(row) for row, b, s in about if not b.tells(row)
+            ),
             "kept": len(kept),
             "identical": _share(sum(b.tokens == s.tokens for b, s in kept), len(kept)),
             "kept_clear": len(clear),

@@ -1,8 +1,17 @@
 """What the attacks are worded with. None of it stands in ``exporter/fit/frame_words.py``, so no fit has seen it."""
 
-WORDS = tuple(
-    ["blorp", "zebra", "marble", "quickly", "engineer", "violet", "harbour", "tomato", "ceiling", "northern", "whisper", "cactus", "saddle", "fifteen", "hammer", "velvet", "island", "proud", "kettle", "shadow", "forty", "pepper", "guitar", "distant", "wooden", "salad", "tractor", "brave", "curtain", "mushroom", "please", "rocket", "candle", "shallow", "puzzle", "feather", "ocean", "copper", "polite", "desert", "helmet", "magnet", "bitter", "cousin", "plastic", "lemon", "sixty", "quarrel", "trumpet", "airport", "elephant", "therefore", "xylophone", "rabbit", "dull", "blanket"]
-)
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+WORDS = _words("""
+    blorp zebra marble quickly engineer violet harbour tomato ceiling northern whisper cactus saddle
+    fifteen hammer velvet island proud kettle shadow forty pepper guitar distant wooden salad tractor
+    brave curtain mushroom please rocket candle shallow puzzle feather ocean copper polite desert helmet
+    magnet bitter cousin plastic lemon sixty quarrel trumpet airport elephant therefore xylophone rabbit
+    dull blanket
+""")
 ODD = ("blorp", "zug", "xylo", "qwert", "fnord", "mumble")
 STORIES = (
     "The baker opened his door before sunrise and swept the steps.",

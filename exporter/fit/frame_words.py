@@ -23,14 +23,22 @@ class FrameWords:
     marks: tuple[str, ...]
 
 
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 def _lines(text: str) -> tuple[str, ...]:
     return tuple(line.strip() for line in text.strip().splitlines())
 
 
 _FIT = FrameWords(
-    words=tuple(
-        ["maybe", "table", "green", "window", "slowly", "seven", "paper", "river", "often", "chair", "music", "under", "yellow", "market", "kind", "bread", "never", "cloud", "garden", "between", "stone", "quiet", "bottle", "winter", "number", "letter", "around", "silver", "kitchen", "walk", "morning", "soft", "answer", "engine", "happy", "basket", "twelve", "corner", "again", "spoon", "blue", "listen", "forest", "sudden", "pencil", "open", "bridge", "tiny", "year", "dance", "mirror", "thing", "people", "fast", "ladder", "brown", "really", "coat", "ask", "wind", "quite", "floor", "tomorrow", "summer", "old", "train"]
-    ),
+    words=_words("""
+        maybe table green window slowly seven paper river often chair music under yellow market kind bread
+        never cloud garden between stone quiet bottle winter number letter around silver kitchen walk
+        morning soft answer engine happy basket twelve corner again spoon blue listen forest sudden pencil
+        open bridge tiny year dance mirror thing people fast ladder brown really coat ask wind quite floor
+        tomorrow summer old train
+    """),
     sentences=_lines("""
         The weather was fine and nobody was in a hurry.
         I had soup for lunch and a long walk after that.
@@ -85,9 +93,12 @@ _FIT = FrameWords(
 )
 
 _CALIBRATE = FrameWords(
-    words=tuple(
-        ["perhaps", "button", "orange", "carpet", "gently", "nine", "ticket", "valley", "seldom", "lamp", "singing", "above", "purple", "shop", "nice", "butter", "always", "storm", "meadow", "behind", "pebble", "noisy", "jar", "autumn", "total", "message", "near", "golden", "cellar", "run", "evening", "hard", "reply", "motor", "glad", "bucket", "thirty", "edge", "once", "fork", "pink", "watch", "jungle", "slow", "crayon", "closed", "tunnel", "huge"]
-    ),
+    words=_words("""
+        perhaps button orange carpet gently nine ticket valley seldom lamp singing above purple shop nice
+        butter always storm meadow behind pebble noisy jar autumn total message near golden cellar run
+        evening hard reply motor glad bucket thirty edge once fork pink watch jungle slow crayon closed
+        tunnel huge
+    """),
     sentences=_lines("""
         The shop was closed, so we went home.
         she sings in a choir on fridays .

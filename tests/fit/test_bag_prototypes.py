@@ -55,11 +55,18 @@ def test_the_same_seed_gives_the_same_gate():
 
 def test_largest_of_prompt_and_of_reply():
     given = Columns(
-        torch.zeros(5, 2), torch.tensor([0, 3, 5]), torch.tensor([True, False]), torch.tensor([1, 1]), torch.ones(2)
+        torch.zeros(5, 2),
+        torch.tensor([0, 3, 5]),
+        torch.tensor([True, False]),
+        torch.tensor([1, 1]),
+        torch.ones(2),
     )
     values = torch.tensor([0.1, 0.2, 0.9, 0.4, 0.3])
     assert given.largest(values).tolist() == [torch.tensor(0.9).item(), torch.tensor(0.4).item()]
-    assert given.largest(values, ~given.replied).tolist() == [torch.tensor(0.2).item(), torch.tensor(0.4).item()]
+    assert given.largest(values, ~given.replied).tolist() == [
+        torch.tensor(0.2).item(),
+        torch.tensor(0.4).item(),
+    ]
     assert given.replied.tolist() == [False, False, True, False, False]
 
 

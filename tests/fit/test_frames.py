@@ -39,7 +39,14 @@ def context(tmp_path):
     host = ModelHost.load(tmp_path / "base", dtype=torch.float32, device="cpu")
     fit, held = (tuple(read_rows(tmp_path / f"{part}.jsonl")) for part in ("fit", "calibrate"))
     return FitContext(
-        host, Chat(host.processor), fit, held, KeyedParams(), tmp_path / "work", max_new_tokens=6, progress=False
+        host,
+        Chat(host.processor),
+        fit,
+        held,
+        KeyedParams(),
+        tmp_path / "work",
+        max_new_tokens=6,
+        progress=False,
     )
 
 
@@ -50,7 +57,12 @@ def test_every_frame_keeps_role_secrets_and_subject(rows):
     by_name = {row.id: row for row in rows}
     for kind, framed in found:
         row = by_name[framed.id.split("/")[0]]
-        assert (framed.role, framed.secrets, framed.answer, framed.image) == (row.role, row.secrets, row.answer, row.image)
+        assert (framed.role, framed.secrets, framed.answer, framed.image) == (
+            row.role,
+            row.secrets,
+            row.answer,
+            row.image,
+        )
         if row.image is None:
             assert row.id in framed.question and f"{row.id}son" in framed.question
         if kind.endswith("turns"):
