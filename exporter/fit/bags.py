@@ -20,6 +20,7 @@ from exporter.fit.context import FitContext
 from exporter.fit.crossing import subjects
 from exporter.fit.frame_words import WORDS
 from exporter.fit.frames import Refusal, Surroundings, framed_rows
+from exporter.fit.pairs import of_one_side
 from exporter.fit.pooling import PooledSequence
 from exporter.fit.trials import mentions
 from exporter.types import Encoded, Prompt, Row
@@ -102,7 +103,7 @@ def gather_bags(
 
 def make_bags(context: FitContext, split: str, plan: BagPlan, refusals: Sequence[Refusal]) -> list[Bag]:
     """See :func:`gather_bags`."""
-    rows = _about_one_side(context.rows(split, "forget", "retain", "reasoning", "unknown"))
+    rows = of_one_side(context.rows(split, "forget", "retain", "reasoning", "unknown"))
     around = Surroundings.of(rows, WORDS[split], refusals)
     draw = random.Random(context.seed + 11)
     drafts: list[tuple[str, Row, Prompt]] = []
@@ -116,14 +117,6 @@ def make_bags(context: FitContext, split: str, plan: BagPlan, refusals: Sequence
         side += _two_pictures(context, chosen, around, count // 10, draw)
         drafts += [*side, *_begun(context, side, count // 5, draw)]
     return _replied(context, drafts, plan)
-
-
-def _about_one_side(rows: Sequence[Row]) -> list[Row]:
-    """Rows without the kept ones that share a secret with a row to forget and have earlier turns: these may be about it."""
-    secret = {one for row in rows if row.role == "forget" for one in row.secrets}
-    return [
-        row for row in rows if row.role == "forget" or not (row.history and secret.intersection(row.secrets))
-    ]
 
 
 def _replied(context: FitContext, drafts: Sequence[tuple[str, Row, Prompt]], plan: BagPlan) -> list[Bag]:
