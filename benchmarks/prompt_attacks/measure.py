@@ -60,7 +60,7 @@ def say(
         f"{number}": trial.attempt.row for number, trial in enumerate(asked) if trial.attempt.prompt is None
     }
     named = [replace(row, id=key) for key, row in rows.items()]
-    for case in Interview(name, host, chat, Path()).run(named, **options):
+    for case in Interview(name, host, chat, Path("/")).run(named, **options):
         said = [reply.generation for reply in case.replies]
         done[int(case.row.id)] = Said(tuple(one.text for one in said), tuple(one.tokens for one in said))
     prompts = {n: trial.attempt.prompt for n, trial in enumerate(asked) if trial.attempt.prompt is not None}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -264,9 +265,7 @@ def _two_pictures(
     return found
 
 
-def reworded(
-    context: FitContext, prompt: Prompt, text: str, images: Sequence[object] | None = None
-) -> Prompt:
+def reworded(context: FitContext, prompt: Prompt, text: str, images: Sequence[Path] | None = None) -> Prompt:
     """The prompt with another text, and pictures where given."""
     shown = prompt.images if images is None else tuple(images)
     ids = context.chat.tokenize(text, shown)["input_ids"][0]
