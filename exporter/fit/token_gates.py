@@ -99,7 +99,7 @@ def columns_of(states: BagStates, layer: int) -> Columns:
 def judge_bags(gate: Gate, held: Columns) -> Candidate:
     """Set the threshold of a token gate on calibration sequences and measure it there.
 
-    A sequence to forget counts twice: that it fires at all, and, for less, that it fires before the reply begins.
+    A sequence to forget counts twice, in ``missed`` too: that it fires at all, and, for less, before the reply begins.
     """
     values = column_scores(gate, held.states)
     whole, early = held.largest(values), held.largest(values, ~held.replied)
@@ -107,8 +107,7 @@ def judge_bags(gate: Gate, held: Columns) -> Candidate:
     seen = torch.cat([whole, early[forget]])
     sides = torch.cat([forget, torch.ones(int(forget.sum()), dtype=torch.bool)])
     weights = torch.cat([held.weights, EARLY_WEIGHT * held.weights[forget]])
-    threshold, _, false_alarms, margin = best_threshold(seen, sides, weights)
-    missed = float((held.weights * (whole <= threshold))[forget].sum() / held.weights[forget].sum())
+    threshold, missed, false_alarms, margin = best_threshold(seen, sides, weights)
     return Candidate(replace(gate, threshold=threshold), missed, false_alarms, margin, whole, learned=True)
 
 
