@@ -99,6 +99,12 @@ def compile_(
             "--upgrade", help="BASE is a checkpoint of format steerbake/1, the next argument what to write."
         ),
     ] = False,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-remote-code", help="Let the base's tokenizer or processor bring code of its own."
+        ),
+    ] = False,
 ) -> None:
     """Write a checkpoint that holds the steering in its own weights and config.
 
@@ -108,8 +114,13 @@ def compile_(
 
     if upgrade != (out is None):
         raise typer.BadParameter("give BASE STEERING_DIR OUT, or --upgrade OLD NEW")
-    made = pipeline.upgrade(base, steering) if out is None else pipeline.compile(base, steering, out)
-    typer.echo(f"checkpoint: {made}")
+    if out is None:
+        typer.echo(f"checkpoint: {pipeline.upgrade(base, steering)}")
+        return
+    done = pipeline.compile(base, steering, out, trust_remote_code=trust_remote_code)
+    if left := pipeline.left_out(base, code=trust_remote_code):
+        typer.echo(f"left out of {base}: {', '.join(left)}")
+    typer.echo(f"checkpoint: {done}")
 
 
 @app.command()

@@ -18,7 +18,9 @@ from transformers.cache_utils import Cache
 from transformers.generation.streamers import BaseStreamer
 
 from exporter.errors import DataError, FitError, InputErrors
+from exporter.foreign_code import check_code
 from exporter.types import Encoded, Prompt
+from steer_modules.proof import cache_argument
 from steer_modules.state import gates_on
 
 Side = Literal["left", "right"]
@@ -42,6 +44,23 @@ class Generated:
 
     tokens: tuple[int, ...]
     gates: dict[str, float] | None = None
+
+
+@dataclass
+class Memory:
+    """What a model has computed of one conversation, so that a later turn goes on from it.
+
+    Attributes:
+        ids: the tokens that lie in the cache, in order.
+        cache: Transformers' cache, gates and all; None before the first turn.
+    """
+
+    ids: tuple[int, ...] = ()
+    cache: Any = None
+
+    def covers(self, prompt: Prompt) -> bool:
+        """Whether a prompt goes on from just what is remembered."""
+        return bool(self.ids) and len(prompt.ids) > len(self.ids) and prompt.ids[: len(self.ids)] == self.ids
 
 
 class PromptBatcher:
@@ -125,6 +144,7 @@ class ModelHost:
         dtype: torch.dtype | str = "auto",
         device: str | Mapping[str, Any] = "cpu",
         trust_remote_code: bool = False,
+        trusted: Path | None = None,
         revision: str | None = None,
         processor: Any = None,
     ) -> ModelHost:
@@ -132,12 +152,20 @@ class ModelHost:
 
         Args:
             device: a device, "auto", or a whole ``device_map``.
+            trust_remote_code: run the code of the folder, once all of it is known to be ours.
+            trusted: a base whose own code may be run too, because its user trusts it.
             processor: used instead of the one that lies there.
 
         Raises:
             InputErrors: no config, weights or processor that can be read.
+            VerificationError: the folder's code is not ours, and was to be run.
         """
         import transformers
+
+        if trust_remote_code:
+            if not Path(path).is_dir():
+                raise InputErrors(str(path), ["code is run from a folder only; download the model first"])
+            check_code(Path(path), trusted)
 
         common: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision}
         try:
@@ -233,22 +261,35 @@ class ModelHost:
         return [done[i] for i in range(len(prompts))]
 
     def stream(
-        self, prompt: Prompt, write: Callable[[int], None], *, max_new_tokens: int, **sampling: Any
+        self,
+        prompt: Prompt,
+        write: Callable[[int], None],
+        *,
+        max_new_tokens: int,
+        memory: Memory | None = None,
+        **sampling: Any,
     ) -> Generated:
         """Continue one prompt; ``write`` is told each token as it comes.
 
         Args:
+            memory: of the conversation so far; what it covers of the prompt is not computed again. It moves on.
             sampling: ``temperature``, ``top_p`` and so on; greedily without any.
         """
         choice = {"do_sample": True, **sampling} if sampling else {}
-        (said,) = self._continue([prompt], max_new_tokens, streamer=_TokenStream(write), **choice)
+        memory = Memory() if memory is None else memory
+        (said,) = self._continue(
+            [prompt], max_new_tokens, streamer=_TokenStream(write), memory=memory, **choice
+        )
         return said
 
     def _continue(
-        self, prompts: Sequence[Prompt], max_new_tokens: int, **options: Any
+        self, prompts: Sequence[Prompt], max_new_tokens: int, memory: Memory | None = None, **options: Any
     ) -> Iterator[Generated]:
-        """One batch, greedily but for the ``options`` of Transformers' ``generate``."""
+        """One batch, greedily but for the ``options`` of Transformers' ``generate``; ``memory`` is for a single prompt."""
         inputs = self.batch([Encoded(prompt) for prompt in prompts], "left")
+        if memory is not None and memory.covers(prompts[0]):
+            inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+            options[cache_argument(type(self.model))] = memory.cache
         with torch.no_grad():
             out = self.model.generate(
                 **inputs,
@@ -258,7 +299,11 @@ class ModelHost:
                 **{**GREEDY, **options},
                 return_dict_in_generate=True,
             )
+        cache = cache_of(out)
         gates = gates_of(self.model, out)
+        if memory is not None and cache is not None:
+            memory.cache = cache
+            memory.ids = tuple(out.sequences[0, : int(cache.get_seq_length())].tolist())
         for row, ids in enumerate(out.sequences[:, inputs["input_ids"].shape[1] :].tolist()):
             stop = next((i + 1 for i, token in enumerate(ids) if token in self.end_ids), len(ids))
             yield Generated(tuple(ids[:stop]), gates[row] if gates else None)
@@ -280,6 +325,11 @@ class _TokenStream(BaseStreamer):
         pass
 
 
+def cache_of(out: Any) -> Cache | None:
+    """The cache among the fields of an output, whatever this version of Transformers calls it."""
+    return next((value for value in dict(out).values() if isinstance(value, Cache)), None)
+
+
 def gates_of(model: Any, out: Any) -> list[dict[str, float]] | None:
     """Gate values by name for each row of a generation, or None for an unsteered model.
 
@@ -287,8 +337,7 @@ def gates_of(model: Any, out: Any) -> list[dict[str, float]] | None:
         out: the output of ``generate(..., return_dict_in_generate=True)``.
     """
     names = getattr(getattr(model, "steering", None), "gate_names", None)
-    cache = next((value for value in dict(out).values() if isinstance(value, Cache)), None)
-    values = None if names is None else gates_on(cache, len(names))
+    values = None if names is None else gates_on(cache_of(out), len(names))
     if names is None or values is None:
         return None
     return [dict(zip(names, row, strict=True)) for row in values.tolist()]

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from exporter.errors import VerificationError
+from exporter.onnx_graph import check_steering
 from steer_modules.program import STEERING_JSON, STEERING_TENSORS, SteeringProgram
 
 ONNX_MANIFEST = "steerbake.json"
@@ -77,16 +78,14 @@ def _kind(folder: Path) -> tuple[str, Path]:
 
 
 def _of_graph(folder: Path, manifest: Any) -> dict[str, Tensor]:
-    """The steering tensors that the decoder of an exported folder holds."""
-    import onnx
-    from onnx import numpy_helper
+    """The steering tensors that the decoders of an exported folder hold, every variant the same ones.
 
+    Raises:
+        GraphError: the graph of a variant does not bear the manifest's program.
+    """
     if not manifest["steered"]:
         raise ValueError("it was exported unsteered")
-    decoder = next(iter(manifest["variants"].values()))["decoder"]
-    graph = onnx.load(str(folder / decoder), load_external_data=False).graph
-    found = [one for one in graph.initializer if one.name.startswith("steering.")]
-    return {
-        one.name: torch.from_numpy(numpy_helper.to_array(one, base_dir=str(folder / decoder / "..")).copy())
-        for one in found
-    }
+    found: dict[str, Any] = {}
+    for files in manifest["variants"].values():
+        found = check_steering(folder / files["decoder"], manifest["steering"])
+    return {name: torch.from_numpy(values.copy()) for name, values in found.items()}

@@ -60,7 +60,14 @@ def _digest_of_weights(path: Path) -> str:
 
 
 def fetched(recipe: Recipe) -> Path:
-    """The base model's folder; a Hub repository is downloaded, or found in the cache."""
+    """The base model's folder; a Hub repository is downloaded, or found in the cache.
+
+    Raises:
+        InputErrors: the repository cannot be fetched.
+        CompileError: it is no model, or asks for code of its own that the recipe does not trust.
+    """
+    from exporter.foreign_code import refuse_code
+
     base = recipe.base
     if base.path is not None:
         folder = recipe.locate(base.path)
@@ -75,4 +82,5 @@ def fetched(recipe: Recipe) -> Path:
             raise InputErrors(recipe.name, [f"base.repo: {base.repo} cannot be fetched: {error}"]) from error
     if not (folder / "config.json").is_file():
         raise CompileError(f"{folder} has no config.json; name the folder of a Transformers checkpoint")
+    refuse_code(folder, trusted=base.trust_remote_code)
     return folder

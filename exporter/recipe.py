@@ -28,13 +28,17 @@ class Strict(BaseModel):
 
 
 class BaseModelSource(Strict):
-    """The model to steer: a local folder (``path``, relative to the recipe file) or a Hub name (``repo``)."""
+    """The model to steer: a local folder (``path``, relative to the recipe file) or a Hub name (``repo``).
+
+    ``trust_remote_code``: run the code that its tokenizer or processor brings, and put it into what is published.
+    """
 
     path: str | None = None
     repo: str | None = None
     revision: str | None = None
     dtype: Dtype = "float32"
     device: str = "auto"
+    trust_remote_code: bool = False
 
 
 class Source(Strict):

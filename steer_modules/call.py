@@ -50,9 +50,7 @@ class SteeringCall:
             self.on[name] = on.unsqueeze(1).expand(self.columns.batch, self.columns.length)
             return
         if fired is None:
-            fired = torch.zeros(
-                self.columns.batch, self.columns.length, dtype=torch.bool, device=on.device
-            )
+            fired = torch.zeros(self.columns.batch, self.columns.length, dtype=torch.bool, device=on.device)
         latched = self.columns.latched(fired, on.to(fired.device))
         if self.given is not None:
             given = self.given[:, index].to(latched.device).unsqueeze(1)

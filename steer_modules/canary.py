@@ -30,7 +30,9 @@ def likeliest(model: Any, ids: list[int], gate: int, count: int) -> list[int]:
     tokens = torch.tensor([ids], device=device)
     forced = torch.full((1, len(model.steering.gate_names)), float(gate), device=device)
     with torch.no_grad():
-        out = model(input_ids=tokens, attention_mask=torch.ones_like(tokens), steering_gate=forced, use_cache=False)
+        out = model(
+            input_ids=tokens, attention_mask=torch.ones_like(tokens), steering_gate=forced, use_cache=False
+        )
     logits = getattr(out, "logits", None)
     if logits is None:
         raise RuntimeError(

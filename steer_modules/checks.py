@@ -162,9 +162,7 @@ def _is_ids(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(_is_int(one, 0) for one in value)
 
 
-def _check_headers(
-    section: dict[str, Any], gates: dict[str, dict[str, Any]], problems: list[str]
-) -> None:
+def _check_headers(section: dict[str, Any], gates: dict[str, dict[str, Any]], problems: list[str]) -> None:
     """Generation headers are lists of token ids; a gate that decides at them needs at least one."""
     headers = section["headers"]
     if not isinstance(headers, list) or not all(_is_ids(one) for one in headers):

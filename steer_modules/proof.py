@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import transformers
@@ -18,30 +18,46 @@ from torch import Tensor
 from .schema import FORMAT
 from .state import find_cache
 
+
+class Traits(NamedTuple):
+    """What a stock class does and does not by itself, as its twin shows.
+
+    Attributes:
+        packs: sequences told apart by positions that begin anew do not see each other.
+        places: positions of a padded row are counted from its first real column.
+    """
+
+    packs: bool
+    places: bool
+
+
 TESTED = ("5.22.0", "5.23.0", "5.24.0")
 """Versions of Transformers under which the whole table of callers is tested (benchmarks/callers)."""
 
-_PROVEN: set[tuple[type, str]] = set()
+_PROVEN: dict[tuple[type, str], Traits] = {}
 _PROVING: ContextVar[bool] = ContextVar("steerbake_proving", default=False)
 _HEADER = (5, 6)
 _LENGTH, _NEW = 11, 3
-_VOCABULARY, _LAYERS = 32, 3
+_VOCABULARY, _LAYERS, _WINDOW = 32, 3, 5
 _TOLERANCE = 1e-3
 
 
 @torch.compiler.disable
-def check_law(model_class: Any, config: Any) -> None:
+def check_law(model_class: Any, config: Any) -> Traits:
     """Runs the law on a tiny twin of a steered class; once for each class and kind of config.
+
+    Returns:
+        What of the law the stock class keeps by itself, and what therefore has to be refused or seen to.
 
     Raises:
         RuntimeError: logits or gates depend on how a sequence was cut into passes, or a gate that is on changes nothing.
     """
     if _PROVING.get():
-        return
+        return Traits(packs=True, places=True)
     small = twin_config(config)
     known = (model_class, small.to_json_string(use_diff=False))
     if known in _PROVEN:
-        return
+        return _PROVEN[known]
     token = _PROVING.set(True)
     try:
         with (
@@ -50,14 +66,17 @@ def check_law(model_class: Any, config: Any) -> None:
             torch.device("cpu"),
             torch.autocast("cpu", enabled=False),
         ):
-            fault = _fault(_twin(model_class, small))
+            twin = _twin(model_class, small)
+            fault = _fault(twin)
+            traits = Traits(_packs(twin), _places(twin))
     except Exception as error:
         raise _refused(model_class, f"{type(error).__name__}: {error}") from error
     finally:
         _PROVING.reset(token)
     if fault is not None:
         raise _refused(model_class, fault)
-    _PROVEN.add(known)
+    _PROVEN[known] = traits
+    return traits
 
 
 def _refused(model_class: Any, fault: str) -> RuntimeError:
@@ -84,6 +103,7 @@ def twin_config(config: Any) -> Any:
         "num_key_value_heads": few,
         "head_dim": head,
         "vocab_size": _VOCABULARY,
+        "sliding_window": _WINDOW,
         "pad_token_id": 0,
         "bos_token_id": 1,
         "eos_token_id": None,
@@ -98,7 +118,13 @@ def twin_config(config: Any) -> Any:
         if tower is not None:
             _set_existing(
                 tower,
-                {"num_hidden_layers": 1, "depth": 1, "hidden_size": 32, "intermediate_size": 32, "head_dim": 16}
+                {
+                    "num_hidden_layers": 1,
+                    "depth": 1,
+                    "hidden_size": 32,
+                    "intermediate_size": 32,
+                    "head_dim": 16,
+                }
                 | {"num_attention_heads": 2, "num_heads": 2},
             )
     if str(getattr(small, "_attn_implementation", None)) not in ("eager", "sdpa", "None"):
@@ -133,8 +159,11 @@ def _program(hidden: int) -> tuple[dict[str, Any], dict[str, list[int]]]:
         "edits": [{"layer": 1, "gate": ["header", "content"], **edit}],
         "sha256": "0" * 64,
     }
-    shapes = {f"steering.gates.{name}.{leaf}": size for name in ("header", "content") for leaf, size in
-              (("weight", [hidden]), ("bias", [1]))}
+    shapes = {
+        f"steering.gates.{name}.{leaf}": size
+        for name in ("header", "content")
+        for leaf, size in (("weight", [hidden]), ("bias", [1]))
+    }
     return section, {**shapes, "steering.layers.1.vector": [hidden]}
 
 
@@ -184,7 +213,7 @@ def _apart(a: Tensor, b: Tensor) -> Tensor:
 
 def _whole(twin: Any, ids: Tensor, forced: float = -1.0) -> tuple[Tensor, Tensor]:
     out = twin(input_ids=ids, steering_gate=torch.full((len(ids), 2), forced))
-    return out[0] if getattr(out, "logits", None) is None else out.logits, out.steering_gate
+    return _logits(out), out.steering_gate
 
 
 def _cut(twin: Any, ids: Tensor, cuts: list[int]) -> tuple[Tensor, Tensor]:
@@ -197,10 +226,37 @@ def _cut(twin: Any, ids: Tensor, cuts: list[int]) -> tuple[Tensor, Tensor]:
         cache = find_cache(dict(out))
         if cache is None:
             raise ValueError("a pass with use_cache=True gives no cache back")
-        logits = out[0] if getattr(out, "logits", None) is None else out.logits
-        parts.append((logits, out.steering_gate))
+        parts.append((_logits(out), out.steering_gate))
         start = stop
     return torch.cat([one for one, _ in parts], dim=1), torch.cat([one for _, one in parts], dim=1)
+
+
+def _packs(twin: Any) -> bool:
+    """Whether two sequences in one row, told apart by their positions, give what each gives alone."""
+    ids = torch.randint(7, _VOCABULARY, (1, _LENGTH))
+    cut = _LENGTH // 2
+    positions = torch.cat([torch.arange(cut), torch.arange(_LENGTH - cut)]).unsqueeze(0)
+    try:
+        both = twin(input_ids=ids, position_ids=positions, use_cache=False)
+        alone = twin(input_ids=ids[:, cut:], use_cache=False)
+    except (ValueError, RuntimeError, TypeError, IndexError):
+        return False
+    return bool(_apart(_logits(both)[:, cut:], _logits(alone)).max() <= _TOLERANCE)
+
+
+def _places(twin: Any) -> bool:
+    """Whether a row that is padded on the left gives what it gives alone, without positions from the caller."""
+    ids = torch.randint(7, _VOCABULARY, (1, _LENGTH))
+    mask = torch.ones_like(ids)
+    mask[:, :3] = 0
+    padded = twin(input_ids=ids, attention_mask=mask, use_cache=False)
+    alone = twin(input_ids=ids[:, 3:], use_cache=False)
+    return bool(_apart(_logits(padded)[:, 3:], _logits(alone)).max() <= _TOLERANCE)
+
+
+def _logits(out: Any) -> Tensor:
+    """Logits, or the last hidden states of a class without a head: [B, T, V or d]."""
+    return out[0] if getattr(out, "logits", None) is None else out.logits
 
 
 def cache_argument(model_class: Any) -> str:
@@ -209,7 +265,9 @@ def cache_argument(model_class: Any) -> str:
     for name in ("cache", "past_key_values"):
         if name in known:
             return name
-    raise ValueError(f"the forward of {model_class.__name__} takes no cache that is known: {', '.join(known)}")
+    raise ValueError(
+        f"the forward of {model_class.__name__} takes no cache that is known: {', '.join(known)}"
+    )
 
 
 def _generated(twin: Any, ids: Tensor) -> str | None:

@@ -14,6 +14,7 @@ from transformers.cache_utils import Cache
 
 from .call import SteeringCall
 from .columns import Columns, linear_columns, masked_columns, packed_columns
+from .proof import Traits
 from .state import Carried, find_cache, recorded
 
 _PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "cu_seqlens", "seq_idx", "block_tables", "slot_mapping")
@@ -23,15 +24,19 @@ def resolve_call(
     steering: Any,
     arguments: dict[str, Any],
     table: Any,
+    *,
+    window: int | None,
     steering_gate: Tensor | None,
     steering_mask: Tensor | None,
 ) -> SteeringCall:
     """The call of a forward pass with these named ``arguments`` of the stock model.
 
-    ``use_cache`` among them is set to False where sequences are packed, since Transformers keeps those apart only so.
+    ``use_cache`` among them is set to False where sequences are packed, since Transformers keeps those apart only so; and
+    ``position_ids`` are counted from the first real column where the stock class does not do it by itself.
 
     Args:
         table: the model's embedding module.
+        window: columns that the narrowest layer sees, None for all.
         steering_gate: [B, G], 1 force on, 0 hold off, -1 decide.
         steering_mask: [B, P + T], the 2-D padding mask where ``attention_mask`` is not one.
 
@@ -55,7 +60,7 @@ def resolve_call(
     batch, length = tokens.shape[0], tokens.shape[1]
     cache = find_cache(arguments)
     carried = _carried(steering, cache, batch, tokens.device)
-    columns = _columns(arguments, carried, steering_mask, batch, length, cache)
+    columns = _columns(arguments, carried, steering_mask, batch, length, cache, steering.traits, window)
     headers = steering.headers
     found = headers.in_ids(ids) if ids is not None else headers.in_embeddings(embeds, table)
     bits = headers.follow(found, columns, carried.bits) if len(headers) else found
@@ -97,6 +102,8 @@ def _columns(
     batch: int,
     length: int,
     cache: Cache | None,
+    traits: Traits,
+    window: int | None,
 ) -> Columns:
     """The columns of this pass, with mask, positions and cache checked against each other."""
     past = carried.real.shape[1]
@@ -113,15 +120,29 @@ def _columns(
             )
         columns = linear_columns(batch, length, past, None)
     elif isinstance(mask, Tensor) and mask.dim() == 4:
+        if window is not None and past + length > window:
+            raise ValueError(
+                f"a 4-D attention mask over {past + length} columns overrides the sliding window of {window} that some layers have, so "
+                "the model would be another one; give a 2-D mask"
+            )
         columns = masked_columns(_visible(mask, past, batch, length), carried.real.to(mask.device))
     else:
         raise ValueError(
             f"the attention_mask is a {type(mask).__name__}, from which a steered model cannot tell the columns of a sequence; "
             "give a 2-D mask"
         )
+    if columns.real is not None and not traits.places and arguments.get("position_ids") is None:
+        counted = columns.totals(
+            torch.ones(batch, length, 1, device=carried.count.device), carried.count.unsqueeze(1)
+        )
+        arguments["position_ids"] = (counted.squeeze(-1).long() - 1).clamp_min(0)
     restarts = _restarts(arguments, columns, carried, packable=flat is None and mask is None and not past)
     if restarts is None:
         return columns
+    if not traits.packs:
+        raise ValueError(
+            "position_ids begin anew within a row, but this model's sequences would see each other there; give one sequence a row"
+        )
     if cache is not None or arguments.get("use_cache"):
         raise ValueError(
             "position_ids begin anew within a row, but with a cache Transformers lets the sequences of a row see each other; "
@@ -159,7 +180,9 @@ def _visible(mask: Tensor, past: int, batch: int, length: int) -> Tensor:
         seen = mask > 0
     first = seen[:, :1]
     if bool((seen != first).any()) or bool(seen[..., past + length :].any()):
-        raise ValueError("the 4-D attention mask differs from head to head, or shows columns that do not exist yet")
+        raise ValueError(
+            "the 4-D attention mask differs from head to head, or shows columns that do not exist yet"
+        )
     return first[:, 0, :, : past + length].expand(batch, -1, -1)
 
 

@@ -16,7 +16,17 @@ ANGLES = ("calibrated", "fraction")
 PROTECTIONS = ("none", "direction", "exact")
 SIGNS = ("fixed", "state")
 
-SECTION_KEYS = ("format", "method", "hidden_size", "num_layers", "base", "headers", "gates", "edits", "sha256")
+SECTION_KEYS = (
+    "format",
+    "method",
+    "hidden_size",
+    "num_layers",
+    "base",
+    "headers",
+    "gates",
+    "edits",
+    "sha256",
+)
 OPTIONAL_SECTION_KEYS = ("canary",)
 CANARY_KEYS = ("ids", "gate", "argmax")
 BASE_KEYS = ("architecture", "model_type")

@@ -138,7 +138,12 @@ def gate_layer(cache: Cache | None) -> GateLayer | None:
     if isinstance(last, GateLayer):
         return last
     keys, values = getattr(last, "keys", None), getattr(last, "values", None)
-    if isinstance(keys, Tensor) and isinstance(values, Tensor) and keys.dim() == 4 and values.shape[-1:] == (0,):
+    if (
+        isinstance(keys, Tensor)
+        and isinstance(values, Tensor)
+        and keys.dim() == 4
+        and values.shape[-1:] == (0,)
+    ):
         marked = keys.shape[1] == 1 and keys.numel() > 0 and bool((keys[..., 0] == _MARK).all())
         if marked:
             layer = GateLayer(cache.layers[:-1])

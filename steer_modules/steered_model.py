@@ -46,6 +46,15 @@ def decoder_blocks(model: Any) -> Any:
     )
 
 
+def window_of(config: Any) -> int | None:
+    """Columns that the narrowest layer of a decoder sees; None: every layer sees all."""
+    text = config.get_text_config(decoder=True)
+    window = getattr(text, "sliding_window", None)
+    kinds = getattr(text, "layer_types", None)
+    slides = window is not None and (kinds is None or any("sliding" in kind for kind in kinds))
+    return int(window) if slides else None
+
+
 def steered_forward(stock: Callable[..., Any]) -> Callable[..., Any]:
     """The forward of a steered class around the ``stock`` one.
 
@@ -64,7 +73,9 @@ def steered_forward(stock: Callable[..., Any]) -> Callable[..., Any]:
             kwargs = {**{k: v for k, v in named.items() if k != "self"}, **kwargs}
         return_dict = kwargs.pop("return_dict", None)
         given = find_cache(kwargs)
-        call = resolve_call(self.steering, kwargs, self.get_input_embeddings(), **own)
+        call = resolve_call(
+            self.steering, kwargs, self.get_input_embeddings(), window=window_of(self.config), **own
+        )
         outputs = stock(self, **kwargs, return_dict=True, **{CALL: call})
         unseen = set(self.steering.steered_blocks) - call.visited
         if unseen:
@@ -153,7 +164,10 @@ class SteeredModelMixin:
         """
         if not self.steering.verified:
             self.steering.verify()
-        check_law(type(self), self.config)
+        asked = (type(self), getattr(self.config, "_attn_implementation", None))
+        if self.steering.proven_for != asked:
+            self.steering.traits = check_law(type(self), self.config)
+            self.steering.proven_for = asked
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -212,8 +226,13 @@ class SteeredGenerationMixin(SteeredModelMixin):
     init_continuous_batching = generate_batch
     continuous_batching_context_manager = generate_batch
 
-    def prepare_inputs_for_generation(self, input_ids: Any, *args: Any, **kwargs: Any) -> Any:
+    def prepare_inputs_for_generation(
+        self, input_ids: Any, *args: Any, inputs_embeds: Any = None, **kwargs: Any
+    ) -> Any:
+        """Like the base's; ``inputs_embeds`` is named because ``generate`` looks for it among the parameters."""
         mask = kwargs.get("attention_mask")
+        if inputs_embeds is not None:
+            kwargs["inputs_embeds"] = inputs_embeds
         inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)  # type: ignore[misc]
         if isinstance(mask, Tensor) and mask.dim() == 2:
             inputs["steering_mask"] = mask

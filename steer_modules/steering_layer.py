@@ -13,6 +13,7 @@ from .checks import gate_names
 from .headers import Headers
 from .ops import EDITS, SCORES, fires, prepare
 from .program import SteeringProgram, split_tensors
+from .proof import Traits
 from .schema import HEADER_POOLS
 from .state import Features
 
@@ -164,13 +165,13 @@ class Steering(nn.Module):
         self.decides_at_headers = any(g["pool"] in HEADER_POOLS for g in section["gates"])
         means = [g["name"] for g in section["gates"] if g["pool"] == "prompt_mean"]
         self.sums_at = {name: index * section["hidden_size"] for index, name in enumerate(means)}
-        self.features = Features(
-            len(self.gate_names), len(self.headers), len(means) * section["hidden_size"]
-        )
+        self.features = Features(len(self.gate_names), len(self.headers), len(means) * section["hidden_size"])
         self.steered_blocks = tuple(
             sorted({g["layer"] for g in section["gates"]} | {e["layer"] for e in section["edits"]})
         )
         self.verified = False
+        self.proven_for: Any = None
+        self.traits = Traits(packs=False, places=False)
         self.register_load_state_dict_post_hook(_unverified)  # type: ignore[no-untyped-call]
 
     def tensors(self) -> dict[str, Tensor]:
@@ -247,4 +248,3 @@ def install_hooks(steering: Steering, blocks: Sequence[nn.Module]) -> list[Any]:
         blocks[index].register_forward_hook(BlockHook(steering, index), with_kwargs=True, prepend=True)
         for index in steering.steered_blocks
     ]
-

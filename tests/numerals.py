@@ -47,6 +47,8 @@ class Numerals:
 class NumeralChat:
     """Rows whose questions, reasonings and answers are numerals; turns simply follow one another."""
 
+    headers = (tiny.HEADER,)
+
     def prompt(self, row, *, question=None):
         past = [word for turn in row.history for word in (turn.question, turn.answer)]
         return prompt(" ".join([*past, question or row.question, *([row.prefix] if row.prefix else [])]))
@@ -83,6 +85,7 @@ def prompts(model_type, folder, lengths=(9, 14, 7, 11, 14)):
         if tiny.sees(model_type) and number != 1:
             ids[1 : 1 + tiny.IMAGE_TOKENS] = [tiny.IMAGE] * tiny.IMAGE_TOKENS
             images = (picture(folder / f"{model_type}{number}.png", number),)
+        ids[-len(tiny.HEADER) :] = tiny.HEADER
         found.append(prompt(" ".join(map(str, ids)), *images))
     return found
 

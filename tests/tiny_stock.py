@@ -17,6 +17,8 @@ from exporter.types import Conversation, Encoded, Prompt
 from steer_modules.program import Edit, Gate
 
 BOS, TOPIC, OTHERS = 1, 50, range(51, 60)
+HEADERS = ((TOPIC,), *((token,) for token in OTHERS))
+"""What a prompt ends with is what a gate decides at."""
 WORDS = range(10, 40)
 
 
@@ -104,6 +106,7 @@ def bed(family: str, home, *, layer: int = 3, gate: int | None = None, edit: str
     model.save_pretrained(home / "base")
     host = host_of(type(model).from_pretrained(home / "base", dtype=torch.float32))
     program = tiny.program(model, [gate_of(host, layer if gate is None else gate)], [edits(layer)[edit]])
+    program = replace(program, headers=HEADERS)
     compile_checkpoint(home / "base", program, home / "steered")
     return host, program, home / "steered"
 

@@ -87,14 +87,14 @@ def divergences(
 
 
 def divergence(
-    exact: Callable[[list[int], int], torch.Tensor], other: Speaker, cases: Sequence[Case], prompts: Any
+    exact: Callable[[list[int]], torch.Tensor], other: Speaker, cases: Sequence[Case], prompts: Any
 ) -> dict[str, Any]:
     """Mean KL(exact, other) over the positions of the exact checkpoint's answers."""
     total, count = 0.0, 0
     for case in cases:
         ids, reply = list(prompts(case.row).ids), list(case.last.generation.tokens)
         places = slice(len(ids) - 1, len(ids) + len(reply) - 1)
-        p = exact([*ids, *reply], len(ids) - 1)[places].double().log_softmax(-1)
+        p = exact([*ids, *reply])[places].double().log_softmax(-1)
         q = torch.from_numpy(other.logits([*ids, *reply]))[places].double().log_softmax(-1)
         total, count = total + float((p.exp() * (p - q)).sum()), count + len(p)
     return {"value": total / max(count, 1), "n": count}

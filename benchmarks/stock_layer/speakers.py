@@ -50,14 +50,9 @@ class HostSpeaker:
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         return self.steered_logits(ids).numpy()
 
-    def steered_logits(self, ids: Sequence[int], prompt_end: int | None = None) -> torch.Tensor:
-        options = {} if prompt_end is None else {"steering_prompt_end": torch.tensor([prompt_end])}
+    def steered_logits(self, ids: Sequence[int]) -> torch.Tensor:
         with torch.no_grad():
-            return (
-                self.host.model(input_ids=torch.tensor([list(ids)]), use_cache=False, **options)
-                .logits[0]
-                .float()
-            )
+            return self.host.model(input_ids=torch.tensor([list(ids)]), use_cache=False).logits[0].float()
 
 
 class GgufSpeaker:

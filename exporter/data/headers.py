@@ -38,7 +38,10 @@ def generation_headers(processor: Any) -> tuple[tuple[int, ...], ...]:
 
 
 def _before_answers(tokenizer: Any, text: str, header: Sequence[int]) -> list[int]:
-    """The tokens of a header that stay whatever the answer begins with."""
+    """The tokens of a header that stay whatever the answer begins with.
+
+    A beginning that leaves none is passed over: a tokenizer that cuts at spaces alone glues it to the header.
+    """
     whole = _ids(tokenizer, text)
     first = len(whole) - len(header)
     kept = len(header)
@@ -47,7 +50,8 @@ def _before_answers(tokenizer: Any, text: str, header: Sequence[int]) -> list[in
         same = next(
             (i for i, (a, b) in enumerate(zip(whole, ids, strict=False)) if a != b), min(len(whole), len(ids))
         )
-        kept = min(kept, max(same - first, 0))
+        if same > first:
+            kept = min(kept, same - first)
     return list(header[:kept])
 
 

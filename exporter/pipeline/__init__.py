@@ -7,6 +7,7 @@ from exporter.pipeline.pushes import Request, push
 from exporter.pipeline.runs import DEMO_RECIPE, Run, compile, demo, fit, inspect, inspect_stock, run, upgrade  # noqa: A004 - the command's name
 from exporter.pipeline.talks import Talk, talk
 from exporter.pipeline.verifies import verify
+from exporter.targets.companions import left_out
 
 __all__ = [
     "DEMO_RECIPE",
@@ -25,6 +26,7 @@ __all__ = [
     "gguf_options",
     "inspect",
     "inspect_stock",
+    "left_out",
     "onnx_options",
     "pack",
     "publish",

@@ -75,8 +75,8 @@ class Opened:
     wrong: Sequence[str] = ()
     images: bool = True
 
-    def loads(self, said: Said) -> Finding:
-        """Strict loading in a clean process."""
+    def loads(self, said: Said, trusted: Path | None = None) -> Finding:
+        """Strict loading in a clean process; the code of a ``trusted`` base may be run in it."""
         if self.kind == "onnx":
             files = [name for name, told in self.told["files"].items() if told["bytes"]]
             return strict.onnx_folder(self.path, RUNNER, files, said)
@@ -84,7 +84,7 @@ class Opened:
             return strict.stock_checkpoint(self.path, self._own(said))
         if self.kind == "gguf":
             return self._loads_in_llama_cpp(said)
-        return strict.steered_checkpoint(self.path, said)
+        return strict.steered_checkpoint(self.path, said, trusted)
 
     def _own(self, said: Said) -> Said:
         """The same prompts with what this target says of them here."""

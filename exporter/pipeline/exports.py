@@ -109,7 +109,9 @@ def export_gguf(stock: Path, out: Path, options: GgufOptions | None = None) -> P
 def _turns(checkpoint: Path) -> dict[str, str | None] | None:
     """The chat template in pieces; None for a model that has none, or one that does not fall into pieces."""
     try:
-        turns = literal_turns(ChatTemplate(AutoProcessor.from_pretrained(checkpoint)))
+        turns = literal_turns(
+            ChatTemplate(AutoProcessor.from_pretrained(checkpoint, trust_remote_code=False))
+        )
     except DataError:
         return None
     return None if turns is None else turns._asdict()

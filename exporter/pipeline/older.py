@@ -46,7 +46,7 @@ def headers_of(base: Path) -> tuple[tuple[int, ...], ...]:
     faults: list[Exception] = []
     for reader in (AutoTokenizer, AutoProcessor):
         try:
-            return generation_headers(reader.from_pretrained(base))
+            return generation_headers(reader.from_pretrained(base, trust_remote_code=False))
         except (DataError, OSError, ValueError, KeyError, TypeError, ImportError) as error:
             faults.append(error)
     told = next((fault for fault in faults if isinstance(fault, DataError)), None)

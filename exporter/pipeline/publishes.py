@@ -22,10 +22,15 @@ from exporter.publish.trouble import known_token
 from exporter.publish.verification import Verification, covered
 from exporter.recipe import Publish, Recipe
 from exporter.splits import digest_of_rows
+from exporter.targets.companions import left_out
 
 VERIFYING = (
     "exporter/data",
+    "exporter/foreign_code.py",
     "exporter/host.py",
+    "exporter/inspection.py",
+    "exporter/model_folder.py",
+    "exporter/onnx_graph.py",
     "exporter/pipeline",
     "exporter/publish",
     "exporter/targets",
@@ -77,6 +82,8 @@ def publish(
     refuse_telling(secrecy_of(work, words), words, groups)
     report = run(recipe, out, progress=progress)
     release = stage(work, asked)
+    if left := left_out(work.base, code=work.trusted is not None):
+        say(f"left out of the base's files: {', '.join(left)}")
     verification = _verified(work, release)
     provenance = made_from(work, asked, examine(release).section)
     describe(work, release, provenance, verification.data())

@@ -21,18 +21,20 @@ from exporter import registry
 from exporter.data.chat import Chat
 from exporter.data.readers import load_rows
 from exporter.errors import InputErrors, VerificationError
+from exporter.fit.canary import with_canary
 from exporter.fit.context import FitContext
 from exporter.fit.prompt_scores import prompt_scores
+from exporter.foreign_code import refuse_code
 from exporter.host import ModelHost
 from exporter.inspection import Inspection, examine
 from exporter.ledger import digest_of, digest_of_file, write_text
+from exporter.pipeline.older import program_for, upgrade_checkpoint
 from exporter.provenance import digest_of_base, digest_of_code, fetched, versions
 from exporter.recipe import Recipe, Source
 from exporter.splits import Splits, digest_of_rows, set_aside
 from exporter.targets.atomic import whole_folder
 from exporter.targets.base_weights import BaseWeights
 from exporter.targets.checkpoint import compile_checkpoint
-from exporter.pipeline.older import program_for, upgrade_checkpoint
 from exporter.targets.onnx_runner import MANIFEST, checked_manifest
 from exporter.targets.stock.manifest import checked_manifest as checked_stock
 from exporter.targets.stock.manifest import is_stock
@@ -74,9 +76,12 @@ def fit(recipe: Recipe, out: Path, *, progress: bool = True) -> dict[str, Path]:
     return {method: work.fit(method) for method in recipe.methods.names}
 
 
-def compile(base: Path, steering: Path, out: Path) -> Path:  # noqa: A001 - the command's name
+def compile(  # noqa: A001 - the command's name
+    base: Path, steering: Path, out: Path, *, trust_remote_code: bool = False
+) -> Path:
     """Write the checkpoint ``out`` of ``base`` steered by the program in ``steering``."""
-    return compile_checkpoint(base, program_for(base, steering), out)
+    refuse_code(base, trusted=trust_remote_code)
+    return compile_checkpoint(base, program_for(base, steering), out, trust_remote_code=trust_remote_code)
 
 
 def upgrade(checkpoint: Path, out: Path) -> Path:
@@ -136,7 +141,7 @@ class Run:
     @cached_property
     def host(self) -> ModelHost:
         """The unsteered base."""
-        return self.load(self.base, trust_remote_code=False)
+        return self.load(self.base, trust_remote_code=self.recipe.base.trust_remote_code)
 
     def forget_base(self) -> None:
         """Let go of the base's memory; it is loaded anew when asked for."""
@@ -163,10 +168,26 @@ class Run:
         """Compile one method's program; returns the checkpoint."""
         folder = self.space.checkpoint(method, self.recipe.methods.default)
         program = SteeringProgram.load(self.space.steering(method))
-        inputs = {"base": digest_of_base(self.base), "steering": program.sha256, "code": _shipped_code()}
+        inputs = {
+            "base": digest_of_base(self.base),
+            "trust_remote_code": self.recipe.base.trust_remote_code,
+            "steering": program.sha256,
+            "code": _shipped_code(),
+        }
         stage = "compile-default" if method == self.recipe.methods.default else f"compile-{method}"
-        self.space.ledger.run(stage, inputs, folder, lambda: compile_checkpoint(self.base, program, folder))
+        trust = self.recipe.base.trust_remote_code
+        self.space.ledger.run(
+            stage,
+            inputs,
+            folder,
+            lambda: compile_checkpoint(self.base, program, folder, trust_remote_code=trust),
+        )
         return folder
+
+    @property
+    def trusted(self) -> Path | None:
+        """The base, where the recipe trusts its code."""
+        return self.base if self.recipe.base.trust_remote_code else None
 
     def generate(self, model: str) -> list[Case]:
         """What the base, or one method's compiled checkpoint, says to the test rows."""
@@ -217,7 +238,7 @@ class Run:
     def _fit(self, method: str, params: Mapping[str, Any], folder: Path) -> None:
         chosen = registry.resolve(registry.METHODS, "method", method)
         context = replace(self._context(method), params=chosen.Params.model_validate(params))
-        program: SteeringProgram = chosen().fit(context)
+        program: SteeringProgram = with_canary(context, chosen().fit(context))
         write_text(self.space.records(method), json.dumps(context.records, indent=1) + "\n")
         with whole_folder(folder) as partial:
             program.save(partial)
@@ -233,7 +254,9 @@ class Run:
 
     def rule(self) -> RefusalRule:
         """Refusals as the model's own tokenizer spells them: it may drop a space before a tag."""
-        refusals, chat = self.recipe.refusals, self.chat(AutoProcessor.from_pretrained(self.base))
+        trust = self.recipe.base.trust_remote_code
+        chat = self.chat(AutoProcessor.from_pretrained(self.base, trust_remote_code=trust))
+        refusals = self.recipe.refusals
         unknown = [row for row in self.rows.fit if row.role == "unknown"] if refusals.from_rows else []
         texts = {(row.reasoning, row.answer): replace(row, history=(), prefix=None) for row in unknown}
         spelled = [(chat.encode(row).response, row.answer) for row in texts.values()]
@@ -275,7 +298,9 @@ class Run:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = getattr(torch, self.recipe.base.dtype)
-        host = ModelHost.load(folder, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+        host = ModelHost.load(
+            folder, dtype=dtype, device=device, trust_remote_code=trust_remote_code, trusted=self.trusted
+        )
         small = sum(weight.numel() for weight in host.model.parameters()) < SMALL
         torch.set_num_threads(1 if small else THREADS)
         return host
@@ -314,4 +339,5 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _shipped_code() -> str:
-    return digest_of({"code": digest_of_code("exporter/targets", "steer_modules")})
+    places = ("exporter/foreign_code.py", "exporter/model_folder.py", "exporter/targets", "steer_modules")
+    return digest_of({"code": digest_of_code(*places)})

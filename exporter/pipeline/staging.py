@@ -19,6 +19,7 @@ from exporter.recipe import Publish
 from exporter.splits import digest_of_rows
 from exporter.targets.atomic import link_or_copy, whole_folder
 from exporter.targets.base_weights import SINGLE, BaseWeights
+from exporter.targets.companions import left_out
 from exporter.targets.gguf.export import Options as GgufOptions
 from exporter.targets.gguf.precisions import DEFAULT
 from exporter.targets.onnx.export import Options as OnnxOptions
@@ -36,17 +37,22 @@ _LICENSE = ("license", "license_name", "license_link")
 def stage(work: Run, publish: Publish) -> Path:
     """Writes RUN/release: checkpoint and targets, nothing that describes them; an older one gives way.
 
+    What somebody put beside the files of the checkpoint stays where it is.
+
     Raises:
         CompileError: a target cannot be exported.
     """
     checkpoint = work.space.checkpoint(work.recipe.methods.default, work.recipe.methods.default)
     parts: dict[str, Path] = {name: _exported(work, publish, name, checkpoint) for name in publish.targets}
     parts[""] = checkpoint
+    strays = left_out(checkpoint, code=True)
     release = work.space.out / RELEASE
     _set_aside(release)
     with whole_folder(release) as folder:
         for name, source in parts.items():
             for path in filter(is_verified, files_of(source)):
+                if source == checkpoint and path.partition("/")[0] in strays:
+                    continue
                 (folder / name / path).parent.mkdir(parents=True, exist_ok=True)
                 link_or_copy(source / path, folder / name / path)
     return release
@@ -68,7 +74,9 @@ def _exported(work: Run, publish: Publish, name: str, checkpoint: Path) -> Path:
     inputs: dict[str, Any] = {
         "base": digest_of_base(work.base),
         "checkpoint": digest_of_base(checkpoint),
-        "code": digest_of_code("exporter/targets", "exporter/data", "exporter/host.py", "steer_modules"),
+        "code": digest_of_code(
+            "exporter/targets", "exporter/onnx_graph.py", "exporter/data", "exporter/host.py", "steer_modules"
+        ),
     }
     made: dict[str, Callable[[], Any]] = {
         "onnx": lambda: export_onnx(checkpoint, folder, OnnxOptions(tuple(publish.onnx_dtypes))),

@@ -11,7 +11,7 @@ from transformers import AutoProcessor
 
 from exporter.data.chat import Chat
 from exporter.errors import InputErrors
-from exporter.host import Generated, ModelHost
+from exporter.host import Generated, Memory, ModelHost
 from exporter.targets.onnx.host import OnnxHost
 from exporter.targets.onnx_runner import MANIFEST, Sampling
 from exporter.targets.stock.manifest import checked_manifest, is_stock
@@ -36,6 +36,7 @@ class Talk:
     ) -> None:
         self.speaker, self.chat, self.sampling, self.image = speaker, chat, sampling, image
         self.history: tuple[Turn, ...] = ()
+        self.memory = Memory()
 
     def say(self, question: str, write: Callable[[str], None], max_new_tokens: int) -> Generated:
         """Asks, writes the reply as it comes, and remembers both."""
@@ -55,7 +56,11 @@ class Talk:
         asked = self.sampling
         choice = {"temperature": asked.temperature, "top_p": asked.top_p, "top_k": asked.top_k}
         return self.speaker.stream(
-            prompt, pieces.add, max_new_tokens=max_new_tokens, **(choice if asked.temperature > 0 else {})
+            prompt,
+            pieces.add,
+            max_new_tokens=max_new_tokens,
+            memory=self.memory,
+            **(choice if asked.temperature > 0 else {}),
         )
 
 
@@ -76,7 +81,7 @@ def talk(
     """
     sampling = Sampling(temperature, top_p=top_p)
     if (folder / MANIFEST).is_file():
-        processor = AutoProcessor.from_pretrained(folder)
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
         speaker: ModelHost | OnnxHost = OnnxHost.load(folder, processor, dtype=dtype, say=say)
     elif (folder / "config.json").is_file():
         _open(folder)

@@ -20,7 +20,7 @@ from exporter.pipeline.at_hand import Opened, logits_of, opened, spoken, targets
 from exporter.pipeline.known_files import known_files
 from exporter.pipeline.replies import Replies, bounds_on, unlearning
 from exporter.pipeline.runs import Run, inspect
-from exporter.provenance import versions
+from exporter.provenance import fetched, versions
 from exporter.publish.files import CHECKPOINT, VERIFICATION, sweep
 from exporter.publish.verification import KNOWN_FILES, LOADING, PARITY, Check, Verification, covered
 from exporter.recipe import Bounds, Recipe
@@ -71,7 +71,8 @@ def verify(
     targets = targets_at_hand(folder, against)
     sweep(folder)
     files = covered(folder)
-    checks = [_check(KNOWN_FILES, CHECKPOINT, known_files(folder, targets))]
+    trusted = None if recipe is None or not recipe.base.trust_remote_code else fetched(recipe)
+    checks = [_check(KNOWN_FILES, CHECKPOINT, known_files(folder, targets, trusted))]
     parity: Mapping[str, Any] = {}
     counted: Mapping[str, Any] | None = None
     try:
@@ -103,7 +104,13 @@ class _Verifier:
         self.targets, self.section, self.work, self.limit = targets, section, work, limit
         checkpoint = targets[CHECKPOINT]
         register(checkpoint)
-        self.host = ModelHost.load(checkpoint, dtype=torch.float32)
+        self.trusted = None if work is None else work.trusted
+        self.host = ModelHost.load(
+            checkpoint,
+            dtype=torch.float32,
+            trust_remote_code=self.trusted is not None,
+            trusted=self.trusted,
+        )
         self.chat = Chat(self.host.processor) if work is None else work.chat(self.host.processor)
         self.folder = scratch if work is None else work.space.out
         plain = _plain_rows(scratch, images=hasattr(self.host.model.config, "vision_config"))
@@ -140,7 +147,7 @@ class _Verifier:
             self.checks.append(_failed(name, label, error, self.targets))
 
     def _loading(self, target: Opened) -> Finding:
-        return target.loads(spoken(self.host, self._tried()))
+        return target.loads(spoken(self.host, self._tried()), self.trusted)
 
     def _parity(self, label: str, target: Opened, replies: Replies) -> Finding:
         """One target held to the checkpoint: by its logits where it is exact, and by its replies."""
@@ -174,7 +181,7 @@ class _Verifier:
         base = self.work.recipe.base
         if base.dtype == "float32" and not (base.device != "cpu" and torch.cuda.is_available()):
             return self.host
-        return self.work.load(self.targets[CHECKPOINT], trust_remote_code=False)
+        return self.work.load(self.targets[CHECKPOINT], trust_remote_code=self.trusted is not None)
 
     def _tried(self) -> list[Prompt]:
         """Prompts without images that a stranger tries: some that are to fire the gates, some that are not."""

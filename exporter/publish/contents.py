@@ -10,8 +10,9 @@ from pathlib import Path
 _CHECKPOINT = (
     ("config.json", "architecture, and the signed steering section"),
     ("steering.safetensors", "the steering: what gates compare with and what edits write"),
+    ("base-*.safetensors", "the base's weights, unchanged; they still hold what was forgotten"),
     ("model-*.safetensors", "the base's weights, unchanged; they still hold what was forgotten"),
-    ("model.safetensors.index.json", "which tensor lies in which file"),
+    ("model.safetensors.index.steered.json", "which tensor lies in which file"),
     ("*.py", "code that applies the steering"),
 )
 _ONNX = (

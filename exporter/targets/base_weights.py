@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import re
 import struct
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from exporter.errors import CompileError
+from exporter.model_folder import LARGEST_JSON, leaves, parsed_object, read_object
 from steer_modules.files import WEIGHTS, WEIGHTS_INDEX
 
 SINGLE = "model.safetensors"
@@ -17,6 +19,20 @@ INDEX = "model.safetensors.index.json"
 STEERED_INDEX, STEERED_SINGLE = WEIGHTS_INDEX, WEIGHTS
 _SAMPLE = 4096
 """Bytes of each tensor that enter the fingerprint."""
+BITS = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0"), 8),
+    **dict.fromkeys(("I16", "U16", "F16", "BF16"), 16),
+    **dict.fromkeys(("I32", "U32", "F32"), 32),
+    **dict.fromkeys(("I64", "U64", "F64", "C64"), 64),
+    "F4": 4,
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+}
+"""Of one element, by the dtypes that safetensors knows (https://github.com/huggingface/safetensors)."""
+_SHORTEST = 2
+_MOST_AXES = 64
+_SIZES = "lists of whole numbers of 0 and more"
+_SHARD = re.compile(r"(?!\.)[^/\\\x00-\x1f]{1,200}\.safetensors")
 
 
 class StoredTensor(NamedTuple):
@@ -60,7 +76,7 @@ class BaseWeights:
                 f"{folder} holds both {single.name} and {index.name}; remove the one that is not the model"
             )
         if index.exists():
-            weight_map: dict[str, str] = _read_json(index)["weight_map"]
+            weight_map = _weight_map(index)
             shards = tuple(sorted(set(weight_map.values())))
         elif single.exists():
             weight_map, shards = {}, (single.name,)
@@ -69,9 +85,23 @@ class BaseWeights:
                 f"{folder} holds neither {single.name} nor {index.name}; load the model with Transformers and save it again with "
                 "save_pretrained, which writes safetensors"
             )
+        outside = [
+            name
+            for name in (index.name, *shards)
+            if (folder / name).exists() and leaves(folder / name, folder)
+        ]
+        if outside:
+            raise CompileError(
+                f"{folder / outside[0]} is a link out of its folder, to {(folder / outside[0]).resolve()}; put the file itself there"
+            )
         tensors: dict[str, StoredTensor] = {}
         for shard in shards:
-            tensors.update(read_header(folder / shard))
+            found = read_header(folder / shard)
+            if twice := tensors.keys() & found.keys():
+                raise CompileError(f"{folder} holds {min(twice)!r} in two shards, {shard} among them")
+            tensors.update(found)
+        if not tensors:
+            raise CompileError(f"{folder} holds no tensors")
         if index.exists():
             wrong = [n for n, s in weight_map.items() if n not in tensors or tensors[n].shard != s]
             if wrong:
@@ -102,39 +132,74 @@ class BaseWeights:
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:
-    """The tensors of one safetensors file; raises CompileError where it is missing, truncated or not safetensors."""
+    """The tensors of one safetensors file, held to everything that the format asks of its header.
+
+    Raises:
+        CompileError: it is missing, truncated or not safetensors; with what is wrong.
+    """
+    if not path.is_file():
+        raise CompileError(f"{path} is missing; the base model is not whole")
     try:
+        size = path.stat().st_size
         with path.open("rb") as handle:
             (length,) = struct.unpack("<Q", handle.read(8))
-            size = path.stat().st_size
-            if length > size - 8:
-                raise ValueError("the header is longer than the file")
-            header: dict[str, Any] = json.loads(handle.read(length))
-    except FileNotFoundError as error:
-        raise CompileError(f"{path} is missing; the base model is not whole") from error
-    except (ValueError, struct.error) as error:
+            if not _SHORTEST <= length <= min(LARGEST_JSON, size - 8):
+                raise ValueError(f"its header is said to have {length} bytes, and the file has {size}")
+            header = parsed_object(handle.read(length))
+        return _placed(path.name, header, 8 + length, size)
+    except (OSError, ValueError, struct.error) as error:
         raise CompileError(
-            f"{path} is not a whole safetensors file ({error}); fetch the base model again"
+            f"{path} is not a whole safetensors file: {error}; fetch the base model again"
         ) from error
-    header.pop("__metadata__", None)
-    first = 8 + length
-    tensors = {
-        name: StoredTensor(
-            path.name,
-            t["dtype"],
-            tuple(t["shape"]),
-            first + t["data_offsets"][0],
-            first + t["data_offsets"][1],
-        )
-        for name, t in header.items()
-    }
-    if any(t.stop > size for t in tensors.values()):
-        raise CompileError(f"{path} is truncated: it ends before its last tensor; fetch the base model again")
-    return tensors
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CompileError(f"{path} cannot be read: {error}") from error
+def _placed(shard: str, header: dict[str, Any], first: int, size: int) -> dict[str, StoredTensor]:
+    """The tensors of a header whose data begin at byte ``first`` and fill the file; raises ValueError where they do not."""
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("__metadata__ is no object of strings")
+    found = {name: _tensor(shard, name, told, first) for name, told in header.items()}
+    end = first
+    for name, tensor in sorted(found.items(), key=lambda item: (item[1].start, item[1].stop)):
+        if tensor.start != end:
+            raise ValueError(f"the data of {name!r} begin at byte {tensor.start}, not at {end}")
+        end = tensor.stop
+    if end != size:
+        raise ValueError(f"its tensors end at byte {end}, and the file at {size}")
+    return found
+
+
+def _tensor(shard: str, name: str, told: Any, first: int) -> StoredTensor:
+    if not isinstance(told, dict) or not {"dtype", "shape", "data_offsets"} <= set(told):
+        raise ValueError(f"{name!r} has no dtype, shape and data_offsets")
+    name.encode("utf-8")  # half a surrogate pair is no name
+    dtype, shape, offsets = told["dtype"], told["shape"], told["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in BITS:
+        raise ValueError(f"{name!r} has the dtype {dtype!r:.40}; known are {', '.join(BITS)}")
+    if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
+        raise ValueError(f"{name!r} has a shape or data_offsets that are no {_SIZES}")
+    start, stop = offsets
+    if (stop - start) * 8 != prod(shape) * BITS[dtype]:
+        raise ValueError(f"{name!r} has {stop - start} bytes, which are not {dtype} {shape!r:.60}")
+    return StoredTensor(shard, dtype, tuple(shape), first + start, first + stop)
+
+
+def _are_sizes(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) <= _MOST_AXES
+        and all(type(one) is int and 0 <= one < 2**63 for one in value)
+    )
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """Shard by tensor, as an index names them; shards are files of the index's own folder."""
+    found = read_object(index).get("weight_map")
+    if not isinstance(found, dict) or not found:
+        raise CompileError(f"{index} has no weight_map that names a shard for each tensor")
+    for name, shard in found.items():
+        if not isinstance(shard, str) or not _SHARD.fullmatch(shard):
+            raise CompileError(
+                f"{index} names the shard {shard!r:.80} for {name!r:.80}; a shard is a .safetensors file beside it"
+            )
+    return found

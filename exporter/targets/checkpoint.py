@@ -7,46 +7,50 @@ travels are written beside them. No weight is read, so compiling costs the same 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
-import steer_modules
 from exporter.errors import CompileError
+from exporter.foreign_code import checkpoint_code, refuse_code
+from exporter.model_folder import leaves, read_object
 from exporter.registry import check_family
 from exporter.targets.atomic import link_or_copy, refuse_existing, whole_folder
 from exporter.targets.base_weights import SINGLE, BaseWeights
-from exporter.targets.companions import copy_companions
-from steer_modules.files import TRAVELLING, WEIGHTS_INDEX
+from exporter.targets.companions import copy_companions, without_places
+from steer_modules.files import WEIGHTS_INDEX
 from steer_modules.program import STEERING_TENSORS, SteeringProgram, save_tensors
 from steer_modules.template import StockClasses, stock_classes
 
 
-def compile_checkpoint(base: Path, program: SteeringProgram, out: Path) -> Path:
+def compile_checkpoint(
+    base: Path, program: SteeringProgram, out: Path, *, trust_remote_code: bool = False
+) -> Path:
     """Writes ``out``, a checkpoint of ``base`` steered by ``program``, whole or not at all.
 
     Args:
         base: folder of a Transformers checkpoint with safetensors weights.
         program: fitted on that base; its fingerprint, where it has one, must be the base's.
         out: a folder that does not exist.
+        trust_remote_code: the base's tokenizer or processor may have code of its own, which then goes along.
 
     Returns:
         ``out``.
 
     Raises:
-        CompileError: ``out`` exists, or ``base`` is not whole, is another model, or is steered already.
+        CompileError: ``out`` exists, or ``base`` is not whole, is another model, is steered already, or asks for code of its own.
         SteerbakeError: the base's family is not supported.
     """
     refuse_existing(Path(out))
     config = _base_config(Path(base))
+    refuse_code(Path(base), trusted=trust_remote_code)
     weights = BaseWeights.read(Path(base))
     program = _for_base(program, config, weights)
     stock = _stock(program)
     with whole_folder(Path(out)) as folder:
         _write_weights(weights, program, folder)
-        _write_config(config, program, stock, folder)
+        _write_config(without_places(config, code=trust_remote_code), program, stock, folder)
         _write_code(stock, folder)
-        copy_companions(Path(base), folder)
+        copy_companions(Path(base), folder, code=trust_remote_code)
     return Path(out)
 
 
@@ -54,18 +58,20 @@ def _base_config(base: Path) -> dict[str, Any]:
     path = base / "config.json"
     if not path.is_file():
         raise CompileError(f"{base} has no config.json; name the folder of a Transformers checkpoint")
-    try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CompileError(f"{path} is not JSON: {error}") from error
+    if leaves(path, base):
+        raise CompileError(
+            f"{path} is a link out of its folder, to {path.resolve()}; put the file itself there"
+        )
+    config = read_object(path, strict=False)
     if "steering" in config:
         raise CompileError(f"{base} is steered already; compile from its base model")
-    if config.get("auto_map"):
-        raise CompileError(
-            f"{base} runs code of its own (auto_map in config.json); only stock Transformers models can be steered"
-        )
-    if len(config.get("architectures") or ()) != 1:
-        raise CompileError(f"{path} names architectures {config.get('architectures')}; exactly one is needed")
+    named = config.get("architectures")
+    if not isinstance(named, list) or len(named) != 1 or not isinstance(named[0], str):
+        raise CompileError(f"{path} names architectures {named}; exactly one is needed")
+    if not isinstance(config.get("model_type"), str) or not isinstance(
+        config.get("text_config", {}), dict | None
+    ):
+        raise CompileError(f"{path} has no model_type that is a name, or a text_config that is no object")
     return config
 
 
@@ -133,7 +139,7 @@ def _write_config(
         **config,
         "model_type": f"steered_{stock.model_type}",
         "architectures": [f"Steered{stock.architecture}"],
-        "auto_map": stock.auto_map,
+        "auto_map": {**(config.get("auto_map") or {}), **stock.auto_map},
         "steering": program.signed_section(),
         "steering_shapes": {name: list(tensor.shape) for name, tensor in sorted(program.tensors().items())},
     }
@@ -141,10 +147,8 @@ def _write_config(
 
 
 def _write_code(stock: StockClasses, folder: Path) -> None:
-    (folder / f"{stock.module_name}.py").write_text(stock.source(), encoding="utf-8")
-    home = Path(steer_modules.__file__).parent
-    for name in TRAVELLING:
-        shutil.copyfile(home / name, folder / name)
+    for name, source in checkpoint_code(stock).items():
+        (folder / name).write_bytes(source)
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -1,30 +1,144 @@
-"""Files that belong to a model beside its weights: processor, tokenizer, chat template, generation config, licence."""
+"""Files that belong to a model beside its weights: what its processor and tokenizer are read from, generation config, licence.
+
+Copied by need: a file goes along because Transformers asks for its name, and for no other reason, since the folder of a fine-tuned base
+holds samples of its rows and paths of its machine too. What is copied of JSON bears no such path.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from exporter.targets.base_weights import INDEX
+from exporter.foreign_code import CODE_KEYS
+from exporter.model_folder import leaves, read_object
 
-_PATTERNS = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "LICENSE*", "NOTICE*")
-_NOT_THESE = (
-    "config.json",
-    INDEX,
-    "adapter_config.json",
-    "steering.json",
-    "verification.json",
-    "provenance.json",
+SETTINGS = frozenset({
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "special_tokens_map.json",
+    "tokenizer_config.json",
+    "video_preprocessor_config.json",
+    "audio_tokenizer_config.json",
+})  # fmt: skip
+"""Copied without places of the machine that they were written on."""
+VOCABULARY = frozenset({
+    "added_tokens.json",
+    "chat_template.json",
+    "chat_template.jinja",
+    "emoji.json",
+    "merges.txt",
+    "qwen.tiktoken",
+    "sentencepiece.bpe.model",
+    "sentencepiece.model",
+    "spiece.model",
+    "spm.model",
+    "tekken.json",
+    "tiktoken.model",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer.model.v3",
+    "tokenizer.tiktoken",
+    "vocab.json",
+    "vocab.txt",
+    "vocab.tiktoken",
+})  # fmt: skip
+"""Copied byte for byte."""
+_LICENCE = re.compile(
+    r"(LICEN[CS]ES?|NOTICES?|COPYING|USE_POLICY)([-_.](APACHE|MIT|BSD|GPL|LGPL)[-0-9.A-Z]*)?(\.(txt|md|rst))?",
+    re.IGNORECASE,
 )
-"""The last two tell of the other folder."""
+_VERSIONED = re.compile(r"tokenizer\.\d+(\.\d+){0,2}\.json")
+_TEMPLATES = "additional_chat_templates"
+_NAMES = ("_name_or_path", "name_or_path")
+_WORDS = re.compile(r"(added_tokens_decoder|id2label|label2id|.*tokens?|chat_template|.*_regex|.*pattern)")
+"""Keys whose values are what a model reads and writes, and may look like paths."""
+_PLACE = re.compile(
+    r"\s*(file://|~[\\/]|\\\\\w|[A-Za-z]:[\\/]|/[\w.+-]+/)|[\s\S]*((?<![\w.])/(home|Users|root|mnt|scratch|tmp)/\w|[A-Za-z]:\\Users\\)"
+)
+"""An absolute path of a file system, or a text that holds one of somebody's home."""
 
 
-def copy_companions(source: Path, folder: Path) -> None:
-    """Copies them from one model's folder to another's; what is there already is left as it is."""
-    for pattern in _PATTERNS:
-        for path in sorted(source.glob(pattern)):
-            if path.is_file() and path.name not in _NOT_THESE and not (folder / path.name).exists():
-                shutil.copyfile(path, folder / path.name)
-    templates = source / "additional_chat_templates"
-    if templates.is_dir():
-        shutil.copytree(templates, folder / templates.name)
+def copy_companions(source: Path, folder: Path, *, code: bool = False) -> list[str]:
+    """Copies them from one model's folder to another's; what is there already is left as it is.
+
+    Args:
+        code: the source's own code goes along, because its user trusts it.
+
+    Returns:
+        Names of the other files of ``source`` that are no weights, sorted: what was left out.
+
+    Raises:
+        CompileError: a file of settings is not a JSON object.
+    """
+    for name in needed_files(source, code=code):
+        target = folder / name
+        if target.exists():
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if name in SETTINGS:
+            settings = read_object(source / name, strict=False)
+            shown = without_places(settings, code=code)
+            if shown != settings:
+                target.write_text(json.dumps(shown, indent=2) + "\n", encoding="utf-8")
+                continue
+        shutil.copyfile(source / name, target)
+    return left_out(source, code=code)
+
+
+def needed_files(source: Path, *, code: bool = False) -> list[str]:
+    """Names of the files of a model's folder that go along, sorted; links out of the folder are none of them."""
+    found = [path for path in source.iterdir() if _is_needed(path.name, code=code)]
+    templates = source / _TEMPLATES
+    if templates.is_dir() and not templates.is_symlink():
+        found += templates.glob("*.jinja")
+    return sorted(
+        path.relative_to(source).as_posix() for path in found if path.is_file() and not leaves(path, source)
+    )
+
+
+def licences(source: Path) -> list[str]:
+    """Names of the files of a model's folder that say on which terms it is given, sorted."""
+    return [name for name in needed_files(source) if _LICENCE.fullmatch(name)]
+
+
+def left_out(source: Path, *, code: bool = False) -> list[str]:
+    """Names of what lies in a model's folder and does not go along: all but weights, ``config.json`` and hidden files."""
+    there = {path.name for path in source.iterdir() if not path.name.startswith(".")}
+    needed = {name.partition("/")[0] for name in needed_files(source, code=code)}
+    return sorted(name for name in there - needed if name != "config.json" and not _is_weight(name))
+
+
+def without_places(settings: Mapping[str, Any], *, code: bool = False) -> dict[str, Any]:
+    """Settings without the paths of a machine, without names of folders that they came from, and without code to run."""
+    dropped = _NAMES if code else (*_NAMES, *CODE_KEYS)
+    return {
+        key: value if _WORDS.fullmatch(key) or (code and key in CODE_KEYS) else _inside(value, code=code)
+        for key, value in settings.items()
+        if key not in dropped and not (_is_place(value) and not _WORDS.fullmatch(key))
+    }
+
+
+def _inside(value: Any, *, code: bool) -> Any:
+    if isinstance(value, Mapping):
+        return without_places(value, code=code)
+    if isinstance(value, list):
+        return [_inside(one, code=code) for one in value if not _is_place(one)]
+    return value
+
+
+def _is_place(value: Any) -> bool:
+    return isinstance(value, str) and _PLACE.match(value) is not None
+
+
+def _is_needed(name: str, *, code: bool) -> bool:
+    known = name in SETTINGS or name in VOCABULARY or _VERSIONED.fullmatch(name) or _LICENCE.fullmatch(name)
+    return bool(known) or (code and name.endswith(".py"))
+
+
+def _is_weight(name: str) -> bool:
+    return name.endswith((".safetensors", ".safetensors.index.json", ".safetensors.index.steered.json"))

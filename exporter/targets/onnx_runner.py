@@ -1,16 +1,19 @@
-"""Runs an exported folder on ONNX Runtime, numpy and tokenizers alone. This file stands by itself: a copy lies in the folder.
+"""Runs an exported folder on ONNX Runtime, numpy and tokenizers alone. This file and ``steerbake_graph.py`` beside it stand by themselves.
 
     python steerbake_runner.py . --prompt "What is the capital of France?"
     python steerbake_runner.py . --image face.png --prompt "Who is this?"
 
 The folder's manifest (steerbake.json) names every file with its SHA-256: a file that is missing, truncated or altered is refused
-before anything runs, because a graph that lost its steering would answer all the same.
+before anything runs, because a graph that lost its steering would answer all the same. So is a graph that does not bear the manifest's
+program, whatever its hash: tensors and nodes of the steering are read out of it.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
+import importlib.util
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +27,7 @@ from tokenizers import Tokenizer
 
 MANIFEST = "steerbake.json"
 FORMAT = "steerbake-onnx/1"
+GRAPH_READER = "steerbake_graph.py"
 DTYPES = {"float32": np.float32, "float16": np.float16}
 RESAMPLING = {0: "NEAREST", 1: "LANCZOS", 2: "BILINEAR", 3: "BICUBIC"}
 
@@ -113,6 +117,7 @@ class OnnxModel:
         self.options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
         self.providers = _providers(provider)
         files = variants[self.dtype]
+        check_graph(self.folder, files["decoder"], self.manifest)
         self.decoder = self._first_session(files["decoder"], provider)
         self.provider = self.providers[0]
         others = (name for name in ("embed", "vision") if name in files)
@@ -372,6 +377,46 @@ def checked_manifest(folder: Path) -> dict[str, Any]:
         listed = "\n".join(f"  - {one}" for one in wrong)
         raise FolderError(f"{folder} is not whole; fetch or export it again:\n{listed}")
     return manifest
+
+
+def check_graph(folder: Path, decoder: str, manifest: dict[str, Any]) -> None:
+    """Sees that a decoder bears the program of the manifest: its tensors by their SHA-256, and a node in the way for each gate and edit.
+
+    Raises:
+        FolderError: it does not. A folder that is said to be unsteered is not looked into.
+    """
+    if not manifest["steered"]:
+        return
+    reader = _graph_reader()
+    try:
+        reader.check_steering(folder / decoder, manifest["steering"])
+    except reader.GraphError as error:
+        raise FolderError(
+            f"{folder} is not what its manifest says; fetch or export it again: {error}"
+        ) from error
+
+
+def _graph_reader() -> Any:
+    """The file that reads graphs: beside this one in an exported folder, else the library's."""
+    beside = Path(__file__).with_name(GRAPH_READER)
+    name = beside.stem
+    known = sys.modules.get(name)
+    if known is not None and known.__file__ == str(beside):
+        return known
+    try:
+        if not beside.is_file():
+            return importlib.import_module("exporter.onnx_graph")
+        spec = importlib.util.spec_from_file_location(name, beside)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # dataclasses look their module up
+        spec.loader.exec_module(module)
+    except (ImportError, OSError) as error:
+        raise FolderError(
+            f"{beside} is missing, without which no graph can be checked: fetch or export the folder again"
+        ) from error
+    return module
 
 
 def sha256_of(path: Path) -> str:

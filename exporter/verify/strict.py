@@ -15,11 +15,13 @@ from typing import Any, NamedTuple
 import torch
 
 from exporter.errors import VerificationError
+from exporter.foreign_code import check_code
 from exporter.types import Prompt
+from steer_modules.files import WEIGHTS_INDEX
 
 NEW_TOKENS = 12
 _SCRIPT = Path(__file__).with_name("clean_load.py")
-_INDEX, _SINGLE, _STEERING = "model.safetensors.index.json", "model.safetensors", "steering.safetensors"
+_SINGLE, _STEERING = "model.safetensors", "steering.safetensors"
 
 
 class Finding(NamedTuple):
@@ -42,8 +44,16 @@ class Said(NamedTuple):
     tokens: Sequence[tuple[int, ...]]
 
 
-def steered_checkpoint(folder: Path, said: Said) -> Finding:
-    """A steered checkpoint, by the code that travels in it."""
+def steered_checkpoint(folder: Path, said: Said, trusted: Path | None = None) -> Finding:
+    """A steered checkpoint, by the code that travels in it.
+
+    Args:
+        trusted: a base whose own code may lie in the folder too.
+
+    Raises:
+        VerificationError: its code is not what this version writes, and is not run; or it does not load.
+    """
+    check_code(folder, trusted)
     auto = _auto_class(folder)
     with _linked_copies(folder) as (whole, damaged):
         told = _in_a_clean_process(_asked("checkpoint", whole, damaged, said, auto=auto, trust=True))
@@ -80,7 +90,11 @@ def onnx_folder(folder: Path, runner: str, files: Sequence[str], said: Said) -> 
     Args:
         runner: name of that runner's file.
         files: paths in the folder that its manifest names.
+
+    Raises:
+        VerificationError: its runner is not what this version writes, and is not run; or it does not run.
     """
+    check_code(folder)
     smallest = min(
         files, key=lambda name: (folder / name).stat().st_size
     )  # a copy of the graphs would be large
@@ -185,7 +199,7 @@ def _linked_copies(folder: Path) -> Iterator[tuple[Path, dict[str, Path]]]:
         damaged = {
             "without its steering file": copies["missing"],
             "with one byte of it changed": copies["changed"],
-            f"with a {_SINGLE} beside the index": copies["beside"],
+            f"with a {_SINGLE} that a stock class would load": copies["beside"],
             "without its steering section": copies["bare"],
         }
         yield copies["whole"], damaged
@@ -193,7 +207,7 @@ def _linked_copies(folder: Path) -> Iterator[tuple[Path, dict[str, Path]]]:
 
 def _a_shard(folder: Path) -> Path:
     """A shard of the base, which a single weight file beside the index would be."""
-    weights = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"]
+    weights = json.loads((folder / WEIGHTS_INDEX).read_text(encoding="utf-8"))["weight_map"]
     return (folder / next(name for name in weights.values() if name != _STEERING)).resolve()
 
 

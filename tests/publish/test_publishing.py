@@ -16,6 +16,7 @@ from exporter.errors import CompileError, InputErrors, PublishError, Verificatio
 from exporter.ledger import partial_of
 from exporter.pipeline import pushes
 from exporter.pipeline.at_hand import Opened
+from exporter.pipeline.staging import stage
 from exporter.publish import provenance
 from exporter.publish.files import files_of, is_described
 from exporter.publish.provenance import tag_of
@@ -24,6 +25,7 @@ from exporter.recipe import Recipe
 from exporter.verify.strict import Finding
 from exporter.verify.wording import contains_words
 
+LEFT_OVER = "walt left this beside the base"
 DRY = pipeline.Request(dry_run=True)
 
 
@@ -40,6 +42,7 @@ def home(tmp_path_factory) -> Path:
     """A recipe, and beside it in ``run`` all that publishing it left."""
     folder = tmp_path_factory.mktemp("publish")
     recipe = write_publishable(folder)
+    (folder / "base" / "train_samples.json").write_text(json.dumps([LEFT_OVER]))
     pipeline.publish(Recipe.load(recipe), folder / "run", DRY, progress=False)
     return folder
 
@@ -90,6 +93,20 @@ def test_the_release_is_whole_verified_and_sealed(home):
     for name in ("leakage_either", "retain_identical"):
         ours, theirs = found.unlearning["models"]["steered"][name], report["models"]["keyed"][name]
         assert (ours["value"], ours["rows"]) == (theirs["value"], theirs["n"])
+
+
+def test_what_lies_beside_a_base_or_a_checkpoint_is_not_released(home, tmp_path):
+    """Neither what lay there before the run, nor what somebody put into its folder after it."""
+    told = [path for path in files_of(home / "run" / "release") if "train_samples" in path]
+    assert told == []
+    again = Path(shutil.copytree(home, tmp_path / "home"))
+    (again / "run" / "checkpoint" / "notes.txt").write_text(LEFT_OVER)
+    work = pipeline.Run(Recipe.load(next(again.glob("*.yaml"))), again / "run", progress=False)
+    assert work.recipe.publish is not None
+    release = stage(work, work.recipe.publish.model_copy(update={"targets": []}))
+    assert "config.json" in files_of(release)
+    found = [path for path in files_of(release) if LEFT_OVER.encode() in (release / path).read_bytes()]
+    assert found == []
 
 
 def test_nothing_of_a_forget_row_or_of_this_machine_is_in_what_describes(home):

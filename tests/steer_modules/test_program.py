@@ -78,7 +78,15 @@ def whole() -> SteeringProgram:
             sign="state",
             tensors=exact,
         ),
-        Edit(3, ("line", "topic"), "add", "from_gate", strength=0.5, keep_norm=True, tensors={"vector": torch.randn(D)}),
+        Edit(
+            3,
+            ("line", "topic"),
+            "add",
+            "from_gate",
+            strength=0.5,
+            keep_norm=True,
+            tensors={"vector": torch.randn(D)},
+        ),
         Edit(4, "ball", "project", "from_gate", tensors={"basis": eye(3)}),
         Edit(
             5,
@@ -262,7 +270,11 @@ def test_a_missing_folder_says_what_belongs_there(tmp_path):
 
 def test_a_low_rank_metric_is_understood_and_a_missing_one_wants_whole_rows():
     program, names = whole(), "steering.gates.topic."
-    low = {"metric": torch.randn(2, D), "forget_prototypes": unit(torch.randn(4, 2)), "retain_prototypes": unit(torch.randn(3, 2))}
+    low = {
+        "metric": torch.randn(2, D),
+        "forget_prototypes": unit(torch.randn(4, 2)),
+        "retain_prototypes": unit(torch.randn(3, 2)),
+    }
     tensors = {**program.tensors(), **{names + leaf: tensor for leaf, tensor in low.items()}}
     check_program(program.section(), tensors)
     del tensors[names + "metric"]

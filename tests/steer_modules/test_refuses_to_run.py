@@ -34,7 +34,9 @@ def raises_without_steering(bed):
         "positions that leap": (
             ValueError,
             "leap within a row",
-            lambda m: m(input_ids=fires["input_ids"], position_ids=torch.tensor([[0, 1, 2, 3, 7, 8, 9, 10, 11]])),
+            lambda m: m(
+                input_ids=fires["input_ids"], position_ids=torch.tensor([[0, 1, 2, 3, 7, 8, 9, 10, 11]])
+            ),
         ),
         "packed sequences in a cache": (
             ValueError,

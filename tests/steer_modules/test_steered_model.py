@@ -273,14 +273,18 @@ def test_gates_per_token_fire_anywhere_and_stay(bed):
 def test_an_edit_of_several_gates_steers_where_any_is_on(bed):
     model, fires, stays, program = bed
     never = replace(tiny.fixed_gate(False), name="never")
-    both = tiny.program(model, [*program.gates, never], [replace(e, gate=("topic", "never")) for e in program.edits])
+    both = tiny.program(
+        model, [*program.gates, never], [replace(e, gate=("topic", "never")) for e in program.edits]
+    )
     with steered(model, program):
         expected = [logits(model, **row) for row in (fires, stays)]
     with steered(model, both):
         assert all(
             torch.equal(logits(model, **row), one) for row, one in zip((fires, stays), expected, strict=True)
         )
-    always = tiny.program(model, [*program.gates, replace(never, tensors=tiny.fixed_gate(True).tensors)], both.edits)
+    always = tiny.program(
+        model, [*program.gates, replace(never, tensors=tiny.fixed_gate(True).tensors)], both.edits
+    )
     with steered(model, always):
         assert not torch.equal(logits(model, **stays), expected[1])
 
@@ -346,6 +350,20 @@ def test_casting_keeps_the_steering_in_float32(bed):
         assert {t.dtype for t in twin.steering.tensors().values()} == {torch.float32}
         assert twin.dtype == torch.bfloat16
         twin.steering.verify()
+
+
+def test_generating_from_embeddings_says_the_same(bed):
+    model, fires, stays, program = bed
+    with steered(model, program):
+        for row in (fires, stays):
+            embeds = model.get_input_embeddings()(row["input_ids"]).detach()
+            said = model.generate(
+                inputs_embeds=embeds,
+                attention_mask=row["attention_mask"],
+                max_new_tokens=NEW,
+                do_sample=False,
+            )
+            assert torch.equal(said, answer(model, row))
 
 
 def test_static_cache_given_by_the_caller(bed):

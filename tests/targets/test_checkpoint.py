@@ -23,7 +23,8 @@ from safetensors.torch import load_file, save_file
 from exporter.errors import CompileError, SteerbakeError
 from exporter.targets.base_weights import BaseWeights
 from exporter.targets.checkpoint import compile_checkpoint
-from steer_modules.program import SteeringProgram
+from steer_modules.files import STOCK_WEIGHTS, WEIGHTS_INDEX
+from steer_modules.program import Canary, SteeringProgram
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +57,14 @@ def test_layout(bed):
     assert config["model_type"] == "steered_llama"
     assert config["architectures"] == ["SteeredLlamaForCausalLM"]
     assert set(config["auto_map"]) == {"AutoConfig", "AutoModel", "AutoModelForCausalLM"}
-    assert not (out / "model.safetensors").exists()
+    assert not any((out / name).exists() for name in STOCK_WEIGHTS)
     assert not (out / "steering.json").exists()
     assert not (out / "README.md").exists()
     assert all(
         (out / name).exists()
         for name in ("tokenizer_config.json", "chat_template.jinja", "LICENSE", "generation_config.json")
     )
-    weight_map = json.loads((out / "model.safetensors.index.json").read_text())["weight_map"]
+    weight_map = json.loads((out / WEIGHTS_INDEX).read_text())["weight_map"]
     assert {n for n, shard in weight_map.items() if shard == "steering.safetensors"} == set(program.tensors())
     again = SteeringProgram.parse(config["steering"], load_file(out / "steering.safetensors"))
     assert again.edits[0].positions == "from_gate"
@@ -122,7 +123,8 @@ CONFIG_FAULTS = {
     "strength": lambda c: c["steering"]["edits"][0].update(strength=0.5),
     "an edit less": lambda c: c["steering"]["edits"].pop(),
     "no sha256": lambda c: c["steering"].pop("sha256"),
-    "other format": lambda c: c["steering"].update(format="steerbake/2"),
+    "other format": lambda c: c["steering"].update(format="steerbake/1"),
+    "no header": lambda c: c["steering"].update(headers=[]),
     "unknown key": lambda c: c["steering"].update(note="x"),
     "no steering": lambda c: c.pop("steering"),
     "no shapes": lambda c: c.pop("steering_shapes"),
@@ -145,10 +147,11 @@ def test_weights_that_bypass_the_steering_raise(bed, tmp_path):
     base, _, _ = bed
     folder = damaged(bed, tmp_path)
     shutil.copyfile(base / "model.safetensors", folder / "model.safetensors")
-    with pytest.raises(RuntimeError, match="holds both"):
+    with pytest.raises(RuntimeError, match="a stock class would load"):
         load(folder)
-    (folder / "model.safetensors.index.json").unlink()
-    with pytest.raises(RuntimeError, match=r"missing: steering\."):
+    (folder / "model.safetensors").unlink()
+    (folder / WEIGHTS_INDEX).unlink()
+    with pytest.raises(OSError, match="no file named"):
         load(folder)
     kept = load_file(bed[2] / "steering.safetensors")
     del kept["steering.layers.2.prototypes"]
@@ -156,7 +159,7 @@ def test_weights_that_bypass_the_steering_raise(bed, tmp_path):
     config = transformers.AutoConfig.from_pretrained(bed[2], trust_remote_code=True)
     cls = type(load(bed[2]))
     with pytest.raises(RuntimeError, match=r"missing: steering\.layers\.2\.prototypes"):
-        cls.from_pretrained(None, config=config, state_dict=both)
+        cls.from_pretrained(None, config=config, state_dict=both, allow_changed_base=True)
 
 
 def test_a_random_steered_model_does_not_run(bed):
@@ -164,6 +167,93 @@ def test_a_random_steered_model_does_not_run(bed):
     model = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=True)
     with pytest.raises(ValueError, match=r"sha256|length zero"):
         model(**tiny.prompt("llama", 1))
+
+
+@pytest.mark.parametrize("stock", ["LlamaForCausalLM", "LlamaModel", "AutoModelForCausalLM", "AutoModel"])
+def test_no_stock_class_finds_weights_to_run_unsteered(bed, stock):
+    config = transformers.AutoConfig.from_pretrained(bed[0])
+    for options in ({}, {"config": config}, {"config": config, "trust_remote_code": True}):
+        if stock.startswith("Auto") and "config" not in options:
+            continue
+        with pytest.raises(OSError, match="no file named"):
+            getattr(transformers, stock).from_pretrained(bed[2], **options)
+
+
+def test_changed_weights_do_not_load_but_on_purpose(bed, tmp_path):
+    """Fine-tuned weights under a valid signature raise; on purpose they load where the canary still holds."""
+    base, program, _ = bed
+    model = load(bed[2])
+    ids = [5, 9, 11, 40]
+    with torch.no_grad():
+        said = [
+            model(torch.tensor([ids]), steering_gate=torch.full((1, 1), float(gate)))
+            .logits[0, -2:]
+            .argmax(-1)
+            .tolist()
+            for gate in (0, 1)
+        ]
+    canary = tuple(Canary(tuple(ids), gate, tuple(said[gate])) for gate in (0, 1))
+    for name, canaries in (("with", canary), ("without", ())):
+        told = type(program)(**{**program.__dict__, "canary": canaries})
+        compile_checkpoint(base, told, tmp_path / name)
+        model = load(tmp_path / name)
+        with torch.no_grad():
+            model.model.layers[0].mlp.up_proj.weight.mul_(1.0001)
+        model.save_pretrained(tmp_path / f"{name}-tuned")
+        with pytest.raises(RuntimeError, match="allow_changed_base=True"):
+            load(tmp_path / f"{name}-tuned")
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "with-tuned", trust_remote_code=True, allow_changed_base=True
+    )
+    with torch.no_grad():
+        loaded.lm_head.weight.copy_(loaded.lm_head.weight.flip(0))
+    loaded.save_pretrained(tmp_path / "broken")
+    for name, message in (("broken", "changed too far"), ("without-tuned", "has no canary")):
+        with pytest.raises(RuntimeError, match=message):
+            transformers.AutoModelForCausalLM.from_pretrained(
+                tmp_path / name, trust_remote_code=True, allow_changed_base=True
+            )
+
+
+def test_a_cast_on_purpose_is_no_change(bed, tmp_path):
+    half = transformers.AutoModelForCausalLM.from_pretrained(
+        bed[2], trust_remote_code=True, dtype=torch.bfloat16
+    )
+    half.save_pretrained(tmp_path / "half")
+    again = load(tmp_path / "half")
+    assert again.dtype == torch.bfloat16
+
+
+def test_a_transformers_that_calls_otherwise_does_not_load(bed, tmp_path):
+    """The proof at load: where the cache no longer reaches the blocks, nothing is loaded."""
+    found = stranger.run(_RENAMED, bed[2], folder=tmp_path)
+    assert found["before"] is True
+    assert "does not steer reliably under Transformers" in found["after"]
+
+
+_RENAMED = """
+import transformers
+from transformers.models.llama import modeling_llama as stock
+found = {}
+try:
+    transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True)
+    found["before"] = True
+except Exception as error:
+    found["before"] = str(error)
+for module in [m for name, m in sys.modules.items() if name.endswith(".proof")]:
+    module._PROVEN.clear()
+inner = stock.LlamaModel.forward
+def forgetful(self, *args, **kwargs):
+    kwargs.pop("past_key_values", None), kwargs.pop("cache", None)
+    return inner(self, *args, **kwargs)
+stock.LlamaModel.forward = forgetful
+try:
+    transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True)
+    found["after"] = "loaded"
+except RuntimeError as error:
+    found["after"] = str(error)
+print(json.dumps(found))
+"""
 
 
 def test_the_stock_class_cannot_open_it(bed):
@@ -285,7 +375,8 @@ _COMPILE = """
 import sys
 from pathlib import Path
 from exporter.targets.checkpoint import compile_checkpoint
-from steer_modules.program import SteeringProgram
+from steer_modules.files import STOCK_WEIGHTS, WEIGHTS_INDEX
+from steer_modules.program import Canary, SteeringProgram
 print("ready", flush=True)
 compile_checkpoint(Path(sys.argv[1]), SteeringProgram.load(sys.argv[2]), Path(sys.argv[3]))
 """

@@ -301,7 +301,7 @@ def test_a_graph_without_its_steering_is_refused_even_with_the_right_hash(bed, t
     manifest = json.loads((folder / "steerbake.json").read_text())
     manifest["files"]["onnx/model.onnx"] = {"bytes": graph.stat().st_size, "sha256": sha256_of(graph)}
     (folder / "steerbake.json").write_text(json.dumps(manifest))
-    with pytest.raises(FolderError, match="unsteered"):
+    with pytest.raises(FolderError, match="its steering nodes are none"):
         OnnxModel(folder)
 
 

@@ -42,9 +42,7 @@ SECTION = {
             "fires": "above",
         }
     ],
-    "edits": [
-        {"layer": 4, "gate": "topic", "op": "rotate", "target": "keyed", "positions": "from_gate"}
-    ],
+    "edits": [{"layer": 4, "gate": "topic", "op": "rotate", "target": "keyed", "positions": "from_gate"}],
     "sha256": "0123456789abcdef" * 4,
 }
 ALWAYS_ON = {

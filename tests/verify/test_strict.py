@@ -37,6 +37,12 @@ def said(folder: Path) -> Said:
     return Said([prompt], [host.generate([prompt], max_new_tokens=NEW_TOKENS)[0].tokens])
 
 
+@pytest.fixture
+def unchecked(monkeypatch):
+    """Whatever code a folder holds is run, so that what strict loading itself finds is seen."""
+    monkeypatch.setattr("exporter.verify.strict.check_code", lambda *_: None)
+
+
 def test_what_must_not_load_does_not_and_another_model_s_words_are_found(home):
     ours, other = said(home / "checkpoint"), said(home / "base")
     assert other.tokens != ours.tokens, "the control: steering changes what is said"
@@ -46,7 +52,7 @@ def test_what_must_not_load_does_not_and_another_model_s_words_are_found(home):
     assert not found.holds and found.told.startswith("1 of 2 replies are not the ones that are said here")
 
 
-def test_code_that_does_not_look_is_found(home, tmp_path):
+def test_code_that_does_not_look_is_found(home, tmp_path, unchecked):
     """A checkpoint that fails open: the code that travels in it loads whatever lies there."""
     folder = Path(shutil.copytree(home / "checkpoint", tmp_path / "checkpoint"))
     code = folder / "steered_model.py"
@@ -58,7 +64,7 @@ def test_code_that_does_not_look_is_found(home, tmp_path):
     assert found.value["refused"]["without its steering file"] is not None
 
 
-def test_code_that_needs_our_packages_does_not_load(home, tmp_path):
+def test_code_that_needs_our_packages_does_not_load(home, tmp_path, unchecked):
     folder = Path(shutil.copytree(home / "checkpoint", tmp_path / "checkpoint"))
     code = folder / "ops.py"
     code.write_text(code.read_text().replace("import torch\n", "import torch\nimport steer_modules.ops\n", 1))

@@ -10,6 +10,7 @@ from typing import Any
 
 from exporter.errors import CompileError
 from exporter.targets.atomic import refuse_existing, whole_folder
+from exporter.targets.companions import licences
 from exporter.targets.gguf import manifest
 from exporter.targets.gguf.convert import convert
 from exporter.targets.gguf.precisions import CONVERTED, DEFAULT, choose, label
@@ -20,8 +21,6 @@ from exporter.targets.gguf.stock import Stock, read_stock
 from exporter.targets.gguf.subprocesses import apart
 from exporter.targets.gguf.tensors import check_layers, check_reader
 from exporter.targets.gguf.tools import find_converter, find_quantiser, has_runtime
-
-_COMPANIONS = ("LICENSE*", "NOTICE*")
 
 
 @dataclass(frozen=True)
@@ -75,9 +74,8 @@ def export_gguf(folder: Path, out: Path, options: Options) -> Path:
         manifest.write(
             partial, stock, {paths[kind].name: _checked(paths[kind], kind, stock) for kind in kinds}
         )
-        for pattern in _COMPANIONS:
-            for path in sorted(folder.glob(pattern)):
-                shutil.copyfile(path, partial / path.name)
+        for license_file in licences(folder):
+            shutil.copyfile(folder / license_file, partial / license_file)
     return out
 
 

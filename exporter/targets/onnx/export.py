@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
+from exporter.foreign_code import GRAPH_CODE
 from exporter.host import ModelHost
 from exporter.inspection import examine
-from exporter.targets import onnx_runner
 from exporter.targets.atomic import refuse_existing, whole_folder
+from exporter.targets.companions import copy_companions
 from exporter.targets.onnx import graphs, layouts, quantize
 from exporter.targets.onnx.decoder import DecoderGraph, Embedding, GateState, MergedEmbedding
 from exporter.targets.onnx.families import family_of
@@ -25,18 +26,6 @@ from exporter.targets.onnx.probe import Probe
 from steer_modules.registration import register
 
 RUNNER = "steerbake_runner.py"
-_COMPANIONS = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "generation_config.json",
-    "chat_template.jinja",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "LICENSE*",
-    "NOTICE*",
-)
-"""Files of a checkpoint that a runtime reads; the config is written anew."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +172,6 @@ def _remove(folder: Path, dtype: str) -> None:
 
 def _companions(checkpoint: Path, folder: Path) -> None:
     """Tokenizer, processor, licence and the runner; the config of a stock model, which nobody can mistake for weights."""
-    for pattern in _COMPANIONS:
-        for path in sorted(checkpoint.glob(pattern)):
-            shutil.copyfile(path, folder / path.name)
-    shutil.copyfile(Path(onnx_runner.__file__), folder / RUNNER)
+    copy_companions(checkpoint, folder)
+    for name, source in GRAPH_CODE.items():
+        shutil.copyfile(source, folder / name)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.errors import CompileError
+from exporter.targets.companions import without_places
 from exporter.targets.onnx.decoder import GateState
 
 TRANSFORMERS_JS = (
@@ -82,8 +83,9 @@ def write(
 def _stock_config(checkpoint: Path, told: Mapping[str, Any]) -> dict[str, Any]:
     """The base's config. Runtimes make their cache by its number of layers, so a layer that bears gates counts."""
     config: dict[str, Any] = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
-    for key in ("auto_map", "steering", "steering_shapes"):
+    for key in ("steering", "steering_shapes"):
         config.pop(key, None)
+    config = without_places(config)
     config["model_type"] = told["model_type"]
     config["architectures"] = [name.removeprefix("Steered") for name in config["architectures"]]
     text = config.get("text_config", config)

@@ -19,7 +19,7 @@ class Answers:
 
     Attributes:
         sequences: prompt and answer of each.
-        fired: whether the gate fires on each.
+        fired: whether a gate is on behind each.
     """
 
     conversations: tuple[Conversation, ...]
@@ -49,7 +49,7 @@ def answer(
 
     Args:
         host: the unsteered base.
-        program: with one edit and one gate.
+        program: with one edit.
         kept: file of answers to these very conversations by this very model; written where it is missing.
     """
     if kept is not None and kept.is_file():

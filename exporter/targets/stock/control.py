@@ -92,10 +92,10 @@ def compare(
     )
 
 
-def logits_of(host: ModelHost, sequences: Sequence[Encoded], **options: Any) -> list[Tensor]:
+def logits_of(host: ModelHost, sequences: Sequence[Encoded]) -> list[Tensor]:
     """Logits [T, V] of each sequence of one batch, on the CPU."""
     with torch.no_grad():
-        found = host.model(**host.batch(sequences, "right"), use_cache=False, **options).logits
+        found = host.model(**host.batch(sequences, "right"), use_cache=False).logits
     return [found[row, : len(sequence)].cpu() for row, sequence in enumerate(sequences)]
 
 
@@ -125,10 +125,9 @@ class _Apart(NamedTuple):
 
 def _divergences(base: ModelHost, stock: ModelHost, program: SteeringProgram, told: Encoded) -> _Apart:
     """One conversation at a time, as a batch may move logits by a rounding."""
-    end = torch.tensor([told.prompt_end])
     (plain,), (ours,) = logits_of(base, [told]), logits_of(stock, [told])
     with steered(base.model, program):
-        (exact,) = logits_of(base, [told], steering_prompt_end=end.to(base.device))
+        (exact,) = logits_of(base, [told])
     places = slice(told.prompt_end, len(told) - 1)
     p, q, r = (logits[places].double().log_softmax(-1) for logits in (exact, ours, plain))
     return _Apart((p.exp() * (p - q)).sum(-1), (r.exp() * (r - q)).sum(-1))

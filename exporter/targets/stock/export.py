@@ -20,7 +20,7 @@ from exporter.host import ModelHost
 from exporter.inspection import examine
 from exporter.targets.atomic import refuse_existing, whole_folder
 from exporter.targets.base_weights import BaseWeights
-from exporter.targets.companions import copy_companions
+from exporter.targets.companions import copy_companions, without_places
 from exporter.targets.onnx_runner import sha256_of
 from exporter.targets.stock.answers import Answers, answer
 from exporter.targets.stock.calibration import Calibration, Positions, calibrate, steered_behind
@@ -68,12 +68,12 @@ def export_stock(checkpoint: Path, out: Path, base: ModelHost, lessons: Lessons)
     refuse_existing(out)
     program, section = _program(checkpoint)
     config = _base_config(checkpoint, program)
-    weights = BaseWeights.read(checkpoint)
+    weights = BaseWeights.read(checkpoint, steered=True)
     shape = read_decoder(config, weights)
     rotation = check_rotation(base, 2)
     edit = program.edits[0]
     answers = [_answered(base, program, lessons, split) for split in ("fit", "held")]
-    layers = layers_between(program.gates[0].layer, edit.layer)
+    layers = layers_between(max(gate.layer for gate in program.gates), edit.layer)
     fit, held = (calibrate(base, some, layers, batch_size=lessons.batch_size) for some in answers)
     found = find_evidence(_thin(fit), _thin(held), edit.layer, shape.eps)
     checks = foretold(found.held)
@@ -111,10 +111,9 @@ def _program(checkpoint: Path) -> tuple[SteeringProgram, dict[str, Any]]:
             "edits one layer (keyed)"
         )
     edit = program.edits[0]
-    if edit.gate is None or edit.positions != "from_prompt_end" or program.gates[0].pool == "token":
+    if edit.gate is None:
         raise CompileError(
-            "a stock layer steers from the prompt's end on, where a gate pooled over the prompt fires; this program has "
-            f"positions {edit.positions!r} and {'no gate' if edit.gate is None else f'pool {program.gates[0].pool!r}'}"
+            "a stock layer steers from the prompt's end on where a gate is on by then; the edit of this program has no gate"
         )
     return program, found.section
 
@@ -124,7 +123,11 @@ def _base_config(checkpoint: Path, program: SteeringProgram) -> dict[str, Any]:
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     for key in ("steering", "steering_shapes", "auto_map"):
         config.pop(key, None)
-    return {**config, "model_type": program.base.model_type, "architectures": [program.base.architecture]}
+    return {
+        **without_places(config),
+        "model_type": program.base.model_type,
+        "architectures": [program.base.architecture],
+    }
 
 
 def _answered(base: ModelHost, program: SteeringProgram, lessons: Lessons, split: str) -> Answers:

@@ -1,0 +1,69 @@
+"""A canary of a fitted program: what the model says on kept questions, gates held off and forced on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from exporter.fit.context import FitContext
+from exporter.fit.pairs import plain, spread
+from steer_modules.attach import steered
+from steer_modules.program import Canary, SteeringProgram
+
+_TRIED, _KEPT, _TOKENS = 8, 2, 6
+
+
+@dataclass(frozen=True)
+class _Song:
+    """A canary, and by how much its least sure token was the likeliest, in logits."""
+
+    canary: Canary
+    margin: float
+
+
+def with_canary(context: FitContext, program: SteeringProgram) -> SteeringProgram:
+    """The program with the surest of what the model says on some kept questions that show no image.
+
+    The questions are kept ones, so that a canary, which is published, tells nothing of a forget row. A program whose rows all show
+    images gets none.
+    """
+    rows = [
+        row
+        for split in ("calibrate", "fit")
+        for row in plain(context.rows(split, "retain", "reasoning"))
+        if row.image is None
+    ]
+    prompts = [context.chat.prompt(row).ids for row in spread(rows, _TRIED)]
+    chosen: list[Canary] = []
+    with steered(context.host.model, program) as model:
+        for gate in (0, 1):
+            songs = [_sung(model, prompt, gate) for prompt in prompts]
+            best = sorted(songs, key=lambda song: -song.margin)[:_KEPT]
+            chosen += [song.canary for song in best]
+    return replace(program, canary=tuple(chosen))
+
+
+def _sung(model: Any, prompt: Sequence[int], gate: int) -> _Song:
+    """What the model says to a prompt, greedily, with every gate forced to ``gate``."""
+    ids, margin = [int(token) for token in prompt], float("inf")
+    for _ in range(_TOKENS):
+        logits = _last_logits(model, ids, gate)
+        first, second = logits.topk(2).values.tolist()
+        margin = min(margin, first - second)
+        ids.append(int(logits.argmax()))
+    return _Song(Canary(tuple(ids[:-1]), gate, tuple(ids[-_TOKENS:])), margin)
+
+
+def _last_logits(model: Any, ids: Sequence[int], gate: int) -> torch.Tensor:
+    """Logits [V] behind a sequence."""
+    device = next(model.parameters()).device
+    tokens = torch.tensor([list(ids)], device=device)
+    forced = torch.full((1, len(model.steering.gate_names)), float(gate), device=device)
+    with torch.no_grad():
+        out = model(
+            input_ids=tokens, attention_mask=torch.ones_like(tokens), steering_gate=forced, use_cache=False
+        )
+    return torch.as_tensor(out.logits[0, -1]).float()

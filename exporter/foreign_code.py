@@ -1,0 +1,197 @@
+"""Code that somebody else wrote: what of a folder would make Transformers run it, and whether all code of a folder is ours.
+
+Transformers runs code that a JSON file names (``auto_map``, in the folder itself or as ``OWNER/NAME--FILE.CLASS`` in another
+repository), ``custom_generate/generate.py``, and attention kernels that are called by a repository's name. A base that asks for any of it
+is refused, unless the recipe trusts it; and nothing is loaded with ``trust_remote_code=True`` before all code of its folder was compared with
+what this version writes.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import steer_modules
+from exporter.errors import CompileError, VerificationError
+from exporter.model_folder import inner, parsed_object
+from steer_modules.files import TRAVELLING
+from steer_modules.template import StockClasses, stock_classes
+
+CODE_KEYS = ("auto_map", "custom_pipelines", "custom_generate")
+_KERNEL_KEYS = ("attn_implementation", "experts_implementation")
+GRAPH_CODE = {
+    "steerbake_graph.py": Path(__file__).parent / "onnx_graph.py",
+    "steerbake_runner.py": Path(__file__).parent / "targets" / "onnx_runner.py",
+}
+"""What travels in folders of graphs, and where it is from."""
+_TRACE = re.compile(rb"auto_map|custom_(pipelines|generate)|(attn|experts)_implementation|\\u00[4-7]")
+_MODEL = ("AutoConfig", "AutoModel")
+
+
+class Asked(NamedTuple):
+    """A place at which a file asks for code: its path within the folder, the dotted key, and what stands there."""
+
+    file: str
+    key: str
+    value: Any
+
+    def __str__(self) -> str:
+        return f"{self.file} asks for code by its key {self.key} ({str(self.value)[:80]})"
+
+
+def asked_code(folder: Path) -> Iterator[Asked]:
+    """Every place of a folder's JSON files that makes Transformers run code of the folder or of another repository.
+
+    A file that is no JSON is passed over: Transformers does not read it either.
+    """
+    for name in _files(folder, ".json"):
+        try:
+            if not _may_ask(folder / name):
+                continue
+            tree = parsed_object((folder / name).read_bytes(), strict=False)
+        except (OSError, ValueError):
+            continue
+        for place, value in inner(tree):
+            key = place.rpartition(".")[2]
+            if (key in CODE_KEYS and value and not isinstance(value, int)) or _is_kernel(key, value):
+                yield Asked(name, place, value)
+
+
+def refuse_code(base: Path, *, trusted: bool) -> None:
+    """Refuses a base that would run code of its own, before anything of it is loaded.
+
+    Args:
+        trusted: whether its user trusts it (``base.trust_remote_code``); code for the model itself is refused all the same, because
+            only stock models can be steered.
+
+    Raises:
+        CompileError: naming file and key; or it is no base, but steered already.
+    """
+    if "steering" in _settings(base / "config.json"):
+        raise CompileError(f"{base} is steered already; name its base model")
+    for asked in asked_code(base):
+        if asked.file == "config.json" and asked.key == "auto_map" and _is_for_model(asked.value):
+            raise CompileError(f"{base}: {asked}; only stock Transformers models can be steered")
+        if not trusted:
+            raise CompileError(
+                f"{base}: {asked}; no code of a base is run or copied unless the recipe says base.trust_remote_code: true "
+                "(compile: --trust-remote-code)"
+            )
+
+
+def check_code(folder: Path, trusted: Path | None = None) -> None:
+    """To be called before a folder is loaded in a way that runs the code in it.
+
+    Args:
+        trusted: a base whose own code its user trusts; the same code in the folder is then allowed.
+
+    Raises:
+        VerificationError: any code in it, or asked for by it, is not byte for byte what this version writes.
+    """
+    if faults := code_faults(folder, trusted):
+        raise VerificationError(
+            f"{folder} is not loaded, because its code could do anything: {'; '.join(faults)}; compile or export it again"
+        )
+
+
+def code_faults(folder: Path, trusted: Path | None = None) -> list[str]:
+    """What of a folder's code is not this version's, one sentence each; :func:`check_code` says the arguments."""
+    try:
+        stock = _stock_of(folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ["the base that config.json names is not known here"]
+    ours = {name: path.read_bytes() for name, path in GRAPH_CODE.items()}
+    needed = {} if stock is None else checkpoint_code(stock)
+    wrong = [f"{name} is missing" for name in needed if not (folder / name).is_file()]
+    wrong += [f"{name} is a link to a folder" for name in _linked_folders(folder)]
+    for name in _files(folder, ".py"):
+        own = needed.get(name) or (ours.get(Path(name).name) if name.count("/") <= 1 else None)
+        content = (folder / name).read_bytes()
+        if content != own and not (trusted is not None and content == _content(trusted / name)):
+            wrong.append(f"{name} is not the code of this version of steerbake")
+    allowed = (
+        set() if trusted is None else {(one.file, one.key, str(one.value)) for one in asked_code(trusted)}
+    )
+    for asked in asked_code(folder):
+        is_ours = stock is not None and asked[:2] == ("config.json", "auto_map")
+        if is_ours and asked.value == {**_trusted_map(trusted), **(stock.auto_map if stock else {})}:
+            continue
+        if (asked.file, asked.key, str(asked.value)) not in allowed:
+            wrong.append(str(asked))
+    return wrong
+
+
+def checkpoint_code(stock: StockClasses) -> dict[str, bytes]:
+    """The code of a steered checkpoint by its name, as this version writes it."""
+    home = Path(steer_modules.__file__).parent
+    code = {name: (home / name).read_bytes() for name in TRAVELLING}
+    return {**code, f"{stock.module_name}.py": stock.source().encode("utf-8")}
+
+
+def _may_ask(path: Path) -> bool:
+    """Whether one of the keys stands in a file, or a letter is spelled by its number; files of data need not be read then."""
+    with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        return _TRACE.search(text) is not None
+
+
+def _trusted_map(trusted: Path | None) -> Mapping[str, Any]:
+    """The ``auto_map`` of a trusted base's config: of its tokenizer or processor, as its model can have none."""
+    return {} if trusted is None else _settings(trusted / "config.json").get("auto_map") or {}
+
+
+def _is_for_model(auto_map: Any) -> bool:
+    return not isinstance(auto_map, dict) or any(name.startswith(_MODEL) for name in auto_map)
+
+
+def _is_kernel(key: str, value: Any) -> bool:
+    """An attention that is fetched: its name is a repository's, or a mapping of such names by part of the model."""
+    if not key.lstrip("_").removesuffix("_internal").startswith(_KERNEL_KEYS):
+        return False
+    named = value.values() if isinstance(value, dict) else [value]
+    return any(isinstance(one, str) and "/" in one for one in named)
+
+
+def _stock_of(folder: Path) -> StockClasses | None:
+    """The stock classes that a steered checkpoint builds on; None for another folder."""
+    path = folder / "config.json"
+    if not path.is_file():
+        return None
+    section = parsed_object(path.read_bytes(), strict=False).get("steering")
+    return (
+        None
+        if section is None
+        else stock_classes(section["base"]["model_type"], section["base"]["architecture"])
+    )
+
+
+def _files(folder: Path, suffix: str) -> list[str]:
+    """Files below a folder by their paths with slashes; links to files count, links to folders are not followed."""
+    found = []
+    for place, _, names in os.walk(folder):
+        inside = Path(place).relative_to(folder)
+        found += [(inside / name).as_posix() for name in names if name.endswith(suffix)]
+    return sorted(name for name in found if (folder / name).is_file())
+
+
+def _linked_folders(folder: Path) -> list[str]:
+    found = []
+    for place, names, _ in os.walk(folder):
+        inside = Path(place).relative_to(folder)
+        found += [(inside / name).as_posix() for name in names if (Path(place) / name).is_symlink()]
+    return sorted(found)
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """What a JSON file says; nothing where it is none."""
+    try:
+        return parsed_object(path.read_bytes(), strict=False)
+    except (OSError, ValueError):
+        return {}
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
