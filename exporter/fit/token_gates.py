@@ -19,7 +19,7 @@ from exporter.fit.refusals import Wording
 from steer_modules.program import Gate
 
 UNKNOWN_WEIGHT = 0.25
-EARLY_WEIGHT = 0.25
+EARLY_WEIGHT = 0.1
 """What it costs to fire in the reply alone, where a refusal can no longer be whole; in units of a miss."""
 CHUNK = 16_384
 """Columns scored at a time."""
