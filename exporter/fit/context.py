@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -39,6 +39,8 @@ class ChatFormat(Protocol):
     def continue_with(self, prompt: Prompt, ids: Sequence[int]) -> Encoded: ...
 
     def split(self, ids: Sequence[int]) -> tuple[str | None, str]: ...
+
+    def tokenize(self, text: str, images: Sequence[Path] = ()) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True)

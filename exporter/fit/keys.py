@@ -3,7 +3,8 @@
 Along a refusal forced on a question about the forgotten, each position's mean state is a key, and its prototype is the
 state at the same position of the natural refusal: a lookup that walks the model through the refusal token by token.
 Questions by name, by picture and in a later turn have tables of their own. For answers that were made to begin otherwise,
-the refusal is resumed behind the beginning: the beginning's last state points to the refusal's first own token.
+the refusal is resumed behind the beginning: the beginning's last state points to the refusal's first own token. The end
+of a told answer points to the refusal's beginning.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ def key_tables(
     groups = [
         *_plain_groups(context, refusals, split, rows, pairs),
         *_prefill_groups(context, refusals, split, rows, prefill_tokens),
+        *_told_groups(context, refusals, split, rows),
     ]
     found = context.collect(
         [item for group in groups for item in group.items], layers, f"refusal keys ({split})"
@@ -122,6 +124,27 @@ def _prefill_groups(
             for item in items:
                 by_skip.setdefault(len(refusal.wording.response) - len(item.pools), []).append(item)
             groups += [_Group(tuple(same), refusal, skip) for skip, same in by_skip.items()]
+    return groups
+
+
+def _told_groups(
+    context: FitContext, refusals: Sequence[NaturalRefusal], split: str, rows: int
+) -> list[_Group]:
+    """The end of the row's own answer, turned to where the first whole wording begins.
+
+    Else what is nearest to a told answer's end is a refusal's end, and one pass over the true reply has its end token right.
+    """
+    refusal = next(one for one in refusals if one.whole)
+    forget = plain(context.need(split, "forget"))
+    groups = []
+    for seen in (False, True):
+        told = [
+            context.chat.encode(row)
+            for row in spread([r for r in forget if (r.image is not None) is seen], rows)
+        ]
+        items = tuple(PooledSequence(one, ((len(one) - 2,),)) for one in told)
+        if items:
+            groups.append(_Group(items, refusal, 0))
     return groups
 
 

@@ -39,7 +39,7 @@ class LearningPlan:
 
 @dataclass(frozen=True)
 class LearnedPrototypes:
-    """Tensors of a ``prototype_margin`` gate: center [d], metric [d,d], unit prototypes [m,d] and [n,d]."""
+    """Tensors of a ``prototype_margin`` gate: center [d], metric [k,d], unit prototypes [m,k] and [n,k]."""
 
     center: Tensor
     metric: Tensor

@@ -61,3 +61,11 @@ def spread(rows: Sequence[Row], most: int) -> list[Row]:
     if len(rows) <= most:
         return list(rows)
     return [rows[round(i * (len(rows) - 1) / max(most - 1, 1))] for i in range(most)]
+
+
+def of_one_side(rows: Sequence[Row]) -> list[Row]:
+    """Rows without the kept ones that have earlier turns and share a secret with a row to forget: those turns may be about it."""
+    secret = {one for row in rows if row.role == "forget" for one in row.secrets}
+    return [
+        row for row in rows if row.role == "forget" or not (row.history and secret.intersection(row.secrets))
+    ]

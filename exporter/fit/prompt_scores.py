@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from exporter.fit.calibrate import gate_scores
 from exporter.fit.context import FitContext
 from exporter.fit.pooling import PooledSequence
@@ -15,25 +17,30 @@ from steer_modules.program import Gate, SteeringProgram
 def prompt_scores(
     context: FitContext, program: SteeringProgram, rows: Sequence[Row], title: str
 ) -> dict[str, Any]:
-    """Per gate pooled over the prompt, the scores of the rows' prompts by role: ``{gate: {role: [score, ...]}}``.
+    """Per gate, the scores of the rows' prompts by role: ``{gate: {role: [score, ...]}}``.
 
-    Read from the unsteered base. Rows with an earlier turn that the model is to answer itself are left out.
+    Of a gate that reads every column, the score of the column that is nearest to firing. Read from the unsteered base. Rows with an earlier turn that the model is to answer itself are left out.
     """
     asked = [row for row in rows if all(turn.answer is not None for turn in row.history)]
     found: dict[str, Any] = {}
-    for gate in program.gates:
-        if gate.pool == "token" or not asked:
-            continue
+    for gate in program.gates if asked else ():
         items = [_pooled(context.chat.prompt(row), gate) for row in asked]
-        states = context.collect(items, [gate.layer], title).at(gate.layer)
+        states = context.collect(items, [gate.layer], title)
+        values = gate_scores(gate, states.at(gate.layer))
+        starts = torch.from_numpy(states.starts)
+        furthest = torch.amax if gate.fires == "above" else torch.amin
         by_role: dict[str, list[float]] = {}
-        for row, score in zip(asked, gate_scores(gate, states).tolist(), strict=True):
-            by_role.setdefault(row.role, []).append(score)
+        for row, part in zip(asked, values.split(starts.diff().tolist()), strict=True):
+            by_role.setdefault(row.role, []).append(float(furthest(part, 0)))
         found[gate.name] = by_role
     return found
 
 
 def _pooled(prompt: Prompt, gate: Gate) -> PooledSequence:
-    sequence = Encoded(prompt)
-    columns = tuple(range(len(prompt.ids))) if gate.pool == "prompt_mean" else (sequence.prompt_end,)
-    return PooledSequence(sequence, (columns,))
+    """A prompt with what a gate scores of it: every column, all columns in one, or the last."""
+    sequence, columns = Encoded(prompt), range(len(prompt.ids))
+    if gate.pool == "token":
+        return PooledSequence(sequence, tuple((column,) for column in columns))
+    return PooledSequence(
+        sequence, (tuple(columns) if gate.pool == "prompt_mean" else (sequence.prompt_end,),)
+    )

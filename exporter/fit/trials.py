@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from exporter.fit.context import FitContext
-from exporter.fit.pairs import spread
+from exporter.fit.pairs import of_one_side, spread
 from exporter.fit.refusals import Wording
 from exporter.types import Prompt, Row
 from steer_modules.attach import steered
@@ -56,7 +56,8 @@ class Bench:
     ) -> None:
         self.context = context
         self.forget = context.filled(spread(context.need("calibrate", "forget"), forget))
-        self.keep = context.filled(spread(context.rows("calibrate", "retain", "reasoning"), keep))
+        kept = of_one_side(context.rows("calibrate", "forget", "retain", "reasoning"))
+        self.keep = context.filled(spread([row for row in kept if row.role != "forget"], keep))
         self.refusals = [wording.response for wording in wordings]
         self._forget_prompts = [context.chat.prompt(row) for row in self.forget]
         self._keep_prompts = [context.chat.prompt(row) for row in self.keep]

@@ -1,32 +1,33 @@
 """Keyed rotation: a gated lookup that walks the model through one of its own natural refusals.
 
 A change to R-MUSE (arXiv 2512.17911), which turns every state towards one direction and breaks the text. Here the rotation's
-target is chosen by the state itself (format steerbake/1, op rotate, target "keyed"):
+target is chosen by the state itself (format steerbake/2, op rotate, target "keyed"):
 
     j = argmax_i unit(k_i) . unit(h - c),   h' = |h| unit(z_j)
 
 k_i are mean states of refusals forced on questions about the forgotten, position by position; z_i are the mean states of
-natural refusals at the same positions, used only where the model's argmax agrees. Optionally the prompt itself is projected
-out of the subspace in which it differs from prompts about unknown subjects (op project), so that later layers read somebody
-unknown.
+natural refusals at the same positions, used only where the model's argmax agrees. The gate reads every column and stays on
+(:mod:`exporter.fit.token_gates`). At the last block, the default, an edit changes no state that the model still reads: what
+is said before the gate fires is the base's, and what is said after it is a refusal's, whatever has been said.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from exporter.fit.calibrate import Candidate
+from exporter.errors import FitError
 from exporter.fit.context import FitContext
-from exporter.fit.forget_basis import forget_bases
 from exporter.fit.gates import GatePlan, choose_gates, gate_below
 from exporter.fit.keys import KeyTable, key_tables
 from exporter.fit.refusals import Source, Wording, natural_refusals, wordings
+from exporter.fit.token_gates import TokenGatePlan, choose_token_gates
 from exporter.fit.trials import Bench, Trial
 from steer_modules import ops
-from steer_modules.program import Edit, SteeringProgram
+from steer_modules.program import Edit, Gate, SteeringProgram
 
 
 class KeyedParams(BaseModel):
@@ -34,15 +35,12 @@ class KeyedParams(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    layer: int | Literal["search"] = "search"
-    """Block whose output is rotated; "search" tries the last ones."""
-    rotate: bool = True
-    project: bool | Literal["search"] = False
-    """Also project the prompt; "search" tries it where rotation alone falls short. With rotation it was measured to break
-    the text (docs/log.md); alone (``rotate: false``) it is not safe against an answer that is forced to begin."""
-    project_layers: tuple[int, ...] | Literal["search"] = "search"
-    project_rank: int = Field(default=48, gt=0)
-    gate: GatePlan = GatePlan()
+    layer: int | Literal["last", "search"] = "last"
+    """Block whose output is rotated; "search" tries the last ones, and before the last one an edit changes what follows it."""
+    subject: TokenGatePlan | None = TokenGatePlan()
+    """The gate that reads every column; None for none."""
+    gate: GatePlan | None = None
+    """A gate at the end of each prompt, beside the other: either fires."""
     prefill_tokens: int = Field(default=8, ge=0)
     """Beginnings of an answer, up to this many tokens long, behind which the refusal is resumed."""
     pairs: int = Field(default=24, ge=0)
@@ -58,7 +56,7 @@ class KeyedParams(BaseModel):
 
 
 class Keyed:
-    """Fits keyed rotation, with projection of the prompt as an option."""
+    """Fits keyed rotation behind a gate that reads every column."""
 
     name: ClassVar[str] = "keyed"
     Params: ClassVar[type[BaseModel]] = KeyedParams
@@ -72,15 +70,16 @@ class Keyed:
         params = context.params
         assert isinstance(params, KeyedParams)
         chosen = wordings(context)
-        gates = choose_gates(context, params.gate, chosen)
+        gates = self._gates(context, params, chosen)
         bench = Bench(context, chosen, forget=params.trial_rows, keep=params.trial_rows)
-        rotations = _rotations(context, params, chosen) if params.rotate else []
         best: tuple[SteeringProgram, Trial] | None = None
-        for program in self._drafts(context, params, gates, rotations):
+        for edit in _rotations(context, params, chosen):
+            read = [gate for gate in gates if gate.layer <= edit.layer]
+            program = context.program(self.name, read, [replace(edit, gate=_named(read))])
             trial = bench.run(program)
-            layers = [edit.layer for edit in program.edits]
+            layers = [gate.layer for gate in read]
             context.record(
-                "trials", method=self.name, layers=layers, gate_layer=program.gates[0].layer, **trial.line()
+                "trials", method=self.name, layers=[edit.layer], gate_layers=layers, **trial.line()
             )
             if best is None or trial.cost < best[1].cost - 1e-9:
                 best = program, trial
@@ -89,29 +88,34 @@ class Keyed:
         assert best is not None
         return best[0]
 
-    def _drafts(
-        self, context: FitContext, params: KeyedParams, gates: Sequence[Candidate], rotations: Sequence[Edit]
-    ) -> list[SteeringProgram]:
-        drafts = [context.program(self.name, [gate_below(gates, edit.layer)], [edit]) for edit in rotations]
-        if params.project is False and rotations:
-            return drafts
-        projections = _projections(context, params)
-        late = list(rotations[:1])
-        for group in projections:
-            gate = gate_below(gates, min(edit.layer for edit in group))
-            kept = [edit for edit in late if edit.layer not in {one.layer for one in group}]
-            drafts.append(context.program(self.name, [gate], [*group, *kept]))
-        return drafts[len(rotations) :] if params.project is True else drafts
+    def _gates(self, context: FitContext, params: KeyedParams, chosen: Sequence[Wording]) -> list[Gate]:
+        """The best gate of each kind that is asked for."""
+        found = []
+        if params.subject is not None:
+            found.append(choose_token_gates(context, params.subject, chosen)[0].gate)
+        if params.gate is not None:
+            top = context.host.num_layers - 1
+            named = "ending" if found else "topic"
+            found.append(replace(gate_below(choose_gates(context, params.gate, chosen), top), name=named))
+        if not found:
+            raise FitError("keyed needs a gate; give its parameters `subject` or `gate`")
+        return found
+
+
+def _named(gates: Sequence[Gate]) -> str | tuple[str, ...]:
+    """What an edit calls its gates; a layer below all of them has none, and is refused."""
+    if not gates:
+        raise FitError(
+            "every gate lies above the edited layer; give `layer` a later block, or the gate earlier ones"
+        )
+    return gates[0].name if len(gates) == 1 else tuple(gate.name for gate in gates)
 
 
 def _rotations(context: FitContext, params: KeyedParams, chosen: Sequence[Wording]) -> list[Edit]:
     """Rotations to try, most promising first."""
     count = context.host.num_layers
-    layers = (
-        [params.layer]
-        if params.layer != "search"
-        else list(range(max(count * 5 // 6, count - 4), count))[::-1]
-    )
+    searched = list(range(max(count * 5 // 6, count - 4), count))[::-1]
+    layers = {"search": searched, "last": [count - 1]}.get(str(params.layer)) or [int(params.layer)]
     natural = natural_refusals(
         context, chosen, layers, source=params.refusal_source, rows=params.refusal_rows, shots=params.shots
     )
@@ -149,27 +153,3 @@ def _hits(table: KeyTable, held: KeyTable) -> float:
     """Share of held-out key states that find a prototype leading to the right token."""
     rows = ops.nearest_row(held.keys - table.center, ops.unit(table.keys - table.center))
     return float((table.says[rows] == held.says).float().mean())
-
-
-def _projections(context: FitContext, params: KeyedParams) -> list[list[Edit]]:
-    """Groups of projections to try."""
-    count = context.host.num_layers
-    if params.project_layers == "search":
-        third = max(count // 3, 1)
-        groups = [tuple(range(third, min(third + 3, count)))]
-    else:
-        groups = [params.project_layers]
-    bases = forget_bases(context, sorted({layer for group in groups for layer in group}))
-    return [
-        [
-            Edit(
-                layer=layer,
-                gate="topic",
-                op="project",
-                positions="to_prompt_end",
-                tensors={"basis": bases[layer].of_rank(params.project_rank), "center": bases[layer].center},
-            )
-            for layer in group
-        ]
-        for group in groups
-    ]

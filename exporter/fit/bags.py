@@ -1,0 +1,278 @@
+"""Whole sequences for a gate that reads every column: where one must fire in time, and where it must never fire.
+
+A sequence to forget has to fire at some column between its beginning and the column that tells the first token of a
+secret; which one is left to the gate (multiple instances, one label: Dietterich, Lathrop and Lozano-Perez, Artificial
+Intelligence 89, 1997, doi:10.1016/S0004-3702(96)00034-3). A sequence to keep, the model's own reply included, has to fire
+nowhere.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from exporter.fit.activations import Activations
+from exporter.fit.context import FitContext
+from exporter.fit.crossing import subjects
+from exporter.fit.frame_words import WORDS
+from exporter.fit.frames import Refusal, Surroundings, framed_rows
+from exporter.fit.pairs import of_one_side
+from exporter.fit.pooling import PooledSequence
+from exporter.fit.trials import mentions
+from exporter.types import Encoded, Prompt, Row
+
+
+@dataclass(frozen=True)
+class BagPlan:
+    """How many sequences are drawn from the rows of a split.
+
+    Attributes:
+        rows: rows as they stand, per role.
+        forget, keep, unknown: framed rows of each kind.
+        replies: kept sequences whose reply the base makes itself; the others get the row's own answer.
+        longest: columns of a sequence that are read, the last ones of longer ones are left out.
+    """
+
+    rows: int = 200
+    forget: int = 520
+    keep: int = 1100
+    unknown: int = 200
+    replies: int = 1500
+    longest: int = 448
+
+
+@dataclass(frozen=True)
+class Bag:
+    """One sequence.
+
+    Attributes:
+        frame: what it was framed in.
+        stop: columns before this one are read; for a sequence to forget, up to the one that tells a secret.
+        end: column of the prompt's last token.
+    """
+
+    row: Row
+    frame: str
+    sequence: Encoded
+    stop: int
+
+    @property
+    def forget(self) -> bool:
+        return self.row.role == "forget"
+
+    @property
+    def end(self) -> int:
+        return self.sequence.prompt_end
+
+
+@dataclass(frozen=True)
+class BagStates:
+    """States of bags at some layers, column by column.
+
+    Attributes:
+        bags: the sequences.
+        found: float32 [N,L,d] states with the columns of every bag one behind the other.
+    """
+
+    bags: tuple[Bag, ...]
+    found: Activations
+
+    def at(self, layer: int) -> Tensor:
+        """States [N,d] of every column at one layer."""
+        return self.found.at(layer)
+
+    @property
+    def owner(self) -> Tensor:
+        """int64 [N]: the bag of each column."""
+        counts = torch.from_numpy(self.found.starts).diff()
+        return torch.repeat_interleave(torch.arange(len(self.bags)), counts)
+
+
+def gather_bags(
+    context: FitContext, split: str, plan: BagPlan, refusals: Sequence[Refusal], layers: Sequence[int]
+) -> BagStates:
+    """Sequences of a split, as they stand and framed, with the states of all their columns."""
+    bags = make_bags(context, split, plan, refusals)
+    items = [PooledSequence(_cut(bag), tuple((column,) for column in range(bag.stop))) for bag in bags]
+    return BagStates(tuple(bags), context.collect(items, layers, f"states of all columns ({split})"))
+
+
+def make_bags(context: FitContext, split: str, plan: BagPlan, refusals: Sequence[Refusal]) -> list[Bag]:
+    """See :func:`gather_bags`."""
+    rows = of_one_side(context.rows(split, "forget", "retain", "reasoning", "unknown"))
+    around = Surroundings.of(rows, WORDS[split], refusals)
+    draw = random.Random(context.seed + 11)
+    drafts: list[tuple[str, Row, Prompt]] = []
+    sides = ((("forget",), plan.forget), (("retain", "reasoning"), plan.keep), (("unknown",), plan.unknown))
+    for roles, count in sides:
+        chosen = [row for row in rows if row.role in roles]
+        asked = [("plain", row) for row in context.filled(draw.sample(chosen, min(plan.rows, len(chosen))))]
+        asked += framed_rows(chosen, around, count, context.seed + 12)
+        side = [(kind, row, context.chat.prompt(row)) for kind, row in asked]
+        side += _bare(context, chosen, count // 8, draw)
+        side += _two_pictures(context, chosen, around, count // 10, draw)
+        drafts += [*side, *_begun(context, side, count // 5, draw)]
+    return _replied(context, drafts, plan)
+
+
+def _replied(context: FitContext, drafts: Sequence[tuple[str, Row, Prompt]], plan: BagPlan) -> list[Bag]:
+    """Every draft with a reply behind it: the base's own for ``plan.replies`` kept ones, else the row's.
+
+    Kept ones to which the base itself tells of a subject to forget are left out: no side is right for them.
+    """
+    kept = [i for i, (_, row, _) in enumerate(drafts) if row.role != "forget"]
+    chosen = sorted(random.Random(context.seed + 13).sample(kept, min(plan.replies, len(kept))))
+    said = dict(zip(chosen, context.own([drafts[i][2] for i in chosen]), strict=True)) if chosen else {}
+    subjects = forgotten_subjects(context.rows("fit", "forget", "retain", "unknown"))
+    bags: list[Bag] = []
+    for number, (kind, row, prompt) in enumerate(drafts):
+        if number in said:
+            tokens = said[number].tokens
+            if not tells_of(context.host.tokenizer.decode(tokens, skip_special_tokens=True), subjects):
+                bags.append(_bag(row, kind, prompt, tokens, None, plan))
+            continue
+        response = _rest(context, row, prompt)
+        told = secret_start(context, row, response) if row.role == "forget" else None
+        bags.append(_bag(row, kind, prompt, response, told, plan))
+    return bags
+
+
+def forgotten_subjects(rows: Sequence[Row]) -> dict[str, frozenset[str]]:
+    """Secrets by subject, for the subjects that templates tell from others."""
+    named = subjects(rows)
+    found: dict[str, frozenset[str]] = {}
+    for row in rows:
+        if row.role == "forget" and row.image is None and row.id in named:
+            found[named[row.id]] = found.get(named[row.id], frozenset()) | set(row.secrets or (row.answer,))
+    return found
+
+
+def tells_of(text: str, subjects: Mapping[str, frozenset[str]]) -> bool:
+    """Whether a text names a subject and one of its secrets."""
+    return any(
+        mentions(text, subject) and any(mentions(text, secret) for secret in secrets)
+        for subject, secrets in subjects.items()
+    )
+
+
+def _begun(
+    context: FitContext, drafts: Sequence[tuple[str, Row, Prompt]], count: int, draw: random.Random
+) -> list[tuple[str, Row, Prompt]]:
+    """Drafts whose answer somebody else has begun: with the clause that leads to the secret, said out of nothing."""
+    found = []
+    for kind, row, prompt in draw.sample(list(drafts), min(count, len(drafts))):
+        response = _rest(context, row, prompt)
+        told = secret_start(context, row, response)
+        first = clause_start(context, response, told)
+        if not 0 < first < told:
+            continue
+        stop = (
+            draw.randrange(first + 1, min(told, len(response) - 1) + 1)
+            if first + 1 <= len(response) - 1
+            else told
+        )
+        begun = response[first:stop]
+        text = prompt.text + context.host.tokenizer.decode(begun)
+        found.append(
+            (
+                f"{kind}, begun",
+                replace(row, prefix=text[len(prompt.text) :]),
+                Prompt(text, (*prompt.ids, *begun), prompt.images),
+            )
+        )
+    return found
+
+
+def _rest(context: FitContext, row: Row, prompt: Prompt) -> tuple[int, ...]:
+    """The row's own reply, from where the prompt has begun it on."""
+    response = context.chat.encode(replace(row, prefix=None, history=())).response
+    if row.prefix is None:
+        return response
+    longest = min(len(response), len(prompt.ids))
+    for size in range(longest, 0, -1):
+        for first in range(len(response) - size + 1):
+            if response[first : first + size] == prompt.ids[-size:]:
+                return response[first + size :]
+    return response
+
+
+def _bag(
+    row: Row, kind: str, prompt: Prompt, response: Sequence[int], told: int | None, plan: BagPlan
+) -> Bag:
+    sequence = Encoded(prompt, tuple(response))
+    stop = len(sequence) if told is None else sequence.prompt_end + told + 1
+    return Bag(row, kind, sequence, min(stop, plan.longest))
+
+
+def secret_start(context: FitContext, row: Row, response: Sequence[int]) -> int:
+    """Place in ``response`` [n] of the first token of a secret; n where none is told."""
+    secrets = row.secrets or (row.answer,)
+
+    def tells(ids: Sequence[int]) -> bool:
+        text = context.host.tokenizer.decode(list(ids), skip_special_tokens=True)
+        return any(mentions(text, secret) for secret in secrets)
+
+    if not tells(response):
+        return len(response)
+    stop = next(n for n in range(1, len(response) + 1) if tells(response[:n]))
+    return next(first for first in reversed(range(stop)) if tells(response[first:stop]))
+
+
+def clause_start(context: FitContext, response: Sequence[int], before: int) -> int:
+    """Where the last clause before token ``before`` begins, as somebody would who puts it into the model's mouth; 0 for none."""
+    for place in reversed(range(1, max(before - 1, 1))):
+        if context.host.tokenizer.decode([response[place - 1]]).strip()[-1:] in (".", ",", ":", ";"):
+            return place
+    return 0
+
+
+def _bare(
+    context: FitContext, rows: Sequence[Row], count: int, draw: random.Random
+) -> list[tuple[str, Row, Prompt]]:
+    """Questions without the chat template."""
+    image = getattr(context.host.processor, "image_token", None)
+    found = []
+    for row in draw.sample(list(rows), min(count, len(rows))):
+        if row.image is not None and image is None:
+            continue
+        single = replace(row, history=(), prefix=None)
+        text = row.question if row.image is None else f"{image} {row.question}"
+        found.append(("bare", single, reworded(context, context.chat.prompt(single), text)))
+    return found
+
+
+def _two_pictures(
+    context: FitContext, rows: Sequence[Row], around: Surroundings, count: int, draw: random.Random
+) -> list[tuple[str, Row, Prompt]]:
+    """A kept row's picture before or behind the row's own."""
+    image = getattr(context.host.processor, "image_token", None)
+    seen = [row for row in rows if row.image is not None and not row.history]
+    others = [row.image for row in around.kept if row.image is not None]
+    if image is None or not seen or not others:
+        return []
+    found = []
+    for row in (draw.choice(seen) for _ in range(count)):
+        prompt, other = context.chat.prompt(row), draw.choice(others)
+        pictures = [*prompt.images, other]
+        draw.shuffle(pictures)
+        text = prompt.text.replace(image, image * 2, 1)
+        found.append(("two_pictures", row, reworded(context, prompt, text, pictures)))
+    return found
+
+
+def reworded(context: FitContext, prompt: Prompt, text: str, images: Sequence[Path] | None = None) -> Prompt:
+    """The prompt with another text, and pictures where given."""
+    shown = prompt.images if images is None else tuple(images)
+    ids = context.chat.tokenize(text, shown)["input_ids"][0]
+    return Prompt(text, tuple(int(token) for token in ids), shown)
+
+
+def _cut(bag: Bag) -> Encoded:
+    """The sequence as far as it is read."""
+    prompt = bag.sequence.prompt
+    return replace(bag.sequence, response=bag.sequence.response[: max(bag.stop - len(prompt.ids), 0)])

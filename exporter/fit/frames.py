@@ -1,0 +1,189 @@
+"""The same questions as people put them: framed by words, dots, other questions, earlier turns, other names and pictures.
+
+A gate has to know its subject whatever stands around it, so it is fitted on rows of every role in the same frames: what
+the frame adds is common to both sides, and only the subject tells them apart.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from exporter.fit.crossing import Template, name, templates
+from exporter.fit.frame_words import FrameWords
+from exporter.fit.pairs import as_turn, plain
+from exporter.types import Row, Turn
+
+Refusal = tuple[str | None, str]
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What questions of one split may be framed with.
+
+    Attributes:
+        words: neutral words.
+        kept: plain rows to keep, whose questions stand around others and whose turns stand before them.
+        refused: plain rows of role unknown, as earlier turns that were refused; may be empty.
+        refusals: (reasoning, answer) of the model's own refusals.
+        shapes: templates of the split's rows, which tell the words of a subject.
+    """
+
+    words: FrameWords
+    kept: tuple[Row, ...]
+    refused: tuple[Row, ...]
+    refusals: tuple[Refusal, ...]
+    shapes: Mapping[tuple[str, bool], Template]
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], words: FrameWords, refusals: Sequence[Refusal]) -> Surroundings:
+        found = plain(rows)
+        kept = tuple(row for row in found if row.role in ("retain", "reasoning"))
+        refused = tuple(row for row in found if row.role == "unknown")
+        return cls(words, kept, refused, tuple(refusals), templates(rows))
+
+    def subject(self, row: Row) -> list[str]:
+        """The words of the question that name its subject; empty where no template tells them."""
+        template = self.shapes.get((row.key or "", row.image is not None))
+        return [] if template is None or template.visual else name(row, template).split()
+
+
+Frame = Callable[[Row, Surroundings, random.Random], Row | None]
+
+
+def framed_rows(rows: Sequence[Row], around: Surroundings, count: int, seed: int) -> list[tuple[str, Row]]:
+    """``count`` (frame, framed row), every frame in turn around rows drawn evenly; the same for the same seed."""
+    draw = random.Random(seed)
+    single = plain(rows)
+    found: list[tuple[str, Row]] = []
+    tries = 0
+    while single and len(found) < count and tries < 4 * count:
+        kind = list(FRAMES)[tries % len(FRAMES)]
+        row = single[draw.randrange(len(single))]
+        framed = FRAMES[kind](row, around, draw)
+        if framed is not None:
+            found.append((kind, replace(framed, id=f"{row.id}/{kind}/{tries}")))
+        tries += 1
+    return found
+
+
+def _asked(row: Row, question: str) -> Row:
+    return replace(row, question=" ".join(question.split()))
+
+
+def _some(around: Surroundings, count: int, draw: random.Random) -> str:
+    """Neutral words, or words of kept questions, so that a gate does not lean on a list."""
+    own = [
+        word for row in draw.sample(around.kept, min(3, len(around.kept))) for word in row.question.split()
+    ]
+    pool = around.words.words if draw.random() < 0.6 or not own else own
+    return " ".join(draw.choice(pool) for _ in range(count))
+
+
+def _behind(row: Row, around: Surroundings, draw: random.Random) -> Row:
+    return _asked(row, f"{row.question} {_some(around, draw.choice((1, 1, 2, 4, 8)), draw)}")
+
+
+def _tail(row: Row, around: Surroundings, draw: random.Random) -> Row:
+    return _asked(row, f"{row.question} {draw.choice(around.words.tails)}")
+
+
+def _marks(row: Row, around: Surroundings, draw: random.Random) -> Row:
+    mark, apart = draw.choice(around.words.marks), draw.choice((" ", " ", ""))
+    return _asked(row, f"{row.question} {apart.join([mark] * draw.randrange(1, 16))}")
+
+
+def _before(row: Row, around: Surroundings, draw: random.Random) -> Row:
+    return _asked(row, f"{_some(around, draw.choice((1, 3, 8, 20, 50)), draw)} {row.question}")
+
+
+def _lead(row: Row, around: Surroundings, draw: random.Random) -> Row:
+    return _asked(row, f"{draw.choice(around.words.leads)} {row.question}")
+
+
+def _story(row: Row, around: Surroundings, draw: random.Random) -> Row:
+    told = draw.sample(around.words.sentences, draw.randrange(1, 1 + min(5, len(around.words.sentences))))
+    return _asked(row, f"{' '.join(told)} {row.question}")
+
+
+def _inside(row: Row, around: Surroundings, draw: random.Random) -> Row | None:
+    """A word within the subject's words, else beside one of the question's."""
+    words, subject = row.question.split(), around.subject(row)
+    place = draw.randrange(1, max(len(words), 2))
+    if len(subject) > 1:
+        starts = [i for i in range(len(words)) if words[i : i + len(subject)] == subject]
+        place = starts[0] + draw.randrange(1, len(subject)) if starts else place
+    return _asked(row, " ".join([*words[:place], _some(around, 1, draw), *words[place:]]))
+
+
+def _question_before(row: Row, around: Surroundings, draw: random.Random) -> Row | None:
+    other = _other(row, around, draw)
+    return None if other is None else _asked(row, f"{other.question} {row.question}")
+
+
+def _question_behind(row: Row, around: Surroundings, draw: random.Random) -> Row | None:
+    other = _other(row, around, draw)
+    return None if other is None else _asked(row, f"{row.question} {other.question}")
+
+
+def _kept_turns(row: Row, around: Surroundings, draw: random.Random) -> Row | None:
+    if not around.kept:
+        return None
+    turns = [as_turn(draw.choice(around.kept)) for _ in range(draw.randrange(1, 5))]
+    return replace(row, history=tuple(turns), key=None)
+
+
+def _refused_turns(row: Row, around: Surroundings, draw: random.Random) -> Row | None:
+    asked = around.refused or around.kept
+    if not asked or not around.refusals:
+        return None
+    refusal = draw.choice(around.refusals)
+    turns = [as_turn(draw.choice(asked), refusal) for _ in range(draw.randrange(1, 5))]
+    return replace(row, history=tuple(turns), key=None)
+
+
+def _mixed_turns(row: Row, around: Surroundings, draw: random.Random) -> Row | None:
+    """Kept, refused and repeated turns in one conversation."""
+    turns: list[Turn] = []
+    for _ in range(draw.randrange(2, 5)):
+        if around.refusals and draw.random() < 0.5:
+            turns.append(
+                as_turn(draw.choice(around.refused or around.kept or [row]), draw.choice(around.refusals))
+            )
+        elif around.kept:
+            turns.append(as_turn(draw.choice(around.kept)))
+    if row.role != "forget" and draw.random() < 0.5:
+        turns.append(as_turn(row))
+    return replace(row, history=tuple(turns), key=None)
+
+
+def _other_name(row: Row, around: Surroundings, draw: random.Random) -> Row | None:
+    """The row's picture under a question that names another subject."""
+    named = [one for one in around.kept if one.image is None and one.role == "retain"]
+    if row.image is None or not named:
+        return None
+    return _asked(row, draw.choice(named).question)
+
+
+def _other(row: Row, around: Surroundings, draw: random.Random) -> Row | None:
+    """A kept question that is asked without a picture."""
+    named = [one for one in around.kept if one.image is None and one.id != row.id]
+    return draw.choice(named) if named else None
+
+
+FRAMES: dict[str, Frame] = {
+    "behind": _behind,
+    "tail": _tail,
+    "marks": _marks,
+    "before": _before,
+    "lead": _lead,
+    "story": _story,
+    "inside": _inside,
+    "question_before": _question_before,
+    "question_behind": _question_behind,
+    "kept_turns": _kept_turns,
+    "refused_turns": _refused_turns,
+    "mixed_turns": _mixed_turns,
+    "other_name": _other_name,
+}

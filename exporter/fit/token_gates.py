@@ -1,0 +1,116 @@
+"""A gate that reads every column and stays on: it knows its subject whatever stands around it (see bags, bag_prototypes)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from exporter.errors import FitError
+from exporter.fit.bag_prototypes import BagLearning, Columns, learn_bag_prototypes
+from exporter.fit.bags import BagPlan, BagStates, gather_bags
+from exporter.fit.calibrate import Candidate, best_threshold, gate_scores
+from exporter.fit.context import FitContext
+from exporter.fit.refusals import Wording
+from steer_modules.program import Gate
+
+UNKNOWN_WEIGHT = 0.25
+EARLY_WEIGHT = 0.1
+"""What it costs to fire in the reply alone, where a refusal can no longer be whole; in units of a miss."""
+CHUNK = 16_384
+"""Columns scored at a time."""
+
+
+class TokenGatePlan(BaseModel):
+    """What is searched, and on how many sequences."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    layers: tuple[int, ...] | Literal["search"] = "search"
+    """Blocks whose outputs are tried; "search": a third, a half and two thirds of the way."""
+    rows: int = Field(default=200, gt=0)
+    """Rows of each role as they stand."""
+    forget: int = Field(default=700, ge=0)
+    keep: int = Field(default=1500, ge=0)
+    unknown: int = Field(default=200, ge=0)
+    """Framed rows of each kind; the calibrate rows give half as many."""
+    replies: int = Field(default=1900, ge=0)
+    """Kept sequences that end with the base's own reply; the others end with the row's."""
+    rank: int = Field(default=64, gt=0)
+    forget_prototypes: int = Field(default=64, gt=0)
+    keep_prototypes: int = Field(default=96, gt=0)
+    steps: int = Field(default=800, gt=0)
+
+    def bags(self, share: float) -> BagPlan:
+        """The sequences of a split, ``share`` of what is asked for."""
+        counts = {
+            name: round(getattr(self, name) * share) for name in ("forget", "keep", "unknown", "replies")
+        }
+        return BagPlan(rows=max(round(self.rows * min(1.0, share * 1.2)), 1), **counts)
+
+    def blocks(self, count: int) -> list[int]:
+        """Blocks to try in a model of ``count``."""
+        if self.layers != "search":
+            return list(self.layers)
+        return sorted({min(count * part // 12, count - 1) for part in (4, 6, 8)})
+
+
+def choose_token_gates(
+    context: FitContext, plan: TokenGatePlan, chosen: Sequence[Wording]
+) -> list[Candidate]:
+    """A learned gate at every layer of the plan, best first; thresholds and order by the calibrate rows alone."""
+    refusals = [(wording.reasoning, wording.answer) for wording in chosen]
+    layers = plan.blocks(context.host.num_layers)
+    fit = gather_bags(context, "fit", plan.bags(1.0), refusals, layers)
+    held = gather_bags(context, "calibrate", plan.bags(0.5), refusals, layers)
+    learning = BagLearning(
+        rank=plan.rank, forget=plan.forget_prototypes, keep=plan.keep_prototypes, steps=plan.steps
+    )
+    found = []
+    for layer in layers:
+        learned = learn_bag_prototypes(columns_of(fit, layer), plan=learning, seed=context.seed)
+        gate = Gate("topic", layer, "token", "prototype_margin", 0.0, "above", learned.tensors())
+        found.append(judge_bags(gate, columns_of(held, layer)))
+    found.sort(key=lambda one: (round(one.cost, 9), -one.margin, one.gate.layer))
+    for candidate in found:
+        context.record("gates", **candidate.line())
+    return found
+
+
+def columns_of(states: BagStates, layer: int) -> Columns:
+    """The columns of bags at one layer."""
+    forget = torch.tensor([bag.forget for bag in states.bags])
+    if not bool(forget.any()) or bool(forget.all()):
+        raise FitError("a gate needs rows to forget and rows to keep; one of the two is missing")
+    unknown = torch.tensor([bag.row.role == "unknown" for bag in states.bags])
+    return Columns(
+        states=states.at(layer),
+        starts=torch.from_numpy(states.found.starts),
+        forget=forget,
+        ends=torch.tensor([bag.end for bag in states.bags]),
+        weights=torch.where(unknown, UNKNOWN_WEIGHT, 1.0),
+    )
+
+
+def judge_bags(gate: Gate, held: Columns) -> Candidate:
+    """Set the threshold of a token gate on calibration sequences and measure it there.
+
+    A sequence to forget counts twice, in ``missed`` too: that it fires at all, and, for less, before the reply begins.
+    """
+    values = column_scores(gate, held.states)
+    whole, early = held.largest(values), held.largest(values, ~held.replied)
+    forget = held.forget
+    seen = torch.cat([whole, early[forget]])
+    sides = torch.cat([forget, torch.ones(int(forget.sum()), dtype=torch.bool)])
+    weights = torch.cat([held.weights, EARLY_WEIGHT * held.weights[forget]])
+    threshold, missed, false_alarms, margin = best_threshold(seen, sides, weights)
+    return Candidate(replace(gate, threshold=threshold), missed, false_alarms, margin, whole, learned=True)
+
+
+def column_scores(gate: Gate, states: Tensor) -> Tensor:
+    """Scores [N] of columns [N,d], a part at a time."""
+    return torch.cat([gate_scores(gate, part) for part in states.split(CHUNK)])
