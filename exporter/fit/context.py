@@ -125,6 +125,20 @@ class FitContext:
                 history[turn] = replace(history[turn], answer=answer, reasoning=reasoning)
                 rows[i] = replace(rows[i], history=tuple(history))
 
+    def decision(self, prompt: Prompt) -> int:
+        """Column of a prompt at which a gate with a header pool decides last: where its last generation header ends.
+
+        A prompt in which no header is found (a test's chat may have none) decides at its end.
+        """
+        ids = prompt.ids
+        ends = [
+            stop
+            for header in self.chat.headers
+            for stop in range(len(header), len(ids) + 1)
+            if ids[stop - len(header) : stop] == tuple(header)
+        ]
+        return max(ends, default=len(ids)) - 1
+
     def program(self, method: str, gates: Sequence[Gate], edits: Sequence[Edit]) -> SteeringProgram:
         """A program for this model; compile fills in the fingerprint."""
         return SteeringProgram(

@@ -27,17 +27,13 @@ class GatePlan(BaseModel):
     rows: int = Field(default=512, gt=1)
     crossed: int = Field(default=12, ge=0)
     """Further wordings in which each subject of the fit rows is asked about."""
-    prefill_tokens: int = Field(default=8, ge=0)
-    """Beginnings of an answer, up to this many tokens long, behind which the gate has to decide as well."""
     pairs: int = Field(default=1000, ge=0)
     """Two-turn conversations of each kind made of the rows."""
     max_prototypes: int = Field(default=1024, gt=0)
 
     @property
     def probes(self) -> ProbePlan:
-        return ProbePlan(
-            rows=self.rows, crossed=self.crossed, prefill_tokens=self.prefill_tokens, pairs=self.pairs
-        )
+        return ProbePlan(rows=self.rows, crossed=self.crossed, pairs=self.pairs)
 
 
 def choose_gates(context: FitContext, plan: GatePlan, chosen: Sequence[Wording]) -> list[Candidate]:

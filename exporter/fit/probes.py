@@ -1,10 +1,9 @@
-"""The states at which a gate decides: ends of prompts, of prefilled answers, and of later turns."""
+"""The states at which a gate with a header pool decides: the generation headers of prompts and of later turns."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -15,7 +14,6 @@ from exporter.fit.pairs import plain, spread, two_turn_rows
 from exporter.fit.pooling import PooledSequence
 from exporter.types import Encoded, Role, Row
 
-WEIGHTS = {"prompt": 1.0, "prefill": 0.5, "later": 1.0}
 UNKNOWN_WEIGHT = 0.25
 """A false alarm on a subject the model refuses anyway costs little."""
 
@@ -27,26 +25,22 @@ class ProbePlan:
     Attributes:
         rows: most rows per role, spread evenly over the file (forget rows; three times as many to keep).
         crossed: further wordings in which each subject is asked about (see :mod:`exporter.fit.crossing`); fit rows only.
-        prefill_tokens: decisions also fall after 1 to this many tokens of the row's own answer (a tool's prefill, or an
-            attack that starts the answer); each row gives ``prefill_points`` of them.
         pairs: two-turn conversations of each kind made of the rows.
     """
 
     rows: int = 512
     crossed: int = 12
-    prefill_tokens: int = 8
-    prefill_points: int = 1
     pairs: int = 96
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One sequence with the columns at which a gate would decide."""
+    """One sequence with the column at which a gate decides; kind: "prompt" or "later", of a later turn."""
 
     row: Row
     sequence: Encoded
-    columns: tuple[int, ...]
-    kinds: tuple[str, ...]
+    column: int
+    kind: str
 
 
 def gather(
@@ -56,25 +50,23 @@ def gather(
     pools: Sequence[str],
     refusals: Sequence[tuple[str | None, str]],
 ) -> tuple[Decisions, list[Probe]]:
-    """Decision states of a split at every layer, with the probes they came from (one decision per probe column)."""
+    """Decision states of a split at every layer, with the probes they came from."""
     probes = [*_single(context, split, plan), *_paired(context, split, plan, refusals)]
     if split == "fit":
         probes += _crossed(context, plan)
-    wanted = []
-    for probe in probes:
-        spans = [_pool(pool, column) for column in probe.columns for pool in pools]
-        wanted.append(PooledSequence(probe.sequence, tuple(spans)))
+    wanted = [
+        PooledSequence(probe.sequence, tuple(_pool(pool, probe.column) for pool in pools)) for probe in probes
+    ]
     layers = range(context.host.num_layers)
     found = context.collect(wanted, layers, f"gate states ({split})")
-    flat = [(probe, kind) for probe in probes for kind in probe.kinds]
     named = subjects(context.rows(split, "forget", "retain", "unknown"))
-    states = torch.from_numpy(found.states).unflatten(0, (len(flat), len(pools)))
+    states = torch.from_numpy(found.states).unflatten(0, (len(probes), len(pools)))
     return (
         Decisions(
             states={pool: states[:, place] for place, pool in enumerate(pools)},
-            forget=torch.tensor([probe.row.role == "forget" for probe, _ in flat]),
-            subjects=torch.tensor(class_numbers([(probe.row, kind) for probe, kind in flat], named)),
-            weights=torch.tensor([_weight(probe.row, kind) for probe, kind in flat]),
+            forget=torch.tensor([probe.row.role == "forget" for probe in probes]),
+            subjects=torch.tensor(class_numbers([(probe.row, probe.kind) for probe in probes], named)),
+            weights=torch.tensor([_weight(probe.row) for probe in probes]),
         ),
         probes,
     )
@@ -93,28 +85,17 @@ def class_numbers(probed: Sequence[tuple[Row, str]], named: Mapping[str, str]) -
 
 
 def _single(context: FitContext, split: str, plan: ProbePlan) -> list[Probe]:
-    """Each row's own prompt, with some of the first tokens of its answer."""
+    """Each row's own prompt."""
     forget = spread(context.rows(split, "forget"), plan.rows)
     keep = spread(context.rows(split, "retain", "reasoning"), 3 * plan.rows)
     unknown = spread(context.rows(split, "unknown"), plan.rows // 2)
-    draw = random.Random(context.seed)
-    probes = []
-    for row in context.filled([*forget, *keep, *unknown]):
-        bare = replace(row, prefix=None)
-        sequence = context.chat.encode(bare) if row.prefix is None else Encoded(context.chat.prompt(row))
-        end = sequence.prompt_end
-        reach = min(plan.prefill_tokens, len(sequence.response) - 1)
-        points = (
-            sorted(draw.sample(range(1, reach + 1), min(plan.prefill_points, reach))) if reach > 0 else []
-        )
-        kind = "prompt" if not row.history else "later"
-        cut = replace(
-            sequence, response=sequence.response[: points[-1]] if points else (), reasoning=None, answer=None
-        )
-        probes.append(
-            Probe(row, cut, (end, *(end + j for j in points)), (kind, *("prefill" for _ in points)))
-        )
-    return probes
+    rows = context.filled([*forget, *keep, *unknown])
+    return [_probe(context, row, "later" if row.history else "prompt") for row in rows]
+
+
+def _probe(context: FitContext, row: Row, kind: str) -> Probe:
+    sequence = Encoded(context.chat.prompt(row))
+    return Probe(row, sequence, context.decision(sequence.prompt), kind)
 
 
 def _paired(
@@ -139,20 +120,18 @@ def _paired(
     for number, role in enumerate(roles, start=6):
         firsts = plain(context.rows(split, role))
         pairs += two_turn_rows(firsts, forget, plan.pairs * 3 // 4, context.seed + number)
-    sequences = [Encoded(context.chat.prompt(row)) for row in pairs]
-    return [Probe(row, one, (one.prompt_end,), ("later",)) for row, one in zip(pairs, sequences, strict=True)]
+    return [_probe(context, row, "later") for row in pairs]
 
 
 def _crossed(context: FitContext, plan: ProbePlan) -> list[Probe]:
     """Subjects of the fit rows in the words of other keys."""
     rows = crossed_rows(context.rows("fit", "forget", "retain", "unknown"), plan.crossed, context.seed + 4)
-    sequences = [Encoded(context.chat.prompt(row)) for row in rows]
-    return [Probe(row, one, (one.prompt_end,), ("prompt",)) for row, one in zip(rows, sequences, strict=True)]
+    return [_probe(context, row, "prompt") for row in rows]
 
 
 def _pool(pool: str, column: int) -> tuple[int, ...]:
     return (column,) if pool == "prompt_end" else tuple(range(column + 1))
 
 
-def _weight(row: Row, kind: str) -> float:
-    return WEIGHTS[kind] * (UNKNOWN_WEIGHT if row.role == "unknown" else 1.0)
+def _weight(row: Row) -> float:
+    return UNKNOWN_WEIGHT if row.role == "unknown" else 1.0

@@ -24,7 +24,7 @@ def prompt_scores(
     asked = [row for row in rows if all(turn.answer is not None for turn in row.history)]
     found: dict[str, Any] = {}
     for gate in program.gates if asked else ():
-        items = [_pooled(context.chat.prompt(row), gate) for row in asked]
+        items = [_pooled(context, context.chat.prompt(row), gate) for row in asked]
         states = context.collect(items, [gate.layer], title)
         values = gate_scores(gate, states.at(gate.layer))
         starts = torch.from_numpy(states.starts)
@@ -36,11 +36,10 @@ def prompt_scores(
     return found
 
 
-def _pooled(prompt: Prompt, gate: Gate) -> PooledSequence:
-    """A prompt with what a gate scores of it: every column, all columns in one, or the last."""
-    sequence, columns = Encoded(prompt), range(len(prompt.ids))
+def _pooled(context: FitContext, prompt: Prompt, gate: Gate) -> PooledSequence:
+    """A prompt with what a gate scores of it: every column, all columns up to its last generation header, or that header's end."""
+    sequence = Encoded(prompt)
     if gate.pool == "token":
-        return PooledSequence(sequence, tuple((column,) for column in columns))
-    return PooledSequence(
-        sequence, (tuple(columns) if gate.pool == "prompt_mean" else (sequence.prompt_end,),)
-    )
+        return PooledSequence(sequence, tuple((column,) for column in range(len(prompt.ids))))
+    end = context.decision(prompt)
+    return PooledSequence(sequence, (tuple(range(end + 1)) if gate.pool == "prompt_mean" else (end,),))

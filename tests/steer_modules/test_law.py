@@ -215,7 +215,9 @@ def test_headers_are_recognised_in_embeddings_that_were_rounded_or_shaken(steere
         embeds = table(ids).detach()
         if change == "noise":
             shake = torch.randn(embeds.shape, generator=torch.Generator().manual_seed(seed))
-            embeds = embeds + 0.05 * embeds.norm(dim=-1, keepdim=True) * shake / shake.norm(dim=-1, keepdim=True)
+            embeds = embeds + 0.05 * embeds.norm(dim=-1, keepdim=True) * shake / shake.norm(
+                dim=-1, keepdim=True
+            )
         else:
             embeds = embeds.bfloat16().float()
         found = steered.steering.headers.in_embeddings(embeds, table)
