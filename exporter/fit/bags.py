@@ -24,6 +24,7 @@ from exporter.fit.frames import Refusal, Surroundings, framed_rows
 from exporter.fit.pairs import of_one_side
 from exporter.fit.pooling import PooledSequence
 from exporter.fit.trials import mentions
+from exporter.fit.vocabulary import spoken_words
 from exporter.types import Encoded, Prompt, Row
 
 
@@ -105,7 +106,7 @@ def gather_bags(
 def make_bags(context: FitContext, split: str, plan: BagPlan, refusals: Sequence[Refusal]) -> list[Bag]:
     """See :func:`gather_bags`."""
     rows = of_one_side(context.rows(split, "forget", "retain", "reasoning", "unknown"))
-    around = Surroundings.of(rows, WORDS[split], refusals)
+    around = Surroundings.of(rows, WORDS[split], refusals, spoken_words(context.host.tokenizer, split))
     draw = random.Random(context.seed + 11)
     drafts: list[tuple[str, Row, Prompt]] = []
     sides = ((("forget",), plan.forget), (("retain", "reasoning"), plan.keep), (("unknown",), plan.unknown))

@@ -28,6 +28,7 @@ class Surroundings:
         refused: plain rows of role unknown, as earlier turns that were refused; may be empty.
         refusals: (reasoning, answer) of the model's own refusals.
         shapes: templates of the split's rows, which tell the words of a subject.
+        vocabulary: any words the model has tokens for, but those that only rows to forget have.
     """
 
     words: FrameWords
@@ -35,13 +36,23 @@ class Surroundings:
     refused: tuple[Row, ...]
     refusals: tuple[Refusal, ...]
     shapes: Mapping[tuple[str, bool], Template]
+    vocabulary: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, rows: Sequence[Row], words: FrameWords, refusals: Sequence[Refusal]) -> Surroundings:
+    def of(
+        cls,
+        rows: Sequence[Row],
+        words: FrameWords,
+        refusals: Sequence[Refusal],
+        vocabulary: Sequence[str] = (),
+    ) -> Surroundings:
         found = plain(rows)
+        told = {word for row in found if row.role == "forget" for word in _said(row)}
+        told -= {word for row in found if row.role != "forget" for word in _said(row)}
         kept = tuple(row for row in found if row.role in ("retain", "reasoning"))
         refused = tuple(row for row in found if row.role == "unknown")
-        return cls(words, kept, refused, tuple(refusals), templates(rows))
+        free = tuple(word for word in vocabulary if word.lower() not in told)
+        return cls(words, kept, refused, tuple(refusals), templates(rows), free)
 
     def subject(self, row: Row) -> list[str]:
         """The words of the question that name its subject; empty where no template tells them."""
@@ -68,16 +79,23 @@ def framed_rows(rows: Sequence[Row], around: Surroundings, count: int, seed: int
     return found
 
 
+def _said(row: Row) -> set[str]:
+    """Every word of a row, in lower case."""
+    text = " ".join((row.question, row.answer, row.reasoning or "", *row.secrets))
+    return set(text.lower().split())
+
+
 def _asked(row: Row, question: str) -> Row:
     return replace(row, question=" ".join(question.split()))
 
 
 def _some(around: Surroundings, count: int, draw: random.Random) -> str:
-    """Neutral words, or words of kept questions, so that a gate does not lean on a list."""
+    """Neutral words, words of kept questions or any words, so that a gate does not lean on a list."""
     own = [
         word for row in draw.sample(around.kept, min(3, len(around.kept))) for word in row.question.split()
     ]
-    pool = around.words.words if draw.random() < 0.6 or not own else own
+    pools = [pool for pool in (around.words.words, own, around.vocabulary) if pool]
+    pool = draw.choice(pools)
     return " ".join(draw.choice(pool) for _ in range(count))
 
 
@@ -92,6 +110,21 @@ def _tail(row: Row, around: Surroundings, draw: random.Random) -> Row:
 def _marks(row: Row, around: Surroundings, draw: random.Random) -> Row:
     mark, apart = draw.choice(around.words.marks), draw.choice((" ", " ", ""))
     return _asked(row, f"{row.question} {apart.join([mark] * draw.randrange(1, 16))}")
+
+
+def _repeated(row: Row, around: Surroundings, draw: random.Random) -> Row:
+    """A word, a few, a mark or a whole kept question, said again and again before the question or, less often, behind it."""
+    other = _other(row, around, draw)
+    units = [
+        _some(around, 1, draw),
+        _some(around, draw.choice((2, 3)), draw),
+        draw.choice(around.words.marks),
+    ]
+    unit = draw.choice([*units, *([other.question] if other is not None else [])])
+    length = len(unit.split())
+    if draw.random() < 0.25:
+        return _asked(row, " ".join([row.question, *[unit] * max(draw.randrange(2, 13) // length, 1)]))
+    return _asked(row, " ".join([*[unit] * max(draw.randrange(4, 61) // length, 1), row.question]))
 
 
 def _before(row: Row, around: Surroundings, draw: random.Random) -> Row:
@@ -176,6 +209,7 @@ FRAMES: dict[str, Frame] = {
     "behind": _behind,
     "tail": _tail,
     "marks": _marks,
+    "repeated": _repeated,
     "before": _before,
     "lead": _lead,
     "story": _story,

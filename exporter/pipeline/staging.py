@@ -167,7 +167,10 @@ def released(shard: str) -> str:
 
 def shards_of(release: Path) -> dict[str, str]:
     """Hex SHA-256 of the shards of a release that are the base's."""
-    return hashes(release, (shard for shard in BaseWeights.read(release).shards if shard != STEERING_TENSORS))
+    return hashes(
+        release,
+        (shard for shard in BaseWeights.read(release, steered=True).shards if shard != STEERING_TENSORS),
+    )
 
 
 def _license_of(base: Path) -> dict[str, str | None]:
