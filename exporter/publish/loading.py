@@ -99,10 +99,18 @@ def _checkpoint(folder: Path, place: Place) -> Loading:
         )
     note = (
         "`trust_remote_code` runs the few files of code in this repository that apply the steering. Without it, or with a file "
-        "missing or changed, loading raises an error: the model never runs unsteered by accident."
+        "missing or changed, loading raises an error: the model never runs unsteered by accident. vLLM, SGLang and TGI keep no gates between "
+        f"requests and refuse it; {_served(folder)}."
     )
     code = _python(folder, model, place.pretrained(", trust_remote_code=True"))
     return Loading("checkpoint", "Transformers", "python", code, note)
+
+
+def _served(folder: Path) -> str:
+    """What to serve where requests share a row."""
+    if (folder / "stock").is_dir():
+        return "serve the stock checkpoint in `stock/` there"
+    return "what to serve there is a stock checkpoint, which `steerbake export stock` writes"
 
 
 def _stock(folder: Path, place: Place) -> Loading:

@@ -64,7 +64,10 @@ def steered_checkpoint(folder: Path, said: Said, trusted: Path | None = None) ->
     if not told["verified"]:
         wrong.append(f"its class {told['class']} has not verified its steering")
     return _finding(
-        wrong + _differences(told, said), told, "it loads whole through " + auto, "compile it again"
+        wrong + _differences(told, said),
+        told,
+        f"it loads whole through {auto} (vLLM, SGLang and TGI refuse it: serve the target stock there)",
+        "compile it again",
     )
 
 
