@@ -27,6 +27,7 @@ class SteeringCall:
         on: gate -> [B, T] bool, from its first firing column on; filled in block by block.
         sums: gate -> [B, T, d], running sums of what a gate pooled over the sequence reads.
         visited: blocks that were steered.
+        shift: [B] what the model adds to its count of columns behind this pass; None: nothing.
     """
 
     names: tuple[str, ...]
@@ -39,6 +40,7 @@ class SteeringCall:
     share: dict[str, Literal["none", "some", "all"]] = field(default_factory=dict)
     sums: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     visited: set[int] = field(default_factory=set[int])
+    shift: Tensor | None = None
     _starts: list[list[float]] | None = None
 
     def settle(self, name: str, fired: Tensor | None) -> None:
@@ -100,4 +102,9 @@ class SteeringCall:
         count = columns.totals(ones, self.carried.count.to(device).unsqueeze(1)).squeeze(-1)
         sums = [self.sums[name].to(device) for name in self.names if name in self.sums]
         joined = torch.cat(sums, dim=-1) if sums else count.new_zeros((*count.shape, 0))
-        return layout.pack(real, count, gates, self.bits.to(device), joined)
+        shift = (
+            torch.zeros_like(count)
+            if self.shift is None
+            else self.shift.to(device).unsqueeze(1).expand_as(count)
+        )
+        return layout.pack(real, count, shift, gates, self.bits.to(device), joined)

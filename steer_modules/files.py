@@ -38,6 +38,8 @@ TRAVELLING = (
     "headers.py",
     "ops.py",
     "outputs.py",
+    "placement.py",
+    "positions.py",
     "program.py",
     "proof.py",
     "resolve.py",
@@ -89,11 +91,15 @@ def weight_files(source: Any, options: Mapping[str, Any]) -> tuple[dict[str, Pat
     """The shards of a steered checkpoint by name, and the shard of each tensor where an index says it.
 
     Raises:
-        RuntimeError: there are none, or one that the index names is missing.
+        RuntimeError: there are none, both a single file and an index, or a shard that the index names is missing.
     """
-    index = _present(source, WEIGHTS_INDEX, options)
+    index, single = _present(source, WEIGHTS_INDEX, options), _present(source, WEIGHTS, options)
+    if index is not None and single is not None:
+        raise RuntimeError(
+            f"{source} holds both {WEIGHTS} and {WEIGHTS_INDEX}, and Transformers would load the first whatever the second says; remove "
+            "the one that is not the model"
+        )
     if index is None:
-        single = _present(source, WEIGHTS, options)
         if single is None:
             raise RuntimeError(f"{source} holds neither {WEIGHTS_INDEX} nor {WEIGHTS}")
         return {WEIGHTS: single}, None
@@ -105,6 +111,33 @@ def weight_files(source: Any, options: Mapping[str, Any]) -> tuple[dict[str, Pat
             raise RuntimeError(f"{source} lacks {shard}, which its index names")
         shards[shard] = path
     return shards, names
+
+
+def named_weights(folder: Path) -> set[Path]:
+    """The single weight file of a folder, or the index and the shards that it names; nothing where neither lies there."""
+    single, index = folder / WEIGHTS, folder / WEIGHTS_INDEX
+    found = {path for path in (single, index) if path.is_file()}
+    if index in found:
+        named = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {})
+        found |= {folder / name for name in named.values() if "/" not in name}
+    return found
+
+
+def clear_for_saving(folder: Path) -> set[Path]:
+    """Takes away what says which weights of a folder are loaded; returns the weights that lay there.
+
+    Beside new weights, an older index or single file would be loaded in their place.
+    """
+    before = named_weights(folder)
+    for path in (folder / WEIGHTS, folder / WEIGHTS_INDEX):
+        path.unlink(missing_ok=True)
+    return before
+
+
+def remove_stale(folder: Path, before: set[Path]) -> None:
+    """Removes the weights that lay in a folder ``before`` a save and are not part of it."""
+    for path in before - named_weights(folder):
+        path.unlink(missing_ok=True)
 
 
 def plain_auto_map(auto_map: dict[str, Any]) -> dict[str, Any]:
@@ -134,6 +167,8 @@ def save_code(model_class: type, config: Any, save_directory: Any) -> None:
         if (here / name).resolve() != (folder / name).resolve():
             shutil.copyfile(here / name, folder / name)
     path = folder / "config.json"
+    if not path.is_file():  # an adapter alone was saved
+        return
     saved = json.loads(path.read_text(encoding="utf-8"))
     saved["auto_map"] = plain_auto_map(auto_map)
     path.write_text(json.dumps(saved, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -95,6 +95,7 @@ def check_base(model: Any, source: Any, options: Mapping[str, Any]) -> None:
         found = files_fingerprint(*weight_files(source, options))
         if found == wanted:
             model._loaded_weights = memory_digest(model)
+            model._loaded_stamp = stamp(model)
             return
         why = f"its weights are not those the steering was made for (fingerprint {found}, not {wanted})"
     raise RuntimeError(
@@ -103,15 +104,45 @@ def check_base(model: Any, source: Any, options: Mapping[str, Any]) -> None:
     )
 
 
+def stamp(model: Any) -> tuple[int, int]:
+    """How many parameters a model has, and how often they were written to in place: what changing weights moves."""
+    count = written = 0
+    for parameter in model.parameters():
+        count += 1
+        written += 0 if parameter.is_inference() else parameter._version
+    return count, written
+
+
+def check_memory(model: Any) -> None:
+    """Raises RuntimeError where a model that is to answer has other weights than those that were loaded and checked.
+
+    A model in training may change as it likes; one that was changed on purpose says so (``accept_changed_base``).
+    """
+    known = model.__dict__.get("_loaded_stamp")
+    if known is None or model.training or model.__dict__.get("_changed_base", False):
+        return
+    now = stamp(model)
+    if now == known:
+        return
+    if now[0] == known[0] and memory_digest(model) == model.__dict__["_loaded_weights"]:
+        model._loaded_stamp = now
+        return
+    raise RuntimeError(
+        "the weights of this model were changed since it was loaded (trained, merged, or given an adapter), and gates may not fire on "
+        "what they read now. Where that is meant, call model.accept_changed_base(): the program's canary is then asked"
+    )
+
+
 def memory_digest(model: Any) -> str:
-    """Hex SHA-256 over the weights as they are in memory, sampled as the fingerprint samples files."""
+    """Hex SHA-256 over the weights as they are in memory: names, dtypes, shapes and a sample spread over each tensor."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         if name.startswith("steering."):
             continue
         digest.update(f"{name}{tensor.dtype}{list(tensor.shape)}{tensor.device.type == 'meta'}".encode())
         if tensor.device.type != "meta" and tensor.numel():
-            few = tensor.detach().reshape(-1)[: max(SAMPLE // tensor.element_size(), 1)].contiguous()
+            flat = tensor.detach().reshape(-1)
+            few = flat[:: max(flat.numel() // SAMPLE, 1)].contiguous()
             digest.update(few.view(torch.uint8).cpu().numpy().tobytes())
     return digest.hexdigest()
 

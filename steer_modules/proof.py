@@ -55,7 +55,7 @@ def check_law(model_class: Any, config: Any) -> Traits:
     if _PROVING.get():
         return Traits(packs=True, places=True)
     small = twin_config(config)
-    known = (model_class, small.to_json_string(use_diff=False))
+    known = (model_class, f"{small._attn_implementation}{small.to_json_string(use_diff=False)}")
     if known in _PROVEN:
         return _PROVEN[known]
     token = _PROVING.set(True)
@@ -168,7 +168,7 @@ def _program(hidden: int) -> tuple[dict[str, Any], dict[str, list[int]]]:
 
 
 def _twin(model_class: Any, small: Any) -> Any:
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     twin = model_class(small).float().eval()
     for parameter in twin.parameters():
         if parameter.dim() > 1:

@@ -13,10 +13,13 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from .call import SteeringCall
-from .columns import Columns, linear_columns, masked_columns, packed_columns
-from .proof import Traits
+from .columns import Columns, linear_columns, masked_columns
+from .placement import placed
+from .positions import Reach
 from .state import Carried, find_cache, recorded
 
+_HIDDEN = -1e3
+"""What a 4-D mask adds to a column that is not to be seen is lower."""
 _PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "cu_seqlens", "seq_idx", "block_tables", "slot_mapping")
 
 
@@ -25,7 +28,7 @@ def resolve_call(
     arguments: dict[str, Any],
     table: Any,
     *,
-    window: int | None,
+    reach: Reach,
     steering_gate: Tensor | None,
     steering_mask: Tensor | None,
 ) -> SteeringCall:
@@ -36,7 +39,7 @@ def resolve_call(
 
     Args:
         table: the model's embedding module.
-        window: columns that the narrowest layer sees, None for all.
+        reach: what the config says of the columns that the decoder sees.
         steering_gate: [B, G], 1 force on, 0 hold off, -1 decide.
         steering_mask: [B, P + T], the 2-D padding mask where ``attention_mask`` is not one.
 
@@ -60,7 +63,10 @@ def resolve_call(
     batch, length = tokens.shape[0], tokens.shape[1]
     cache = find_cache(arguments)
     carried = _carried(steering, cache, batch, tokens.device)
-    columns = _columns(arguments, carried, steering_mask, batch, length, cache, steering.traits, window)
+    columns = _columns(arguments, carried, steering_mask, batch, length, reach.window)
+    columns = placed(
+        arguments, columns, carried, steering.traits, reach, masked=_is_masked(arguments, steering_mask)
+    )
     headers = steering.headers
     found = headers.in_ids(ids) if ids is not None else headers.in_embeddings(embeds, table)
     bits = headers.follow(found, columns, carried.bits) if len(headers) else found
@@ -101,11 +107,9 @@ def _columns(
     steering_mask: Tensor | None,
     batch: int,
     length: int,
-    cache: Cache | None,
-    traits: Traits,
     window: int | None,
 ) -> Columns:
-    """The columns of this pass, with mask, positions and cache checked against each other."""
+    """The columns of this pass by its mask and its cache, checked against each other."""
     past = carried.real.shape[1]
     mask = arguments.get("attention_mask")
     if isinstance(mask, dict):
@@ -131,25 +135,11 @@ def _columns(
             f"the attention_mask is a {type(mask).__name__}, from which a steered model cannot tell the columns of a sequence; "
             "give a 2-D mask"
         )
-    if columns.real is not None and not traits.places and arguments.get("position_ids") is None:
-        counted = columns.totals(
-            torch.ones(batch, length, 1, device=carried.count.device), carried.count.unsqueeze(1)
-        )
-        arguments["position_ids"] = (counted.squeeze(-1).long() - 1).clamp_min(0)
-    restarts = _restarts(arguments, columns, carried, packable=flat is None and mask is None and not past)
-    if restarts is None:
-        return columns
-    if not traits.packs:
-        raise ValueError(
-            "position_ids begin anew within a row, but this model's sequences would see each other there; give one sequence a row"
-        )
-    if cache is not None or arguments.get("use_cache"):
-        raise ValueError(
-            "position_ids begin anew within a row, but with a cache Transformers lets the sequences of a row see each other; "
-            "pass use_cache=False, or give one sequence a row"
-        )
-    arguments["use_cache"] = False
-    return packed_columns(restarts)
+    return columns
+
+
+def _is_masked(arguments: dict[str, Any], steering_mask: Tensor | None) -> bool:
+    return arguments.get("attention_mask") is not None or steering_mask is not None
 
 
 def _flat(mask: Tensor, carried: Carried, batch: int, length: int) -> Tensor:
@@ -175,7 +165,7 @@ def _visible(mask: Tensor, past: int, batch: int, length: int) -> Tensor:
         raise ValueError(
             f"the 4-D attention mask has shape {list(mask.shape)}; expected [{batch}, 1, {length}, {past + length}]"
         )
-    seen = mask if mask.dtype == torch.bool else mask > torch.finfo(torch.float16).min / 2
+    seen = mask if mask.dtype == torch.bool else mask > _HIDDEN
     if not mask.dtype.is_floating_point and mask.dtype != torch.bool:
         seen = mask > 0
     first = seen[:, :1]
@@ -184,75 +174,6 @@ def _visible(mask: Tensor, past: int, batch: int, length: int) -> Tensor:
             "the 4-D attention mask differs from head to head, or shows columns that do not exist yet"
         )
     return first[:, 0, :, : past + length].expand(batch, -1, -1)
-
-
-def _restarts(
-    arguments: dict[str, Any], columns: Columns, carried: Carried, *, packable: bool
-) -> Tensor | None:
-    """Where sequences begin by ``position_ids``, [B, T] bool; None: as ``columns`` have it.
-
-    Raises:
-        ValueError: the positions say that columns came before which no cache holds, or go on where none did.
-    """
-    start = arguments.get("cache_position")
-    if isinstance(start, Tensor) and start.numel() and int(start.reshape(-1)[0]) != columns.past:
-        raise ValueError(
-            f"cache_position begins at {int(start.reshape(-1)[0])}, but the cache holds {columns.past} columns of this model"
-        )
-    positions = arguments.get("position_ids")
-    if not isinstance(positions, Tensor):
-        return None
-    if positions.dim() == 3:
-        if positions.shape[0] == 3:
-            # A picture's columns share a position in time; what is least of the three never falls within a sequence.
-            _check_spread(positions.amin(0).expand(columns.batch, -1), columns)
-            return None
-        positions = positions[0]
-    positions = positions.expand(columns.batch, -1)
-    expected = _expected(positions, columns, carried)
-    wrong = positions != expected
-    if columns.real is not None:
-        # Counted over padding too, positions keep their distances, which is what rotary attention reads.
-        by_column = torch.arange(columns.past, columns.past + columns.length, device=positions.device)
-        wrong = wrong & (positions != by_column) & columns.real.to(wrong.device)
-    if not bool(wrong.any()):
-        return None
-    if not packable or bool((positions[:, 0] != 0).any()):
-        raise ValueError(
-            f"position_ids {positions[:1].tolist()} do not go on from the {columns.past} columns that this model has seen, so what "
-            "came before is not known; pass the cache this model filled, or whole sequences"
-        )
-    starts = torch.ones_like(wrong)
-    starts[:, 1:] = positions[:, 1:] != positions[:, :-1] + 1
-    if bool((positions[starts] != 0).any()):
-        raise ValueError(
-            "position_ids leap within a row to a position that is not 0: what came before is not known; begin each sequence at 0"
-        )
-    return starts
-
-
-def _expected(positions: Tensor, columns: Columns, carried: Carried) -> Tensor:
-    """Positions [B, T] that follow from those before them and from how many columns the cache holds."""
-    own = positions.unsqueeze(-1)
-    count = carried.count.to(positions.device).long().unsqueeze(1)
-    before = columns.preceding(own, count - 1).squeeze(-1)
-    if columns.linear:
-        return before + 1
-    assert columns.before is not None
-    begins = columns.before.to(positions.device) == 0
-    return torch.where(begins, positions, before + 1)
-
-
-def _check_spread(least: Tensor, columns: Columns) -> None:
-    """Positions in space: they begin at 0 and never fall within a sequence."""
-    real = torch.ones_like(least, dtype=torch.bool) if columns.real is None else columns.real.to(least.device)
-    highest = torch.where(real, least, -1).cummax(1).values
-    falls = bool((real & (least < highest)).any())
-    first = torch.where(real, least, torch.iinfo(least.dtype).max).amin(1)
-    if falls or (columns.past == 0 and bool((first != 0).any())):
-        raise ValueError(
-            "position_ids begin anew within a row, or in the middle of a sequence that no cache holds; give one whole sequence a row"
-        )
 
 
 def _given(gate: Tensor | None, batch: int, names: tuple[str, ...]) -> Tensor | None:

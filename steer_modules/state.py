@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
-_MARK = 1717.0
-"""First feature of every column: tells the layer from one of keys."""
+_HEAD = 4
+"""Features before the gates: mark, real, count, shift."""
 
 
 @dataclass(frozen=True)
@@ -26,19 +26,24 @@ class Features:
         gates: G, gates that may have fired.
         headers: K, bits of generation headers.
         means: width of the running sums, one after the other.
+        mark: first feature of every column, a number that follows from the program: gates of another are not taken for its own.
     """
 
     gates: int
     headers: int
     means: int
+    mark: float
 
     @property
     def width(self) -> int:
-        return 3 + self.gates + self.headers + self.means
+        return _HEAD + self.gates + self.headers + self.means
 
-    def pack(self, real: Tensor, count: Tensor, gates: Tensor, bits: Tensor, sums: Tensor) -> Tensor:
-        """[B, T] twice, [B, T, G], [B, T, K] and [B, T, M] -> features float32 [B, T, F]."""
-        head = torch.stack([torch.full_like(count, _MARK), real.to(count.dtype), count], dim=-1)
+    def pack(
+        self, real: Tensor, count: Tensor, shift: Tensor, gates: Tensor, bits: Tensor, sums: Tensor
+    ) -> Tensor:
+        """[B, T] three times, [B, T, G], [B, T, K] and [B, T, M] -> features float32 [B, T, F]."""
+        parts = [torch.full_like(count, self.mark), real.to(count.dtype), count, shift.to(count.dtype)]
+        head = torch.stack(parts, dim=-1)
         return torch.cat([head, gates.to(count.dtype), bits.to(count.dtype), sums.to(count.dtype)], dim=-1)
 
 
@@ -48,6 +53,7 @@ class Carried:
 
     Attributes:
         count: [B] real columns of the sequence so far.
+        shift: [B] what a model with positions in space adds to its count of columns (its ``rope_deltas``); else 0.
         gates: [B, G] float32, 1 or 0.
         bits: [B, K] bool.
         sums: [B, M] float32.
@@ -55,6 +61,7 @@ class Carried:
     """
 
     count: Tensor
+    shift: Tensor
     gates: Tensor
     bits: Tensor
     sums: Tensor
@@ -73,9 +80,9 @@ class Carried:
 
     @classmethod
     def _of(cls, features: Features, last: Tensor, real: Tensor) -> Carried:
-        sizes = (3, features.gates, features.headers, features.means)
+        sizes = (_HEAD, features.gates, features.headers, features.means)
         head, gates, bits, sums = last.split(sizes, dim=1)
-        return cls(head[:, 2], gates, bits > 0, sums, real)
+        return cls(head[:, 2], head[:, 3], gates, bits > 0, sums, real)
 
 
 class GateLayer(DynamicLayer):
@@ -139,19 +146,14 @@ def gate_layer(cache: Cache | None) -> GateLayer | None:
     if isinstance(last, GateLayer):
         return last
     keys, values = getattr(last, "keys", None), getattr(last, "values", None)
-    if (
-        isinstance(keys, Tensor)
-        and isinstance(values, Tensor)
-        and keys.dim() == 4
-        and values.shape[-1:] == (0,)
-    ):
-        marked = keys.shape[1] == 1 and keys.numel() > 0 and bool((keys[..., 0] == _MARK).all())
-        if marked:
-            layer = GateLayer(cache.layers[:-1])
-            layer.update(keys, values)
-            cache.layers[-1] = layer
-            return layer
-    return None
+    if not isinstance(keys, Tensor) or not isinstance(values, Tensor):
+        return None
+    if keys.dim() != 4 or keys.shape[1] != 1 or not keys.numel() or values.shape[-1:] != (0,):
+        return None
+    layer = GateLayer(cache.layers[:-1])
+    layer.update(keys, values)
+    cache.layers[-1] = layer
+    return layer
 
 
 def recorded(cache: Cache, features: Features) -> Tensor | None:
@@ -172,11 +174,9 @@ def recorded(cache: Cache, features: Features) -> Tensor | None:
         return None
     assert layer is not None
     assert isinstance(layer.keys, Tensor)
-    if layer.keys.shape[-1] != features.width:
-        raise ValueError(
-            f"the cache bears gates of another steering ({layer.keys.shape[-1]} features, not {features.width}); start from an "
-            "empty cache"
-        )
+    other = layer.keys.shape[-1] != features.width or bool((layer.keys[..., 0] != features.mark).any())
+    if other:
+        raise ValueError("the cache was filled by a model with another steering; start from an empty cache")
     return layer.keys
 
 
@@ -194,7 +194,7 @@ def gates_on(cache: Any, gates: int) -> Tensor | None:
     layer = gate_layer(cache) if isinstance(cache, Cache) and hasattr(cache, "layers") else None
     if layer is None or not isinstance(layer.keys, Tensor) or not layer.keys.numel():
         return None
-    return layer.keys[:, 0, -1, 3 : 3 + gates]
+    return layer.keys[:, 0, -1, _HEAD : _HEAD + gates]
 
 
 def layers_of(cache: Cache) -> Iterator[Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,12 +22,13 @@ from transformers.utils import logging
 
 from .canary import check_canary
 from .checks import ProgramError, check_program
-from .files import VARIANT, check_weight_files, save_code
-from .fingerprint import check_base, memory_digest, sign_saved
+from .files import VARIANT, check_weight_files, clear_for_saving, named_weights, remove_stale, save_code
+from .fingerprint import check_base, check_memory, memory_digest, sign_saved
 from .outputs import with_gate
+from .positions import reach_of, read_note, restore_note
 from .proof import check_law
 from .resolve import resolve_call
-from .state import find_cache, record
+from .state import Carried, find_cache, record, recorded
 from .steering_layer import CALL, Steering, install_hooks
 
 logger = logging.get_logger(__name__)
@@ -44,16 +46,6 @@ def decoder_blocks(model: Any) -> Any:
     raise TypeError(
         f"{type(model).__name__} has a decoder of type {type(decoder).__name__} without a list of blocks"
     )
-
-
-def window_of(config: Any) -> int | None:
-    """Columns that the narrowest layer of a decoder sees; None: every layer sees all."""
-    text = config.get_text_config(decoder=True)
-    window = getattr(text, "sliding_window", None)
-    kinds = getattr(text, "layer_types", None)
-    if window is None or not (kinds is None or any("sliding" in kind for kind in kinds)):
-        return None
-    return int(window)
 
 
 def steered_forward(stock: Callable[..., Any]) -> Callable[..., Any]:
@@ -75,9 +67,14 @@ def steered_forward(stock: Callable[..., Any]) -> Callable[..., Any]:
         return_dict = kwargs.pop("return_dict", None)
         given = find_cache(kwargs)
         call = resolve_call(
-            self.steering, kwargs, self.get_input_embeddings(), window=window_of(self.config), **own
+            self.steering, kwargs, self.get_input_embeddings(), reach=reach_of(self.config), **own
         )
+        if not call.columns.past:
+            check_memory(self)  # once a conversation, not once a token
+        if call.columns.past or kwargs.get("position_ids") is None:
+            restore_note(self, call.carried.shift if call.columns.past else None)
         outputs = stock(self, **kwargs, return_dict=True, **{CALL: call})
+        call.shift = read_note(self, call.columns.batch)
         unseen = set(self.steering.steered_blocks) - call.visited
         if unseen:
             raise RuntimeError(
@@ -192,7 +189,7 @@ class SteeredModelMixin:
         check_loading(pretrained_model_name_or_path, info)
         model.check_steering()
         if changed:
-            check_canary(model)
+            model.accept_changed_base()
         else:
             check_base(model, pretrained_model_name_or_path, kwargs)
         return (model, info) if wants_info else model
@@ -209,8 +206,21 @@ class SteeredModelMixin:
                 "allow_changed_base=True: the program's canary is then asked"
             )
         loaded = super().load_adapter(*args, **kwargs)  # type: ignore[misc]
-        check_canary(self)
+        self.accept_changed_base()
         return loaded
+
+    def accept_changed_base(self) -> None:
+        """Lets a model answer whose weights were changed on purpose since they were loaded (trained, merged, with an adapter).
+
+        Raises:
+            RuntimeError: the program has no canary, or it says something else now.
+        """
+        before, self._changed_base = self.__dict__.get("_changed_base", False), True
+        try:
+            check_canary(self)
+        except BaseException:
+            self._changed_base = before
+            raise
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """Saves weights, config and the code that steers them, so that the folder stands alone again.
@@ -219,20 +229,42 @@ class SteeredModelMixin:
         so that loading them asks for ``allow_changed_base``.
         """
         self.steering.verify()
+        main, folder = bool(kwargs.get("is_main_process", True)), Path(save_directory)
         same = self.__dict__.get("_loaded_weights") == memory_digest(self) and "state_dict" not in kwargs
+        before = clear_for_saving(folder) if main else set()
         super().save_pretrained(save_directory, *args, **{**kwargs, "variant": VARIANT})  # type: ignore[misc]
-        if kwargs.get("is_main_process", True):
-            save_code(type(self), self.config, save_directory)
-            if same:
-                sign_saved(save_directory, self.steering.tensors())
-            else:
-                logger.warning(
-                    "the weights were changed since they were loaded; the saved model loads with allow_changed_base=True alone"
-                )
+        if not main:
+            return
+        save_code(type(self), self.config, save_directory)
+        if not named_weights(folder):  # an adapter alone was saved
+            return
+        remove_stale(folder, before)
+        if same:
+            sign_saved(save_directory, self.steering.tensors())
+        else:
+            logger.warning(
+                "the weights were changed since they were loaded; the saved model loads with allow_changed_base=True alone"
+            )
 
 
 class SteeredGenerationMixin(SteeredModelMixin):
     """Hands ``generate`` what the gates need; everything else they need lies in the cache."""
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """Generates like the base. Early exit is refused: it takes blocks out, and with them their steering."""
+        config = kwargs.get("generation_config")
+        if kwargs.get("assistant_early_exit") or getattr(config, "assistant_early_exit", None):
+            raise NotImplementedError(
+                "assistant_early_exit leaves out blocks that steer; generate without it, or with an assistant_model"
+            )
+        return super().generate(*args, **kwargs)  # type: ignore[misc]
+
+    def _prepare_position_ids_for_generation(self, inputs_tensor: Any, model_kwargs: Any) -> Any:
+        cache = find_cache(model_kwargs)
+        keys = None if cache is None else recorded(cache, self.steering.features)
+        if keys is not None:
+            restore_note(self, Carried.read(self.steering.features, keys).shift)
+        return super()._prepare_position_ids_for_generation(inputs_tensor, model_kwargs)  # type: ignore[misc]
 
     def generate_batch(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(
@@ -252,6 +284,8 @@ class SteeredGenerationMixin(SteeredModelMixin):
         inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)  # type: ignore[misc]
         if isinstance(mask, Tensor) and mask.dim() == 2:
             inputs["steering_mask"] = mask
+        elif mask is None and not _is_flat(inputs.get("attention_mask")):
+            inputs["steering_mask"] = _all_columns(inputs)  # generate leaves a mask without padding out
         if kwargs.get("steering_gate") is not None:
             inputs["steering_gate"] = kwargs["steering_gate"]
         return inputs
@@ -262,6 +296,19 @@ class SteeredGenerationMixin(SteeredModelMixin):
                 k: v for k, v in kwargs["model_kwargs"].items() if k not in OWN_ARGUMENTS
             }
         return super()._get_candidate_generator(*args, **kwargs)  # type: ignore[misc]
+
+
+def _is_flat(mask: Any) -> bool:
+    return mask is None or (isinstance(mask, Tensor) and mask.dim() == 2)
+
+
+def _all_columns(inputs: dict[str, Any]) -> Tensor:
+    """A mask [B, P + T] without padding over the cache and the columns of the inputs to a pass."""
+    ids = inputs.get("input_ids")
+    tokens = inputs["inputs_embeds"] if ids is None else ids
+    cache = find_cache(inputs)
+    past = 0 if cache is None else int(cache.get_seq_length())
+    return torch.ones(tokens.shape[0], past + tokens.shape[1], dtype=torch.long, device=tokens.device)
 
 
 class _Sealed:

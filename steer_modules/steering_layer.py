@@ -165,7 +165,12 @@ class Steering(nn.Module):
         self.decides_at_headers = any(g["pool"] in HEADER_POOLS for g in section["gates"])
         means = [g["name"] for g in section["gates"] if g["pool"] == "prompt_mean"]
         self.sums_at = {name: index * section["hidden_size"] for index, name in enumerate(means)}
-        self.features = Features(len(self.gate_names), len(self.headers), len(means) * section["hidden_size"])
+        self.features = Features(
+            len(self.gate_names),
+            len(self.headers),
+            len(means) * section["hidden_size"],
+            mark=float(int(section["sha256"][:6], 16)),  # 24 bits: a float32 holds them all
+        )
         self.steered_blocks = tuple(
             sorted({g["layer"] for g in section["gates"]} | {e["layer"] for e in section["edits"]})
         )

@@ -17,6 +17,8 @@ AUTO_MAP = $auto_map
 class Steered$config_class($config_class):
     model_type = "steered_$model_type"
 
+    keys_to_ignore_at_inference = [*getattr($config_class, "keys_to_ignore_at_inference", ()), "steering_gate"]
+
     steering: dict | None = None
     steering_shapes: dict | None = None
 

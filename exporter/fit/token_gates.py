@@ -34,16 +34,16 @@ class TokenGatePlan(BaseModel):
     """Blocks whose outputs are tried; "search": a third, a half and two thirds of the way."""
     rows: int = Field(default=200, gt=0)
     """Rows of each role as they stand."""
-    forget: int = Field(default=700, ge=0)
-    keep: int = Field(default=1500, ge=0)
+    forget: int = Field(default=1600, ge=0)
+    keep: int = Field(default=2800, ge=0)
     unknown: int = Field(default=200, ge=0)
     """Framed rows of each kind; the calibrate rows give half as many."""
-    replies: int = Field(default=1900, ge=0)
+    replies: int = Field(default=2400, ge=0)
     """Kept sequences that end with the base's own reply; the others end with the row's."""
     rank: int = Field(default=64, gt=0)
     forget_prototypes: int = Field(default=64, gt=0)
     keep_prototypes: int = Field(default=96, gt=0)
-    steps: int = Field(default=800, gt=0)
+    steps: int = Field(default=1600, gt=0)
 
     def bags(self, share: float) -> BagPlan:
         """The sequences of a split, ``share`` of what is asked for."""

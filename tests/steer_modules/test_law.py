@@ -13,8 +13,8 @@ from transformers import DynamicCache, StaticCache
 
 from exporter.registry import FAMILIES
 from steer_modules.attach import attach
+from steer_modules.positions import reach_of
 from steer_modules.program import Gate
-from steer_modules.steered_model import window_of
 
 LONG = 14
 EXAMPLES = settings(max_examples=6, deadline=None, derandomize=True)
@@ -120,7 +120,7 @@ def test_padding_and_masks(steered, seed, side, wide):
         row["attention_mask"] = torch.ones_like(row["input_ids"])
     batch = tiny.batch(rows, side)
     mask = batch["attention_mask"]
-    window = window_of(steered.config)
+    window = reach_of(steered.config).window
     if wide and side == "right" and (window is None or window >= LONG):  # the same as a 4-D mask
         causal = torch.ones(LONG, LONG).tril().bool() & mask[:, None, :].bool()
         batch["attention_mask"] = (causal | torch.eye(LONG).bool())[:, None]
@@ -153,7 +153,7 @@ def test_two_sequences_in_one_row(steered, seed):
         same((logits[:, :6], gate[:, :6]), expected[0])
         same((logits[:, 6:], gate[:, 6:]), expected[1])
     assert all("begin anew" in one or "sliding window" in one for one in refusals)
-    assert len(refusals) < 2 or window_of(steered.config) is not None
+    assert len(refusals) < 2 or reach_of(steered.config).window is not None
 
 
 @EXAMPLES
@@ -198,7 +198,7 @@ def test_caches_that_a_caller_makes(steered, kind):
 
 def test_positions_counted_over_padding_are_no_past(steered):
     """Left padding with one position a column: distances are what they are without padding."""
-    if window_of(steered.config) is not None or steered.config.model_type == "gpt2":
+    if reach_of(steered.config).window is not None or steered.config.model_type == "gpt2":
         return
     row = text(3, 9)["input_ids"]
     padded = torch.nn.functional.pad(row, (4, 0))
