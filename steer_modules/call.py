@@ -27,7 +27,7 @@ class SteeringCall:
         on: gate -> [B, T] bool, from its first firing column on; filled in block by block.
         sums: gate -> [B, T, d], running sums of what a gate pooled over the sequence reads.
         visited: blocks that were steered.
-        shift: [B] what the model adds to its count of columns behind this pass; None: nothing.
+        shift: [B, T] what the model adds to its count of columns behind each column; None: nothing.
     """
 
     names: tuple[str, ...]
@@ -102,9 +102,5 @@ class SteeringCall:
         count = columns.totals(ones, self.carried.count.to(device).unsqueeze(1)).squeeze(-1)
         sums = [self.sums[name].to(device) for name in self.names if name in self.sums]
         joined = torch.cat(sums, dim=-1) if sums else count.new_zeros((*count.shape, 0))
-        shift = (
-            torch.zeros_like(count)
-            if self.shift is None
-            else self.shift.to(device).unsqueeze(1).expand_as(count)
-        )
+        shift = torch.zeros_like(count) if self.shift is None else self.shift.to(device)
         return layout.pack(real, count, shift, gates, self.bits.to(device), joined)

@@ -75,8 +75,13 @@ def _supplied(columns: Columns, carried: Carried, traits: Traits, reach: Reach) 
     if columns.real is None and bool(carried.real.all()):
         return None
     real, leading = _all_real(columns, carried)
-    if traits.places and not bool(_gaps(columns, carried).any()):
+    gaps = bool(_gaps(columns, carried).any())
+    if traits.places and not gaps:
         return None
+    if gaps and reach.window is not None:
+        raise ValueError(
+            "padding stands between columns of a sequence, and layers of this model that see a window of columns count it; pad on the left"
+        )
     if reach.spatial:
         raise ValueError(
             "padding stands between columns of a sequence, and this model counts its positions over it; pad on the left, or give "

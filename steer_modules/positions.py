@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 _NOTE = "rope_deltas"
+NOTHING, UNKNOWN = 1e6, 2e6
+"""Shifts that are none: the stock class noted nothing; or a column amid a pass with pictures, whose shift nobody computed."""
 _STRETCHING = ("dynamic", "longrope")
 
 
@@ -57,16 +59,37 @@ def note_owner(model: Any) -> Any:
 
 
 def restore_note(model: Any, shift: Tensor | None) -> None:
-    """Puts the shift [B] of the conversation that goes on where the stock class looks for it; None: a new conversation."""
+    """Puts the shift [B] of the conversation that goes on where the stock class looks for it; None: a new conversation.
+
+    Raises:
+        ValueError: the cache was cut back into a prompt with pictures, where the shift is not known.
+    """
     owner = note_owner(model)
-    if owner is not None:
-        setattr(owner, _NOTE, None if shift is None else shift.long().unsqueeze(1))
+    if owner is None:
+        return
+    if shift is not None and bool((shift == UNKNOWN).any()):
+        raise ValueError(
+            "the cache was cut back into a prompt with pictures, where this model's positions are not known any more; start from an empty cache"
+        )
+    noted = shift is not None and not bool((shift == NOTHING).any())
+    setattr(owner, _NOTE, shift.long().unsqueeze(1) if noted and shift is not None else None)
 
 
-def read_note(model: Any, batch: int) -> Tensor | None:
-    """The shift [B] that the stock class noted in this pass."""
-    noted = getattr(note_owner(model), _NOTE, None)
-    if not isinstance(noted, Tensor) or not noted.numel():
+def read_note(model: Any, before: Tensor, length: int) -> Tensor | None:
+    """The shift behind each of the ``length`` columns of a pass, [B, T], by what the stock class noted; None: it notes none.
+
+    Args:
+        before: [B] shift before the pass.
+    """
+    owner = note_owner(model)
+    if owner is None:
         return None
-    rows = noted.reshape(noted.shape[0], -1)[:, 0]
-    return rows.repeat_interleave(max(batch // rows.shape[0], 1)).to(torch.float32)
+    noted = getattr(owner, _NOTE, None)
+    if isinstance(noted, Tensor) and noted.numel():
+        rows = noted.reshape(noted.shape[0], -1)[:, 0].to(before.device, torch.float32)
+        behind = rows.repeat_interleave(max(before.shape[0] // rows.shape[0], 1))
+    else:
+        behind = torch.full_like(before, NOTHING)
+    known = (behind == before) | (behind == NOTHING) | (behind == 0)
+    amid = torch.where(known, behind, UNKNOWN).unsqueeze(1).expand(-1, length - 1)
+    return torch.cat([amid, behind.unsqueeze(1)], dim=1)

@@ -74,7 +74,7 @@ def steered_forward(stock: Callable[..., Any]) -> Callable[..., Any]:
         if call.columns.past or kwargs.get("position_ids") is None:
             restore_note(self, call.carried.shift if call.columns.past else None)
         outputs = stock(self, **kwargs, return_dict=True, **{CALL: call})
-        call.shift = read_note(self, call.columns.batch)
+        call.shift = read_note(self, call.carried.shift, call.columns.length)
         unseen = set(self.steering.steered_blocks) - call.visited
         if unseen:
             raise RuntimeError(
