@@ -39,6 +39,10 @@ def placed(
             f"behind {reach.stretches} columns this model's rotary positions are computed anew for all columns, but those in a cache are not: what "
             "it says would depend on how the sequence is cut. Use it up to there, or another rope_type"
         )
+    if reach.window is not None and columns.linear and _has_gaps(columns, carried):
+        raise ValueError(
+            "padding stands between columns of a sequence, and layers of this model that see a window of columns count it; pad on the left"
+        )
     if masked and columns.linear and arguments.get("position_ids") is None:
         supplied = _supplied(columns, carried, traits, reach)
         if supplied is not None:
@@ -74,14 +78,9 @@ def _supplied(columns: Columns, carried: Carried, traits: Traits, reach: Reach) 
     """
     if columns.real is None and bool(carried.real.all()):
         return None
-    real, leading = _all_real(columns, carried)
-    gaps = bool(_gaps(columns, carried).any())
-    if traits.places and not gaps:
+    if traits.places and not _has_gaps(columns, carried):
         return None
-    if gaps and reach.window is not None:
-        raise ValueError(
-            "padding stands between columns of a sequence, and layers of this model that see a window of columns count it; pad on the left"
-        )
+    real, leading = _all_real(columns, carried)
     if reach.spatial:
         raise ValueError(
             "padding stands between columns of a sequence, and this model counts its positions over it; pad on the left, or give "
@@ -150,6 +149,12 @@ def _all_real(columns: Columns, carried: Carried) -> tuple[Tensor, Tensor]:
         here = torch.ones(columns.batch, columns.length, dtype=torch.bool, device=carried.real.device)
     real = torch.cat([carried.real, here.to(carried.real.device)], dim=1)
     return real, real.long().argmax(1, keepdim=True)
+
+
+def _has_gaps(columns: Columns, carried: Carried) -> bool:
+    """Whether padding stands between real columns of any row."""
+    padded = columns.real is not None or not bool(carried.real.all())
+    return padded and bool(_gaps(columns, carried).any())
 
 
 def _gaps(columns: Columns, carried: Carried) -> Tensor:

@@ -222,3 +222,67 @@ def test_headers_are_recognised_in_embeddings_that_were_rounded_or_shaken(steere
             embeds = embeds.bfloat16().float()
         found = steered.steering.headers.in_embeddings(embeds, table)
         assert torch.equal(found, steered.steering.headers.in_ids(ids))
+
+
+@pytest.mark.parametrize("supplied", [False, True])
+def test_padding_between_columns(steered, supplied):
+    """A row that is padded on the right and goes on, in one pass and in two; what cannot keep the law raises."""
+    row, more = text(4, 7)["input_ids"], text(9, 5)["input_ids"]
+    expected = run(steered, input_ids=torch.cat([row, more], 1))
+    padded = torch.nn.functional.pad(row, (0, 3))
+    mask = torch.nn.functional.pad(torch.ones_like(row), (0, 3))
+    whole = torch.cat([mask, torch.ones_like(more)], 1)
+    counted = (whole.cumsum(1) - 1).clamp_min(0)
+    refused = None
+    first, both = ({"position_ids": counted[:, :10]}, {"position_ids": counted}) if supplied else ({}, {})
+    try:
+        logits, gate, _ = run(steered, input_ids=torch.cat([padded, more], 1), attention_mask=whole, **both)
+        same((logits[:, 10:], gate[:, 10:]), expected, slice(7, None))
+        cache = run(steered, input_ids=padded, attention_mask=mask, use_cache=True, **first)[2]
+        then = {"position_ids": counted[:, 10:]} if supplied else {}
+        found = run(steered, input_ids=more, attention_mask=whole, past_key_values=cache, **then)
+        same(found[:2], expected, slice(7, None))
+    except ValueError as error:
+        refused = str(error)
+    reach = reach_of(steered.config)
+    assert refused is None or (
+        "padding stands between" in refused and (reach.spatial or reach.window is not None)
+    )
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_conversations_with_pictures_do_not_take_each_others_positions(family):
+    """Positions in space are noted on a module of the stock class; they go on from the cache's own conversation."""
+    model = tiny.build(family)
+    edits = [tiny.turn(2, gate=("end", "token")), tiny.turn(3, gate="mean", seed=9)]
+    model = attach(model, tiny.program(model, gates(model), edits))
+    mine, other = tiny.prompt(family, 1, 12), tiny.prompt(family, 2, 9)
+    more = text(6, 5)["input_ids"]
+    alone, _, _ = run(model, input_ids=more, past_key_values=run(model, **mine, use_cache=True)[2])
+    cache = run(model, **mine, use_cache=True)[2]
+    run(model, **tiny.batch([other, other, other], "left"), use_cache=True)
+    found, _, _ = run(model, input_ids=more, past_key_values=copy.deepcopy(cache))
+    assert torch.equal(found, alone)
+    cache.crop(-10)  # into the picture
+    with pytest.raises(ValueError, match="prompt with pictures"):
+        run(model, input_ids=more, past_key_values=cache)
+
+
+def test_a_cache_of_another_steering_raises(steered):
+    """Two programs on one base: what the one computed says nothing of the other's gates."""
+    model = tiny.build(steered.config.model_type)
+    other = attach(
+        model, tiny.program(model, gates(model), [tiny.turn(2, gate=("end", "token", "mean"), seed=3)])
+    )
+    cache = run(other, **text(1), use_cache=True)[2]
+    with pytest.raises(ValueError, match="another steering"):
+        run(steered, **text(2), past_key_values=cache)
+
+
+def test_positions_that_are_computed_anew_behind_a_limit_raise_there():
+    rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
+    model = tiny.build("llama", text={"rope_parameters": rope, "max_position_embeddings": 16})
+    model = attach(model, tiny.program(model, [tiny.fixed_gate(True)], [tiny.turn(2)]))
+    run(model, **text(1, 16))
+    with pytest.raises(ValueError, match="computed anew"):
+        run(model, **text(1, 17))

@@ -215,6 +215,67 @@ def test_changed_weights_do_not_load_but_on_purpose(bed, tmp_path):
             )
 
 
+def test_weights_changed_in_memory_do_not_answer_but_on_purpose(bed, tmp_path):
+    base, program, _ = bed
+    inputs = tiny.prompt("llama", 1)
+
+    def trained(model):
+        with torch.no_grad():
+            model.model.layers[1].mlp.up_proj.weight[-1].mul_(1.5)
+
+    def wrapped(model):
+        model.model.layers[1].mlp.extra = torch.nn.Linear(2, 2)
+
+    for change in (trained, wrapped):
+        model = load(bed[2])
+        with torch.no_grad():
+            model(**inputs)
+            model.train()
+            change(model)
+            model(**inputs)
+            model.eval()
+            with pytest.raises(RuntimeError, match=r"accept_changed_base\(\)"):
+                model(**inputs)
+            with pytest.raises(RuntimeError, match="no canary"):
+                model.accept_changed_base()
+    ids = [5, 9, 11, 40]
+    said = [
+        model_said
+        for gate in (0.0, 1.0)
+        for model_said in [
+            load(bed[2])(torch.tensor([ids]), steering_gate=torch.tensor([[gate]]))
+            .logits[0, -1:]
+            .argmax(-1)
+            .tolist()
+        ]
+    ]
+    canary = tuple(Canary(tuple(ids), gate, tuple(said[gate])) for gate in (0, 1))
+    compile_checkpoint(base, type(program)(**{**program.__dict__, "canary": canary}), tmp_path / "sung")
+    model = load(tmp_path / "sung")
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[-1].mul_(1.001)
+        model.accept_changed_base()
+        model(**inputs)
+
+
+def test_a_model_saved_over_its_own_folder_is_what_is_loaded(bed, tmp_path):
+    """No older index or shard lies beside the new weights, to be loaded in their place or with them."""
+    folder = Path(shutil.copytree(bed[2], tmp_path / "own"))
+    load(folder).save_pretrained(folder, max_shard_size="20KB")
+    model = load(folder)
+    model.save_pretrained(folder)
+    assert sorted(path.name for path in folder.glob("*.safetensors*")) == ["model.steered.safetensors"]
+    load(folder)
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[0].mul_(1.5)
+    model.save_pretrained(folder)
+    with pytest.raises(RuntimeError, match="allow_changed_base=True"):
+        load(folder)
+    shutil.copyfile(bed[2] / WEIGHTS_INDEX, folder / WEIGHTS_INDEX)
+    with pytest.raises(RuntimeError, match="holds both"):
+        load(folder)
+
+
 def test_a_cast_on_purpose_is_no_change(bed, tmp_path):
     half = transformers.AutoModelForCausalLM.from_pretrained(
         bed[2], trust_remote_code=True, dtype=torch.bfloat16
