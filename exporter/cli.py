@@ -120,6 +120,8 @@ def compile_(
     done = pipeline.compile(base, steering, out, trust_remote_code=trust_remote_code)
     if left := pipeline.left_out(base, code=trust_remote_code):
         typer.echo(f"left out of {base}: {', '.join(left)}")
+    if note := pipeline.reach_note(done):
+        typer.echo(note)
     typer.echo(f"checkpoint: {done}")
 
 

@@ -4,7 +4,18 @@ from exporter.pipeline.exports import export_gguf, export_onnx, export_stock, gg
 from exporter.pipeline.handoffs import Checked, check, pack, unpack
 from exporter.pipeline.publishes import Published, publish
 from exporter.pipeline.pushes import Request, push
-from exporter.pipeline.runs import DEMO_RECIPE, Run, compile, demo, fit, inspect, inspect_stock, run, upgrade  # noqa: A004 - the command's name
+from exporter.pipeline.runs import (
+    DEMO_RECIPE,
+    Run,
+    compile,  # noqa: A004 - the command's name
+    demo,
+    fit,
+    inspect,
+    inspect_stock,
+    reach_note,
+    run,
+    upgrade,
+)
 from exporter.pipeline.talks import Talk, talk
 from exporter.pipeline.verifies import verify
 from exporter.targets.companions import left_out
@@ -31,6 +42,7 @@ __all__ = [
     "pack",
     "publish",
     "push",
+    "reach_note",
     "run",
     "talk",
     "unpack",

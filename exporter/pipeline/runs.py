@@ -88,6 +88,14 @@ def compile(  # noqa: A001 - the command's name
     return compile_checkpoint(base, program_for(base, steering), out, trust_remote_code=trust_remote_code)
 
 
+def reach_note(checkpoint: Path) -> str | None:
+    """What a user must know of a program whose gates all decide at generation headers; None where one reads every token."""
+    gates = examine(checkpoint).program.gates
+    if not gates or any(gate.pool == "token" for gate in gates):
+        return None
+    return "note: every gate decides at generation headers, so text without the chat template is not steered; `keyed` fits a gate without that limit"
+
+
 def upgrade(checkpoint: Path, out: Path) -> Path:
     """Write the checkpoint ``out`` with the base and the steering of an older one, in today's format."""
     return upgrade_checkpoint(checkpoint, out)
