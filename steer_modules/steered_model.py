@@ -25,7 +25,7 @@ from .checks import ProgramError, check_program
 from .files import VARIANT, check_weight_files, clear_for_saving, named_weights, remove_stale, save_code
 from .fingerprint import check_base, check_memory, memory_digest, sign_saved
 from .outputs import with_gate
-from .positions import reach_of, read_note, restore_note
+from .positions import note_owner, reach_of, read_note, restore_note
 from .proof import check_law
 from .resolve import resolve_call
 from .state import Carried, find_cache, record, recorded
@@ -67,14 +67,15 @@ def steered_forward(stock: Callable[..., Any]) -> Callable[..., Any]:
         return_dict = kwargs.pop("return_dict", None)
         given = find_cache(kwargs)
         call = resolve_call(
-            self.steering, kwargs, self.get_input_embeddings(), reach=reach_of(self.config), **own
+            self.steering, kwargs, self.get_input_embeddings(), reach=self.steering.reach, **own
         )
         if not call.columns.past:
             check_memory(self)  # once a conversation, not once a token
-        if call.columns.past or kwargs.get("position_ids") is None:
+        notes = self.steering.notes
+        if notes and (call.columns.past or kwargs.get("position_ids") is None):
             restore_note(self, call.carried.shift if call.columns.past else None)
         outputs = stock(self, **kwargs, return_dict=True, **{CALL: call})
-        call.shift = read_note(self, call.carried.shift, call.columns.length)
+        call.shift = read_note(self, call.carried.shift, call.columns.length) if notes else None
         unseen = set(self.steering.steered_blocks) - call.visited
         if unseen:
             raise RuntimeError(
@@ -165,6 +166,8 @@ class SteeredModelMixin:
         asked = (type(self), getattr(self.config, "_attn_implementation", None))
         if self.steering.proven_for != asked:
             self.steering.traits = check_law(type(self), self.config)
+            self.steering.reach = reach_of(self.config)
+            self.steering.notes = note_owner(self) is not None
             self.steering.proven_for = asked
 
     @classmethod

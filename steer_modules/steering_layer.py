@@ -12,6 +12,7 @@ from .call import SteeringCall
 from .checks import gate_names
 from .headers import Headers
 from .ops import EDITS, SCORES, fires, prepare
+from .positions import Reach
 from .program import SteeringProgram, split_tensors
 from .proof import Traits
 from .schema import HEADER_POOLS
@@ -177,6 +178,8 @@ class Steering(nn.Module):
         self.verified = False
         self.proven_for: Any = None
         self.traits = Traits(packs=False, places=False)
+        self.reach = Reach(None, None, spatial=False)
+        self.notes = False
         self.register_load_state_dict_post_hook(_unverified)  # type: ignore[no-untyped-call]
 
     def tensors(self) -> dict[str, Tensor]:
