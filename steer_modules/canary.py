@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 
 def check_canary(model: Any) -> None:
@@ -26,6 +27,11 @@ def check_canary(model: Any) -> None:
 
 def likeliest(model: Any, ids: list[int], gate: int, count: int) -> list[int]:
     """The likeliest next token at the last ``count`` columns of a sequence, with every gate forced to ``gate``."""
+    return [int(token) for token in last_logits(model, ids, gate, count).argmax(-1)]
+
+
+def last_logits(model: Any, ids: list[int], gate: int, count: int) -> Tensor:
+    """Logits [count, V] of the last columns of a sequence, with every gate forced to ``gate``."""
     device = model.get_input_embeddings().weight.device
     tokens = torch.tensor([ids], device=device)
     forced = torch.full((1, len(model.steering.gate_names)), float(gate), device=device)
@@ -33,9 +39,9 @@ def likeliest(model: Any, ids: list[int], gate: int, count: int) -> list[int]:
         out = model(
             input_ids=tokens, attention_mask=torch.ones_like(tokens), steering_gate=forced, use_cache=False
         )
-    logits = getattr(out, "logits", None)
+    logits: Tensor | None = getattr(out, "logits", None)
     if logits is None:
         raise RuntimeError(
             f"{type(model).__name__} has no logits to ask the canary of; load changed weights with the class that has a head"
         )
-    return [int(token) for token in logits[0, -count:].argmax(-1)]
+    return logits[0, -count:].float()

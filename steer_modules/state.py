@@ -6,7 +6,7 @@ crop, reset, copy) is done to the gates as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -195,8 +195,3 @@ def gates_on(cache: Any, gates: int) -> Tensor | None:
     if layer is None or not isinstance(layer.keys, Tensor) or not layer.keys.numel():
         return None
     return layer.keys[:, 0, -1, _HEAD : _HEAD + gates]
-
-
-def layers_of(cache: Cache) -> Iterator[Any]:
-    """The layers of a cache that hold keys and values of the model."""
-    return (layer for layer in cache.layers if not isinstance(layer, GateLayer))

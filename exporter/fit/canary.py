@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 from exporter.fit.context import FitContext
 from exporter.fit.pairs import plain, spread
 from steer_modules.attach import steered
+from steer_modules.canary import last_logits
 from steer_modules.program import Canary, SteeringProgram
 
 _TRIED, _KEPT, _TOKENS = 8, 2, 6
@@ -50,20 +49,8 @@ def _sung(model: Any, prompt: Sequence[int], gate: int) -> _Song:
     """What the model says to a prompt, greedily, with every gate forced to ``gate``."""
     ids, margin = [int(token) for token in prompt], float("inf")
     for _ in range(_TOKENS):
-        logits = _last_logits(model, ids, gate)
+        logits = last_logits(model, ids, gate, 1)[0]
         first, second = logits.topk(2).values.tolist()
         margin = min(margin, first - second)
         ids.append(int(logits.argmax()))
     return _Song(Canary(tuple(ids[:-1]), gate, tuple(ids[-_TOKENS:])), margin)
-
-
-def _last_logits(model: Any, ids: Sequence[int], gate: int) -> torch.Tensor:
-    """Logits [V] behind a sequence."""
-    device = next(model.parameters()).device
-    tokens = torch.tensor([list(ids)], device=device)
-    forced = torch.full((1, len(model.steering.gate_names)), float(gate), device=device)
-    with torch.no_grad():
-        out = model(
-            input_ids=tokens, attention_mask=torch.ones_like(tokens), steering_gate=forced, use_cache=False
-        )
-    return torch.as_tensor(out.logits[0, -1]).float()
