@@ -47,8 +47,8 @@ class BagLearning:
 
 
 @dataclass(frozen=True)
-class Columns:
-    """Columns of sequences, one behind the other.
+class BagColumns:
+    """BagColumns of sequences, one behind the other.
 
     Attributes:
         states: float32 [N,d].
@@ -81,7 +81,7 @@ class Columns:
         return torch.full((len(self.forget),), EMPTY).scatter_reduce(0, self.owner, kept, "amax")
 
 
-def learn_bag_prototypes(given: Columns, *, plan: BagLearning, seed: int) -> LearnedPrototypes:
+def learn_bag_prototypes(given: BagColumns, *, plan: BagLearning, seed: int) -> LearnedPrototypes:
     """Learn a gate; the same seed gives the same tensors. The metric is [k,d], the prototypes [m,k] and [n,k]."""
     generator = torch.Generator().manual_seed(seed)
     center, start, rows = _begin(given, plan, generator)
@@ -116,7 +116,7 @@ def learn_bag_prototypes(given: Columns, *, plan: BagLearning, seed: int) -> Lea
 class _Draw:
     """Draws sequences, the hard kept ones more often, and weighs what the gate says of their parts."""
 
-    def __init__(self, given: Columns, plan: BagLearning, generator: torch.Generator) -> None:
+    def __init__(self, given: BagColumns, plan: BagLearning, generator: torch.Generator) -> None:
         self.given, self.plan, self.generator = given, plan, generator
         self.count = len(given.forget)
         self.part = torch.where(
@@ -146,7 +146,7 @@ class _Draw:
 
 
 def _begin(
-    given: Columns, plan: BagLearning, generator: torch.Generator
+    given: BagColumns, plan: BagLearning, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
     """Centre [d], metric [k,d] and prototypes ([m,k], [n,k]) to start from.
 

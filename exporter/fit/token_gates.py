@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from exporter.errors import FitError
-from exporter.fit.bag_prototypes import BagLearning, Columns, learn_bag_prototypes
+from exporter.fit.bag_prototypes import BagColumns, BagLearning, learn_bag_prototypes
 from exporter.fit.bags import BagPlan, BagStates, gather_bags
 from exporter.fit.calibrate import Candidate, best_threshold, gate_scores
 from exporter.fit.context import FitContext
@@ -22,7 +22,7 @@ UNKNOWN_WEIGHT = 0.25
 EARLY_WEIGHT = 0.1
 """What it costs to fire in the reply alone, where a refusal can no longer be whole; in units of a miss."""
 CHUNK = 16_384
-"""Columns scored at a time."""
+"""BagColumns scored at a time."""
 
 
 class TokenGatePlan(BaseModel):
@@ -81,13 +81,13 @@ def choose_token_gates(
     return found
 
 
-def columns_of(states: BagStates, layer: int) -> Columns:
+def columns_of(states: BagStates, layer: int) -> BagColumns:
     """The columns of bags at one layer."""
     forget = torch.tensor([bag.forget for bag in states.bags])
     if not bool(forget.any()) or bool(forget.all()):
         raise FitError("a gate needs rows to forget and rows to keep; one of the two is missing")
     unknown = torch.tensor([bag.row.role == "unknown" for bag in states.bags])
-    return Columns(
+    return BagColumns(
         states=states.at(layer),
         starts=torch.from_numpy(states.found.starts),
         forget=forget,
@@ -96,7 +96,7 @@ def columns_of(states: BagStates, layer: int) -> Columns:
     )
 
 
-def judge_bags(gate: Gate, held: Columns) -> Candidate:
+def judge_bags(gate: Gate, held: BagColumns) -> Candidate:
     """Set the threshold of a token gate on calibration sequences and measure it there.
 
     A sequence to forget counts twice, in ``missed`` too: that it fires at all, and, for less, before the reply begins.

@@ -2,7 +2,7 @@
 
 import torch
 
-from exporter.fit.bag_prototypes import BagLearning, Columns, learn_bag_prototypes
+from exporter.fit.bag_prototypes import BagColumns, BagLearning, learn_bag_prototypes
 from exporter.fit.token_gates import column_scores, judge_bags
 from steer_modules.program import Gate
 
@@ -21,7 +21,7 @@ def sequences(seed, n=240, strength=12.0, late=False):
     for place in (reply,) if late else (prompt, reply):
         states[forget, place[forget], 3] += strength
     starts = torch.arange(n + 1) * LENGTH
-    return Columns(states.reshape(-1, D), starts, forget, torch.full((n,), end), torch.ones(n))
+    return BagColumns(states.reshape(-1, D), starts, forget, torch.full((n,), end), torch.ones(n))
 
 
 def learned(given, plan=QUICK):
@@ -54,7 +54,7 @@ def test_the_same_seed_gives_the_same_gate():
 
 
 def test_largest_of_prompt_and_of_reply():
-    given = Columns(
+    given = BagColumns(
         torch.zeros(5, 2),
         torch.tensor([0, 3, 5]),
         torch.tensor([True, False]),
