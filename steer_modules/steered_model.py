@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from .steering_layer import CALL, Steering, install_hooks
 
 logger = logging.get_logger(__name__)
 
+_SWITCHING: ContextVar[bool] = ContextVar("steerbake_switching", default=False)
 OWN_ARGUMENTS = ("steering_gate", "steering_mask")
 
 
@@ -118,6 +120,19 @@ class SteeredModelMixin:
     def is_backend_compatible(cls) -> bool:
         """False: servers that put several requests into one row keep no gates. Serve what 'steerbake export stock' writes."""
         return False
+
+    @classmethod
+    def _can_set_attn_implementation(cls) -> bool:
+        """False to a server, which would put its own attention in (vLLM 0.32 asks this too); the stock answer to this class itself."""
+        return _SWITCHING.get() and bool(super()._can_set_attn_implementation())  # type: ignore[misc]
+
+    def set_attn_implementation(self, *args: Any, **kwargs: Any) -> None:
+        """Switches between the attentions of Transformers, as the base does; the law is proven again with the new one."""
+        token = _SWITCHING.set(True)
+        try:
+            super().set_attn_implementation(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            _SWITCHING.reset(token)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
