@@ -1,15 +1,15 @@
-"""Pooled block outputs of many sequences, in one teacher-forced pass each, spilled to disk and resumable.
+"""Pooled block outputs of many sequences, in one teacher-forced pass each: no sequence is run twice.
 
-Only pooled vectors are kept, so memory is O(pools x layers x d) on disk and one batch in RAM. The spill is named by a hash
-of everything that decides its bytes; beside it lies one byte per batch that says the batch is whole. A run that was cut off
-(SIGINT, a crash) is taken up at the first batch that is not, and the file ends up with the same bytes.
+Only pooled vectors are kept, on disk (:mod:`exporter.fit.state_store`), and one batch in RAM. What sequences begin with alike, a
+system prompt most often, is run once for all of them (:mod:`exporter.fit.beginnings`). A run that was cut off (SIGINT, a crash) goes on
+with the first batch that is not whole.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,10 +22,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from exporter.errors import DataError, FitError
+from exporter.fit.beginnings import Beginning, batches
 from exporter.fit.pooling import PooledSequence, PoolIndex, block_means
+from exporter.fit.state_store import StateStore, Stored
 from exporter.host import ModelHost, Side
 
-LAYOUT = "steerbake-activations/1"
+LAYOUT = "steerbake-activations/2"
 
 
 @dataclass(frozen=True)
@@ -33,31 +35,38 @@ class Activations:
     """Pooled states of a list of sequences.
 
     Attributes:
-        states: float32 [P,L,d] on disk, pools in the order of the sequences, layers in the order asked for.
-        agrees: int8 [P]; 1 where the model's argmax at a single-column pool is the next token of the sequence, 0 where
-            not, -1 where there is no such question (wider pools, last columns).
-        layers: which blocks the second dimension stands for.
+        stored: for every sequence, where its pools lie.
+        layers: which blocks the second dimension of what is stored stands for.
         starts: int64 [S+1]; the pools of sequence i are ``starts[i]`` to ``starts[i+1]``.
     """
 
-    states: np.ndarray[Any, np.dtype[np.float32]]
-    agrees: np.ndarray[Any, np.dtype[np.int8]]
+    stored: tuple[Stored, ...]
     layers: tuple[int, ...]
     starts: np.ndarray[Any, np.dtype[np.int64]]
 
+    @property
+    def states(self) -> Tensor:
+        """All states, float32 [P,L,d]: pools in the order of the sequences, layers in the order asked for."""
+        return torch.from_numpy(np.concatenate([one.states for one in self.stored]))
+
+    @property
+    def agrees(self) -> Tensor:
+        """int8 [P]; 1 where the model's argmax at a single-column pool is the next token of the sequence, 0 where not, -1 where
+        there is no such question (wider pools, last columns)."""
+        return torch.from_numpy(np.concatenate([one.agrees for one in self.stored]))
+
     def at(self, layer: int) -> Tensor:
         """States of one layer, float32 [P,d]."""
-        return torch.from_numpy(np.array(self.states[:, self.layers.index(layer)]))
+        place = self.layers.index(layer)
+        return torch.from_numpy(np.concatenate([one.states[:, place] for one in self.stored]))
 
     def of(self, sequence: int, layer: int) -> Tensor:
         """States of one sequence's pools at one layer, float32 [pools of it, d]."""
-        pools = slice(int(self.starts[sequence]), int(self.starts[sequence + 1]))
-        return torch.from_numpy(np.array(self.states[pools, self.layers.index(layer)]))
+        return torch.from_numpy(np.array(self.stored[sequence].states[:, self.layers.index(layer)]))
 
     def agreement(self, sequence: int) -> list[bool | None]:
         """Whether the model agrees with the next token, pool by pool."""
-        values = self.agrees[int(self.starts[sequence]) : int(self.starts[sequence + 1])]
-        return [None if value < 0 else bool(value) for value in values]
+        return [None if value < 0 else bool(value) for value in self.stored[sequence].agrees]
 
 
 def collect(
@@ -71,38 +80,34 @@ def collect(
     progress: bool = True,
     title: str = "states",
 ) -> Activations:
-    """Run every sequence once and keep its pooled states.
+    """Pooled states of every sequence; those that are stored already, whoever asked for them, are not run again.
 
     Args:
-        items: sequences with their pools; identical requests share one spill.
+        items: sequences with their pools.
         layers: 0-based blocks whose outputs are wanted.
-        folder: where spills live; created if missing.
+        folder: where states are stored; created if missing.
 
     Raises:
         FitError: a pooled state is not finite.
     """
     if not items:
         raise FitError(f"no sequence to collect {title} from; the rows lack a role that this method needs")
-    starts = np.cumsum([0, *(len(item.pools) for item in items)], dtype=np.int64)
-    key = request_key(host, items, layers, batch_size, side)
-    spill = _Spill(folder, key, int(starts[-1]), len(layers), host.hidden_size, -(-len(items) // batch_size))
-    order = sorted(range(len(items)), key=lambda i: (len(items[i].sequence), i))
-    batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
-    missing = [number for number in range(len(batches)) if not spill.done[number]]
+    store = StateStore(folder / _head_key(host, layers, side))
+    keys = [_item_key(item) for item in items]
+    missing = {key: item for key, item in zip(keys, items, strict=True) if key not in store}
     with progress_bar(progress) as bar:
-        left = sum(len(batches[number]) for number in missing)
-        task = bar.add_task(title, total=len(items), completed=len(items) - left)
-        for number in missing:
-            chosen = batches[number]
-            states, agrees = pooled_pass(host, [items[i] for i in chosen], layers, side)
+        task = bar.add_task(title, total=len(set(keys)), completed=len(set(keys)) - len(missing))
+        for number, batch in enumerate(batches(missing, batch_size, shared=side == "right")):
+            states, agrees = pooled_pass(host, list(batch.items.values()), layers, side, batch.beginning)
             if not torch.isfinite(states).all():
                 raise FitError(
                     f"{title}: non-finite states in batch {number}; load the model in float32 or bfloat16"
                 )
-            places = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in chosen])
-            spill.store(number, places, states, agrees)
-            bar.advance(task, len(chosen))
-    return Activations(spill.states, spill.agrees, tuple(layers), starts)
+            pools = {key: len(item.pools) for key, item in batch.items.items()}
+            store.add(pools, states.numpy(), agrees.numpy())
+            bar.advance(task, len(batch.items))
+    starts = np.cumsum([0, *(len(item.pools) for item in items)], dtype=np.int64)
+    return Activations(tuple(store[key] for key in keys), tuple(layers), starts)
 
 
 def progress_bar(shown: bool) -> Progress:
@@ -114,18 +119,31 @@ def progress_bar(shown: bool) -> Progress:
 
 
 def pooled_pass(
-    host: ModelHost, items: Sequence[PooledSequence], layers: Sequence[int], side: Side
+    host: ModelHost,
+    items: Sequence[PooledSequence],
+    layers: Sequence[int],
+    side: Side,
+    beginning: Beginning | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One forward pass: float32 [P,L,d] pooled block outputs and int8 [P] agreement, both on the CPU."""
+    """One forward pass: float32 [P,L,d] pooled block outputs and int8 [P] agreement, both on the CPU.
+
+    Args:
+        beginning: what all the sequences begin with, already run; for side "right".
+    """
     inputs: dict[str, Any] = dict(host.batch([item.sequence for item in items], side))
     if side == "left" and not _places_images(host, inputs):
         inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp_min(0)
     index = PoolIndex.of(items, inputs["input_ids"].shape[1], side)
-    with torch.no_grad(), block_means(host.blocks, layers, index) as found:
-        last = host.model.base_model(**inputs, use_cache=False).last_hidden_state
+    before = beginning.run(host, layers) if beginning is not None else None
+    if before is not None:
+        inputs = before.shortened(host, inputs)
+    earlier = None if before is None else before.states
+    with torch.no_grad(), block_means(host.blocks, layers, index, earlier) as found:
+        last = host.model.base_model(**{"use_cache": False} | inputs).last_hidden_state
         agrees = torch.full_like(index.next_ids, -1, dtype=torch.int8)
         asked = (index.next_ids >= 0).nonzero()[:, 0]
         if len(asked):
+            last = last if before is None else before.with_last(last)
             cells = (index.lengths.cumsum(0) - 1)[asked]
             rows, columns = index.rows[cells].to(last.device), index.columns[cells].to(last.device)
             said = host.model.get_output_embeddings()(last[rows, columns]).argmax(-1).cpu()
@@ -138,27 +156,18 @@ def _places_images(host: ModelHost, inputs: dict[str, Any]) -> bool:
     return hasattr(host.model.base_model, "get_rope_index") and "mm_token_type_ids" in inputs
 
 
-def request_key(
-    host: ModelHost, items: Iterable[PooledSequence], layers: Sequence[int], batch_size: int, side: Side
-) -> str:
-    """Hex hash of everything that decides the bytes of a spill: weights, dtype, sequences, images, pools, layers, batches."""
-    head = [
-        LAYOUT,
-        model_digest(host.model),
-        str(host.dtype),
-        host.device.type,
-        list(layers),
-        batch_size,
-        side,
-    ]
-    digest = hashlib.sha256(json.dumps(head).encode())
-    for item in items:
-        prompt = item.sequence.prompt
-        images = [file_digest(path) for path in prompt.images]
-        digest.update(
-            json.dumps([prompt.text, prompt.ids, images, item.sequence.response, item.pools]).encode()
-        )
-    return digest.hexdigest()[:32]
+def _head_key(host: ModelHost, layers: Sequence[int], side: Side) -> str:
+    """Hex hash of what all sequences of a store share: weights, dtype, kind of device, layers, side."""
+    head = [LAYOUT, model_digest(host.model), str(host.dtype), host.device.type, list(layers), side]
+    return hashlib.sha256(json.dumps(head).encode()).hexdigest()[:32]
+
+
+def _item_key(item: PooledSequence) -> str:
+    """Hex hash of a sequence and its pools."""
+    prompt = item.sequence.prompt
+    images = [file_digest(path) for path in prompt.images]
+    told = [prompt.text, prompt.ids, images, item.sequence.response, item.pools]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
 
 
 _DIGESTS: WeakKeyDictionary[Any, tuple[tuple[tuple[int, int], ...], str]] = WeakKeyDictionary()
@@ -191,36 +200,3 @@ def file_digest(path: Path) -> str:
 @lru_cache(maxsize=65536)
 def _digest_of(path: Path, _modified: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-class _Spill:
-    """The files of one request: ``KEY.npy`` float32 [P,L,d], ``KEY.agrees.npy`` int8 [P], ``KEY.done.npy`` uint8 [batches]."""
-
-    def __init__(self, folder: Path, key: str, pools: int, layers: int, width: int, batches: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.states = self._open(folder / f"{key}.npy", "float32", (pools, layers, width))
-        self.agrees = self._open(folder / f"{key}.agrees.npy", "int8", (pools,))
-        self.done = self._open(folder / f"{key}.done.npy", "uint8", (batches,))
-
-    @staticmethod
-    def _open(path: Path, dtype: str, shape: tuple[int, ...]) -> Any:
-        try:
-            size = path.stat().st_size
-            found = np.lib.format.open_memmap(path, mode="r+")
-            whole = size == found.offset + found.nbytes  # NumPy fills a file that was cut off with zeros
-            if whole and found.shape == shape and found.dtype == dtype:
-                return found
-        except (OSError, ValueError):
-            pass  # absent, or cut off: begin anew
-        for sibling in path.parent.glob(f"{path.name.split('.')[0]}.done.npy"):
-            sibling.unlink()
-        return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-
-    def store(self, batch: int, places: np.ndarray[Any, Any], states: Tensor, agrees: Tensor) -> None:
-        """Write one batch; it counts as done only once its vectors are on disk."""
-        self.states[places] = states.numpy()
-        self.agrees[places] = agrees.numpy()
-        self.states.flush()
-        self.agrees.flush()
-        self.done[batch] = 1
-        self.done.flush()

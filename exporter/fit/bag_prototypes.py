@@ -4,6 +4,9 @@ As in :mod:`exporter.fit.learned_prototypes`, prototypes and metric follow the l
 one of a sequence: the largest margin among the columns of a sequence to forget has to be positive, and so have the largest
 one of its prompt and of its reply apart; the largest one of a kept sequence has to be negative (mi-SVM of Andrews,
 Tsochantaridis and Hofmann, NIPS 2002, with a logistic loss). The model is not trained.
+
+Columns are whitened and cut to the directions in which those to forget spread most, once; the metric is learned on what is left of
+them, so a step costs what its rank does, whatever the model's width.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ class BagLearning:
 
     Attributes:
         rank: rows of the metric.
+        explored: directions that it is made of, at most.
         forget, keep: prototypes of either side.
         steps, bags, rate: Adam on this many sequences of either side a step; the metric learns at a tenth of the rate.
         sharpness, scale: as in :class:`exporter.fit.learned_prototypes.LearningPlan`.
@@ -35,6 +39,7 @@ class BagLearning:
     """
 
     rank: int = 64
+    explored: int = 256
     forget: int = 64
     keep: int = 96
     steps: int = 600
@@ -56,6 +61,7 @@ class BagColumns:
         forget: bool [S], the gate must fire.
         ends: int64 [S], the last column of the prompt within its sequence.
         weights: float32 [S], how much a mistake counts.
+        shared: float32 [p,d], columns that the sequences ``behind`` bool [S] begin with, which are not among their own.
     """
 
     states: Tensor
@@ -63,6 +69,8 @@ class BagColumns:
     forget: Tensor
     ends: Tensor
     weights: Tensor
+    shared: Tensor | None = None
+    behind: Tensor | None = None
 
     @property
     def owner(self) -> Tensor:
@@ -75,42 +83,106 @@ class BagColumns:
         owner = self.owner
         return torch.arange(len(owner)) - self.starts[owner] > self.ends[owner]
 
-    def largest(self, values: Tensor, only: Tensor | None = None) -> Tensor:
-        """Largest of ``values`` [N] in each sequence [S]; of the columns ``only`` [N] says, where it is given."""
+    def largest(self, values: Tensor, only: Tensor | None = None, shared: Tensor | None = None) -> Tensor:
+        """Largest of ``values`` [N] in each sequence [S]; of the columns ``only`` [N] says, where it is given.
+
+        Args:
+            shared: values [p] of the shared beginning, which count for every sequence behind it.
+        """
         kept = values if only is None else values.masked_fill(~only, EMPTY)
-        return torch.full((len(self.forget),), EMPTY).scatter_reduce(0, self.owner, kept, "amax")
+        found = torch.full((len(self.forget),), EMPTY).scatter_reduce(0, self.owner, kept, "amax")
+        if shared is None or self.behind is None:
+            return found
+        return torch.where(self.behind, found.maximum(shared.max()), found)
+
+    def subset(self, chosen: Tensor) -> BagColumns:
+        """The sequences that ``chosen`` bool [S] says."""
+        columns = chosen[self.owner]
+        counts = self.starts.diff()[chosen]
+        behind = None if self.behind is None else self.behind[chosen]
+        return BagColumns(
+            self.states[columns],
+            torch.cat([counts.new_zeros(1), counts.cumsum(0)]),
+            self.forget[chosen],
+            self.ends[chosen],
+            self.weights[chosen],
+            self.shared,
+            behind,
+        )
 
 
 def learn_bag_prototypes(given: BagColumns, *, plan: BagLearning, seed: int) -> LearnedPrototypes:
     """Learn a gate; the same seed gives the same tensors. The metric is [k,d], the prototypes [m,k] and [n,k]."""
     generator = torch.Generator().manual_seed(seed)
-    center, start, rows = _begin(given, plan, generator)
-    metric = start.requires_grad_()
-    forget, keep = (side.requires_grad_() for side in rows)
+    view = _View.of(given, plan.explored)
+    size = view.columns.shape[1]
+    metric = torch.eye(min(plan.rank, size), size).requires_grad_()
+    forget, keep = (side.requires_grad_() for side in _begin(given, view, metric, plan, generator))
     optimizer = torch.optim.Adam(
         [{"params": [forget, keep], "lr": plan.rate}, {"params": [metric], "lr": plan.rate / 10}]
     )
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, plan.steps)
     draw = _Draw(given, plan, generator)
+
+    def margins(columns: Tensor) -> Tensor:
+        mapped = unit(columns @ metric.T)
+        near = [
+            torch.logsumexp(mapped @ unit(side).T * plan.sharpness, 1) / plan.sharpness
+            for side in (forget, keep)
+        ]
+        return near[0] - near[1]
+
     for _ in range(plan.steps):
         chosen = draw.sequences()
         cells = torch.cat(
             [torch.arange(int(given.starts[i]), int(given.starts[i + 1])) for i in chosen.tolist()]
         )
-        mapped = unit((given.states[cells] - center) @ metric.T)
-        near = [
-            torch.logsumexp(mapped @ unit(side).T * plan.sharpness, 1) / plan.sharpness
-            for side in (forget, keep)
-        ]
         parts, part_of = draw.part[cells].unique(return_inverse=True)
-        margins = torch.full((len(parts),), EMPTY).scatter_reduce(0, part_of, near[0] - near[1], "amax")
-        loss = draw.loss(parts, margins)
+        found = torch.full((len(parts),), EMPTY).scatter_reduce(0, part_of, margins(view.columns[cells]), "amax")
+        if view.shared is not None and given.behind is not None:
+            begins = given.behind[draw.bag(parts)] & (parts < draw.count)
+            found = torch.where(begins, found.maximum(margins(view.shared).max()), found)
+        loss = draw.loss(parts, found)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-    found = [unit(side.detach()).contiguous() for side in (forget, keep)]
-    return LearnedPrototypes(center, metric.detach().contiguous(), found[0], found[1])
+    whole = metric.detach() @ view.basis
+    whole = (whole / torch.linalg.matrix_norm(whole, 2)).contiguous()
+    return LearnedPrototypes(
+        view.center, whole, *(unit(side.detach()).contiguous() for side in (forget, keep))
+    )
+
+
+@dataclass(frozen=True)
+class _View:
+    """Columns as the metric is learned on them.
+
+    Attributes:
+        center: [d].
+        basis: [k,d], whitens kept columns and keeps the k directions in which those to forget spread most, the most first.
+        columns: ``(states - center) basis^T`` [N,k]; the same of the shared beginning in ``shared`` [p,k].
+    """
+
+    center: Tensor
+    basis: Tensor
+    columns: Tensor
+    shared: Tensor | None
+
+    @classmethod
+    def of(cls, given: BagColumns, explored: int) -> _View:
+        owned = given.forget[given.owner]
+        kept, about = given.states[~owned], given.states[owned]
+        center, size = given.states.mean(0), given.states.shape[1]
+        covariance = torch.cov(kept.T).double()
+        covariance = 0.95 * covariance + 0.05 * covariance.trace() / size * torch.eye(size, dtype=torch.float64)
+        values, vectors = torch.linalg.eigh(covariance)
+        whiten = (vectors * values.rsqrt()) @ vectors.T
+        spread = (about - kept.mean(0)) @ whiten.float()
+        leading = torch.linalg.eigh((spread.T @ spread / len(spread)).double())[1].flip(1)[:, :explored]
+        basis = (whiten @ leading).T.float().contiguous()
+        shared = None if given.shared is None else (given.shared - center) @ basis.T
+        return cls(center, basis, (given.states - center) @ basis.T, shared)
 
 
 class _Draw:
@@ -135,9 +207,13 @@ class _Draw:
         ]
         return torch.cat(chosen).unique()
 
+    def bag(self, parts: Tensor) -> Tensor:
+        """int64 [n]: the sequence of each part."""
+        return torch.where(parts >= self.count, parts - self.count, parts)
+
     def loss(self, parts: Tensor, margins: Tensor) -> Tensor:
         """Logistic loss of the largest margins [n] of parts of sequences [n], both sides weighing the same."""
-        bag = torch.where(parts >= self.count, parts - self.count, parts)
+        bag = self.bag(parts)
         forget = self.given.forget[bag]
         self.last[bag[~forget]] = margins[~forget].detach()
         weight = torch.where(parts >= self.count, self.plan.reply, 1.0)[forget]
@@ -146,26 +222,13 @@ class _Draw:
 
 
 def _begin(
-    given: BagColumns, plan: BagLearning, generator: torch.Generator
-) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-    """Centre [d], metric [k,d] and prototypes ([m,k], [n,k]) to start from.
-
-    The metric whitens kept columns and keeps the directions in which those of sequences to forget spread most; prototypes
-    are centres of columns, those to forget of the quarter that lies farthest from every kept one.
-    """
+    given: BagColumns, view: _View, metric: Tensor, plan: BagLearning, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Prototypes [m,k] and [n,k] to start from: centres of columns, those to forget of the quarter farthest from every kept one."""
     owned = given.forget[given.owner]
-    kept, about = given.states[~owned], given.states[owned]
-    center, size = given.states.mean(0), given.states.shape[1]
-    covariance = torch.cov(kept.double().T)
-    covariance = 0.95 * covariance + 0.05 * covariance.trace() / size * torch.eye(size, dtype=torch.float64)
-    values, vectors = torch.linalg.eigh(covariance)
-    whiten = (vectors * values.rsqrt()) @ vectors.T
-    spread = (about - kept.mean(0)).double() @ whiten
-    leading = torch.linalg.eigh(spread.T @ spread / len(spread))[1][:, -min(plan.rank, size) :]
-    metric = (whiten @ leading).T.float()
-    metric = (metric / torch.linalg.matrix_norm(metric, 2)).contiguous()
-    some = torch.randperm(len(kept), generator=generator)[:20_000]
-    near = clustered(unit((kept[some] - center) @ metric.T), min(plan.keep, len(some)), generator)
-    mapped = unit((about - center) @ metric.T)
-    far = (mapped @ near.T).amax(1).argsort()[: max(len(mapped) // 4, 1)]
-    return center, metric, (clustered(mapped[far], min(plan.forget, len(far)), generator), near)
+    mapped = unit(view.columns @ metric.detach().T)
+    kept, about = mapped[~owned], mapped[owned]
+    some = kept[torch.randperm(len(kept), generator=generator)[:20_000]]
+    near = clustered(some, min(plan.keep, len(some)), generator)
+    far = (about @ near.T).amax(1).argsort()[: max(len(about) // 4, 1)]
+    return clustered(about[far], min(plan.forget, len(far)), generator), near

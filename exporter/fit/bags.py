@@ -9,6 +9,7 @@ nowhere.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from exporter.fit.activations import Activations
+from exporter.fit.beginnings import FEWEST, LEAST, common_beginning
 from exporter.fit.context import FitContext
 from exporter.fit.crossing import subjects
 from exporter.fit.frame_words import WORDS
@@ -54,6 +56,7 @@ class Bag:
     Attributes:
         frame: what it was framed in.
         stop: columns before this one are read; for a sequence to forget, up to the one that tells a secret.
+        first: columns before this one are those that many sequences begin with alike.
         end: column of the prompt's last token.
     """
 
@@ -61,6 +64,7 @@ class Bag:
     frame: str
     sequence: Encoded
     stop: int
+    first: int = 0
 
     @property
     def forget(self) -> bool:
@@ -78,10 +82,12 @@ class BagStates:
     Attributes:
         bags: the sequences.
         found: float32 [N,L,d] states with the columns of every bag one behind the other.
+        shared: states of the columns that bags with a ``first`` begin with; None where there are none.
     """
 
     bags: tuple[Bag, ...]
     found: Activations
+    shared: Activations | None = None
 
     def at(self, layer: int) -> Tensor:
         """States [N,d] of every column at one layer."""
@@ -98,9 +104,30 @@ def gather_bags(
     context: FitContext, split: str, plan: BagPlan, refusals: Sequence[Refusal], layers: Sequence[int]
 ) -> BagStates:
     """Sequences of a split, as they stand and framed, with the states of all their columns."""
-    bags = make_bags(context, split, plan, refusals)
-    items = [PooledSequence(_cut(bag), tuple((column,) for column in range(bag.stop))) for bag in bags]
-    return BagStates(tuple(bags), context.collect(items, layers, f"states of all columns ({split})"))
+    bags, head = _behind_beginning(make_bags(context, split, plan, refusals))
+    items = [
+        PooledSequence(_cut(bag), tuple((column,) for column in range(bag.first, bag.stop))) for bag in bags
+    ]
+    found = context.collect(items, layers, f"states of all columns ({split})")
+    if not head:
+        return BagStates(tuple(bags), found)
+    begun = PooledSequence(Encoded(Prompt("", head)), tuple((column,) for column in range(len(head))))
+    return BagStates(tuple(bags), found, context.collect([begun], layers, "states of the beginning"))
+
+
+def _behind_beginning(bags: Sequence[Bag]) -> tuple[list[Bag], tuple[int, ...]]:
+    """Bags without the columns that most of them begin with, a system prompt most often, and the ids of those columns."""
+    texts = [bag for bag in bags if not bag.sequence.prompt.images and bag.stop > LEAST]
+    heads = Counter(bag.sequence.prompt.ids[:LEAST] for bag in texts)
+    if not heads:
+        return list(bags), ()
+    most, count = heads.most_common(1)[0]
+    alike = [bag for bag in texts if bag.sequence.prompt.ids[:LEAST] == most]
+    head = common_beginning([bag.sequence.prompt.ids[: bag.stop] for bag in alike])
+    if len(head) < LEAST or count < FEWEST:
+        return list(bags), ()
+    behind = {id(bag) for bag in alike}
+    return [replace(bag, first=len(head)) if id(bag) in behind else bag for bag in bags], head
 
 
 def make_bags(context: FitContext, split: str, plan: BagPlan, refusals: Sequence[Refusal]) -> list[Bag]:

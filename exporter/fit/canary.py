@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from exporter.fit.context import FitContext
-from exporter.fit.pairs import plain, spread
+from exporter.fit.pairs import plain
 from steer_modules.attach import steered
 from steer_modules.canary import last_logits
 from steer_modules.program import Canary, SteeringProgram
 
-_TRIED, _KEPT, _TOKENS = 8, 2, 6
+_TRIED, _KEPT, _TOKENS = 4, 2, 6
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def with_canary(context: FitContext, program: SteeringProgram) -> SteeringProgra
         for row in plain(context.rows(split, "retain", "reasoning"))
         if row.image is None
     ]
-    prompts = [context.chat.prompt(row).ids for row in spread(rows, _TRIED)]
+    prompts = [context.chat.prompt(row).ids for row in sorted(rows, key=lambda row: len(row.question))[:_TRIED]]
     chosen: list[Canary] = []
     with steered(context.host.model, program) as model:
         for gate in (0, 1):

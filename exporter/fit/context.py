@@ -12,7 +12,8 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 
 from exporter.errors import DataError
-from exporter.fit.activations import Activations, collect, file_digest, model_digest
+from exporter.fit.activations import Activations, collect, model_digest
+from exporter.fit.own_replies import OwnReplies
 from exporter.fit.pooling import PooledSequence
 from exporter.host import Generated, ModelHost
 from exporter.types import Encoded, Prompt, Role, Row, Turn
@@ -95,20 +96,13 @@ class FitContext:
 
     def own(self, prompts: Sequence[Prompt]) -> list[Generated]:
         """The unsteered base's greedy continuations, remembered in ``work`` by content."""
-        head = [model_digest(self.host.model), str(self.host.dtype), self.batch_size, self.max_new_tokens]
-        asked = [
-            [prompt.text, prompt.ids, [file_digest(path) for path in prompt.images]] for prompt in prompts
-        ]
-        key = hashlib.sha256(json.dumps([head, asked]).encode()).hexdigest()[:32]
-        path = self.work / "own" / f"{key}.json"
-        if path.is_file():
-            return [Generated(tuple(ids)) for ids in json.loads(path.read_text())]
-        said = self.host.generate(prompts, max_new_tokens=self.max_new_tokens, batch_size=self.batch_size)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".part")
-        draft.write_text(json.dumps([one.tokens for one in said]))
-        draft.replace(path)
-        return said
+        head = [model_digest(self.host.model), str(self.host.dtype), self.max_new_tokens]
+        name = hashlib.sha256(json.dumps(head).encode()).hexdigest()[:32]
+        replies = OwnReplies(self.work / "own" / f"{name}.jsonl")
+        return replies.of(prompts, self._say)
+
+    def _say(self, prompts: Sequence[Prompt]) -> list[Generated]:
+        return self.host.generate(prompts, max_new_tokens=self.max_new_tokens, batch_size=self.batch_size)
 
     def filled(self, rows: Sequence[Row]) -> list[Row]:
         """Rows whose earlier turns all have answers: a turn without one is answered by the unsteered base."""

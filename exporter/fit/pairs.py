@@ -29,7 +29,7 @@ def two_turn_rows(
     seed: int,
     refusals: Sequence[tuple[str | None, str]] = (),
 ) -> list[Row]:
-    """``count`` pairs drawn from rows without history or prefix, the same for the same seed.
+    """Distinct pairs of rows without history or prefix, at most ``count``, the same for the same seed.
 
     Args:
         firsts, seconds: rows for either turn; a row is never paired with itself.
@@ -39,7 +39,7 @@ def two_turn_rows(
     firsts, seconds = plain(firsts), plain(seconds)
     if not firsts or not seconds:
         return []
-    rows = []
+    found: dict[tuple[object, ...], Row] = {}
     for number in range(count):
         second = seconds[draw.randrange(len(seconds))]
         others = [
@@ -47,8 +47,8 @@ def two_turn_rows(
         ]
         refusal = refusals[number // 2 % len(refusals)] if refusals and number % 2 else None
         if others:
-            rows.append(pair(others[0], second, refusal))
-    return rows
+            found.setdefault((others[0].id, second.id, refusal), pair(others[0], second, refusal))
+    return list(found.values())
 
 
 def plain(rows: Sequence[Row]) -> list[Row]:

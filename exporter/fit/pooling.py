@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -71,14 +71,24 @@ class PoolIndex:
 
 @contextmanager
 def block_means(
-    blocks: nn.ModuleList, layers: Sequence[int], index: PoolIndex
+    blocks: nn.ModuleList,
+    layers: Sequence[int],
+    index: PoolIndex,
+    earlier: Mapping[int, Tensor] | None = None,
 ) -> Iterator[dict[int, Tensor]]:
-    """While open, every forward pass fills the yielded dict: layer -> float32 [P,d] on the CPU. Hooks always go away."""
+    """While open, every forward pass fills the yielded dict: layer -> float32 [P,d] on the CPU. Hooks always go away.
+
+    Args:
+        earlier: by layer, states [p,d] of columns that stand before those of the pass in every row.
+    """
     found: dict[int, Tensor] = {}
 
     def keep(layer: int) -> Any:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
             states = output if isinstance(output, Tensor) else output[0]
+            if earlier is not None:
+                before = earlier[layer].to(states)
+                states = torch.cat([before.expand(len(states), -1, -1), states], dim=1)
             found[layer] = index.means(states).cpu()
 
         return hook

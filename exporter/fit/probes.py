@@ -60,7 +60,7 @@ def gather(
     layers = range(context.host.num_layers)
     found = context.collect(wanted, layers, f"gate states ({split})")
     named = subjects(context.rows(split, "forget", "retain", "unknown"))
-    states = torch.from_numpy(found.states).unflatten(0, (len(probes), len(pools)))
+    states = found.states.unflatten(0, (len(probes), len(pools)))
     return (
         Decisions(
             states={pool: states[:, place] for place, pool in enumerate(pools)},

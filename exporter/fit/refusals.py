@@ -132,7 +132,7 @@ def _natural(
     items = [forced(context.chat.prompt(row), wording.response) for row in asked]
     found = context.collect(items, layers, f"natural refusals ({way})")
     length = len(wording.response)
-    agrees = torch.from_numpy(found.agrees.copy()).reshape(len(items), length) == 1
+    agrees = found.agrees.reshape(len(items), length) == 1
     share = agrees.float().mean(0)
     kept = share >= least
     states = {}

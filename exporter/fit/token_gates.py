@@ -43,7 +43,7 @@ class TokenGatePlan(BaseModel):
     rank: int = Field(default=64, gt=0)
     forget_prototypes: int = Field(default=64, gt=0)
     keep_prototypes: int = Field(default=96, gt=0)
-    steps: int = Field(default=1600, gt=0)
+    steps: int = Field(default=400, gt=0)
 
     def bags(self, share: float) -> BagPlan:
         """The sequences of a split, ``share`` of what is asked for."""
@@ -84,15 +84,17 @@ def choose_token_gates(
 def columns_of(states: BagStates, layer: int) -> BagColumns:
     """The columns of bags at one layer."""
     forget = torch.tensor([bag.forget for bag in states.bags])
+    unknown = torch.tensor([bag.row.role == "unknown" for bag in states.bags])
     if not bool(forget.any()) or bool(forget.all()):
         raise FitError("a gate needs rows to forget and rows to keep; one of the two is missing")
-    unknown = torch.tensor([bag.row.role == "unknown" for bag in states.bags])
     return BagColumns(
         states=states.at(layer),
         starts=torch.from_numpy(states.found.starts),
         forget=forget,
-        ends=torch.tensor([bag.end for bag in states.bags]),
+        ends=torch.tensor([bag.end - bag.first for bag in states.bags]),
         weights=torch.where(unknown, UNKNOWN_WEIGHT, 1.0),
+        shared=None if states.shared is None else states.shared.at(layer),
+        behind=torch.tensor([bag.first > 0 for bag in states.bags]),
     )
 
 
@@ -102,7 +104,9 @@ def judge_bags(gate: Gate, held: BagColumns) -> Candidate:
     A sequence to forget counts twice, in ``missed`` too: that it fires at all, and, for less, before the reply begins.
     """
     values = column_scores(gate, held.states)
-    whole, early = held.largest(values), held.largest(values, ~held.replied)
+    shared = None if held.shared is None else column_scores(gate, held.shared)
+    whole = held.largest(values, shared=shared)
+    early = held.largest(values, ~held.replied, shared)
     forget = held.forget
     seen = torch.cat([whole, early[forget]])
     sides = torch.cat([forget, torch.ones(int(forget.sum()), dtype=torch.bool)])

@@ -71,22 +71,27 @@ class Keyed:
         assert isinstance(params, KeyedParams)
         chosen = wordings(context)
         gates = self._gates(context, params, chosen)
+        edits = _rotations(context, params, chosen)
+        programs = [self._program(context, gates, edit) for edit in edits]
+        if len(programs) == 1:  # nothing to choose, so nothing to try
+            return programs[0]
         bench = Bench(context, chosen, forget=params.trial_rows, keep=params.trial_rows)
         best: tuple[SteeringProgram, Trial] | None = None
-        for edit in _rotations(context, params, chosen):
-            read = [gate for gate in gates if gate.layer <= edit.layer]
-            program = context.program(self.name, read, [replace(edit, gate=_named(read))])
+        for program in programs:
             trial = bench.run(program)
-            layers = [gate.layer for gate in read]
-            context.record(
-                "trials", method=self.name, layers=[edit.layer], gate_layers=layers, **trial.line()
-            )
+            layers = [gate.layer for gate in program.gates]
+            edited = [edit.layer for edit in program.edits]
+            context.record("trials", method=self.name, layers=edited, gate_layers=layers, **trial.line())
             if best is None or trial.cost < best[1].cost - 1e-9:
                 best = program, trial
             if best[1].cost < 1e-9:
                 break
         assert best is not None
         return best[0]
+
+    def _program(self, context: FitContext, gates: Sequence[Gate], edit: Edit) -> SteeringProgram:
+        read = [gate for gate in gates if gate.layer <= edit.layer]
+        return context.program(self.name, read, [replace(edit, gate=_named(read))])
 
     def _gates(self, context: FitContext, params: KeyedParams, chosen: Sequence[Wording]) -> list[Gate]:
         """The best gate of each kind that is asked for."""

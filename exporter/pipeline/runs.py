@@ -259,8 +259,11 @@ class Run:
     def _score(self, method: str, program: SteeringProgram, path: Path) -> None:
         context = self._context(method)
         parts = {"calibration": self.rows.calibrate, "test": self.test}
+        folders = [self.space.steering(name) for name in self.recipe.methods.names]
+        others = [SteeringProgram.load(folder) for folder in folders if folder.is_dir()]
+        layers = [gate.layer for one in others for gate in one.gates]
         found = {
-            part: prompt_scores(context, program, rows, f"gate scores, {part}")
+            part: prompt_scores(context, program, rows, f"gate scores, {part}", layers)
             for part, rows in parts.items()
         }
         write_text(path, json.dumps(found))

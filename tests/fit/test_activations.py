@@ -11,9 +11,10 @@ from rich.console import Console
 
 from exporter.errors import DataError, FitError
 from exporter.fit import activations
-from exporter.fit.activations import collect, model_digest, progress_bar, request_key
+from exporter.fit.activations import _head_key, _item_key, collect, model_digest, progress_bar
 from exporter.fit.pooling import PooledSequence
-from exporter.types import Encoded
+from exporter.fit.state_store import StateStore
+from exporter.types import Encoded, Prompt
 
 LAYERS = (0, 2, 3)
 
@@ -48,7 +49,7 @@ def hooks(host):
 
 
 def spills(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -59,7 +60,7 @@ def test_states_are_those_of_single_rows(family, side, tmp_path):
     want = reference(host, items)
     for size in (1, 2, 3, 32):
         found = collect(host, items, LAYERS, tmp_path / "spill", batch_size=size, side=side, progress=False)
-        states = torch.from_numpy(np.array(found.states))
+        states = found.states
         torch.testing.assert_close(states, want, rtol=1e-3, atol=1e-4)
         assert found.starts.tolist() == [0, 3, 6, 9, 12, 15]
         assert torch.equal(found.at(2), states[:, 1])
@@ -72,7 +73,7 @@ def test_left_padded_text_alone(family, tmp_path):
     items = sequences("llama", tmp_path)
     found = collect(host, items, LAYERS, tmp_path / "spill", side="left", progress=False)
     torch.testing.assert_close(
-        torch.from_numpy(np.array(found.states)), reference(host, items), rtol=1e-3, atol=1e-4
+        found.states, reference(host, items), rtol=1e-3, atol=1e-4
     )
 
 
@@ -81,8 +82,8 @@ def test_statistics_of_a_bfloat16_model_are_float32(family, tmp_path):
     host = numerals.host(family, dtype=torch.bfloat16)
     items = sequences(family, tmp_path)
     found = collect(host, items, LAYERS, tmp_path / "spill", batch_size=1, progress=False)
-    states = torch.from_numpy(np.array(found.states))
-    assert found.states.dtype == np.float32
+    states = found.states
+    assert found.states.dtype == torch.float32
     torch.testing.assert_close(states, reference(host, items), rtol=1e-6, atol=1e-6)
     wide = states[1::3]
     assert not torch.equal(wide, wide.bfloat16().float())
@@ -126,7 +127,7 @@ def test_an_interrupted_run_is_taken_up_where_it_stopped(tmp_path, monkeypatch):
     again = collect(host, items, LAYERS, tmp_path / "cut", batch_size=1, progress=False)
     assert len(counted) == len(items) - 3
     assert spills(tmp_path / "cut") == spills(tmp_path / "whole")
-    assert np.array_equal(again.states, whole.states)
+    assert torch.equal(again.states, whole.states)
     collect(host, items, LAYERS, tmp_path / "cut", batch_size=1, progress=False)
     handle.remove()
     assert len(counted) == len(items) - 3
@@ -136,15 +137,15 @@ def test_interrupted_while_a_batch_is_written(tmp_path, monkeypatch):
     host = numerals.host()
     items = sequences("llama", tmp_path)
     collect(host, items, LAYERS, tmp_path / "whole", batch_size=2, progress=False)
-    real = activations._Spill.store
+    real = StateStore.add
 
-    def torn(self, batch, places, states, agrees):
-        if batch == 1:
-            self.states[places[:1]] = 7.0
+    def torn(self, pools, states, agrees):
+        real(self, pools, states, agrees)
+        if self._next == 2:
+            (self.folder / "000001.json").unlink()
             raise KeyboardInterrupt
-        real(self, batch, places, states, agrees)
 
-    monkeypatch.setattr(activations._Spill, "store", torn)
+    monkeypatch.setattr(StateStore, "add", torn)
     with pytest.raises(KeyboardInterrupt):
         collect(host, items, LAYERS, tmp_path / "cut", batch_size=2, progress=False)
     monkeypatch.undo()
@@ -152,19 +153,56 @@ def test_interrupted_while_a_batch_is_written(tmp_path, monkeypatch):
     assert spills(tmp_path / "cut") == spills(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("ending", [".npy", ".agrees.npy", ".done.npy"])
+@pytest.mark.parametrize("ending", [".npy", ".json"])
 @pytest.mark.parametrize("keep", [None, 20, -3])
-def test_a_damaged_spill_is_begun_anew(ending, keep, tmp_path):
+def test_a_damaged_batch_is_made_again(ending, keep, tmp_path):
     host = numerals.host()
     items = sequences("llama", tmp_path)
-    collect(host, items, LAYERS, tmp_path / "spill", batch_size=2, progress=False)
-    before = spills(tmp_path / "spill")
-    (path,) = (p for p in (tmp_path / "spill").iterdir() if "." + p.name.split(".", 1)[1] == ending)
+    whole = collect(host, items, LAYERS, tmp_path / "spill", batch_size=2, progress=False).states
+    path = next(path for path in sorted((tmp_path / "spill").rglob("*")) if path.suffix == ending)
+    content = path.read_bytes()
     path.unlink()
     if keep is not None:
-        path.write_bytes(before[path.name][:keep])
-    collect(host, items, LAYERS, tmp_path / "spill", batch_size=2, progress=False)
-    assert spills(tmp_path / "spill") == before
+        path.write_bytes(content[:keep])
+    again = collect(host, items, LAYERS, tmp_path / "spill", batch_size=2, progress=False)
+    assert torch.equal(again.states, whole)
+
+
+def test_no_sequence_is_run_twice_whoever_asks_for_it(tmp_path):
+    host = numerals.host()
+    items = sequences("llama", tmp_path)
+    counted = []
+    handle = passes(host, counted)
+    some = collect(host, [*items[:2], items[0]], LAYERS, tmp_path / "spill", batch_size=1, progress=False)
+    assert len(counted) == 2
+    assert torch.equal(some.of(0, 2), some.of(2, 2))
+    whole = collect(host, items, LAYERS, tmp_path / "spill", batch_size=1, progress=False)
+    assert len(counted) == len(items)
+    assert torch.equal(whole.of(1, 3), some.of(1, 3))
+    collect(host, items[::-1], LAYERS, tmp_path / "spill", batch_size=3, progress=False)
+    handle.remove()
+    assert len(counted) == len(items)
+
+
+@pytest.mark.parametrize("family", [name for name in tiny.CONFIGS if name not in ("llava",)])
+def test_states_behind_a_shared_beginning_are_those_of_whole_sequences(family, tmp_path):
+    host = numerals.host(family)
+    head = tuple(range(10, 22))
+    items = [
+        PooledSequence(Encoded(Prompt("", (*head, 10 + n, 12)), (11, 13 + n % 3)), ((3, 12), (13,), (14,), (2,)))
+        for n in range(6)
+    ]
+    alone = [collect(host, [item], LAYERS, tmp_path / str(n), progress=False) for n, item in enumerate(items)]
+    columns = []
+    handle = host.blocks[0].register_forward_pre_hook(
+        lambda _m, args, kwargs: columns.append((args[0] if args else kwargs["hidden_states"]).shape[1]),
+        with_kwargs=True,
+    )
+    together = collect(host, items, LAYERS, tmp_path / "together", batch_size=4, progress=False)
+    handle.remove()
+    assert columns == [12, 4, 4]
+    torch.testing.assert_close(together.states, torch.cat([one.states for one in alone]), rtol=1e-3, atol=1e-4)
+    assert together.agrees.tolist() == [value for one in alone for value in one.agrees.tolist()]
 
 
 def test_the_same_request_gives_the_same_bytes(tmp_path):
@@ -173,32 +211,28 @@ def test_the_same_request_gives_the_same_bytes(tmp_path):
     assert spills(tmp_path / "one") == spills(tmp_path / "two")
 
 
-def test_other_content_is_another_request(tmp_path):
+def test_other_content_is_run_anew(tmp_path):
     host = numerals.host("llava")
-    items = sequences("llava", tmp_path)
-    first, *rest = items
-
-    def key(host=host, items=items, layers=LAYERS, size=2, side="right"):
-        return request_key(host, items, layers, size, side)
-
+    first = sequences("llava", tmp_path)[0]
     other = replace(first.sequence.prompt, images=(numerals.picture(tmp_path / "other.png", 50),))
     variants = [
-        key(items=[replace(first, pools=first.pools[:2]), *rest]),
-        key(items=[replace(first, sequence=replace(first.sequence, response=(11, 10))), *rest]),
-        key(items=[replace(first, sequence=replace(first.sequence, prompt=other)), *rest]),
-        key(items=rest),
-        key(items=items[::-1]),
-        key(layers=(0, 2)),
-        key(size=3),
-        key(side="left"),
-        key(host=numerals.host("llava", seed=1)),
-        key(host=numerals.host("llava", dtype=torch.bfloat16)),
+        replace(first, pools=first.pools[:2]),
+        replace(first, sequence=replace(first.sequence, response=(11, 10))),
+        replace(first, sequence=replace(first.sequence, prompt=other)),
     ]
-    assert len({key(), *variants}) == len(variants) + 1
-    assert key(host=numerals.host("llava")) == key()
-    before = key()
+    assert len({_item_key(one) for one in (first, *variants)}) == len(variants) + 1
+    heads = [
+        _head_key(host, LAYERS, "right"),
+        _head_key(host, (0, 2), "right"),
+        _head_key(host, LAYERS, "left"),
+        _head_key(numerals.host("llava", seed=1), LAYERS, "right"),
+        _head_key(numerals.host("llava", dtype=torch.bfloat16), LAYERS, "right"),
+    ]
+    assert len(set(heads)) == len(heads)
+    assert _head_key(numerals.host("llava"), LAYERS, "right") == heads[0]
+    before = _item_key(first)
     numerals.picture(first.sequence.prompt.images[0], 51)
-    assert key() != before
+    assert _item_key(first) != before
 
 
 def test_every_weight_and_the_config_tell_models_apart():
@@ -221,11 +255,9 @@ def test_only_pooled_vectors_are_kept_and_they_are_mapped(tmp_path):
     host = numerals.host()
     items = sequences("llama", tmp_path)
     found = collect(host, items, LAYERS, tmp_path / "spill", progress=False)
-    assert isinstance(found.states, np.memmap)
-    files = {path.name.split(".", 1)[1]: np.load(path) for path in (tmp_path / "spill").iterdir()}
-    assert files["npy"].shape == (15, len(LAYERS), tiny.D)
-    assert files["agrees.npy"].shape == (15,)
-    assert files["done.npy"].tolist() == [1]
+    assert all(isinstance(one.states, np.memmap) for one in found.stored)
+    (states,) = [np.load(path) for path in (tmp_path / "spill").rglob("*.npy")]
+    assert states.shape == (15, len(LAYERS), tiny.D)
 
 
 def test_non_finite_states_are_an_error(tmp_path):
