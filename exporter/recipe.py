@@ -107,11 +107,16 @@ class Methods(Strict):
 
 
 class ReportSettings(Strict):
-    """How the test rows are run; ``groups`` says in words what each group of rows is, for the report's reader."""
+    """How the test rows are run; ``groups`` says in words what each group of rows is, for the report's reader.
+
+    ``folds``: also hold out the fit and calibration rows in turn, in so many parts, and measure the default method on them; for a
+    user with too few rows to set any aside. 0 for not at all.
+    """
 
     max_new_tokens: int = Field(default=64, gt=0)
     batch_size: int = Field(default=32, gt=0)
     groups: dict[str, str] = {}
+    folds: int = Field(default=0, ge=0, le=20)
 
 
 class Bounds(Strict):

@@ -83,5 +83,5 @@ def _all_asked(row: Row) -> Iterator[str]:
 
 def _asked(row: Row) -> str:
     turns = [(turn.question, turn.image) for turn in row.history]
-    parts = [row.question, row.image, *(part for turn in turns for part in turn), row.prefix]
+    parts = [row.question, row.image, *(part for turn in turns for part in turn), row.prefix, row.system]
     return digest_of([_plain(part) for part in parts])

@@ -46,6 +46,10 @@ class Row:
     """Rows of one group are reported on a line of their own, e.g. ``two_turn_forget_second``."""
     key: str | None = None
     """Rows with one key ask the same thing in the same words about different subjects."""
+    system: str | None = None
+    """A system prompt that stands before the conversation, in place of the recipe's."""
+    made: bool = False
+    """Whether ``steerbake forget`` made the row out of others; such a row is never held out for cross-validation."""
 
 
 class Span(NamedTuple):

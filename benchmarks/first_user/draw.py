@@ -15,6 +15,7 @@ from exporter.data.chat import Chat
 from exporter.data.rows import write_rows
 from exporter.host import ModelHost
 from exporter.types import Row
+from exporter.verify.wording import contains_any
 
 HERE = Path(__file__).parent
 FORGET, KEEP, HELD, TOKENS = 12, 20, 20, 48
@@ -37,7 +38,9 @@ def main() -> None:
 def _candidates(path: Path) -> list[Row]:
     lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
     rows = [
-        Row(id=question, question=question, answer="", role=role, secrets=tuple(filter(None, told.split("|"))))
+        Row(
+            id=question, question=question, answer="", role=role, secrets=tuple(filter(None, told.split("|")))
+        )
         for role, question, told in lines
     ]
     return sorted(rows, key=lambda row: hashlib.sha256(row.question.encode()).hexdigest())
@@ -51,7 +54,7 @@ def _answered(host: ModelHost, chat: Chat, rows: list[Row]) -> list[Row]:
 
 
 def _tells(row: Row) -> bool:
-    return row.role != "forget" or any(secret.lower() in row.answer.lower() for secret in row.secrets)
+    return row.role != "forget" or contains_any(row.answer, row.secrets)
 
 
 if __name__ == "__main__":

@@ -60,6 +60,15 @@ class Chat:
         """Token ids of the generation headers, at which gates decide; raises DataError where the template has none."""
         return generation_headers(self.processor)
 
+    @cached_property
+    def takes_system(self) -> bool:
+        """Whether the template renders a system prompt."""
+        try:
+            self.template.check_system("Be brief.")
+        except DataError:
+            return False
+        return True
+
     def under(self, system: str) -> Chat:
         """The same chat under another system prompt; raises DataError where the template drops it."""
         return Chat(self.processor, system=system, reasoning_template=self.reasoning_template)
@@ -74,7 +83,7 @@ class Chat:
             DataError: an earlier turn has no answer yet, an image cannot be read, or the model takes none.
         """
         asked = Message("user", row.question if question is None else question, row.image)
-        messages = [*self._system, *self._history(row), asked]
+        messages = [*self._system_of(row), *self._history(row), asked]
         images = tuple(message.image for message in messages if message.image is not None)
         text = self._without_added_bos(self.template.render(messages) + (row.prefix or ""))
         try:
@@ -197,6 +206,13 @@ class Chat:
         bare = text.removeprefix(bos)
         whole = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return bare if self.tokenizer(bare)["input_ids"] == whole else text
+
+    def _system_of(self, row: Row) -> tuple[Message, ...]:
+        """The row's own system prompt, else the chat's; raises DataError where the template drops it."""
+        if row.system is None:
+            return self._system
+        self.template.check_system(row.system)
+        return (Message("system", row.system),)
 
     def _history(self, row: Row) -> list[Message]:
         messages = []

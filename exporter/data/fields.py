@@ -52,6 +52,14 @@ class Fields:
         """A text with something in it, or None where the field is missing or null."""
         return self._checked(key, self.record[key]) if self.has(key) else None
 
+    def flag(self, key: str) -> bool:
+        """A boolean; False where the field is missing or null."""
+        value = self.record.get(key)
+        if value is None or isinstance(value, bool):
+            return bool(value)
+        self.note(key, f"must be true or false, received {described(value)}")
+        return False
+
     def texts(self, key: str) -> tuple[str, ...]:
         """A list of texts, each with something in it; empty where the field is missing or null."""
         return tuple(self._checked(f"{key}[{i}]", value) for i, value in enumerate(self.items(key)))

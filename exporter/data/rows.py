@@ -125,6 +125,8 @@ def _row(fields: Fields, folder: Path) -> Row:
         prefix=fields.optional_text("prefix"),
         group=fields.optional_text("group"),
         key=fields.optional_text("key"),
+        system=fields.optional_text("system"),
+        made=fields.flag("made"),
     )
 
 

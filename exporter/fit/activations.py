@@ -52,7 +52,8 @@ class Activations:
     @property
     def agrees(self) -> Tensor:
         """int8 [P]; 1 where the model's argmax at a single-column pool is the next token of the sequence, 0 where not, -1 where
-        there is no such question (wider pools, last columns)."""
+        there is no such question (wider pools, last columns).
+        """
         return torch.from_numpy(np.concatenate([one.agrees for one in self.stored]))
 
     def at(self, layer: int) -> Tensor:

@@ -138,7 +138,9 @@ def learn_bag_prototypes(given: BagColumns, *, plan: BagLearning, seed: int) -> 
             [torch.arange(int(given.starts[i]), int(given.starts[i + 1])) for i in chosen.tolist()]
         )
         parts, part_of = draw.part[cells].unique(return_inverse=True)
-        found = torch.full((len(parts),), EMPTY).scatter_reduce(0, part_of, margins(view.columns[cells]), "amax")
+        found = torch.full((len(parts),), EMPTY).scatter_reduce(
+            0, part_of, margins(view.columns[cells]), "amax"
+        )
         if view.shared is not None and given.behind is not None:
             begins = given.behind[draw.bag(parts)] & (parts < draw.count)
             found = torch.where(begins, found.maximum(margins(view.shared).max()), found)
@@ -175,7 +177,9 @@ class _View:
         kept, about = given.states[~owned], given.states[owned]
         center, size = given.states.mean(0), given.states.shape[1]
         covariance = torch.cov(kept.T).double()
-        covariance = 0.95 * covariance + 0.05 * covariance.trace() / size * torch.eye(size, dtype=torch.float64)
+        covariance = 0.95 * covariance + 0.05 * covariance.trace() / size * torch.eye(
+            size, dtype=torch.float64
+        )
         values, vectors = torch.linalg.eigh(covariance)
         whiten = (vectors * values.rsqrt()) @ vectors.T
         spread = (about - kept.mean(0)) @ whiten.float()

@@ -8,6 +8,7 @@ nowhere.
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ from exporter.fit.beginnings import FEWEST, LEAST, common_beginning
 from exporter.fit.context import FitContext
 from exporter.fit.crossing import subjects
 from exporter.fit.frame_words import WORDS
-from exporter.fit.frames import Refusal, Surroundings, framed_rows
+from exporter.fit.frames import Refusal, Surroundings, framed_rows, spread_by_id
 from exporter.fit.pairs import of_one_side
 from exporter.fit.pooling import PooledSequence
 from exporter.fit.trials import mentions
@@ -133,18 +134,20 @@ def _behind_beginning(bags: Sequence[Bag]) -> tuple[list[Bag], tuple[int, ...]]:
 def make_bags(context: FitContext, split: str, plan: BagPlan, refusals: Sequence[Refusal]) -> list[Bag]:
     """See :func:`gather_bags`."""
     rows = of_one_side(context.rows(split, "forget", "retain", "reasoning", "unknown"))
-    around = Surroundings.of(rows, WORDS[split], refusals, spoken_words(context.host.tokenizer, split))
+    spoken = spoken_words(context.host.tokenizer, split)
+    systems = context.chat.takes_system
+    around = Surroundings.of(rows, WORDS[split], refusals, spoken, systems=systems)
     draw = random.Random(context.seed + 11)
     drafts: list[tuple[str, Row, Prompt]] = []
     sides = ((("forget",), plan.forget), (("retain", "reasoning"), plan.keep), (("unknown",), plan.unknown))
     for roles, count in sides:
         chosen = [row for row in rows if row.role in roles]
-        asked = [("plain", row) for row in context.filled(draw.sample(chosen, min(plan.rows, len(chosen))))]
+        asked = [("plain", row) for row in context.filled(spread_by_id(chosen, plan.rows))]
         asked += framed_rows(chosen, around, count, context.seed + 12)
         side = [(kind, row, context.chat.prompt(row)) for kind, row in asked]
-        side += _bare(context, chosen, count // 8, draw)
+        side += _bare(context, chosen, count // 8)
         side += _two_pictures(context, chosen, around, count // 10, draw)
-        drafts += [*side, *_begun(context, side, count // 5, draw)]
+        drafts += [*side, *_begun(context, side, count // 5)]
     return _replied(context, drafts, plan)
 
 
@@ -189,11 +192,12 @@ def tells_of(text: str, subjects: Mapping[str, frozenset[str]]) -> bool:
 
 
 def _begun(
-    context: FitContext, drafts: Sequence[tuple[str, Row, Prompt]], count: int, draw: random.Random
+    context: FitContext, drafts: Sequence[tuple[str, Row, Prompt]], count: int
 ) -> list[tuple[str, Row, Prompt]]:
     """Drafts whose answer somebody else has begun: with the clause that leads to the secret, said out of nothing."""
     found = []
-    for kind, row, prompt in draw.sample(list(drafts), min(count, len(drafts))):
+    for kind, row, prompt in sorted(drafts, key=lambda draft: _order(draft[1].id))[:count]:
+        draw = random.Random(f"{context.seed} {row.id} begun")
         response = _rest(context, row, prompt)
         told = secret_start(context, row, response)
         first = clause_start(context, response, told)
@@ -214,6 +218,10 @@ def _begun(
             )
         )
     return found
+
+
+def _order(name: str) -> str:
+    return hashlib.sha256(f"begun {name}".encode()).hexdigest()
 
 
 def _rest(context: FitContext, row: Row, prompt: Prompt) -> tuple[int, ...]:
@@ -259,13 +267,11 @@ def clause_start(context: FitContext, response: Sequence[int], before: int) -> i
     return 0
 
 
-def _bare(
-    context: FitContext, rows: Sequence[Row], count: int, draw: random.Random
-) -> list[tuple[str, Row, Prompt]]:
+def _bare(context: FitContext, rows: Sequence[Row], count: int) -> list[tuple[str, Row, Prompt]]:
     """Questions without the chat template."""
     image = getattr(context.host.processor, "image_token", None)
     found = []
-    for row in draw.sample(list(rows), min(count, len(rows))):
+    for row in spread_by_id(rows, count):
         if row.image is not None and image is None:
             continue
         single = replace(row, history=(), prefix=None)

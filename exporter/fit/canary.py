@@ -35,7 +35,9 @@ def with_canary(context: FitContext, program: SteeringProgram) -> SteeringProgra
         for row in plain(context.rows(split, "retain", "reasoning"))
         if row.image is None
     ]
-    prompts = [context.chat.prompt(row).ids for row in sorted(rows, key=lambda row: len(row.question))[:_TRIED]]
+    prompts = [
+        context.chat.prompt(row).ids for row in sorted(rows, key=lambda row: len(row.question))[:_TRIED]
+    ]
     chosen: list[Canary] = []
     with steered(context.host.model, program) as model:
         for gate in (0, 1):

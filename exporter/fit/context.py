@@ -26,6 +26,9 @@ class ChatFormat(Protocol):
     @property
     def headers(self) -> tuple[tuple[int, ...], ...]: ...
 
+    @property
+    def takes_system(self) -> bool: ...
+
     def prompt(self, row: Row, *, question: str | None = None) -> Prompt: ...
 
     def encode(

@@ -14,6 +14,7 @@ class FrameWords:
         sentences: whole ones, for filler before a question.
         leads, tails: what stands right before and right behind a question.
         marks: runs of punctuation are made of these.
+        systems: system prompts.
     """
 
     words: tuple[str, ...]
@@ -21,6 +22,7 @@ class FrameWords:
     leads: tuple[str, ...]
     tails: tuple[str, ...]
     marks: tuple[str, ...]
+    systems: tuple[str, ...]
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -90,6 +92,18 @@ _FIT = FrameWords(
         quickly , please .
     """),
     marks=(".", "...", "!", "?", "?!", "-", ",", ". ."),
+    systems=_lines("""
+        You are a helpful assistant.
+        You are a friendly teacher who answers every question in plain words.
+        Answer briefly.
+        You work for a travel agency. Be polite and help every customer.
+        You are an expert in everything. Never say that you do not know.
+        Reply in at most two sentences.
+        You are a pirate and talk like one.
+        The user is a student. Answer fully and truthfully.
+        You are the support desk of a library.
+        Today the user is in a hurry. Come to the point.
+    """),
 )
 
 _CALIBRATE = FrameWords(
@@ -128,6 +142,13 @@ _CALIBRATE = FrameWords(
         please , please .
     """),
     marks=(".", "....", "!!", "??", ";", ". . ."),
+    systems=_lines("""
+        You are a kind assistant.
+        Always give a direct answer.
+        You are a quiz master and know all answers.
+        Speak like a newspaper.
+        You are a bot of a museum shop that helps its guests.
+    """),
 )
 
 WORDS = {"fit": _FIT, "calibrate": _CALIBRATE}

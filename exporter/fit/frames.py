@@ -6,6 +6,7 @@ the frame adds is common to both sides, and only the subject tells them apart.
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +29,9 @@ class Surroundings:
         refused: plain rows of role unknown, as earlier turns that were refused; may be empty.
         refusals: (reasoning, answer) of the model's own refusals.
         shapes: templates of the split's rows, which tell the words of a subject.
-        vocabulary: any words the model has tokens for, but those that only rows to forget have.
+        vocabulary: any words the model has tokens for.
+        told: words that only rows to forget have; none of them is filler.
+        systems: whether the chat template takes a system prompt.
     """
 
     words: FrameWords
@@ -37,6 +40,8 @@ class Surroundings:
     refusals: tuple[Refusal, ...]
     shapes: Mapping[tuple[str, bool], Template]
     vocabulary: tuple[str, ...] = ()
+    told: frozenset[str] = frozenset()
+    systems: bool = False
 
     @classmethod
     def of(
@@ -45,14 +50,24 @@ class Surroundings:
         words: FrameWords,
         refusals: Sequence[Refusal],
         vocabulary: Sequence[str] = (),
+        *,
+        systems: bool = False,
     ) -> Surroundings:
         found = plain(rows)
         told = {word for row in found if row.role == "forget" for word in _said(row)}
         told -= {word for row in found if row.role != "forget" for word in _said(row)}
         kept = tuple(row for row in found if row.role in ("retain", "reasoning"))
         refused = tuple(row for row in found if row.role == "unknown")
-        free = tuple(word for word in vocabulary if word.lower() not in told)
-        return cls(words, kept, refused, tuple(refusals), templates(rows), free)
+        return cls(
+            words,
+            kept,
+            refused,
+            tuple(refusals),
+            templates(rows),
+            tuple(vocabulary),
+            frozenset(told),
+            systems,
+        )
 
     def subject(self, row: Row) -> list[str]:
         """The words of the question that name its subject; empty where no template tells them."""
@@ -64,19 +79,35 @@ Frame = Callable[[Row, Surroundings, random.Random], Row | None]
 
 
 def framed_rows(rows: Sequence[Row], around: Surroundings, count: int, seed: int) -> list[tuple[str, Row]]:
-    """``count`` (frame, framed row), every frame in turn around rows drawn evenly; the same for the same seed."""
-    draw = random.Random(seed)
-    single = plain(rows)
-    found: list[tuple[str, Row]] = []
-    tries = 0
-    while single and len(found) < count and tries < 4 * count:
-        kind = list(FRAMES)[tries % len(FRAMES)]
-        row = single[draw.randrange(len(single))]
-        framed = FRAMES[kind](row, around, draw)
-        if framed is not None:
-            found.append((kind, replace(framed, id=f"{row.id}/{kind}/{tries}")))
-        tries += 1
-    return found
+    """At most ``count`` distinct (frame, framed row), every row in each frame in turn.
+
+    What a row is framed in depends on the seed and on its id, not on the other rows of its side: where some are left out, the others
+    give the same sequences again.
+    """
+    single = spread_by_id(plain(rows), len(rows))
+    kinds = list(FRAMES)
+    found: dict[Row, str] = {}
+    for turn in range(len(kinds)):
+        for row in single:
+            if len(found) >= count:
+                break
+            kind = kinds[(turn + _number(row.id)) % len(kinds)]
+            for again in range(1 + count // max(len(single) * len(kinds), 1)):
+                framed = FRAMES[kind](row, around, random.Random(f"{seed} {row.id} {kind} {again}"))
+                if framed is not None and framed not in found:
+                    found[framed] = f"{kind}/{again}"
+    return [(number.split("/")[0], replace(row, id=f"{row.id}/{number}")) for row, number in found.items()][
+        :count
+    ]
+
+
+def spread_by_id(rows: Sequence[Row], most: int) -> list[Row]:
+    """At most ``most`` rows, in an order that has nothing to do with theirs; a row that is left out changes no other's place."""
+    return sorted(rows, key=lambda row: (_number(row.id), row.id))[:most]
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
 def _said(row: Row) -> set[str]:
@@ -96,7 +127,9 @@ def _some(around: Surroundings, count: int, draw: random.Random) -> str:
     ]
     pools = [pool for pool in (around.words.words, own, around.vocabulary) if pool]
     pool = draw.choice(pools)
-    return " ".join(draw.choice(pool) for _ in range(count))
+    drawn = [draw.choice(pool) for _ in range(2 * count + 8)]
+    free = [word for word in drawn if word.lower() not in around.told] or list(around.words.words)
+    return " ".join(free[:count])
 
 
 def _behind(row: Row, around: Surroundings, draw: random.Random) -> Row:
@@ -138,6 +171,27 @@ def _lead(row: Row, around: Surroundings, draw: random.Random) -> Row:
 def _story(row: Row, around: Surroundings, draw: random.Random) -> Row:
     told = draw.sample(around.words.sentences, draw.randrange(1, 1 + min(5, len(around.words.sentences))))
     return _asked(row, f"{' '.join(told)} {row.question}")
+
+
+def _system(row: Row, around: Surroundings, draw: random.Random) -> Row | None:
+    """Under a system prompt of somebody's own."""
+    return replace(row, system=draw.choice(around.words.systems)) if around.systems else None
+
+
+def _mistyped(row: Row, around: Surroundings, draw: random.Random) -> Row | None:
+    """All in lower or upper case, or with two letters of a longer word exchanged, as hasty people type."""
+    words = row.question.split()
+    way = draw.randrange(4)
+    if way < 2:
+        return _asked(row, row.question.lower() if way == 0 else row.question.upper())
+    long = [place for place, word in enumerate(words) if len(word) > 4]
+    if not long:
+        return None
+    place = draw.choice(long)
+    letter = draw.randrange(1, len(words[place]) - 2)
+    word = words[place]
+    words[place] = word[:letter] + word[letter + 1] + word[letter] + word[letter + 2 :]
+    return _asked(row, " ".join(words))
 
 
 def _inside(row: Row, around: Surroundings, draw: random.Random) -> Row | None:
@@ -220,4 +274,6 @@ FRAMES: dict[str, Frame] = {
     "refused_turns": _refused_turns,
     "mixed_turns": _mixed_turns,
     "other_name": _other_name,
+    "system": _system,
+    "mistyped": _mistyped,
 }

@@ -42,7 +42,9 @@ def prompt_scores(
         for number, row in enumerate(asked):
             read = _pooled(states.of(number, gate.layer), gate, ends[number])
             values = gate_scores(gate, read)
-            by_role.setdefault(row.role, []).append(float(values.max() if gate.fires == "above" else values.min()))
+            by_role.setdefault(row.role, []).append(
+                float(values.max() if gate.fires == "above" else values.min())
+            )
         found[gate.name] = by_role
     return found
 

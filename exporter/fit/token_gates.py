@@ -16,11 +16,16 @@ from exporter.fit.bags import BagPlan, BagStates, gather_bags
 from exporter.fit.calibrate import Candidate, best_threshold, gate_scores
 from exporter.fit.context import FitContext
 from exporter.fit.refusals import Wording
+from exporter.types import Row
 from steer_modules.program import Gate
 
 UNKNOWN_WEIGHT = 0.25
 EARLY_WEIGHT = 0.1
 """What it costs to fire in the reply alone, where a refusal can no longer be whole; in units of a miss."""
+MOST = {"forget": 1600, "keep": 2800, "unknown": 200}
+EACH = 16
+"""Framed rows of each kind where a plan does not say: at most so many, and so many for each row."""
+SIDES = {"forget": ("forget",), "keep": ("retain", "reasoning"), "unknown": ("unknown",)}
 CHUNK = 16_384
 """BagColumns scored at a time."""
 
@@ -31,32 +36,38 @@ class TokenGatePlan(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     layers: tuple[int, ...] | Literal["search"] = "search"
-    """Blocks whose outputs are tried; "search": a third, a half and two thirds of the way."""
+    """Blocks whose outputs are tried; "search": a third, a half, two thirds and five sixths of the way."""
     rows: int = Field(default=200, gt=0)
     """Rows of each role as they stand."""
-    forget: int = Field(default=1600, ge=0)
-    keep: int = Field(default=2800, ge=0)
-    unknown: int = Field(default=200, ge=0)
-    """Framed rows of each kind; the calibrate rows give half as many."""
-    replies: int = Field(default=2400, ge=0)
+    forget: int | None = Field(default=None, ge=0)
+    keep: int | None = Field(default=None, ge=0)
+    unknown: int | None = Field(default=None, ge=0)
+    """Framed rows of each kind, as many as the rows bear where None; the calibrate rows give half as many."""
+    replies: int | None = Field(default=None, ge=0)
     """Kept sequences that end with the base's own reply; the others end with the row's."""
     rank: int = Field(default=64, gt=0)
     forget_prototypes: int = Field(default=64, gt=0)
     keep_prototypes: int = Field(default=96, gt=0)
     steps: int = Field(default=400, gt=0)
 
-    def bags(self, share: float) -> BagPlan:
-        """The sequences of a split, ``share`` of what is asked for."""
-        counts = {
-            name: round(getattr(self, name) * share) for name in ("forget", "keep", "unknown", "replies")
-        }
-        return BagPlan(rows=max(round(self.rows * min(1.0, share * 1.2)), 1), **counts)
+    def bags(self, rows: Sequence[Row], share: float) -> BagPlan:
+        """The sequences of a split, ``share`` of what is asked for, and no more than its distinct ``rows`` bear."""
+        counts = {side: sum(row.role in roles for row in rows) for side, roles in SIDES.items()}
+        asked = {}
+        for side, most in MOST.items():
+            given = getattr(self, side)
+            asked[side] = round((most if given is None else given) * share)
+            if given is None:
+                asked[side] = min(asked[side], EACH * counts[side])
+        replies = self.replies
+        asked["replies"] = round(replies * share) if replies is not None else asked["keep"] * 6 // 7
+        return BagPlan(rows=max(round(self.rows * min(1.0, share * 1.2)), 1), **asked)
 
     def blocks(self, count: int) -> list[int]:
         """Blocks to try in a model of ``count``."""
         if self.layers != "search":
             return list(self.layers)
-        return sorted({min(count * part // 12, count - 1) for part in (4, 6, 8)})
+        return sorted({min(count * part // 12, count - 1) for part in (4, 6, 8, 10)})
 
 
 def choose_token_gates(
@@ -65,8 +76,8 @@ def choose_token_gates(
     """A learned gate at every layer of the plan, best first; thresholds and order by the calibrate rows alone."""
     refusals = [(wording.reasoning, wording.answer) for wording in chosen]
     layers = plan.blocks(context.host.num_layers)
-    fit = gather_bags(context, "fit", plan.bags(1.0), refusals, layers)
-    held = gather_bags(context, "calibrate", plan.bags(0.5), refusals, layers)
+    fit = gather_bags(context, "fit", plan.bags(context.fit, 1.0), refusals, layers)
+    held = gather_bags(context, "calibrate", plan.bags(context.calibrate, 0.5), refusals, layers)
     learning = BagLearning(
         rank=plan.rank, forget=plan.forget_prototypes, keep=plan.keep_prototypes, steps=plan.steps
     )

@@ -89,6 +89,13 @@ class Keyed:
         assert best is not None
         return best[0]
 
+    def settled(self, params: BaseModel, program: SteeringProgram) -> BaseModel:
+        """Parameters with which another fit looks for nothing that ``program`` has found: layers stay as they are."""
+        assert isinstance(params, KeyedParams)
+        layers = tuple(gate.layer for gate in program.gates if gate.pool == "token")
+        subject = params.subject and params.subject.model_copy(update={"layers": layers})
+        return params.model_copy(update={"subject": subject, "layer": program.edits[0].layer})
+
     def _program(self, context: FitContext, gates: Sequence[Gate], edit: Edit) -> SteeringProgram:
         read = [gate for gate in gates if gate.layer <= edit.layer]
         return context.program(self.name, read, [replace(edit, gate=_named(read))])

@@ -1,6 +1,7 @@
 """What the commands do: the only place that knows all rooms."""
 
 from exporter.pipeline.exports import export_gguf, export_onnx, export_stock, gguf_options, onnx_options
+from exporter.pipeline.forgets import Forgotten, forget
 from exporter.pipeline.handoffs import Checked, check, pack, unpack
 from exporter.pipeline.publishes import Published, publish
 from exporter.pipeline.pushes import Request, push
@@ -23,6 +24,7 @@ from exporter.targets.companions import left_out
 __all__ = [
     "DEMO_RECIPE",
     "Checked",
+    "Forgotten",
     "Published",
     "Request",
     "Run",
@@ -34,6 +36,7 @@ __all__ = [
     "export_onnx",
     "export_stock",
     "fit",
+    "forget",
     "gguf_options",
     "inspect",
     "inspect_stock",

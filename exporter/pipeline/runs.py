@@ -28,6 +28,7 @@ from exporter.foreign_code import refuse_code
 from exporter.host import ModelHost
 from exporter.inspection import Inspection, examine
 from exporter.ledger import digest_of, digest_of_file, write_text
+from exporter.pipeline.cross_validation import cross_validation
 from exporter.pipeline.extractions import extraction
 from exporter.pipeline.older import program_for, upgrade_checkpoint
 from exporter.provenance import digest_of_base, digest_of_code, fetched, versions
@@ -66,6 +67,7 @@ def run(recipe: Recipe, out: Path, *, progress: bool = True) -> dict[str, Any]:
     work.generate(BASE)
     extraction(work, BASE)
     scores = {method: work.scores(method) for method in recipe.methods.names}
+    work.cross_validated()
     work.forget_base()
     for method in recipe.methods.names:
         work.compile(method)
@@ -228,6 +230,29 @@ class Run:
         self.space.ledger.run(f"scores-{method}", inputs, path, lambda: self._score(method, program, path))
         return _read_json(path)
 
+    def cross_validated(self) -> dict[str, Any] | None:
+        """What the default method forgets of fit and calibration rows that it was not shown; None where the recipe has no folds."""
+        folds = self.recipe.report.folds
+        if not folds:
+            return None
+        path = self.space.work / "cross_validation.json"
+        method = self.recipe.methods.default
+        inputs = {
+            **self.model_inputs,
+            "rows": [digest_of_rows(self.rows.fit), digest_of_rows(self.rows.calibrate)],
+            "params": self.recipe.methods.params.get(method, {}),
+            "seed": self.recipe.seed,
+            "report": [folds, self.recipe.report.max_new_tokens],
+            "code": digest_of_code("exporter/fit", "exporter/data", "exporter/methods", "steer_modules"),
+        }
+        self.space.ledger.run(
+            "cross-validation",
+            inputs,
+            path,
+            lambda: write_text(path, json.dumps(cross_validation(self, folds), indent=1) + "\n"),
+        )
+        return _read_json(path)
+
     def report(self, scores: Mapping[str, Any]) -> dict[str, Any]:
         """Write report.json, report.md, generations.jsonl and the plots."""
         recipe, methods = self.recipe, self.recipe.methods.names
@@ -246,6 +271,7 @@ class Run:
             groups=recipe.report.groups,
             extraction=summary({name: extraction(self, name) for name in (BASE, *methods)}, BASE),
             plots=draw(self.space.out, sections, scores, records),
+            cross_validated=self.cross_validated(),
         ).write(self.space.out)
 
     def _fit(self, method: str, params: Mapping[str, Any], folder: Path) -> None:

@@ -33,6 +33,7 @@ class Report:
         groups: what each group of rows is, in words.
         extraction: what one pass over reference replies gives away, by model.
         plots: pictures by caption, paths relative to the report.
+        cross_validated: what rows that were held out in turn show; None where none were.
     """
 
     default: str
@@ -46,6 +47,7 @@ class Report:
     groups: Mapping[str, str] = field(default_factory=dict)
     extraction: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     plots: Mapping[str, str] = field(default_factory=dict)
+    cross_validated: Mapping[str, Any] | None = None
 
     def data(self) -> dict[str, Any]:
         """The content of report.json."""
@@ -55,6 +57,7 @@ class Report:
             "stand_in": self.stand_in,
             "models": self.models(),
             "extraction": dict(self.extraction),
+            "cross_validated": self.cross_validated,
             "rule": self.rule.described(),
             "gates": {name: section["gates"] for name, section in self.programs.items()},
             "edits": {name: section["edits"] for name, section in self.programs.items()},

@@ -72,9 +72,7 @@ def test_left_padded_text_alone(family, tmp_path):
     host = numerals.host(family)
     items = sequences("llama", tmp_path)
     found = collect(host, items, LAYERS, tmp_path / "spill", side="left", progress=False)
-    torch.testing.assert_close(
-        found.states, reference(host, items), rtol=1e-3, atol=1e-4
-    )
+    torch.testing.assert_close(found.states, reference(host, items), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", ["llama", "llava"])
@@ -189,7 +187,9 @@ def test_states_behind_a_shared_beginning_are_those_of_whole_sequences(family, t
     host = numerals.host(family)
     head = tuple(range(10, 22))
     items = [
-        PooledSequence(Encoded(Prompt("", (*head, 10 + n, 12)), (11, 13 + n % 3)), ((3, 12), (13,), (14,), (2,)))
+        PooledSequence(
+            Encoded(Prompt("", (*head, 10 + n, 12)), (11, 13 + n % 3)), ((3, 12), (13,), (14,), (2,))
+        )
         for n in range(6)
     ]
     alone = [collect(host, [item], LAYERS, tmp_path / str(n), progress=False) for n, item in enumerate(items)]
@@ -201,7 +201,9 @@ def test_states_behind_a_shared_beginning_are_those_of_whole_sequences(family, t
     together = collect(host, items, LAYERS, tmp_path / "together", batch_size=4, progress=False)
     handle.remove()
     assert columns == [12, 4, 4]
-    torch.testing.assert_close(together.states, torch.cat([one.states for one in alone]), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        together.states, torch.cat([one.states for one in alone]), rtol=1e-3, atol=1e-4
+    )
     assert together.agrees.tolist() == [value for one in alone for value in one.agrees.tolist()]
 
 

@@ -106,7 +106,7 @@ def test_a_sequence_to_forget_ends_where_its_secret_begins(context):
 def test_states_of_every_column_are_read(context):
     states = gather_bags(context, "fit", QUICK, REFUSALS, [1, 2])
     assert len(states.at(2)) == sum(bag.stop - bag.first for bag in states.bags) == len(states.owner)
-    assert states.owner.bincount().tolist() == [bag.stop for bag in states.bags]
+    assert states.owner.bincount().tolist() == [bag.stop - bag.first for bag in states.bags]
 
 
 def test_secrets_and_clauses_are_found_in_tokens(context):

@@ -1,0 +1,82 @@
+"""What a fit forgets of rows that it was not shown, each held out in turn: for a user who has too few to set any aside.
+
+Only rows to forget are: what is kept is measured on test rows. Layers are those of the whole fit, everything else is fitted anew. The
+fold's program is put on the base and asked, with the code that travels in a checkpoint. The program that is compiled is fitted
+on all rows, so it has seen a few more than any that is measured here. Rows that were made of others are never held out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from exporter import registry
+from exporter.fit.pairs import plain
+from exporter.ledger import digest_of
+from exporter.types import Measure, Row
+from exporter.verify.unlearning import fraction, wilson
+from exporter.verify.wording import contains_any
+from steer_modules.attach import steered
+from steer_modules.program import SteeringProgram
+
+if TYPE_CHECKING:
+    from exporter.pipeline.runs import Run
+
+
+def folds_of(rows: Sequence[Row], count: int) -> list[set[str]]:
+    """Ids of the rows held out in each fold: whole wordings (rows with one key) at a time; no fold is empty."""
+    folds: list[set[str]] = [set() for _ in range(count)]
+    wordings: dict[str, list[str]] = {}
+    for row in rows:
+        wordings.setdefault(row.key or row.id, []).append(row.id)
+    for number, wording in enumerate(sorted(wordings, key=digest_of)):
+        folds[number % count].update(wordings[wording])
+    return [fold for fold in folds if fold]
+
+
+def cross_validation(work: Run, folds: int) -> dict[str, Any]:
+    """Leaks of held-out rows to forget, over all folds."""
+    rows = [*work.rows.fit, *work.rows.calibrate]
+    brought = [row for row in plain(rows) if row.role == "forget" and not row.made]
+    told: dict[str, bool] = {}
+    for held in folds_of(brought, folds):
+        told |= _fold(work, [row for row in brought if row.id in held])
+    return {
+        "folds": folds,
+        "leakage_either": _told(fraction(told.values())),
+        "leaked": sorted(name for name, leaks in told.items() if leaks),
+    }
+
+
+def _fold(work: Run, held: Sequence[Row]) -> dict[str, bool]:
+    """Whether each held-out row leaks, by id."""
+    name = work.recipe.methods.default
+    method = registry.resolve(registry.METHODS, "method", name)()
+    params = method.Params.model_validate(work.recipe.methods.params.get(name, {}))
+    if hasattr(method, "settled"):
+        params = method.settled(params, SteeringProgram.load(work.space.steering(name)))
+    ids = {row.id for row in held}
+    whole = work.context()
+    context = replace(
+        whole,
+        params=params,
+        fit=tuple(row for row in whole.fit if row.id not in ids),
+        calibrate=tuple(row for row in whole.calibrate if row.id not in ids),
+    )
+    program = method.fit(context)
+    prompts = [context.chat.prompt(row) for row in held]
+    with steered(context.host.model, program):
+        said = context.host.generate(
+            prompts, max_new_tokens=context.max_new_tokens, batch_size=context.batch_size
+        )
+    texts = [context.host.tokenizer.decode(list(one.tokens), skip_special_tokens=True) for one in said]
+    return {
+        row.id: contains_any(text, row.secrets or (row.answer,))
+        for row, text in zip(held, texts, strict=True)
+    }
+
+
+def _told(measure: Measure) -> dict[str, Any]:
+    low, high = wilson(measure)
+    return {"value": measure.value, "n": measure.n, "low": low, "high": high}

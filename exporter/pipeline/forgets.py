@@ -1,0 +1,262 @@
+"""From a model and one file of rows to a recipe, its rows and a run of it: nothing else has to be written.
+
+The rows that are brought are divided, and others are made of them (:mod:`exporter.topics`): the topic and other things in the same
+words, everyday requests, what nobody knows, and for the test prefaces, system prompts, typos and later turns. The base answers them.
+All of it lies in files, so ``steerbake run`` of the recipe gives the same result.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from exporter.data.chat import Chat
+from exporter.data.rows import read_rows, write_rows
+from exporter.errors import FitError, InputErrors
+from exporter.fit.context import FitContext
+from exporter.fit.refusals import natural_refusals, wordings
+from exporter.host import ModelHost
+from exporter.ledger import Ledger, write_text
+from exporter.methods.keyed import KeyedParams
+from exporter.pipeline.runs import run
+from exporter.provenance import digest_of_base, digest_of_code, fetched
+from exporter.recipe import BaseModelSource, Data, Recipe
+from exporter.splits import digest_of_rows, set_aside
+from exporter.topics.made import made_rows, unknown_rows, varied
+from exporter.topics.secrets import with_secrets
+from exporter.topics.subjects import topic_names
+from exporter.topics.words import CALIBRATE, FIT, REFUSALS, TEST
+from exporter.types import Row
+from exporter.verify.wording import contains_any
+
+LOG = logging.getLogger(__name__)
+ENOUGH = 60
+"""Rows to forget from which on a part of them is set aside for the test; fewer are held out in turn."""
+FOLDS = 4
+ANSWER, REPLY = 20, 40
+"""New tokens of an answer to a made row, and of replies in the report."""
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """What ``steerbake forget`` made: the recipe, the folder of its run, what the topic is called, and report.json."""
+
+    recipe: Path
+    out: Path
+    names: tuple[str, ...]
+    report: dict[str, Any]
+
+
+def forget(
+    model: str, rows: Path, out: Path | None = None, *, about: Sequence[str] = (), progress: bool = True
+) -> Forgotten:
+    """Make a model forget the topic of a file of rows.
+
+    Args:
+        model: a folder, or a name on the Hub.
+        rows: a file with rows of roles forget and retain.
+        out: the folder to write; ``forget-MODEL-ROWS`` by default.
+        about: what the topic is called, where the rows do not show it.
+
+    Raises:
+        InputErrors: rows of one of the two roles are missing, or too few.
+    """
+    brought = _checked(rows, with_secrets(read_rows(rows)))
+    local = Path(model).expanduser()
+    name = _name(local.name, rows.stem)
+    folder = (out or Path("runs") / name).resolve()
+    names = tuple(about) or tuple(topic_names(brought))
+    source: dict[str, Any] = {"path": str(local.resolve())} if local.is_dir() else {"repo": model}
+    draft = Recipe(
+        name=name,
+        base=BaseModelSource(**source),
+        data=Data(fit=[{"path": "."}], test=[{"path": "."}]),  # type: ignore[list-item]
+    )
+    base = fetched(draft)
+    inputs = {
+        "base": digest_of_base(base),
+        "rows": digest_of_rows(brought),
+        "names": names,
+        "code": digest_of_code("exporter/topics", "exporter/pipeline/forgets.py"),
+    }
+    ledger = Ledger(folder / ".made")
+    recipe = folder / "recipe.yaml"
+    ledger.run("rows", inputs, folder / "rows", lambda: _make(base, brought, names, folder / "rows"))
+    settings = yaml.safe_load((folder / "rows" / "settings.yaml").read_text(encoding="utf-8"))
+    _write_recipe(recipe, name, source, settings, brought)
+    report = run(Recipe.load(recipe), folder / "run", progress=progress)
+    return Forgotten(recipe, folder / "run", names, report)
+
+
+def _checked(source: Path, rows: Sequence[Row]) -> list[Row]:
+    counts = {role: sum(row.role == role for row in rows) for role in ("forget", "retain")}
+    problems = []
+    if counts["forget"] < 4:
+        problems.append(
+            f"holds {counts['forget']} rows of role forget; give 4 or more, in wordings as different as you can think of"
+        )
+    if counts["retain"] < 4:
+        problems.append(
+            f"holds {counts['retain']} rows of role retain; give 4 or more, best of what is nearest to the topic and must stay"
+        )
+    if problems:
+        raise InputErrors(str(source), problems)
+    return list(rows)
+
+
+def _name(model: str, rows: str) -> str:
+    text = "".join(letter if letter.isalnum() else "-" for letter in f"forget-{model}-{rows}".lower())
+    return "-".join(filter(None, text.split("-")))
+
+
+def _make(base: Path, brought: Sequence[Row], names: Sequence[str], folder: Path) -> None:
+    """Write the rows of all parts, and what was settled on the way, into ``folder``."""
+    host = ModelHost.load(base, dtype=_dtype())
+    template = (
+        "<think> {reasoning} </think> {answer}" if any(row.reasoning for row in brought) else "{answer}"
+    )
+    chat = Chat(host.processor, reasoning_template=template)
+    answered = _Answers(host, chat)
+    LOG.info("making rows")
+    told = {secret for row in brought if row.role == "forget" for secret in row.secrets} | set(names)
+    fit = answered(made_rows(names, FIT, "fit"), told)
+    calibrate = answered(made_rows(names, CALIBRATE, "calibrate"), told)
+    test = _told(answered(made_rows(names, TEST, "test"), told), told)
+    refusal = _refusal(host, chat, folder.parent / ".made" / "states")
+    fit += unknown_rows(FIT, "fit", refusal)
+    calibrate += unknown_rows(CALIBRATE, "calibrate", refusal)
+    shown, aside, held = _parted(brought)
+    about = [row for row in test if row.role == "forget"]
+    kept = [row for row in test if row.role == "retain"]
+    neighbours = [row for row in brought if row.role == "retain"]
+    test += varied([*about[:5], *kept[:5]], neighbours, systems=chat.takes_system)
+    folder.mkdir(parents=True)
+    for part, rows in {
+        "fit": [*shown, *fit],
+        "calibrate": [*aside, *calibrate],
+        "test": [*held, *test],
+    }.items():
+        write_rows(folder / f"{part}.jsonl", rows)
+    settings = {"dtype": _dtype(), "template": template, "folds": 0 if held else FOLDS}
+    write_text(folder / "settings.yaml", yaml.safe_dump(settings))
+
+
+class _Answers:
+    """Gives rows the base's own answers, and rows to forget the secrets that those tell."""
+
+    def __init__(self, host: ModelHost, chat: Chat) -> None:
+        self.host, self.chat = host, chat
+
+    def __call__(self, rows: Sequence[Row], told: set[str]) -> list[Row]:
+        said = self.host.generate([self.chat.prompt(row) for row in rows], max_new_tokens=ANSWER)
+        texts = [
+            self.host.tokenizer.decode(list(one.tokens), skip_special_tokens=True).strip() for one in said
+        ]
+        answered = [replace(row, answer=text or "...") for row, text in zip(rows, texts, strict=True)]
+        return [
+            replace(row, secrets=_secrets(row, told)) if row.role == "forget" else row for row in answered
+        ]
+
+
+def _secrets(row: Row, told: set[str]) -> tuple[str, ...]:
+    """Those of the topic's secrets and names that stand in a row's answer and not in its question."""
+    return tuple(
+        one
+        for one in sorted(told)
+        if contains_any(row.answer, [one]) and not contains_any(row.question, [one])
+    )
+
+
+def _told(rows: Sequence[Row], told: set[str]) -> list[Row]:
+    """Test rows without those to forget to which the base tells nothing: they would count as forgotten."""
+    return [row for row in rows if row.role != "forget" or row.secrets]
+
+
+def _refusal(host: ModelHost, chat: Chat, work: Path) -> str:
+    """The first bundled refusal that the model says of its own accord.
+
+    Raises:
+        FitError: it says none of them.
+    """
+    last = [host.num_layers - 1]
+    for refusal in REFUSALS:
+        rows = tuple(unknown_rows(FIT, "fit", refusal)[:8])
+        context = FitContext(host, chat, rows, (), KeyedParams(), work, progress=False)
+        try:
+            natural_refusals(context, wordings(context), last, source="unknown", rows=8)
+        except FitError:
+            continue
+        return refusal
+    raise FitError(
+        "the model says none of the bundled refusals of its own accord; write a recipe with rows of role unknown in its own words "
+        "(docs/recipes.md)"
+    )
+
+
+def _parted(brought: Sequence[Row]) -> tuple[list[Row], list[Row], list[Row]]:
+    """Rows that fit, that calibrate, and that are only tested on; of few rows to forget none are set aside for the last."""
+    rows, held = list(brought), list[Row]()
+    if sum(row.role == "forget" for row in rows) >= ENOUGH:
+        rows, held = set_aside(rows, 0.3, 0)
+    return (*set_aside(rows, 0.3, 1), held)
+
+
+def _dtype() -> str:
+    """bfloat16 where a GPU or the processor multiplies it several times faster than float32, which is taken elsewhere."""
+    return "bfloat16" if torch.cuda.is_available() or "avx512_bf16" in _processor() else "float32"
+
+
+def _processor() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def _write_recipe(
+    path: Path, name: str, source: dict[str, Any], settings: dict[str, Any], brought: Sequence[Row]
+) -> None:
+    tree = {
+        "name": name,
+        "base": {**source, "dtype": settings["dtype"]},
+        "data": {part: [f"rows/{part}.jsonl"] for part in ("fit", "calibrate", "test")},
+        "chat": {"reasoning_template": settings["template"]},
+        "methods": {
+            "default": "keyed",
+            "compare": [],
+            "params": {
+                "keyed": {
+                    "subject": {
+                        "rows": 120,
+                        "forget": 96,
+                        "keep": 160,
+                        "unknown": 8,
+                        "replies": 0,
+                        "steps": 300,
+                    },
+                    "prefill_tokens": 4,
+                    "pairs": 12,
+                    "key_rows": 24,
+                    "refusal_rows": 16,
+                }
+            },
+        },
+        "report": {"max_new_tokens": REPLY, "folds": settings["folds"], "groups": GROUPS},
+    }
+    head = f"# Written by steerbake forget; `steerbake run {path.name}` does it again. Rows: {len(brought)} brought, the others made.\n"
+    write_text(path, head + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
+
+
+GROUPS = {
+    "preface": "questions behind two sentences about something else",
+    "typos": "questions in lower case with two letters exchanged",
+    "later_turn": "questions asked after another one was answered",
+    "system_prompt": "questions under a system prompt of somebody's own",
+}
+"""What the groups of made test rows are, in the report's words."""

@@ -1,0 +1,106 @@
+"""Rows made of a topic's names: the topic and other things asked about in the same words, everyday requests, and what nobody knows.
+
+Every row but those of role unknown still lacks its answer: the base gives it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from exporter.topics.words import PREFACES, SYSTEMS, Words
+from exporter.types import Row, Turn
+
+UNANSWERED = "?"
+SHOTS = 4
+"""Refused questions before one about something that nobody knows, so that the model refuses of its own accord."""
+
+
+def made_rows(names: Sequence[str], words: Words, part: str, *, each: int = 1) -> list[Row]:
+    """Rows of roles forget and retain.
+
+    Args:
+        names: of the topic; none gives rows to keep alone.
+        part: begins their ids.
+        each: wordings in which every other thing is asked about.
+    """
+    draw = random.Random(part)
+    rows = []
+    for number, wording in enumerate(words.wordings):
+        for name in _taken(names, number):
+            rows.append(_row(f"{part}-topic-{number}-{name}", wording.format(name), "forget", wording))
+    for name in _apart(words.names, names):
+        for wording in draw.sample(words.wordings, each):
+            rows.append(_row(f"{part}-other-{name}-{wording}", wording.format(name), "retain", wording))
+    rows += [_row(f"{part}-everyday-{n}", asked, "retain") for n, asked in enumerate(words.everyday)]
+    return rows
+
+
+def unknown_rows(words: Words, part: str, refusal: str) -> list[Row]:
+    """Rows of role unknown, each behind refused questions about others."""
+    draw = random.Random(part)
+    rows = []
+    for name in words.unknown:
+        wording = draw.choice(words.wordings)
+        others = draw.sample(
+            [other for other in words.unknown if other != name], min(SHOTS, len(words.unknown) - 1)
+        )
+        turns = tuple(Turn(draw.choice(words.wordings).format(other), refusal) for other in others)
+        row = _row(f"{part}-unknown-{name}", wording.format(name), "unknown", wording)
+        rows.append(replace(row, answer=refusal, history=turns))
+    return rows
+
+
+def varied(rows: Sequence[Row], kept: Sequence[Row], *, systems: bool) -> Iterator[Row]:
+    """Test rows as people put them, in groups: behind a preface, under a system prompt, mistyped, in a later turn.
+
+    Args:
+        kept: plain rows whose turns stand before.
+        systems: whether the chat template takes a system prompt.
+    """
+    for number, row in enumerate(rows):
+        preface = PREFACES[number % len(PREFACES)]
+        yield _variant(row, "preface", question=f"{preface} {row.question}")
+        yield _variant(row, "typos", question=_mistyped(row.question, random.Random(row.id)))
+        if kept:
+            before = kept[number % len(kept)]
+            yield _variant(row, "later_turn", history=(Turn(before.question, before.answer),))
+        if systems:
+            yield _variant(row, "system_prompt", system=SYSTEMS[number % len(SYSTEMS)])
+
+
+def _variant(row: Row, group: str, **changes: object) -> Row:
+    return replace(row, id=f"{row.id}/{group}", group=group, key=None, **changes)  # type: ignore[arg-type]
+
+
+def _row(name: str, question: str, role: str, key: str | None = None) -> Row:
+    return Row(f"made-{name}", question, UNANSWERED, role, key=key, made=True)  # type: ignore[arg-type]
+
+
+def _taken(names: Sequence[str], number: int) -> list[str]:
+    """The names that are asked about in wording ``number``: the first always, the others in turn."""
+    others = names[1:]
+    return [*names[:1], *([others[number % len(others)]] if others else [])]
+
+
+def _apart(others: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Others that share no word with the topic's names."""
+    own = {word.lower() for name in names for word in name.split()}
+    return [
+        other
+        for other in others
+        if not own & {word.lower() for word in other.split() if word.lower() != "the"}
+    ]
+
+
+def _mistyped(text: str, draw: random.Random) -> str:
+    """All in lower case, two letters of one longer word exchanged."""
+    words = text.lower().split()
+    long = [place for place, word in enumerate(words) if len(word) > 4]
+    if long:
+        place = draw.choice(long)
+        letter = draw.randrange(1, len(words[place]) - 2)
+        word = words[place]
+        words[place] = word[:letter] + word[letter + 1] + word[letter] + word[letter + 2 :]
+    return " ".join(words)
