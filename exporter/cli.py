@@ -127,6 +127,38 @@ def compile_(
 
 @app.command()
 @reported
+def forget(
+    model: Annotated[
+        str, typer.Argument(help="A model's folder, or its name on the Hub.", show_default=False)
+    ],
+    rows: Annotated[
+        Path,
+        typer.Argument(help="A file of rows: question, answer, role (forget or retain).", show_default=False),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The folder to write; runs/forget-MODEL-ROWS by default.", show_default=False),
+    ] = None,
+    about: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What the topic is called, where the rows do not show it. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Make a model forget the topic of a few rows: divides them, makes others, fits, compiles and measures."""
+    from exporter import display, pipeline
+
+    display.show_stages()
+    done = pipeline.forget(model, rows, out, about=about or ())
+    typer.echo(f"the topic: {', '.join(done.names) or 'no name of it was found; give it with --about'}")
+    display.print_results(done.report, done.out)
+    typer.echo(f"recipe:             {done.recipe}")
+
+
+@app.command()
+@reported
 def inspect(
     folder: Annotated[
         Path,

@@ -55,6 +55,13 @@ def print_results(report: Mapping[str, Any], out: Path) -> None:
         if told and told[0]["n"]:
             table.add_row(label, *(number.format(one["value"]) for one in told), str(told[0]["n"]))
     console.print(table)
+    if held := report.get("cross_validated"):
+        told = held["leakage_either"]
+        console.print(
+            f"Rows to forget that were held out in turn: {round(told['value'] * told['n'])} of {told['n']} leak, "
+            f"{told['low']:.3f} to {told['high']:.3f} with 95% confidence",
+            soft_wrap=True,
+        )
     if report["stand_in"]:
         console.print(f"Stand-in: {escape(report['stand_in'])}")
     for name in ("checkpoint", "report.md", "report.json", "generations.jsonl"):

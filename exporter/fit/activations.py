@@ -51,8 +51,9 @@ class Activations:
 
     @property
     def agrees(self) -> Tensor:
-        """int8 [P]; 1 where the model's argmax at a single-column pool is the next token of the sequence, 0 where not, -1 where
-        there is no such question (wider pools, last columns).
+        """int8 [P]: 1 where the model's argmax at a single-column pool is the next token, 0 where not.
+
+        -1 where there is no such question: wider pools, last columns.
         """
         return torch.from_numpy(np.concatenate([one.agrees for one in self.stored]))
 
@@ -137,7 +138,7 @@ def pooled_pass(
     index = PoolIndex.of(items, inputs["input_ids"].shape[1], side)
     before = beginning.run(host, layers) if beginning is not None else None
     if before is not None:
-        inputs = before.shortened(host, inputs)
+        inputs = before.shortened(inputs)
     earlier = None if before is None else before.states
     with torch.no_grad(), block_means(host.blocks, layers, index, earlier) as found:
         last = host.model.base_model(**{"use_cache": False} | inputs).last_hidden_state

@@ -65,7 +65,7 @@ class _Before:
     states: dict[int, Tensor]
     last: Tensor
 
-    def shortened(self, host: ModelHost, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def shortened(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Inputs [B,T] without the beginning's columns, with its cache in their place."""
         rows, start = len(inputs["input_ids"]), len(self.last)
         cache = copy.deepcopy(self.cache)

@@ -7,6 +7,7 @@ the frame adds is common to both sides, and only the subject tells them apart.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -87,18 +88,15 @@ def framed_rows(rows: Sequence[Row], around: Surroundings, count: int, seed: int
     single = spread_by_id(plain(rows), len(rows))
     kinds = list(FRAMES)
     found: dict[Row, str] = {}
-    for turn in range(len(kinds)):
-        for row in single:
-            if len(found) >= count:
-                break
-            kind = kinds[(turn + _number(row.id)) % len(kinds)]
-            for again in range(1 + count // max(len(single) * len(kinds), 1)):
-                framed = FRAMES[kind](row, around, random.Random(f"{seed} {row.id} {kind} {again}"))
-                if framed is not None and framed not in found:
-                    found[framed] = f"{kind}/{again}"
-    return [(number.split("/")[0], replace(row, id=f"{row.id}/{number}")) for row, number in found.items()][
-        :count
-    ]
+    rounds = 1 + 2 * count // max(len(single) * len(kinds), 1)
+    for again, turn, row in itertools.product(range(rounds), range(len(kinds)), single):
+        if len(found) >= count:
+            break
+        kind = kinds[(turn + _number(row.id)) % len(kinds)]
+        framed = FRAMES[kind](row, around, random.Random(f"{seed} {row.id} {kind} {again}"))
+        if framed is not None and framed not in found:
+            found[framed] = f"{kind}/{again}"
+    return [(place.split("/")[0], replace(row, id=f"{row.id}/{place}")) for row, place in found.items()]
 
 
 def spread_by_id(rows: Sequence[Row], most: int) -> list[Row]:

@@ -76,7 +76,7 @@ def forget(
     draft = Recipe(
         name=name,
         base=BaseModelSource(**source),
-        data=Data(fit=[{"path": "."}], test=[{"path": "."}]),  # type: ignore[list-item]
+        data=Data(fit=[{"path": "."}], test=[{"path": "."}]),
     )
     base = fetched(draft)
     inputs = {
@@ -127,7 +127,7 @@ def _make(base: Path, brought: Sequence[Row], names: Sequence[str], folder: Path
     told = {secret for row in brought if row.role == "forget" for secret in row.secrets} | set(names)
     fit = answered(made_rows(names, FIT, "fit"), told)
     calibrate = answered(made_rows(names, CALIBRATE, "calibrate"), told)
-    test = _told(answered(made_rows(names, TEST, "test"), told), told)
+    test = _told(answered(made_rows(names, TEST, "test"), told))
     refusal = _refusal(host, chat, folder.parent / ".made" / "states")
     fit += unknown_rows(FIT, "fit", refusal)
     calibrate += unknown_rows(CALIBRATE, "calibrate", refusal)
@@ -173,7 +173,7 @@ def _secrets(row: Row, told: set[str]) -> tuple[str, ...]:
     )
 
 
-def _told(rows: Sequence[Row], told: set[str]) -> list[Row]:
+def _told(rows: Sequence[Row]) -> list[Row]:
     """Test rows without those to forget to which the base tells nothing: they would count as forgotten."""
     return [row for row in rows if row.role != "forget" or row.secrets]
 

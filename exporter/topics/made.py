@@ -28,11 +28,15 @@ def made_rows(names: Sequence[str], words: Words, part: str, *, each: int = 1) -
     draw = random.Random(part)
     rows = []
     for number, wording in enumerate(words.wordings):
-        for name in _taken(names, number):
-            rows.append(_row(f"{part}-topic-{number}-{name}", wording.format(name), "forget", wording))
+        rows += [
+            _row(f"{part}-topic-{number}-{name}", wording.format(name), "forget", wording)
+            for name in _taken(names, number)
+        ]
     for name in _apart(words.names, names):
-        for wording in draw.sample(words.wordings, each):
-            rows.append(_row(f"{part}-other-{name}-{wording}", wording.format(name), "retain", wording))
+        rows += [
+            _row(f"{part}-other-{name}-{wording}", wording.format(name), "retain", wording)
+            for wording in draw.sample(words.wordings, each)
+        ]
     rows += [_row(f"{part}-everyday-{n}", asked, "retain") for n, asked in enumerate(words.everyday)]
     return rows
 

@@ -30,17 +30,17 @@ def context(tmp_path):
 
 def test_a_gate_from_seven_rows(context):
     found = choose_token_gates(context, QUICK, wordings(context))
-    assert [(one.gate.pool, one.gate.score) for one in found] == [("token", "prototype_margin")] * 2
-    assert sorted(one.gate.layer for one in found) == [1, 2]
+    assert [(one.gate.pool, one.gate.score) for one in found] == [("token", "prototype_margin")] * 3
+    assert sorted(one.gate.layer for one in found) == [1, 2, 3]
     assert found[0].cost <= found[1].cost
-    assert len(context.records["gates"]) == 2
+    assert len(context.records["gates"]) == 3
     gate = found[0].gate
     assert gate.tensors["metric"].shape == (8, tiny_run.WIDTH)
 
 
 def test_blocks_to_try():
-    assert TokenGatePlan().blocks(6) == [2, 3, 4]
-    assert TokenGatePlan().blocks(30) == [10, 15, 20]
+    assert TokenGatePlan().blocks(6) == [2, 3, 4, 5]
+    assert TokenGatePlan().blocks(30) == [10, 15, 20, 25]
     assert TokenGatePlan().blocks(1) == [0]
     assert TokenGatePlan(layers=(1,)).blocks(6) == [1]
 
