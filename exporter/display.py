@@ -59,7 +59,7 @@ def print_results(report: Mapping[str, Any], out: Path) -> None:
         told = held["leakage_either"]
         console.print(
             f"Rows to forget that were held out in turn: {round(told['value'] * told['n'])} of {told['n']} leak, "
-            f"{told['low']:.3f} to {told['high']:.3f} with 95% confidence",
+            f"at most {told['high']:.3f} with 95% confidence",
             soft_wrap=True,
         )
     if report["stand_in"]:
