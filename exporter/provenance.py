@@ -7,7 +7,7 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from exporter.errors import CompileError, InputErrors
+from exporter.errors import InputErrors
 from exporter.ledger import digest_of, digest_of_file
 from exporter.recipe import Recipe
 
@@ -63,10 +63,11 @@ def fetched(recipe: Recipe) -> Path:
     """The base model's folder; a Hub repository is downloaded, or found in the cache.
 
     Raises:
-        InputErrors: the repository cannot be fetched.
-        CompileError: it is no model, or asks for code of its own that the recipe does not trust.
+        InputErrors: the repository cannot be fetched, or no checkpoint can be made of it (:func:`exporter.usable_base.why_unusable`).
+        CompileError: it asks for code of its own that the recipe does not trust.
     """
     from exporter.foreign_code import refuse_code
+    from exporter.usable_base import refuse_unusable
 
     base = recipe.base
     if base.path is not None:
@@ -80,7 +81,6 @@ def fetched(recipe: Recipe) -> Path:
             folder = Path(snapshot_download(base.repo, revision=base.revision))
         except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
             raise InputErrors(recipe.name, [f"base.repo: {base.repo} cannot be fetched: {error}"]) from error
-    if not (folder / "config.json").is_file():
-        raise CompileError(f"{folder} has no config.json; name the folder of a Transformers checkpoint")
     refuse_code(folder, trusted=base.trust_remote_code)
+    refuse_unusable(folder)
     return folder

@@ -133,6 +133,7 @@ class Run:
         self.recipe, self.progress = recipe, progress
         self.space = Workspace.claim(out, recipe.name)
         self.base = fetched(recipe)
+        self.fingerprint: str | None = None  # of the files that the host was loaded from
         self.test = tuple(self.space.with_images(self.rows.test))
 
     @cached_property
@@ -153,6 +154,7 @@ class Run:
     @cached_property
     def host(self) -> ModelHost:
         """The unsteered base."""
+        self.fingerprint = BaseWeights.read(self.base).fingerprint()
         return self.load(self.base, trust_remote_code=self.recipe.base.trust_remote_code)
 
     def forget_base(self) -> None:
@@ -251,7 +253,9 @@ class Run:
     def _fit(self, method: str, params: Mapping[str, Any], folder: Path) -> None:
         chosen = registry.resolve(registry.METHODS, "method", method)
         context = replace(self._context(method), params=chosen.Params.model_validate(params))
-        program: SteeringProgram = with_canary(context, chosen().fit(context))
+        fitted: SteeringProgram = with_canary(context, chosen().fit(context))
+        assert self.fingerprint is not None
+        program = fitted.with_fingerprint(self.fingerprint)
         write_text(self.space.records(method), json.dumps(context.records, indent=1) + "\n")
         with whole_folder(folder) as partial:
             program.save(partial)

@@ -17,6 +17,7 @@ from exporter.registry import check_family
 from exporter.targets.atomic import link_or_copy, refuse_existing, whole_folder
 from exporter.targets.base_weights import SINGLE, BaseWeights
 from exporter.targets.companions import copy_companions, without_places
+from exporter.usable_base import adapter_beside, why_quantised
 from steer_modules.files import WEIGHTS_INDEX
 from steer_modules.program import STEERING_TENSORS, SteeringProgram, save_tensors
 from steer_modules.template import StockClasses, stock_classes
@@ -43,6 +44,7 @@ def compile_checkpoint(
     refuse_existing(Path(out))
     config = _base_config(Path(base))
     refuse_code(Path(base), trusted=trust_remote_code)
+    _refuse_packed(Path(base), config)
     weights = BaseWeights.read(Path(base))
     program = _for_base(program, config, weights)
     stock = _stock(program)
@@ -73,6 +75,13 @@ def _base_config(base: Path) -> dict[str, Any]:
     ):
         raise CompileError(f"{path} has no model_type that is a name, or a text_config that is no object")
     return config
+
+
+def _refuse_packed(base: Path, config: dict[str, Any]) -> None:
+    """Raises CompileError for a base that Transformers would load as another model than its plain weights are."""
+    reasons = [one for one in (adapter_beside(base), why_quantised(config)) if one is not None]
+    if reasons:
+        raise CompileError(f"{base}: {'; '.join(reasons)}")
 
 
 def _for_base(program: SteeringProgram, config: dict[str, Any], weights: BaseWeights) -> SteeringProgram:
