@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import warnings
 from collections.abc import Mapping, Sequence
@@ -74,6 +75,7 @@ def merge(base: Path, adapters: Sequence[Path], folder: Path) -> None:
     dtypes = {name: tensor.dtype for name, tensor in stored.state_dict().items()}
     del stored
     model = ModelHost.load(base, dtype=torch.float32, processor=object()).model
+    tied = _is_tied(model)
     for adapter in adapters:
         model = _merged(model, adapter)
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
@@ -82,6 +84,8 @@ def merge(base: Path, adapters: Sequence[Path], folder: Path) -> None:
     for name in ("config.json", "generation_config.json"):
         (folder / name).unlink(missing_ok=True)
     copy_beside(base, folder)
+    if tied and not _is_tied(model):
+        _part_head(folder)
     _check_written(model, folder, adapters)
 
 
@@ -113,14 +117,32 @@ def _merged(model: Any, adapter: Path) -> Any:
     if lost or odd:
         what = f"lacks {lost[0]}" if lost else f"holds {odd[0]}, for which the base has no place"
         raise InputErrors("base.adapters", [f"{adapter} is of another model: it {what}"])
-    wanted = _logits(tuned, ids)
+    wanted, tied = _logits(tuned, ids), _is_tied(model)
     merged = tuned.merge_and_unload(safe_merge=True).eval()
     off = float((_logits(merged, ids) - wanted).abs().max())
     if not off <= _TOLERANCE * max(1.0, float(wanted.abs().max())):
+        reason = (
+            "; input and output embeddings are one weight here, and it changes one of them" if tied else ""
+        )
         raise CompileError(
-            f"{adapter} cannot be merged exactly: the merged model's logits differ from those of base and adapter by up to {off:.3g}"
+            f"{adapter} cannot be merged exactly: the merged model's logits differ from those of base and adapter by up to {off:.3g}{reason}"
         )
     return merged
+
+
+def _is_tied(model: Any) -> bool:
+    head = model.get_output_embeddings()
+    return head is not None and head.weight is model.get_input_embeddings().weight
+
+
+def _part_head(folder: Path) -> None:
+    """Says in config.json that a head which an adapter brought along is no longer the embeddings; some loaders would tie it again."""
+    path = folder / "config.json"
+    config = read_object(path, strict=False)
+    config["tie_word_embeddings"] = False
+    if isinstance(config.get("text_config"), dict):
+        config["text_config"]["tie_word_embeddings"] = False
+    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _check_written(model: Any, folder: Path, adapters: Sequence[Path]) -> None:

@@ -275,13 +275,32 @@ def test_an_adapter_of_another_model_is_refused(base, tmp_path):
         merge(base, [tmp_path / "adapter"], tmp_path / "out")
 
 
-def test_what_the_config_ties_again_cannot_be_merged(base, tmp_path):
+def tie(base):
+    """Makes the head of the base its embeddings."""
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
-    an_adapter(base, tmp_path / "adapter", modules_to_save=["lm_head"])
+    tensors = load_file(base / "model.safetensors")
+    tensors.pop("lm_head.weight")
+    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize("module", ["lm_head", "embed_tokens"])
+def test_half_of_a_tied_weight_cannot_be_changed(base, tmp_path, module):
+    tie(base)
+    an_adapter(base, tmp_path / "adapter", target_modules=["q_proj", module])
     (tmp_path / "out").mkdir()
-    with pytest.raises((CompileError, InputErrors)):
+    with pytest.raises(CompileError, match="embeddings"):
         merge(base, [tmp_path / "adapter"], tmp_path / "out")
+
+
+def test_a_head_that_an_adapter_parts_from_the_embeddings_is_no_longer_tied(base, tmp_path):
+    tie(base)
+    an_adapter(base, tmp_path / "adapter", modules_to_save=["lm_head"])
+    out = tmp_path / "out"
+    out.mkdir()
+    merge(base, [tmp_path / "adapter"], out)
+    assert json.loads((out / "config.json").read_text())["tie_word_embeddings"] is False
+    assert torch.allclose(logits_of(out), logits_of(base, tmp_path / "adapter"), atol=1e-3)
 
 
 # --- whole runs ---------------------------------------------------------------------------------------------------
