@@ -180,7 +180,7 @@ class ModelHost:
         try:
             model: Any = loaded_whole(family, path, dtype=dtype, **spread, **common)
             processor = processor or reader.from_pretrained(path, **common)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ImportError) as error:
             raise InputErrors(
                 str(path), [f"the {config.model_type} there cannot be loaded: {error}"]
             ) from error

@@ -43,6 +43,11 @@ def loaded_whole(family: Any, path: str | Path, **options: Any) -> Any:
         )
     except ImportError as error:
         raise InputErrors(str(path), [f"cannot be loaded without another package: {_line(error)}"]) from error
+    except RuntimeError as error:
+        if "automatic conversion of the weights" not in str(error):
+            raise
+        told = "Transformers cannot read its weights as this architecture's; fetch the model again"
+        raise InputErrors(str(path), [told]) from error
     if faults := loading_faults(model, info):
         raise InputErrors(str(path), faults)
     return model

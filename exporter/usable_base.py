@@ -53,8 +53,6 @@ QUANTISERS: Mapping[str, Quantiser | None] = {
     "bitnet": None,
 }
 """By ``quant_method``; None: Transformers itself."""
-_UNPACKED = ("bitsandbytes",)
-"""Methods of which Transformers unpacks a loaded model (``model.dequantize()``) without other steps."""
 
 
 def why_unusable(folder: Path) -> list[str]:
@@ -97,17 +95,16 @@ def why_quantised(config: Mapping[str, Any]) -> str | None:
     if settings is None:
         return None
     method = _method_of(settings)
-    reason = (
-        f"its weights are quantised by {method}, and a checkpoint cannot be made of packed weights; name the folder of the model in its "
-        "original weights"
-    )
     tool = QUANTISERS.get(method)
-    needs = (
-        f" (needs `pip install {tool.package}`)" if tool is not None and not _installed(tool.module) else ""
+    takes = (
+        f" (which takes `pip install {tool.package}`)"
+        if tool is not None and not _installed(tool.module)
+        else ""
     )
-    if method in _UNPACKED:
-        return f"{reason}, or load these with Transformers{needs}, call dequantize() and save_pretrained(FOLDER), and name that"
-    return f"{reason}, or unpack these with the package that packed them{needs}, and name that"
+    return (
+        f"its weights are quantised by {method}, and no checkpoint can be made of packed weights; name the folder of the model in its "
+        f"original weights, or of these same weights unpacked{takes}"
+    )
 
 
 def is_binary(folder: Path) -> bool:

@@ -8,8 +8,10 @@ import pytest
 import tiny
 import tiny_run
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
+from exporter import usable_base
 from exporter.errors import CompileError, InputErrors
 from exporter.host import ModelHost
 from exporter.targets.checkpoint import compile_checkpoint
@@ -137,7 +139,8 @@ QUANTISED = {
 
 @pytest.mark.parametrize("method", QUANTISED)
 @pytest.mark.parametrize("place", ["model", "text"])
-def test_packed_weights_are_refused_before_anything_is_loaded(base, tmp_path, method, place):
+def test_packed_weights_are_refused_before_anything_is_loaded(base, tmp_path, method, place, monkeypatch):
+    monkeypatch.setattr(usable_base, "find_spec", lambda name: None)
     told = {"quantization_config": QUANTISED[method]}
     settings(base, **(told if place == "model" else {"text_config": told}))
     (reason,) = why_unusable(base)
@@ -147,6 +150,16 @@ def test_packed_weights_are_refused_before_anything_is_loaded(base, tmp_path, me
     with pytest.raises(CompileError, match="quantised"):
         compile_checkpoint(base, tiny_run.always_on(), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_package_that_is_missing_is_named_with_the_line_that_installs_it(base, monkeypatch):
+    def lacking(*args, **kwargs):
+        raise ImportError("This needs lzmatic: `pip install lzmatic`")
+
+    for loader in ("AutoModelForCausalLM", "AutoTokenizer"):
+        with monkeypatch.context() as patch:
+            patch.setattr(getattr(transformers, loader), "from_pretrained", lacking)
+            assert "pip install lzmatic" in refusal(base)
 
 
 def an_adapter(folder):
