@@ -64,6 +64,11 @@ def loading_faults(model: Any, info: Mapping[str, Collection[Any]]) -> list[str]
         faults.append(
             "an adapter_config.json lies there, and Transformers put the adapter in; name it under base.adapters"
         )
+    named = getattr(model.config, "architectures", None)
+    if named and type(model).__name__ not in named:
+        faults.append(
+            f"config.json names the class {', '.join(named)}, and what generates text is a {type(model).__name__}; name the folder of that"
+        )
     missing = sorted({*info["missing_keys"], *_silently_missing(model, info)})
     if missing:
         faults.append(

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from exporter.errors import CompileError, InputErrors
-from exporter.model_folder import leaves, read_object
+from exporter.model_folder import inner, leaves, read_object
 
 SAFE, SAFE_INDEX = "model.safetensors", "model.safetensors.index.json"
 BIN, BIN_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 ADAPTER = "adapter_config.json"
-_ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _QUANTISED = ("quantization_config", "compression_config")
 _OTHER = {
     ".gguf": "GGUF files",
@@ -67,7 +66,7 @@ def why_unusable(folder: Path) -> list[str]:
         config = read_object(folder / "config.json", strict=False)
     except CompileError as error:
         return [str(error)]
-    found = [adapter_beside(folder), why_quantised(config), _unnamed_class(config), _no_weights(folder)]
+    found = [*other_model(folder, config), _unnamed_class(config), _no_weights(folder)]
     return [one for one in found if one is not None]
 
 
@@ -77,9 +76,15 @@ def refuse_unusable(folder: Path) -> None:
         raise InputErrors(str(folder), reasons)
 
 
+def other_model(folder: Path, config: Mapping[str, Any]) -> list[str]:
+    """Why Transformers would load another model from a folder than its plain weights are, one sentence a reason."""
+    found = [_linked(folder), adapter_beside(folder), why_quantised(config), _weights_elsewhere(config)]
+    return [one for one in found if one is not None]
+
+
 def adapter_beside(folder: Path) -> str | None:
     """Why a folder with an adapter beside its weights is no base: Transformers would put it in without a word."""
-    if not any((folder / name).is_file() for name in (ADAPTER, *_ADAPTER_WEIGHTS)):
+    if not (folder / ADAPTER).is_file():
         return None
     return (
         "an adapter lies beside the weights (adapter_config.json), and Transformers would put it in unasked; move its files to a folder of "
@@ -89,11 +94,14 @@ def adapter_beside(folder: Path) -> str | None:
 
 def why_quantised(config: Mapping[str, Any]) -> str | None:
     """Why weights that are packed cannot be steered, and which package unpacks them; None for plain weights."""
-    text = config.get("text_config")
-    parts = [config, text if isinstance(text, Mapping) else {}]
-    settings = next((part[key] for part in parts for key in _QUANTISED if part.get(key) is not None), None)
-    if settings is None:
+    told = [
+        value
+        for place, value in inner(config)
+        if place.rpartition(".")[2] in _QUANTISED and value is not None
+    ]
+    if not told:
         return None
+    settings = told[0]
     method = _method_of(settings)
     tool = QUANTISERS.get(method)
     takes = (
@@ -142,6 +150,23 @@ def _no_model(folder: Path) -> str:
             "base.adapters: [FOLDER]"
         )
     return "it has no config.json; name the folder of a Transformers checkpoint"
+
+
+def _linked(folder: Path) -> str | None:
+    path = folder / "config.json"
+    if leaves(path, folder):
+        return f"config.json is a link out of its folder, to {path.resolve()}; put the file itself there"
+    return None
+
+
+def _weights_elsewhere(config: Mapping[str, Any]) -> str | None:
+    name = config.get("transformers_weights")
+    if name is None:
+        return None
+    return (
+        f"config.json has Transformers load the weights from {name!r:.80} (transformers_weights) and not from {SAFE}; take the key out, or "
+        f"save the model again with save_pretrained"
+    )
 
 
 def _unnamed_class(config: Mapping[str, Any]) -> str | None:

@@ -189,6 +189,11 @@ def test_a_folder_that_is_an_adapter_alone_says_how_to_name_it(tmp_path):
     assert "base.adapters" in reason and "base.path" in reason
 
 
+def linked(base):
+    (base / "config.json").rename(base.parent / "outside.json")
+    (base / "config.json").symlink_to(base.parent / "outside.json")
+
+
 BROKEN = {
     "no weights": (lambda base: (base / WEIGHTS).unlink(), "neither"),
     "GGUF alone": (lambda base: (base / WEIGHTS).rename(base / "model.gguf"), "GGUF"),
@@ -200,6 +205,15 @@ BROKEN = {
         "Classification",
     ),
     "no class": (lambda base: settings(base, architectures=None), "architectures"),
+    "weights elsewhere": (
+        lambda base: settings(base, transformers_weights="other.safetensors"),
+        "transformers_weights",
+    ),
+    "a tower that is quantised": (
+        lambda base: settings(base, vision_config={"quantization_config": {"quant_method": "fp8"}}),
+        "fp8",
+    ),
+    "a config by a link": (linked, "link"),
     "no JSON": (lambda base: (base / "config.json").write_text("{"), "config.json"),
 }
 
@@ -230,3 +244,21 @@ def test_a_sharded_base_is_held_to_its_index(base):
     shard.unlink()
     (reason,) = why_unusable(base)
     assert shard.name in reason
+
+
+def test_a_head_of_another_task_is_refused_by_its_name(base):
+    settings(base, architectures=["LlamaForSequenceClassification"])
+    assert "LlamaForSequenceClassification" in refusal(base)
+
+
+def test_weights_that_config_takes_from_another_file_are_not_compiled(base, tmp_path):
+    """The control: Transformers does load that file."""
+    other = tmp_path / "other"
+    tiny_run.write_base(other, seed=1)
+    shutil.copyfile(other / WEIGHTS, base / "other.safetensors")
+    mine = ModelHost.load(base).model.state_dict()["lm_head.weight"].clone()
+    settings(base, transformers_weights="other.safetensors")
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(base)
+    assert not torch.equal(loaded.lm_head.weight, mine)
+    with pytest.raises(CompileError, match="transformers_weights"):
+        compile_checkpoint(base, tiny_run.always_on(), tmp_path / "out")

@@ -36,7 +36,7 @@ from exporter.recipe import Recipe, Source
 from exporter.splits import Splits, digest_of_rows, set_aside
 from exporter.targets.atomic import refuse_existing, whole_folder
 from exporter.targets.base_weights import BaseWeights
-from exporter.targets.checkpoint import compile_checkpoint
+from exporter.targets.checkpoint import check_names, compile_checkpoint
 from exporter.targets.onnx_runner import MANIFEST, checked_manifest
 from exporter.targets.stock.manifest import checked_manifest as checked_stock
 from exporter.targets.stock.manifest import is_stock
@@ -163,7 +163,9 @@ class Run:
     @cached_property
     def host(self) -> ModelHost:
         """The unsteered base."""
-        self.fingerprint = BaseWeights.read(self.base).fingerprint()
+        weights = BaseWeights.read(self.base)
+        check_names(weights)
+        self.fingerprint = weights.fingerprint()
         return self.load(self.base, trust_remote_code=self.recipe.base.trust_remote_code)
 
     def forget_base(self) -> None:
