@@ -19,6 +19,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from exporter.errors import DataError, FitError, InputErrors
 from exporter.foreign_code import check_code
+from exporter.loading import loaded_whole
 from exporter.types import Encoded, Prompt
 from steer_modules.proof import cache_argument
 from steer_modules.state import gates_on
@@ -157,7 +158,7 @@ class ModelHost:
             processor: used instead of the one that lies there.
 
         Raises:
-            InputErrors: no config, weights or processor that can be read.
+            InputErrors: no config, weights or processor that can be read, or weights that do not fill the model (:mod:`exporter.loading`).
             VerificationError: the folder's code is not ours, and was to be run.
         """
         import transformers
@@ -177,9 +178,9 @@ class ModelHost:
         reader = transformers.AutoProcessor if visual else transformers.AutoTokenizer
         spread = {} if _is_plain_device(device) else {"device_map": device}
         try:
-            model: Any = family.from_pretrained(path, dtype=dtype, **spread, **common)
+            model: Any = loaded_whole(family, path, dtype=dtype, **spread, **common)
             processor = processor or reader.from_pretrained(path, **common)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ImportError) as error:
             raise InputErrors(
                 str(path), [f"the {config.model_type} there cannot be loaded: {error}"]
             ) from error

@@ -19,6 +19,7 @@ from exporter.types import Role
 
 Format = Literal["rows", "tofu", "mllmu_bench", "clear", "gsm8k"]
 Dtype = Literal["float32", "bfloat16", "float16"]
+_REPO = r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$"
 
 
 class Strict(BaseModel):
@@ -30,12 +31,14 @@ class Strict(BaseModel):
 class BaseModelSource(Strict):
     """The model to steer: a local folder (``path``, relative to the recipe file) or a Hub name (``repo``).
 
+    ``adapters``: peft adapters that are merged into it first, in order; folders, or Hub names.
     ``trust_remote_code``: run the code that its tokenizer or processor brings, and put it into what is published.
     """
 
     path: str | None = None
     repo: str | None = None
     revision: str | None = None
+    adapters: list[str] = []
     dtype: Dtype = "float32"
     device: str = "auto"
     trust_remote_code: bool = False
@@ -136,7 +139,7 @@ class Publish(Strict):
     """
 
     forgotten: str = Field(min_length=1)
-    repo: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
+    repo: str | None = Field(default=None, pattern=_REPO)
     license: str | None = None
     license_name: str | None = None
     license_link: str | None = None
@@ -293,6 +296,9 @@ def _base_mistakes(base: BaseModelSource, folder: Path) -> Iterator[str]:
         yield f"base.path: no folder {_located(folder, base.path)}"
     if base.revision is not None and base.repo is None:
         yield "base.revision: only a Hub repo has revisions"
+    for place, name in enumerate(base.adapters):
+        if not _located(folder, name).is_dir() and not re.fullmatch(_REPO, name):
+            yield f"base.adapters.{place}: no folder {_located(folder, name)}, and {name!r} is no Hub name (OWNER/NAME)"
 
 
 def _data_mistakes(data: Data, folder: Path) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from rich.console import Console
+from tiny_run import write_base
 from typer.testing import CliRunner
 
 from exporter import display
@@ -123,7 +124,7 @@ def test_a_base_without_a_config_is_named(tmp_path: Path) -> None:
 
 def test_bad_rows_are_listed_by_line(tmp_path: Path) -> None:
     path = recipe(tmp_path)
-    (tmp_path / "model" / "config.json").write_text("{}")
+    write_base(tmp_path / "model")
     (tmp_path / "rows.jsonl").write_text('{"id": "a"}\nno json\n')
     message = refused("fit", path, "--out", tmp_path / "out")
     assert "line 1" in message and "line 2" in message

@@ -22,6 +22,7 @@ COMMON = {
     "exporter.ledger",
     "exporter.model_folder",
     "exporter.registry",
+    "exporter.usable_base",
 }
 EDGES = {("methods", "fit")}
 CLI_MAY = {"cli_publish", "pipeline", "recipe", "errors", "failures", "display", "provenance"}
@@ -124,7 +125,9 @@ def test_only_the_pipeline_knows_the_rooms() -> None:
 
 def test_what_rooms_share_knows_nothing_above_it() -> None:
     below = {"types": set[str](), "errors": set[str](), "registry": {"errors"}, "ledger": set()}
-    below["host"] = {"types", "errors", "foreign_code"}
+    below["host"] = {"types", "errors", "foreign_code", "loading"}
+    below["loading"] = {"errors", "usable_base"}
+    below["usable_base"] = {"errors", "model_folder"}
     below["inspection"] = {"errors", "onnx_graph"}
     below["onnx_graph"] = set()
     below["model_folder"] = {"errors"}

@@ -28,14 +28,15 @@ from exporter.foreign_code import refuse_code
 from exporter.host import ModelHost
 from exporter.inspection import Inspection, examine
 from exporter.ledger import digest_of, digest_of_file, write_text
+from exporter.pipeline.bases import prepared, with_safetensors
 from exporter.pipeline.extractions import extraction
 from exporter.pipeline.older import program_for, upgrade_checkpoint
 from exporter.provenance import digest_of_base, digest_of_code, fetched, versions
 from exporter.recipe import Recipe, Source
 from exporter.splits import Splits, digest_of_rows, set_aside
-from exporter.targets.atomic import whole_folder
+from exporter.targets.atomic import refuse_existing, whole_folder
 from exporter.targets.base_weights import BaseWeights
-from exporter.targets.checkpoint import compile_checkpoint
+from exporter.targets.checkpoint import check_names, compile_checkpoint
 from exporter.targets.onnx_runner import MANIFEST, checked_manifest
 from exporter.targets.stock.manifest import checked_manifest as checked_stock
 from exporter.targets.stock.manifest import is_stock
@@ -85,7 +86,10 @@ def compile(  # noqa: A001 - the command's name
 ) -> Path:
     """Write the checkpoint ``out`` of ``base`` steered by the program in ``steering``."""
     refuse_code(base, trusted=trust_remote_code)
-    return compile_checkpoint(base, program_for(base, steering), out, trust_remote_code=trust_remote_code)
+    refuse_existing(out)
+    with with_safetensors(base, out.absolute().parent) as plain:
+        program = program_for(plain, steering)
+        return compile_checkpoint(plain, program, out, trust_remote_code=trust_remote_code)
 
 
 def reach_note(checkpoint: Path) -> str | None:
@@ -132,7 +136,8 @@ class Run:
     def __init__(self, recipe: Recipe, out: Path, progress: bool = True) -> None:
         self.recipe, self.progress = recipe, progress
         self.space = Workspace.claim(out, recipe.name)
-        self.base = fetched(recipe)
+        self.source = fetched(recipe)
+        self.fingerprint: str | None = None  # of the files that the host was loaded from
         self.test = tuple(self.space.with_images(self.rows.test))
 
     @cached_property
@@ -151,8 +156,16 @@ class Run:
         return splits
 
     @cached_property
+    def base(self) -> Path:
+        """The base that is fitted and compiled: the recipe's, converted or with its adapters merged where need be."""
+        return prepared(self.recipe, self.source, self.space)
+
+    @cached_property
     def host(self) -> ModelHost:
         """The unsteered base."""
+        weights = BaseWeights.read(self.base)
+        check_names(weights)
+        self.fingerprint = weights.fingerprint()
         return self.load(self.base, trust_remote_code=self.recipe.base.trust_remote_code)
 
     def forget_base(self) -> None:
@@ -199,7 +212,7 @@ class Run:
     @property
     def trusted(self) -> Path | None:
         """The base, where the recipe trusts its code."""
-        return self.base if self.recipe.base.trust_remote_code else None
+        return self.source if self.recipe.base.trust_remote_code else None
 
     def generate(self, model: str) -> list[Case]:
         """What the base, or one method's compiled checkpoint, says to the test rows."""
@@ -251,7 +264,9 @@ class Run:
     def _fit(self, method: str, params: Mapping[str, Any], folder: Path) -> None:
         chosen = registry.resolve(registry.METHODS, "method", method)
         context = replace(self._context(method), params=chosen.Params.model_validate(params))
-        program: SteeringProgram = with_canary(context, chosen().fit(context))
+        fitted: SteeringProgram = with_canary(context, chosen().fit(context))
+        assert self.fingerprint is not None
+        program = fitted.with_fingerprint(self.fingerprint)
         write_text(self.space.records(method), json.dumps(context.records, indent=1) + "\n")
         with whole_folder(folder) as partial:
             program.save(partial)
