@@ -55,11 +55,9 @@ def run(
     changes: Changes = None,
 ) -> None:
     """Fit, compile, generate and report. The same command resumes a run that was cut off."""
-    from exporter.recipe import Recipe
-
-    loaded = Recipe.load(recipe, changes or ())
     from exporter import display, pipeline
 
+    loaded = pipeline.load_recipe(recipe, changes or ())
     display.show_stages()
     out = out or Path("runs") / loaded.name
     display.print_results(pipeline.run(loaded, out), out)
@@ -73,14 +71,29 @@ def fit(
     changes: Changes = None,
 ) -> None:
     """Fit every method of a recipe: OUT/steering/NAME with steering.json and steering.safetensors."""
-    from exporter.recipe import Recipe
-
-    loaded = Recipe.load(recipe, changes or ())
     from exporter import display, pipeline
 
+    loaded = pipeline.load_recipe(recipe, changes or ())
     display.show_stages()
     for name, folder in pipeline.fit(loaded, out).items():
         typer.echo(f"{name}: {folder}")
+
+
+@app.command(name="check-recipe")
+@reported
+def check_recipe(
+    recipe: RecipeFile,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results; runs/NAME by default.", show_default=False)
+    ] = None,
+    changes: Changes = None,
+) -> None:
+    """Look at recipe, base, rows, targets and disk without loading a model, and say everything that must be mended. Exit 2 where anything must."""
+    from exporter import display, pipeline
+
+    found = pipeline.check_recipe(recipe, changes or (), out)
+    found.refuse()
+    display.print_preflight(found)
 
 
 @app.command(name="compile")

@@ -96,11 +96,9 @@ def publish(
     ] = None,
 ) -> None:
     """Run a recipe, export its targets, verify, describe and push them. The same command resumes."""
-    from exporter.recipe import Recipe
-
-    loaded = Recipe.load(recipe, changes or ())
     from exporter import display, pipeline
 
+    loaded = pipeline.load_recipe(recipe, changes or ())
     display.show_stages()
     out = out or Path("runs") / loaded.name
     request = pipeline.Request(repo, private, revision, pr, dry_run)

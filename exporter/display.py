@@ -13,6 +13,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from exporter.inspection import Inspection
+    from exporter.pipeline.preflight import Preflight
     from exporter.pipeline.talks import Talk
 
 GROUP_MEASURES = ("leakage_either", "fluent_refusal", "retain_accuracy")
@@ -96,6 +97,25 @@ def print_inspection(found: Inspection) -> None:
     for name, size in found.files:
         files.add_row(escape(name), f"{size:,}")
     console.print(files)
+
+
+def print_preflight(found: Preflight) -> None:
+    """What a recipe would run with: rows, base, disk, and the stages to come."""
+    console = _console()
+    roles = sorted({role for counted in found.rows.values() for role in counted})
+    table = Table("part", *roles, title=f"{escape(found.source)}: ready", title_justify="left")
+    for part, counted in found.rows.items():
+        table.add_row(part, *(str(counted.get(role, 0)) for role in roles))
+    console.print(table)
+    base = found.base
+    console.print(
+        f"base: {base['model_type']}, {base['layers']} layers of width {base['hidden_size']}, {base['parameters']:,} parameters"
+    )
+    if found.room is not None:
+        console.print(f"disk: {found.room.told()}", soft_wrap=True)
+    console.print(f"to come: {', '.join(found.steps)}", soft_wrap=True)
+    for remark in found.remarks:
+        console.print(f"note: {escape(remark)}", soft_wrap=True)
 
 
 def print_verification(found: Mapping[str, Any]) -> None:

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+MOST_LISTED = 20
+"""Problems of one kind or file that are written out; of the others their number is told."""
+
+
+def shortened(problems: Sequence[str], most: int = MOST_LISTED) -> list[str]:
+    """The first problems, and in one line how many more there are."""
+    left = len(problems) - most
+    return list(problems) if left <= 1 else [*problems[:most], f"and {left:,} more like these"]
+
 
 class SteerbakeError(Exception):
     """Base of every error this library raises on purpose; the command line prints it and exits with status 2."""

@@ -164,6 +164,12 @@ class Recipe(Strict):
     report: ReportSettings = ReportSettings()
     publish: Publish | None = None
     _folder: Path = PrivateAttr(default_factory=Path)
+    _file: Path | None = PrivateAttr(default=None)
+
+    @property
+    def file(self) -> Path | None:
+        """Where it was read from; None for a recipe that was made in memory."""
+        return self._file
 
     def locate(self, path: str) -> Path:
         """A path of the recipe: absolute as it is, otherwise from the recipe file's folder."""
@@ -179,8 +185,8 @@ class Recipe(Strict):
         Raises:
             InputErrors: everything wrong with the recipe, by key path.
         """
-        tree = _read(path)
-        problems = [problem for text in overrides for problem in _override(tree, text)]
+        tree = read_tree(path)
+        problems = [problem for text in overrides for problem in override(tree, text)]
         if problems:
             raise InputErrors(f"--set for {path}", problems)
         folder = path.resolve().parent
@@ -193,7 +199,7 @@ class Recipe(Strict):
         problems += _mistakes(tree, broken, folder)
         if problems:
             raise InputErrors(str(path), problems)
-        recipe._folder = folder
+        recipe._folder, recipe._file = folder, path.resolve()
         return recipe
 
 
@@ -220,7 +226,8 @@ class _NoDuplicates(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_tree(path: Path) -> dict[str, Any]:
+    """The mapping that a recipe file holds; raises InputErrors where it holds none."""
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_NoDuplicates)  # noqa: S506 - a SafeLoader
     except OSError as error:
@@ -234,7 +241,7 @@ def _read(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _override(tree: dict[str, Any], text: str) -> Iterator[str]:
+def override(tree: dict[str, Any], text: str) -> Iterator[str]:
     """Set one key in ``tree``; yields what is wrong with the override, if anything."""
     path, equals, value = text.partition("=")
     keys = path.strip().split(".")

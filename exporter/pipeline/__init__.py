@@ -2,6 +2,7 @@
 
 from exporter.pipeline.exports import export_gguf, export_onnx, export_stock, gguf_options, onnx_options
 from exporter.pipeline.handoffs import Checked, check, pack, unpack
+from exporter.pipeline.preflight import Preflight, check_recipe, load_recipe, require
 from exporter.pipeline.publishes import Published, publish
 from exporter.pipeline.pushes import Request, push
 from exporter.pipeline.runs import (
@@ -23,11 +24,13 @@ from exporter.targets.companions import left_out
 __all__ = [
     "DEMO_RECIPE",
     "Checked",
+    "Preflight",
     "Published",
     "Request",
     "Run",
     "Talk",
     "check",
+    "check_recipe",
     "compile",
     "demo",
     "export_gguf",
@@ -38,11 +41,13 @@ __all__ = [
     "inspect",
     "inspect_stock",
     "left_out",
+    "load_recipe",
     "onnx_options",
     "pack",
     "publish",
     "push",
     "reach_note",
+    "require",
     "run",
     "talk",
     "unpack",
