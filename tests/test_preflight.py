@@ -216,14 +216,20 @@ def test_thousands_of_problems_are_counted(recipe: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "card", [b"---\nlicense: mit\n---\nA caf\xe9.", b"---\n: [\n---\n", b"---\n- a\n---\n"]
+    ("card", "named"),
+    [
+        (b"---\nlicense: mit\n---\nA caf\xe9.", "mit"),
+        (b"---\n: [\n---\n", None),
+        (b"---\n- a\n---\n", None),
+        (b"", None),
+    ],
 )
-def test_a_card_that_cannot_be_read_says_nothing(tmp_path: Path, card: bytes) -> None:
+def test_a_card_that_is_no_card_says_nothing(tmp_path: Path, card: bytes, named: str | None) -> None:
     from exporter.pipeline.staging import _license_of
     from exporter.targets.onnx.manifest import license_of
 
     (tmp_path / "README.md").write_bytes(card)
-    assert _license_of(tmp_path)["license"] == license_
+    assert _license_of(tmp_path)["license"] == named
     assert license_of(tmp_path)
 
 
