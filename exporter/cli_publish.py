@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from exporter.failures import reported
+from exporter.failures import answering, reported
 
 publishing = typer.Typer()
 Repo = Annotated[str, typer.Argument(metavar="REPO_ID", help="owner/name on the Hub.", show_default=False)]
@@ -25,6 +25,7 @@ Folder = Annotated[
 
 @publishing.command()
 @reported
+@answering
 def verify(
     folder: Folder,
     against: Annotated[
@@ -51,7 +52,7 @@ def verify(
     report: Annotated[
         Path | None,
         typer.Option(
-            "--json", help="File to write; FOLDER/verification.json by default.", show_default=False
+            "--report", help="File to write; FOLDER/verification.json by default.", show_default=False
         ),
     ] = None,
 ) -> None:
@@ -63,13 +64,14 @@ def verify(
 
     display.show_stages()
     found = pipeline.verify(folder, against or (), recipe=loaded, run=run_folder, limit=limit, report=report)
-    display.print_verification(found.data())
+    display.result(found.data(), lambda: display.print_verification(found.data()))
     if found.failures:
         raise typer.Exit(1)
 
 
 @publishing.command()
 @reported
+@answering
 def publish(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file (YAML).", show_default=False)],
     out: Annotated[
@@ -103,10 +105,13 @@ def publish(
     out = out or Path("runs") / loaded.name
     request = pipeline.Request(repo, private, revision, pr, dry_run)
     done = pipeline.publish(loaded, out, request, say=display.note)
-    display.print_results(done.report, out)
-    typer.echo(f"release:            {done.release}")
-    if done.pushed is not None:
-        typer.echo(f"published:          {done.pushed.url}")
+    places = {"release": done.release, "published": None if done.pushed is None else done.pushed.url}
+
+    def show() -> None:
+        display.print_results(done.report, out)
+        display.print_places({name: place for name, place in places.items() if place is not None})
+
+    display.result({**display.results(done.report, out), **places}, show)
 
 
 @publishing.command()

@@ -19,6 +19,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from exporter.errors import DataError, FitError, InputErrors
 from exporter.foreign_code import check_code
+from exporter.progress import ticked
 from exporter.types import Encoded, Prompt
 from steer_modules.proof import cache_argument
 from steer_modules.state import gates_on
@@ -256,7 +257,7 @@ class ModelHost:
         """
         order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i].ids), i))
         done: dict[int, Generated] = {}
-        for first in range(0, len(order), batch_size):
+        for first in ticked(range(0, len(order), batch_size), "batches of replies"):
             chosen = order[first : first + batch_size]
             done.update(
                 zip(chosen, self._continue([prompts[i] for i in chosen], max_new_tokens), strict=True)

@@ -21,6 +21,7 @@ COMMON = {
     "exporter.inspection",
     "exporter.ledger",
     "exporter.model_folder",
+    "exporter.progress",
     "exporter.registry",
 }
 EDGES = {("methods", "fit")}
@@ -124,7 +125,8 @@ def test_only_the_pipeline_knows_the_rooms() -> None:
 
 def test_what_rooms_share_knows_nothing_above_it() -> None:
     below = {"types": set[str](), "errors": set[str](), "registry": {"errors"}, "ledger": set()}
-    below["host"] = {"types", "errors", "foreign_code"}
+    below["host"] = {"types", "errors", "foreign_code", "progress"}
+    below["progress"] = set()
     below["inspection"] = {"errors", "onnx_graph"}
     below["onnx_graph"] = set()
     below["model_folder"] = {"errors"}

@@ -24,6 +24,7 @@ from torch import Tensor
 from exporter.errors import DataError, FitError
 from exporter.fit.pooling import PooledSequence, PoolIndex, block_means
 from exporter.host import ModelHost, Side
+from exporter.progress import Ticker
 
 LAYOUT = "steerbake-activations/1"
 
@@ -92,6 +93,7 @@ def collect(
     with progress_bar(progress) as bar:
         left = sum(len(batches[number]) for number in missing)
         task = bar.add_task(title, total=len(items), completed=len(items) - left)
+        ticker = Ticker(title, len(items), len(items) - left)
         for number in missing:
             chosen = batches[number]
             states, agrees = pooled_pass(host, [items[i] for i in chosen], layers, side)
@@ -102,6 +104,8 @@ def collect(
             places = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in chosen])
             spill.store(number, places, states, agrees)
             bar.advance(task, len(chosen))
+            if bar.disable:
+                ticker.advance(len(chosen))
     return Activations(spill.states, spill.agrees, tuple(layers), starts)
 
 
