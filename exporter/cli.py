@@ -158,13 +158,15 @@ def inspect(
     folder: Annotated[
         Path,
         typer.Argument(
-            help="A compiled checkpoint, an exported folder or a steering folder.", show_default=False
+            help="A compiled checkpoint, an exported folder, a steering folder, or a run's folder.",
+            show_default=False,
         ),
     ],
 ) -> None:
     """Show what is steered where and by which gates, and verify the hashes."""
     from exporter import display, pipeline
 
+    folder = pipeline.model_in(folder, display.note, programs=True)
     if (stock := pipeline.inspect_stock(folder)) is not None:
         told = stock
         display.result(told, lambda: display.print_stock(told, folder))
@@ -281,7 +283,10 @@ def gguf(
 @reported
 def chat(
     folder: Annotated[
-        Path, typer.Argument(help="A steered checkpoint, or an exported folder.", show_default=False)
+        Path,
+        typer.Argument(
+            help="A steered checkpoint, an exported folder, or a run's folder.", show_default=False
+        ),
     ],
     image: Annotated[
         Path | None, typer.Option(help="Shown with the first question.", show_default=False)
@@ -301,7 +306,12 @@ def chat(
     from exporter import display, pipeline
 
     conversation = pipeline.talk(
-        folder, image=image, dtype=dtype, temperature=temperature, top_p=top_p, say=display.note
+        pipeline.model_in(folder, display.note),
+        image=image,
+        dtype=dtype,
+        temperature=temperature,
+        top_p=top_p,
+        say=display.note,
     )
     display.converse(conversation, prompt, max_new_tokens)
 

@@ -63,6 +63,7 @@ def verify(
     from exporter import display, pipeline
 
     display.show_stages()
+    folder = pipeline.model_in(folder, display.note)
     found = pipeline.verify(folder, against or (), recipe=loaded, run=run_folder, limit=limit, report=report)
     display.result(found.data(), lambda: display.print_verification(found.data()))
     if found.failures:

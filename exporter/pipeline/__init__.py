@@ -5,6 +5,7 @@ from exporter.pipeline.handoffs import Checked, check, pack, unpack
 from exporter.pipeline.preflight import Preflight, check_recipe, load_recipe, require
 from exporter.pipeline.publishes import Published, publish
 from exporter.pipeline.pushes import Request, push
+from exporter.pipeline.run_folders import model_in
 from exporter.pipeline.runs import (
     DEMO_RECIPE,
     Run,
@@ -42,6 +43,7 @@ __all__ = [
     "inspect_stock",
     "left_out",
     "load_recipe",
+    "model_in",
     "onnx_options",
     "pack",
     "publish",
