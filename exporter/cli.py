@@ -217,6 +217,7 @@ def onnx(
 
     display.show_stages()
     options = pipeline.onnx_options(dtype, gate_state, layout, steered=not unsteered)
+    checkpoint = pipeline.model_in(checkpoint, display.note)
     told = {"onnx": pipeline.export_onnx(checkpoint, out, options)}
     display.result(told, lambda: display.print_places(told))
 
@@ -242,6 +243,7 @@ def stock(
     from exporter import display, pipeline
 
     display.show_stages()
+    checkpoint = pipeline.model_in(checkpoint, display.note)
     told = pipeline.export_stock(checkpoint, out, loaded, run_folder)
     display.result(told, lambda: display.print_stock(told, out))
 

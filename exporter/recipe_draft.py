@@ -20,9 +20,8 @@ from exporter.recipe import (
     ReportSettings,
     Source,
     SourceLike,
-    override,
-    read_tree,
 )
+from exporter.recipe_tree import override, read_tree
 
 Section = TypeVar("Section", bound=BaseModel)
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -43,7 +42,7 @@ def draft(path: Path, overrides: Sequence[str] = ()) -> Recipe | None:
         tree = read_tree(path)
     except InputErrors:
         return None
-    if [problem for text in overrides for problem in override(tree, text)]:
+    if [problem for text in overrides for problem in override(tree, text, Recipe)]:
         return None
     folder = path.resolve().parent
     found: dict[str, Any] = {name: _section(schema, tree.get(name)) for name, schema in SECTIONS.items()}
