@@ -18,6 +18,7 @@ from exporter.recipe_tree import override, read_tree
 from exporter.types import Role
 
 Format = Literal["rows", "tofu", "mllmu_bench", "clear", "gsm8k"]
+NAME = r"^[a-z0-9][a-z0-9_.-]*$"
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
@@ -192,7 +193,7 @@ class Publish(Strict):
 class Recipe(Strict):
     """A whole recipe. ``stand_in``: a sentence for the reader where the base model stands in for a real one."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
+    name: str = Field(pattern=NAME)
     """Names the run's folder."""
     description: str = ""
     """For who reads the recipe."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from exporter.errors import InputErrors
 from exporter.recipe import (
+    NAME,
     BaseModelSource,
     ChatSettings,
     Data,
@@ -50,7 +52,8 @@ def draft(path: Path, overrides: Sequence[str] = ()) -> Recipe | None:
     for name in ("chat", "refusals", "report"):
         found[name] = found[name] or SECTIONS[name]()
     seed = tree.get("seed", 0)
-    found["name"] = str(tree.get("name") or path.stem)
+    called = tree.get("name")
+    found["name"] = called if isinstance(called, str) and re.fullmatch(NAME, called) else "recipe"
     found["base"] = _base(tree.get("base"), folder)
     found["data"] = _data(tree.get("data"), folder)
     found["seed"] = seed if isinstance(seed, int) else 0
@@ -67,10 +70,15 @@ def _section(schema: type[Section], value: object) -> Section | None:
 
 
 def _known(methods: Methods) -> Methods:
-    from exporter.registry import METHODS
+    from exporter.registry import METHODS, resolve
 
+    sound = {
+        name: params
+        for name, params in methods.params.items()
+        if name in METHODS and _section(resolve(METHODS, "method", name).Params, params) is not None
+    }
     names = [name for name in methods.names if name in METHODS] or [Methods().default]
-    return Methods(default=names[0], compare=names[1:], params=methods.params)
+    return Methods(default=names[0], compare=names[1:], params=sound)
 
 
 def _base(value: object, folder: Path) -> BaseModelSource | None:

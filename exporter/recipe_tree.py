@@ -44,7 +44,18 @@ def read_tree(path: Path) -> dict[str, Any]:
         raise InputErrors(str(path), [f"is not YAML: {' '.join(str(error).split())}"]) from None
     if not isinstance(tree, dict):
         raise InputErrors(str(path), [f"a recipe is a mapping of keys, this is {type(tree).__name__}"])
+    if _holds_null(tree):
+        raise InputErrors(str(path), ["holds a null character (\\0) in a text; take it out"])
     return tree
+
+
+def _holds_null(value: object) -> bool:
+    """Whether a text within has a character that no path and no prompt may have."""
+    if isinstance(value, dict):
+        return any(_holds_null(one) for pair in value.items() for one in pair)
+    if isinstance(value, list):
+        return any(map(_holds_null, value))
+    return isinstance(value, str) and "\0" in value
 
 
 def override(tree: dict[str, Any], text: str, schema: type[BaseModel]) -> Iterator[str]:
@@ -58,6 +69,9 @@ def override(tree: dict[str, Any], text: str, schema: type[BaseModel]) -> Iterat
         parsed = yaml.safe_load(value) if value.strip() else None
     except yaml.YAMLError as error:
         yield f"{path}: {value!r} is not a YAML value: {' '.join(str(error).split())}"
+        return
+    if _holds_null(parsed):
+        yield f"{path}: holds a null character (\\0); take it out"
         return
     node = tree
     for depth, key in enumerate(keys):

@@ -256,3 +256,91 @@ def test_recipes_of_one_name_have_folders_of_their_own(sound: Path, tmp_path: Pa
     pipeline.Run(first, out, progress=False)
     shutil.move(tmp_path / "a", tmp_path / "moved")
     pipeline.Run(Recipe.load(tmp_path / "moved" / sound.name), out, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        (["methods.params.keyed={subject: null}"], "subject: keyed needs a gate"),
+        (["methods.params.keyed={layer: 0, subject: {layers: [2]}}"], "layer: 0 lies below every layer"),
+        (["methods.params.keyed={gate: {scores: [magic]}}"], "there is no score magic"),
+        (["methods.params.r_muse={scoring_layer: -1}"], "layers 0 to 3, received -1"),
+        (["methods.params.keyed={refusal_source: few_shot}"], "5 forget rows are needed"),
+    ],
+)
+def test_parameters_that_can_never_fit_are_refused(recipe: Path, changes: list[str], part: str) -> None:
+    assert part in one(recipe, *changes)
+
+
+def test_a_model_with_learned_positions_is_not_asked_past_their_end(tmp_path: Path) -> None:
+    import tiny
+    import torch
+
+    from exporter.types import Encoded, Prompt
+
+    host = ModelHost(tiny.build("gpt2"), None)
+    long = Encoded(Prompt("", tuple([3] * 257)))
+    with pytest.raises(SteerbakeError, match="257 tokens, and the model has 256 positions"):
+        host.batch([long], "left")
+    control = ModelHost(tiny.build("llama"), type("Padded", (), {"pad_token_id": 0, "eos_token_id": None})())
+    assert isinstance(control.batch([long], "left")["input_ids"], torch.Tensor)
+
+
+ODD = [
+    None,
+    3,
+    -1,
+    0.5,
+    True,
+    "",
+    "x",
+    "\u0000",
+    [],
+    [1],
+    [None],
+    {},
+    {"x": 1},
+    {"path": "gone"},
+    [{"path": "fit.jsonl"}],
+    ["fit.jsonl"],
+]
+
+
+def test_whatever_a_recipe_holds_it_is_told_and_nothing_is_raised(recipe: Path) -> None:
+    told = yaml.safe_load(recipe.read_text())
+    places = [(key,) for key in Recipe.model_fields]
+    places += [
+        ("base", "path"),
+        ("data", "fit"),
+        ("data", "calibrate"),
+        ("data", "test"),
+        ("data", "calibrate_fraction"),
+    ]
+    places += [
+        ("methods", "params"),
+        ("methods", "default"),
+        ("report", "max_new_tokens"),
+        ("chat", "system"),
+    ]
+    for place in places:
+        for value in ODD:
+            whole = json.loads(json.dumps(told))
+            section = whole if len(place) == 1 else whole.setdefault(place[0], {})
+            section[place[-1]] = value
+            recipe.write_text(yaml.safe_dump(whole))
+            pipeline.check_recipe(recipe)
+
+
+@pytest.mark.parametrize(
+    "file", ["config.json", "tokenizer_config.json", "generation_config.json", "tokenizer.json"]
+)
+def test_whatever_a_base_holds_it_is_told_and_nothing_is_raised(recipe: Path, file: str) -> None:
+    base = recipe.parent / "base"
+    whole = json.loads((base / file).read_text())
+    for key in {*whole, "quantization_config", "text_config", "auto_map"}:
+        for value in ODD:
+            (base / file).write_text(json.dumps({**whole, key: value}))
+            pipeline.check_recipe(recipe)
+    for content in (b"", b"[]", b"{", b"\xff", b"null"):
+        (base / file).write_bytes(content)
+        pipeline.check_recipe(recipe)

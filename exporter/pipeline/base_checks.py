@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -100,7 +101,8 @@ def base_problems(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
             f"{folder} holds an adapter beside the model, and Transformers would load both while only the model is compiled; "
             "merge it (peft: merge_and_unload, then save_pretrained), or move adapter_config.json and its weights out"
         )
-    method = (config.get("quantization_config") or {}).get("quant_method")
+    quantised = config.get("quantization_config")
+    method = quantised.get("quant_method") if isinstance(quantised, dict) else None
     package = QUANTISERS.get(str(method))
     if package is not None and find_spec(package.replace("-", "_")) is None:
         yield f"the weights are quantised by {method}, and its package is not installed: pip install {package}"
@@ -141,19 +143,23 @@ def load_processor(folder: Path, *, trust_remote_code: bool) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoProcessor, AutoTokenizer
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
-    try:
+    with told_of(f"{folder}: Transformers cannot read config.json"):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except Exception as error:
-        raise CompileError(f"{folder}: Transformers cannot read config.json: {_line(error)}") from error
     visual = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-    reader = AutoProcessor if visual else AutoTokenizer
-    try:
+    reader, kind = (AutoProcessor, "processor") if visual else (AutoTokenizer, "tokenizer")
+    with told_of(f"{folder}: the {kind} cannot be loaded, see to its files"):
         return config, reader.from_pretrained(folder, trust_remote_code=trust_remote_code)
+
+
+@contextmanager
+def told_of(what: str) -> Iterator[None]:
+    """Makes of an error of a library that a base's files bring about a CompileError that says ``what`` failed."""
+    try:
+        yield
+    except SteerbakeError:
+        raise
     except Exception as error:
-        kind = "processor" if visual else "tokenizer"
-        raise CompileError(
-            f"{folder}: the {kind} cannot be loaded: {_line(error)}; put the files of the model's {kind} beside its weights"
-        ) from error
+        raise CompileError(f"{what}: {_line(error)}") from error
 
 
 def _line(error: Exception) -> str:

@@ -6,15 +6,19 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from exporter import registry
 from exporter.pipeline.base_checks import BaseFacts
+from exporter.pipeline.row_checks import FRAME_TOKENS
 from exporter.recipe import Recipe
 
 FRAMED = 20
-"""Sequences that a gate's search makes of one row (measured: SmolLM2, 122 rows)."""
-MOST_SEQUENCES = 8_000
-READ_LAYERS = 3
-FRAME_TOKENS = 30
+"""Sequences at most that a gate's search makes of one row."""
+HELD = 1.5
+"""How many times as many with those of the calibration rows."""
+SEQUENCES, POOLS = 4_000, 2
+"""Sequences of a method that does not say how many it reads, and the columns of each that it keeps."""
 ONNX_BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.6, "q4": 1.2}
 """Bytes for each parameter of a graph; the matrix of the logits stays in float32."""
 GGUF_BYTES = {"f32": 4.0, "f16": 2.0, "q8_0": 1.1, "q4_k_m": 0.7}
@@ -38,22 +42,35 @@ class Disk:
 
 
 def disk(
-    recipe: Recipe, base: Path, facts: BaseFacts, out: Path, lengths: list[int], *, publishing: bool
+    recipe: Recipe, base: Path, facts: BaseFacts, out: Path, sizes: list[int], *, publishing: bool
 ) -> Disk:
-    """The estimate for a run into ``out``; ``lengths`` are the tokens of its rows."""
+    """The estimate for a run into ``out``; ``sizes`` are the tokens of the rows that a fit reads."""
     place = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
     weights = facts.weights.total_size if facts.weights is not None else 0
     copied = 0 if base.stat().st_dev == place.stat().st_dev else weights  # links need no room of their own
-    sequences = min(FRAMED * len(lengths), MOST_SEQUENCES)
-    tokens = sum(lengths) / max(len(lengths), 1) + FRAME_TOKENS
     needed = {
-        "states": round(sequences * tokens * READ_LAYERS * 4 * (facts.width or 0)),
+        "states": max(_states(recipe, name, facts, sizes) for name in recipe.methods.names),
         "checkpoints": copied * len(recipe.methods.names),
     }
     if publishing and recipe.publish is not None:
         needed["release"] = copied
         needed |= _targets(recipe, facts.parameters, weights)
     return Disk(needed, _size(out), shutil.disk_usage(place).free)
+
+
+def _states(recipe: Recipe, name: str, facts: BaseFacts, sizes: list[int]) -> int:
+    """States that a method keeps on disk, float32 [columns, layers, d]: all columns of a sequence, or a few of it at every layer."""
+    method: Any = registry.resolve(registry.METHODS, "method", name)
+    plan = getattr(method.Params.model_validate(recipe.methods.params.get(name, {})), "subject", None)
+    layers = facts.layers or 1
+    if plan is None:
+        columns = min(SEQUENCES, FRAMED * len(sizes)) * POOLS
+    else:
+        sequences = HELD * (plan.forget + plan.keep + plan.unknown + 3 * min(plan.rows, len(sizes)))
+        mean = sum(sizes) / max(len(sizes), 1)
+        columns = round(min(sequences, FRAMED * len(sizes)) * (mean + FRAME_TOKENS))
+        layers = len(plan.blocks(layers))
+    return columns * layers * 4 * (facts.width or 0)
 
 
 def _targets(recipe: Recipe, parameters: int, weights: int) -> dict[str, int]:

@@ -9,9 +9,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from exporter import registry
 from exporter.data.chat import Chat
 from exporter.errors import InputErrors, SteerbakeError, shortened
-from exporter.pipeline.base_checks import BaseFacts, base_facts, load_processor
+from exporter.fit.calibrate import SCORES
+from exporter.host import learned_positions
+from exporter.pipeline.base_checks import BaseFacts, base_facts, load_processor, told_of
 from exporter.pipeline.disk import Disk, amount, disk
 from exporter.pipeline.row_checks import Room, RowLengths, counts, image_ids, missing_roles, remarks
 from exporter.pipeline.row_sources import read_parts, split
@@ -156,10 +161,35 @@ class _Look:
         return folder
 
     def _parameters(self) -> None:
-        """Layers and ranks that a method is given, held to the model's sizes."""
+        """Layers and ranks that a method is given, held to the model's sizes, and what the method says of the rest."""
+        layers = self.facts.layers
         for name in self.recipe.methods.names:
-            params = self.recipe.methods.params.get(name, {})
-            self.problems += _beyond(params, f"methods.params.{name}", self.facts.layers, self.facts.width)
+            given, where = self.recipe.methods.params.get(name, {}), f"methods.params.{name}"
+            self.problems += _beyond(given, where, layers, self.facts.width)
+            method = registry.resolve(registry.METHODS, "method", name)
+            try:
+                params = method.Params.model_validate(given)
+            except ValidationError:
+                continue  # told when the recipe was read
+            if layers is not None and hasattr(method, "objections"):
+                self.problems += [f"{where}.{line}" for line in method.objections(params, layers)]
+
+    def _few_shots(self) -> None:
+        """Refusals that are read behind a few refused questions need so many of them."""
+        there = sum(
+            row.role == "forget" and not row.history and row.prefix is None for row in self.splits.fit
+        )
+        for name in self.recipe.methods.names:
+            params = registry.resolve(registry.METHODS, "method", name).Params
+            given = params.model_validate(self.recipe.methods.params.get(name, {}))
+            source, shots = getattr(given, "refusal_source", "unknown"), getattr(given, "shots", 0)
+            if source == "unknown" or there > shots:
+                continue
+            told = f"{name} reads refusals behind {shots} refused questions, for which {shots + 1} forget rows are needed in data.fit; there are {there}"
+            if source == "few_shot":
+                self.problems.append(told)
+            else:
+                self.remarks.append(f"where the model does not refuse the unknown rows by itself, {told}")
 
     def _targets(self) -> None:
         publish = self.recipe.publish
@@ -199,23 +229,35 @@ class _Look:
         if not wrong:  # else what is missing may stand in what could not be read
             aside = self.recipe.data.calibrate is None
             self.problems += missing_roles(self.splits, self.recipe.methods.names, aside=aside)
+            self._few_shots()
         return not wrong
 
     def _prompts(self, base: Path) -> list[int]:
-        """Renders every row as the model will see it; returns how many tokens each takes."""
-        settings = self.recipe.chat
+        """Renders every row as the model will see it; returns how many tokens each takes that a fit reads."""
+        problems: list[str] = []
         try:
-            config, processor = load_processor(base, trust_remote_code=self.recipe.base.trust_remote_code)
-            chat = Chat(processor, system=settings.system, reasoning_template=settings.reasoning_template)
-            chat.headers  # noqa: B018 - raises where the template has none
+            with told_of(f"{base}: its tokenizer cannot be used"):
+                lengths = self._lengths(base)
+                for part in ("fit", "calibrate", "test"):
+                    problems += lengths.problems(part, getattr(self.splits, part))
         except SteerbakeError as error:
             self.problems.append(f"base: {error}")
             return []
+        self.problems += problems
+        return lengths.sizes
+
+    def _lengths(self, base: Path) -> RowLengths:
+        """What tells the rows' lengths; raises SteerbakeError where prompts cannot be rendered at all."""
+        settings = self.recipe.chat
+        config, processor = load_processor(base, trust_remote_code=self.recipe.base.trust_remote_code)
+        chat = Chat(processor, system=settings.system, reasoning_template=settings.reasoning_template)
+        chat.headers  # noqa: B018 - raises where the template has none
         text = config.get_text_config()
         room = Room(
             getattr(text, "max_position_embeddings", None),
             getattr(text, "vocab_size", None),
             self.recipe.report.max_new_tokens,
+            learned=learned_positions(config) is not None,
         )
         pad = chat.tokenizer.pad_token_id
         if pad is not None and room.vocabulary is not None and pad >= room.vocabulary:
@@ -223,10 +265,7 @@ class _Look:
                 f"the pad token has the id {pad} and the model only {room.vocabulary} embeddings: here another id pads, but batches "
                 "of your own will fail as they do with the base; save the base again after resize_token_embeddings(len(tokenizer))"
             )
-        lengths = RowLengths(chat, room, image_ids(config))
-        for part in ("fit", "calibrate", "test"):
-            self.problems += lengths.problems(part, getattr(self.splits, part))
-        return lengths.lengths
+        return RowLengths(chat, room, image_ids(config))
 
     def _disk(self, base: Path, lengths: list[int]) -> None:
         self.room = disk(self.recipe, base, self.facts, self.out, lengths, publishing=self.publishing)
@@ -257,6 +296,8 @@ def _beyond(params: object, where: str, layers: int | None, width: int | None) -
             for one in given:
                 if not 0 <= one < layers:
                     yield f"{where}.{key}: the model has layers 0 to {layers - 1}, received {one}"
+        if key == "scores" and (unknown := sorted({*map(str, value)} - {*SCORES})):
+            yield f"{where}.{key}: there is no score {', '.join(unknown)}; valid names: {', '.join(SCORES)}"
         if key == "rank" and width is not None:
             for one in given:
                 if one > width:

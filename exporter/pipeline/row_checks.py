@@ -19,6 +19,8 @@ NEEDS: Needs = {
     "calibrate": (("forget",), ("retain", "reasoning")),
 }
 """Roles of which one each must stand in a part, for a method that does not say in ``needs`` what it needs."""
+FRAME_TOKENS = 30
+"""Tokens that a fit puts around a row, about."""
 _WHY = {
     "forget": "what is to be forgotten",
     "retain": "what must stay as it is, or the model forgets more than it should",
@@ -78,11 +80,13 @@ class Room:
         positions: tokens of a sequence at most; None where no end is known.
         vocabulary: rows of its embedding; None where unknown.
         new_tokens: of a reply, at most.
+        learned: whether a longer sequence is an error, and not only worse.
     """
 
     positions: int | None
     vocabulary: int | None
     new_tokens: int
+    learned: bool = False
 
 
 class RowLengths:
@@ -96,7 +100,7 @@ class RowLengths:
 
     def __init__(self, chat: Chat, room: Room, special: Iterable[int] = ()) -> None:
         self.chat, self.room, self.special = chat, room, frozenset(special)
-        self.lengths: list[int] = []
+        self.sizes: list[int] = []
 
     def problems(self, part: str, rows: Sequence[Row]) -> list[str]:
         """What is wrong with the rows of one part, by their ids."""
@@ -105,11 +109,14 @@ class RowLengths:
         beyond: list[str] = []
         for row in rows:
             try:
-                length, highest = self._longest(row, answered=part != "test")
+                length, highest, size = self._longest(row, answered=part != "test")
             except DataError as error:
                 refused.append(f"data.{part}: {error}")
                 continue
-            self.lengths.append(length)
+            if part != "test":
+                self.sizes.append(size)
+                if self.room.learned:  # the fit asks it after another row, with words around it
+                    length = max(length, 2 * size + FRAME_TOKENS)
             if self.room.positions is not None and length > self.room.positions:
                 long.append(f"{row.id} ({length:,})")
             if self.room.vocabulary is not None and highest >= self.room.vocabulary:
@@ -117,8 +124,8 @@ class RowLengths:
         found = shortened(refused)
         if long:
             found.append(
-                f"data.{part}: the model has {self.room.positions:,} positions, and with {self.room.new_tokens} new tokens these rows "
-                f"need more: {', '.join(shortened(long))}; shorten them, leave them out or lower report.max_new_tokens"
+                f"data.{part}: the model has {self.room.positions:,} positions, and these rows need more, replies of {self.room.new_tokens} tokens and what a fit puts "
+                f"around them included: {', '.join(shortened(long))}; shorten them, leave them out or lower report.max_new_tokens"
             )
         if beyond:
             found.append(
@@ -127,21 +134,22 @@ class RowLengths:
             )
         return found
 
-    def _longest(self, row: Row, *, answered: bool) -> tuple[int, int]:
-        """(tokens of the row's longest sequence with its reply, its highest id)."""
+    def _longest(self, row: Row, *, answered: bool) -> tuple[int, int, int]:
+        """(tokens of the row's longest sequence with as long a reply as may be, its highest id, its tokens with its own answer)."""
         opened = sum(turn.answer is None for turn in row.history)
         history = tuple(turn if turn.answer else replace(turn, answer="...") for turn in row.history)
         row = replace(row, history=history)
         asked = (row.question, *(row.paraphrases if answered else ()))
-        longest, highest = 0, 0
+        longest, highest, size = 0, 0, 0
         for question in asked:
             encoded = self.chat.encode(row, question=question)
             prompt = encoded.prompt.ids
+            size = max(size, len(encoded))
             reply = max(len(encoded.response) if answered else 0, self.room.new_tokens)
             longest = max(longest, len(prompt) + reply + opened * self.room.new_tokens)
             ids = (*prompt, *(encoded.response if answered else ()))
             highest = max(highest, max((one for one in ids if one not in self.special), default=0))
-        return longest, highest
+        return longest, highest, size
 
 
 def image_ids(config: Any) -> set[int]:
