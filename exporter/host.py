@@ -225,12 +225,9 @@ class ModelHost:
 
     @property
     def pad_id(self) -> int:
-        """Any id will do where the attention mask is 0: the pad token, else the end token, where the embedding has it; else 0."""
-        known = self.model.get_input_embeddings().weight.shape[0]
+        """Any id will do where the attention mask is 0; the pad token, else the end token, else 0."""
         for value in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
-            if (
-                value is not None and value < known
-            ):  # a pad token that was added without resizing the model is not there
+            if value is not None:
                 return int(value)
         return 0
 

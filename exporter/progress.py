@@ -1,11 +1,13 @@
-"""How far a long piece of work is: a line for the log at most every ten seconds, terminal or not."""
+"""How far a long piece of work is: a bar on a terminal, else a line for the log at most every ten seconds."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 LOG = logging.getLogger(__name__)
 SECONDS = 10.0
@@ -40,3 +42,32 @@ def ticked(items: Sequence[T], title: str) -> Iterator[T]:
     for item in items:
         yield item
         ticker.advance()
+
+
+class Bar(Progress):
+    """A bar of rich that speaks in lines where no terminal shows it."""
+
+    def __init__(self, *columns: Any, **options: Any) -> None:
+        super().__init__(*columns, **options)
+        self.disable = self.disable or not self.console.is_terminal
+        self.tickers: dict[TaskID, Ticker] = {}
+
+    def add_task(self, description: str, *args: Any, **fields: Any) -> TaskID:
+        """A task as rich has it."""
+        task = super().add_task(description, *args, **fields)
+        self.tickers[task] = Ticker(
+            description, int(fields.get("total") or 0), int(fields.get("completed") or 0)
+        )
+        return task
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        """So much more of a task is done."""
+        super().advance(task_id, advance)
+        if self.disable:
+            self.tickers[task_id].advance(int(advance))
+
+
+def progress_bar(shown: bool) -> Bar:
+    """A bar that goes away when it is done; none where nobody asked for it."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Bar(*columns, transient=True, disable=not shown)

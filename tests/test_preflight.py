@@ -202,13 +202,6 @@ def test_a_full_disk_is_told_with_numbers(recipe: Path, monkeypatch: pytest.Monk
     assert found.startswith("disk: about ") and "1.0 MB free" in found and "--out" in found
 
 
-def test_a_pad_token_that_the_model_does_not_have_is_not_padded_with(sound: Path) -> None:
-    host = ModelHost.load(sound.parent / "base")
-    host.tokenizer.add_special_tokens({"pad_token": "[PAD]"})
-    known = host.model.get_input_embeddings().weight.shape[0]
-    assert host.tokenizer.pad_token_id >= known > host.pad_id
-
-
 def test_thousands_of_problems_are_counted(recipe: Path) -> None:
     (recipe.parent / "test.jsonl").write_text('{"id": "a"}\n' * 4000)
     found = problems(recipe)

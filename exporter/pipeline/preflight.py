@@ -148,17 +148,21 @@ class _Look:
         )
 
     def _base(self) -> Path | None:
-        """The base's folder, where there is one with a config."""
+        """The base's folder, where Transformers may open what is in it."""
         if getattr(self.recipe, "base", None) is None:  # a draft may have none
             return None
+        given = self.recipe.base.path
+        folder = None if given is None else self.recipe.locate(given)
+        sound = True
         try:
             folder = fetched(self.recipe)
         except SteerbakeError as error:
             self.problems += error.problems if isinstance(error, InputErrors) else [f"base: {error}"]
-            return None
-        self.facts = base_facts(folder)
-        self.problems += [f"base: {problem}" for problem in self.facts.problems]
-        return folder
+            sound = False
+        if folder is not None and (folder / "config.json").is_file():
+            self.facts = base_facts(folder)
+            self.problems += [f"base: {problem}" for problem in self.facts.problems]
+        return folder if sound else None  # nothing of a base that was refused is opened by Transformers
 
     def _parameters(self) -> None:
         """Layers and ranks that a method is given, held to the model's sizes, and what the method says of the rest."""

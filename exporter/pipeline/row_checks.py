@@ -9,6 +9,7 @@ from typing import Any
 
 from exporter import registry
 from exporter.data.chat import Chat
+from exporter.data.pictures import size_of
 from exporter.errors import DataError, shortened
 from exporter.splits import Splits
 from exporter.types import Role, Row
@@ -101,6 +102,7 @@ class RowLengths:
     def __init__(self, chat: Chat, room: Room, special: Iterable[int] = ()) -> None:
         self.chat, self.room, self.special = chat, room, frozenset(special)
         self.sizes: list[int] = []
+        self.image_tokens: dict[tuple[int, int], int] = {}
 
     def problems(self, part: str, rows: Sequence[Row]) -> list[str]:
         """What is wrong with the rows of one part, by their ids."""
@@ -139,17 +141,33 @@ class RowLengths:
         opened = sum(turn.answer is None for turn in row.history)
         history = tuple(turn if turn.answer else replace(turn, answer="...") for turn in row.history)
         row = replace(row, history=history)
+        row, pictured = self._without_images(row)
         asked = (row.question, *(row.paraphrases if answered else ()))
         longest, highest, size = 0, 0, 0
         for question in asked:
             encoded = self.chat.encode(row, question=question)
             prompt = encoded.prompt.ids
-            size = max(size, len(encoded))
+            size = max(size, len(encoded) + pictured)
             reply = max(len(encoded.response) if answered else 0, self.room.new_tokens)
-            longest = max(longest, len(prompt) + reply + opened * self.room.new_tokens)
+            longest = max(longest, len(prompt) + pictured + reply + opened * self.room.new_tokens)
             ids = (*prompt, *(encoded.response if answered else ()))
             highest = max(highest, max((one for one in ids if one not in self.special), default=0))
         return longest, highest, size
+
+    def _without_images(self, row: Row) -> tuple[Row, int]:
+        """(the row without its images, the tokens that these take): a processor is asked once for each size of image."""
+        bare = replace(row, image=None, history=tuple(replace(turn, image=None) for turn in row.history))
+        total = 0
+        for image in (row.image, *(turn.image for turn in row.history)):
+            if image is None:
+                continue
+            size = size_of(image)
+            if size not in self.image_tokens:
+                alone = replace(bare, history=())
+                shown = self.chat.prompt(replace(alone, image=image))
+                self.image_tokens[size] = len(shown.ids) - len(self.chat.prompt(alone).ids)
+            total += self.image_tokens[size]
+        return bare, total
 
 
 def image_ids(config: Any) -> set[int]:
