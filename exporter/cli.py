@@ -67,7 +67,7 @@ def run(
     loaded = pipeline.load_recipe(recipe, changes or ())
     display.show_stages()
     out = out or Path("runs") / loaded.name
-    report = pipeline.run(loaded, out)
+    report = pipeline.run(loaded, out, progress=display.shows_progress())
     display.result(display.results(report, out), lambda: display.print_results(report, out))
 
 
@@ -84,7 +84,7 @@ def fit(
 
     loaded = pipeline.load_recipe(recipe, changes or ())
     display.show_stages()
-    folders = pipeline.fit(loaded, out)
+    folders = pipeline.fit(loaded, out, progress=display.shows_progress())
     display.result({"steering": folders}, lambda: display.print_places(folders))
 
 
@@ -183,7 +183,7 @@ def demo(out: Annotated[Path, typer.Option(help="Folder for the results.")] = Pa
     from exporter import display, pipeline
 
     display.show_stages()
-    report = pipeline.demo(out)
+    report = pipeline.demo(out, progress=display.shows_progress())
     display.result(display.results(report, out), lambda: display.print_results(report, out))
 
 

@@ -105,7 +105,7 @@ def publish(
     display.show_stages()
     out = out or Path("runs") / loaded.name
     request = pipeline.Request(repo, private, revision, pr, dry_run)
-    done = pipeline.publish(loaded, out, request, say=display.note)
+    done = pipeline.publish(loaded, out, request, progress=display.shows_progress(), say=display.note)
     places = {"release": done.release, "published": None if done.pushed is None else done.pushed.url}
 
     def show() -> None:

@@ -59,8 +59,13 @@ def result(data: Mapping[str, Any], show: Callable[[], object]) -> None:
     if _NOW.answers is None:
         show()
     else:
-        _NOW.answers.write(json.dumps(data, ensure_ascii=False, default=str) + "\n")
+        _NOW.answers.write(json.dumps(data, default=str) + "\n")
         _NOW.answers.flush()
+
+
+def shows_progress() -> bool:
+    """Whether bars are wanted."""
+    return not _NOW.quiet
 
 
 def show_stages() -> None:
