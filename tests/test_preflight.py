@@ -337,3 +337,12 @@ def test_whatever_a_base_holds_it_is_told_and_nothing_is_raised(recipe: Path, fi
     for content in (b"", b"[]", b"{", b"\xff", b"null"):
         (base / file).write_bytes(content)
         pipeline.check_recipe(recipe)
+
+
+def test_publish_tells_what_it_needs_with_all_the_rest(recipe: Path) -> None:
+    (recipe.parent / "base" / "chat_template.jinja").unlink()
+    with pytest.raises(InputErrors) as caught:
+        pipeline.publish(Recipe.load(recipe), recipe.parent / "out", pipeline.Request(dry_run=True))
+    told = " ".join(caught.value.problems)
+    assert "publish: this section is required" in told and "has no chat template" in told
+    assert not (recipe.parent / "out").exists()

@@ -11,7 +11,7 @@ from exporter.errors import InputErrors, PublishError, VerificationError
 from exporter.inspection import examine
 from exporter.ledger import digest_of_file, write_text
 from exporter.pipeline.pages import describe, refuse_telling, secrecy_of
-from exporter.pipeline.preflight import require
+from exporter.pipeline.preflight import preflight
 from exporter.pipeline.pushes import Request, described_and_sealed, push
 from exporter.pipeline.runs import Run, run
 from exporter.pipeline.staging import made_from, plain_recipe, stage
@@ -71,8 +71,12 @@ def publish(
         VerificationError: the folder does not hold what it must; it lies there to be looked at, and nothing is pushed.
         PublishError: the Hub does not take it.
     """
-    asked = _asked(recipe, request)
-    require(recipe, out, publishing=True)
+    found = preflight(recipe, out, publishing=True)
+    try:
+        asked = _asked(recipe, request)
+    except InputErrors as error:
+        raise InputErrors(error.source, [*error.problems, *found.problems]) from None
+    found.refuse()
     repo_id = request.repo_id or asked.repo
     work = Run(recipe, out, progress)
     words = {
