@@ -20,6 +20,7 @@ from transformers.generation.streamers import BaseStreamer
 from exporter.errors import DataError, FitError, InputErrors
 from exporter.foreign_code import check_code
 from exporter.loading import loaded_whole
+from exporter.progress import ticked
 from exporter.types import Encoded, Prompt
 from steer_modules.proof import cache_argument
 from steer_modules.state import gates_on
@@ -241,7 +242,12 @@ class ModelHost:
         return frozenset(value if isinstance(value, list | tuple) else [value])
 
     def batch(self, sequences: Sequence[Encoded], side: Side) -> dict[str, Tensor]:
-        """:meth:`PromptBatcher.batch` on this model's input device."""
+        """:meth:`PromptBatcher.batch` on this model's input device; raises DataError for more tokens than it has positions for."""
+        longest, positions = max(map(len, sequences)), learned_positions(self.model.config)
+        if positions is not None and longest > positions:
+            raise DataError(
+                f"a conversation has {longest} tokens, and the model has {positions} positions; shorten the rows, the longest first"
+            )
         batched = PromptBatcher(self.processor, self.pad_id).batch(sequences, side)
         return {key: value.to(self.device) for key, value in batched.items()}
 
@@ -254,7 +260,7 @@ class ModelHost:
         """
         order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i].ids), i))
         done: dict[int, Generated] = {}
-        for first in range(0, len(order), batch_size):
+        for first in ticked(range(0, len(order), batch_size), "batches of replies"):
             chosen = order[first : first + batch_size]
             done.update(
                 zip(chosen, self._continue([prompts[i] for i in chosen], max_new_tokens), strict=True)
@@ -342,6 +348,14 @@ def gates_of(model: Any, out: Any) -> list[dict[str, float]] | None:
     if names is None or values is None:
         return None
     return [dict(zip(names, row, strict=True)) for row in values.tolist()]
+
+
+def learned_positions(config: Any) -> int | None:
+    """How many positions a model has embeddings for; None where positions are rotated, and none is the last."""
+    text = config.get_text_config()
+    if getattr(text, "rope_parameters", None) is not None or hasattr(text, "rope_theta"):
+        return None
+    return getattr(text, "max_position_embeddings", None)
 
 
 def _takes_images(config: Any) -> bool:

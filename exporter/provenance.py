@@ -60,7 +60,7 @@ def _digest_of_weights(path: Path) -> str:
 
 
 def fetched(recipe: Recipe) -> Path:
-    """The base model's folder; a Hub repository is downloaded, or found in the cache.
+    """The base model's folder, as one that can be compiled.
 
     Raises:
         InputErrors: the repository cannot be fetched, or no checkpoint can be made of it (:func:`exporter.usable_base.why_unusable`).
@@ -69,15 +69,23 @@ def fetched(recipe: Recipe) -> Path:
     from exporter.foreign_code import refuse_code
     from exporter.usable_base import refuse_unusable
 
-    base = recipe.base
-    if base.path is not None:
-        folder = recipe.locate(base.path)
-    else:
-        assert base.repo is not None
-        folder = _snapshot(recipe, "base.repo", base.repo, base.revision)
-    refuse_code(folder, trusted=base.trust_remote_code)
+    folder = located(recipe)
+    refuse_code(folder, trusted=recipe.base.trust_remote_code)
     refuse_unusable(folder)
     return folder
+
+
+def located(recipe: Recipe) -> Path:
+    """The base model's folder, whatever lies in it; a Hub repository is downloaded, or found in the cache.
+
+    Raises:
+        InputErrors: the repository cannot be fetched.
+    """
+    base = recipe.base
+    if base.path is not None:
+        return recipe.locate(base.path)
+    assert base.repo is not None
+    return _snapshot(recipe, "base.repo", base.repo, base.revision)
 
 
 def fetched_adapters(recipe: Recipe) -> list[Path]:

@@ -66,7 +66,7 @@ def why_unusable(folder: Path) -> list[str]:
         config = read_object(folder / "config.json", strict=False)
     except CompileError as error:
         return [str(error)]
-    found = [*other_model(folder, config), _unnamed_class(config), _no_weights(folder)]
+    found = [*other_model(folder, config), _unnamed_class(config), why_no_weights(folder)]
     return [one for one in found if one is not None]
 
 
@@ -193,7 +193,8 @@ def _answering(model_type: str) -> set[str]:
     return {name for names in found for name in ([names] if isinstance(names, str) else names)}
 
 
-def _no_weights(folder: Path) -> str | None:
+def why_no_weights(folder: Path) -> str | None:
+    """Why a folder's weights are not there as a base's may be, by the names of its files; None where they are."""
     there = [name for name in (SAFE, SAFE_INDEX) if (folder / name).exists()]
     if len(there) == 2:
         return f"it holds both {SAFE} and {SAFE_INDEX}; remove the one that is not the model"

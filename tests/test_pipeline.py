@@ -9,7 +9,7 @@ from tiny_run import Quick, write_recipe
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from exporter import pipeline, registry
-from exporter.errors import CompileError, InputErrors, VerificationError
+from exporter.errors import InputErrors, SteerbakeError, VerificationError
 from exporter.recipe import Recipe
 from steer_modules.program import SteeringProgram
 
@@ -175,11 +175,11 @@ def test_a_folder_of_something_else_is_left_alone(finished, tmp_path):
     recipe = Recipe.load(finished[0])
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "file").touch()
-    with pytest.raises(CompileError, match="not the folder of a run"):
+    with pytest.raises(SteerbakeError, match="not the folder of a run"):
         pipeline.run(recipe, tmp_path / "precious", progress=False)
     assert [path.name for path in (tmp_path / "precious").iterdir()] == ["file"]
     other = Recipe.load(finished[0], ["name=other"])
-    with pytest.raises(CompileError, match="recipe 'tiny', not of 'other'"):
+    with pytest.raises(SteerbakeError, match="recipe 'tiny', not of 'other'"):
         pipeline.run(other, finished[1], progress=False)
 
 

@@ -30,6 +30,15 @@ def why_unreadable(path: Path) -> str | None:
     return None
 
 
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height in pixels, out of the file's header; raises DataError where it is no image."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except _UNREADABLE as error:
+        raise DataError(f"image {path} cannot be read: {error}; replace the file or drop its rows") from error
+
+
 def open_rgb(path: Path) -> Image.Image:
     """Decode an image file to RGB.
 

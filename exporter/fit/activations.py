@@ -18,12 +18,12 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from exporter.errors import DataError, FitError
 from exporter.fit.pooling import PooledSequence, PoolIndex, block_means
 from exporter.host import ModelHost, Side
+from exporter.progress import progress_bar
 
 LAYOUT = "steerbake-activations/1"
 
@@ -103,14 +103,6 @@ def collect(
             spill.store(number, places, states, agrees)
             bar.advance(task, len(chosen))
     return Activations(spill.states, spill.agrees, tuple(layers), starts)
-
-
-def progress_bar(shown: bool) -> Progress:
-    """A bar that goes away when it is done; nothing at all where nobody asked for it or no terminal shows it."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, transient=True, disable=not shown)
-    bar.disable = bar.disable or not bar.console.is_terminal
-    return bar
 
 
 def pooled_pass(

@@ -2,8 +2,10 @@
 
 from exporter.pipeline.exports import export_gguf, export_onnx, export_stock, gguf_options, onnx_options
 from exporter.pipeline.handoffs import Checked, check, pack, unpack
+from exporter.pipeline.preflight import Preflight, check_recipe, load_recipe, require
 from exporter.pipeline.publishes import Published, publish
 from exporter.pipeline.pushes import Request, push
+from exporter.pipeline.run_folders import model_in
 from exporter.pipeline.runs import (
     DEMO_RECIPE,
     Run,
@@ -23,11 +25,13 @@ from exporter.targets.companions import left_out
 __all__ = [
     "DEMO_RECIPE",
     "Checked",
+    "Preflight",
     "Published",
     "Request",
     "Run",
     "Talk",
     "check",
+    "check_recipe",
     "compile",
     "demo",
     "export_gguf",
@@ -38,11 +42,14 @@ __all__ = [
     "inspect",
     "inspect_stock",
     "left_out",
+    "load_recipe",
+    "model_in",
     "onnx_options",
     "pack",
     "publish",
     "push",
     "reach_note",
+    "require",
     "run",
     "talk",
     "unpack",

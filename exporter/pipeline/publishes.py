@@ -11,6 +11,7 @@ from exporter.errors import InputErrors, PublishError, VerificationError
 from exporter.inspection import examine
 from exporter.ledger import digest_of_file, write_text
 from exporter.pipeline.pages import describe, refuse_telling, secrecy_of
+from exporter.pipeline.preflight import preflight
 from exporter.pipeline.pushes import Request, described_and_sealed, push
 from exporter.pipeline.runs import Run, run
 from exporter.pipeline.staging import made_from, plain_recipe, stage
@@ -70,7 +71,12 @@ def publish(
         VerificationError: the folder does not hold what it must; it lies there to be looked at, and nothing is pushed.
         PublishError: the Hub does not take it.
     """
-    asked = _asked(recipe, request)
+    found = preflight(recipe, out, publishing=True)
+    try:
+        asked = _asked(recipe, request)
+    except InputErrors as error:
+        raise InputErrors(error.source, [*error.problems, *found.problems]) from None
+    found.refuse()
     repo_id = request.repo_id or asked.repo
     work = Run(recipe, out, progress)
     words = {
@@ -80,7 +86,7 @@ def publish(
     }
     groups = {row.group for row in work.test if row.group is not None}
     refuse_telling(secrecy_of(work, words), words, groups)
-    report = run(recipe, out, progress=progress)
+    report = run(recipe, out, progress=progress, checked=True)
     release = stage(work, asked)
     if left := left_out(work.base, code=work.trusted is not None):
         say(f"left out of the base's files: {', '.join(left)}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +19,7 @@ from transformers import AutoProcessor
 
 from exporter import registry
 from exporter.data.chat import Chat
-from exporter.data.readers import load_rows
-from exporter.errors import InputErrors, VerificationError
+from exporter.errors import VerificationError
 from exporter.fit.canary import with_canary
 from exporter.fit.context import FitContext
 from exporter.fit.prompt_scores import prompt_scores
@@ -31,16 +30,17 @@ from exporter.ledger import digest_of, digest_of_file, write_text
 from exporter.pipeline.bases import prepared, with_safetensors
 from exporter.pipeline.extractions import extraction
 from exporter.pipeline.older import program_for, upgrade_checkpoint
+from exporter.pipeline.preflight import require
+from exporter.pipeline.row_sources import read_splits
 from exporter.provenance import digest_of_base, digest_of_code, fetched, versions
-from exporter.recipe import Recipe, Source
-from exporter.splits import Splits, digest_of_rows, set_aside
+from exporter.recipe import Recipe
+from exporter.splits import Splits, digest_of_rows
 from exporter.targets.atomic import refuse_existing, whole_folder
 from exporter.targets.base_weights import BaseWeights
 from exporter.targets.checkpoint import check_names, compile_checkpoint
 from exporter.targets.onnx_runner import MANIFEST, checked_manifest
 from exporter.targets.stock.manifest import checked_manifest as checked_stock
 from exporter.targets.stock.manifest import is_stock
-from exporter.types import Row
 from exporter.verify.cases import dumped, loaded
 from exporter.verify.conversations import Interview
 from exporter.verify.extraction import summary
@@ -59,8 +59,17 @@ machine that has other work to do (35 times longer, measured), and their number 
 DEMO_RECIPE = Path(__file__).resolve().parents[2] / "export_configs" / "llava" / "testbed.yaml"
 
 
-def run(recipe: Recipe, out: Path, *, progress: bool = True) -> dict[str, Any]:
-    """Everything a recipe asks for, into ``out``; returns the content of report.json."""
+def run(recipe: Recipe, out: Path, *, progress: bool = True, checked: bool = False) -> dict[str, Any]:
+    """Everything a recipe asks for, into ``out``; returns the content of report.json.
+
+    Args:
+        checked: the caller has made the preflight already.
+
+    Raises:
+        InputErrors: everything that must be mended before a model is loaded.
+    """
+    if not checked:
+        require(recipe, out)
     work = Run(recipe, out, progress)
     for method in recipe.methods.names:
         work.fit(method)
@@ -77,6 +86,7 @@ def run(recipe: Recipe, out: Path, *, progress: bool = True) -> dict[str, Any]:
 
 def fit(recipe: Recipe, out: Path, *, progress: bool = True) -> dict[str, Path]:
     """Fit every method of a recipe; returns the folder of each steering program."""
+    require(recipe, out)
     work = Run(recipe, out, progress)
     return {method: work.fit(method) for method in recipe.methods.names}
 
@@ -135,7 +145,7 @@ class Run:
 
     def __init__(self, recipe: Recipe, out: Path, progress: bool = True) -> None:
         self.recipe, self.progress = recipe, progress
-        self.space = Workspace.claim(out, recipe.name)
+        self.space = Workspace.claim(out, recipe.name, recipe.file)
         self.source = fetched(recipe)
         self.fingerprint: str | None = None  # of the files that the host was loaded from
         self.test = tuple(self.space.with_images(self.rows.test))
@@ -143,17 +153,7 @@ class Run:
     @cached_property
     def rows(self) -> Splits:
         """The rows of all three parts, checked against each other."""
-        data, problems = self.recipe.data, list[str]()
-        fit = self._read(data.fit, "fit", problems)
-        calibrate = self._read(data.calibrate or [], "calibrate", problems)
-        test = self._read(data.test, "test", problems)
-        if problems:
-            raise InputErrors(f"rows of {self.recipe.name}", problems)
-        if data.calibrate is None:
-            fit, calibrate = set_aside(fit, data.calibrate_fraction, self.recipe.seed)
-        splits = Splits(tuple(fit), tuple(calibrate), tuple(test))
-        splits.check(f"rows of {self.recipe.name}")
-        return splits
+        return read_splits(self.recipe, self.space.work / "images")
 
     @cached_property
     def base(self) -> Path:
@@ -348,18 +348,6 @@ class Run:
             "device": base.device,
             "chat": self.recipe.chat.model_dump(),
         }
-
-    def _read(self, sources: Sequence[Source], part: str, problems: list[str]) -> list[Row]:
-        """The rows of one part; what is wrong with them is added to ``problems``."""
-        rows: list[Row] = []
-        for index, source in enumerate(sources):
-            place = source.dataset if source.path is None else self.recipe.locate(source.path)
-            options = source.model_dump(include={"format", "role", "split", "name", "limit"})
-            try:
-                rows += load_rows(place or "", image_dir=self.space.work / "images", **options)
-            except InputErrors as error:
-                problems += [f"data.{part}.{index}: {error.source}: {problem}" for problem in error.problems]
-        return rows
 
 
 def _read_json(path: Path) -> dict[str, Any]:

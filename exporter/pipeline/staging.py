@@ -182,8 +182,13 @@ def shards_of(release: Path) -> dict[str, str]:
 
 def _license_of(base: Path) -> dict[str, str | None]:
     """What the card in the base's folder says of its licence."""
-    from huggingface_hub import metadata_load
+    from huggingface_hub import ModelCard
+    from yaml import YAMLError
 
     card = base / "README.md"
-    told = (metadata_load(card) or {}) if card.is_file() else {}
+    try:
+        text = card.read_bytes().decode("utf-8", errors="replace") if card.is_file() else ""
+        told = ModelCard(text, ignore_metadata_errors=True).data.to_dict()
+    except (OSError, ValueError, YAMLError):  # no card: it says nothing that could be repeated
+        told = {}
     return {key: str(told[key]) if told.get(key) else None for key in _LICENSE}

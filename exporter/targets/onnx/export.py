@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -26,6 +27,7 @@ from exporter.targets.onnx.probe import Probe
 from exporter.targets.onnx.steering_nodes import bodies
 from steer_modules.registration import register
 
+LOG = logging.getLogger(__name__)
 RUNNER = "steerbake_runner.py"
 
 
@@ -74,6 +76,7 @@ def export_onnx(
     with whole_folder(out) as folder:
         told: dict[str, Any] = {}
         for dtype in traced:
+            LOG.info("trace and compare %s", dtype)
             ask = _Asked(checkpoint, folder, dtype, gate_state, options.layout, identity, turns)
             told, probe = _apart(_write_graphs, ask) if _is_large(checkpoint) else _write_graphs(ask)
             probe.check(
@@ -85,6 +88,7 @@ def export_onnx(
             )
         for dtype in options.dtypes:
             if dtype in quantize.QUANTISERS:
+                LOG.info("quantise to %s", dtype)
                 quantize.write(folder / ONNX, dtype)
         if "fp32" in traced and "fp32" not in options.dtypes:
             _remove(folder / ONNX, "fp32")

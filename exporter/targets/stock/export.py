@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from exporter.targets.stock.shards import insert_layers, places
 from exporter.types import Conversation
 from steer_modules.program import STEERING_TENSORS, SteeringProgram
 
+LOG = logging.getLogger(__name__)
 MOST_OTHERS = 60_000
 MOST_COMPARED = 48
 
@@ -72,9 +74,12 @@ def export_stock(checkpoint: Path, out: Path, base: ModelHost, lessons: Lessons)
     shape = read_decoder(config, weights)
     rotation = check_rotation(base, 2)
     edit = program.edits[0]
+    LOG.info("ask the steered checkpoint what to learn from")
     answers = [_answered(base, program, lessons, split) for split in ("fit", "held")]
+    LOG.info("collect states along its answers")
     layers = layers_between(max(gate.layer for gate in program.gates), edit.layer)
     fit, held = (calibrate(base, some, layers, batch_size=lessons.batch_size) for some in answers)
+    LOG.info("solve for the inserted layers")
     found = find_evidence(_thin(fit), _thin(held), edit.layer, shape.eps)
     checks = foretold(found.held)
     _refuse(checks)
@@ -85,6 +90,7 @@ def export_stock(checkpoint: Path, out: Path, base: ModelHost, lessons: Lessons)
     checks += preflight(made, both, edit.layer, shape.eps, rotation)
     _refuse(checks)
     added = made.tensors(edit.layer, shape)
+    LOG.info("write, load and compare")
     with whole_folder(out) as folder:
         shards = [shard for shard in weights.shards if shard != STEERING_TENSORS]
         insert_layers(weights, shards, shape.prefix, added, folder)
