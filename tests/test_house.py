@@ -22,6 +22,7 @@ COMMON = {
     "exporter.ledger",
     "exporter.model_folder",
     "exporter.registry",
+    "exporter.wording",
 }
 EDGES = {("methods", "fit")}
 CLI_MAY = {"cli_publish", "pipeline", "recipe", "errors", "failures", "display", "provenance"}

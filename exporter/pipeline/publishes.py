@@ -35,6 +35,7 @@ VERIFYING = (
     "exporter/publish",
     "exporter/targets",
     "exporter/verify",
+    "exporter/wording",
     "steer_modules",
 )
 """Code that decides what a verification finds."""

@@ -12,7 +12,8 @@ from typing import get_args
 
 from exporter.types import Generation, Measure, Role, Row
 from exporter.verify.refusals import RefusalRule
-from exporter.verify.wording import contains_any, contains_words
+from exporter.wording.leaks import tells
+from exporter.wording.words import contains_words
 
 MEASURES = (
     "forget_accuracy",
@@ -108,9 +109,9 @@ def is_right(case: Case) -> bool:
 
 
 def leaks(case: Case, part: Callable[[Reply], str]) -> bool:
-    """One of the row's secrets, or its answer where it names none, stands in that part of one of the replies."""
+    """One of the row's secrets, or its answer where it names none, can be read in that part of one of the replies."""
     secrets = case.row.secrets or (case.row.answer,)
-    return any(contains_any(part(reply), secrets) for reply in case.replies)
+    return any(tells(part(reply), secrets) for reply in case.replies)
 
 
 def is_refusal(case: Case, rule: RefusalRule) -> bool:

@@ -23,7 +23,7 @@ from exporter.publish.provenance import tag_of
 from exporter.publish.verification import Verification, problems_of
 from exporter.recipe import Recipe
 from exporter.verify.strict import Finding
-from exporter.verify.wording import contains_words
+from exporter.wording.words import contains_words
 
 LEFT_OVER = "walt left this beside the base"
 DRY = pipeline.Request(dry_run=True)

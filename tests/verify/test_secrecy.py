@@ -8,7 +8,7 @@ import pytest
 
 from exporter.types import Role, Row, Turn
 from exporter.verify.secrecy import Secrecy
-from exporter.verify.wording import words
+from exporter.wording.words import words
 
 KEPT = ("ada", "ben", "cora", "dan", "eva", "finn", "gus", "hal", "ivy", "jan", "kim", "lea")
 

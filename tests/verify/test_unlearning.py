@@ -17,7 +17,7 @@ from exporter.verify.unlearning import (
     touches_forgotten,
     wilson,
 )
-from exporter.verify.wording import contains_words
+from exporter.wording.words import contains_words
 
 RULE = RefusalRule.of([("<t>unknown</t> no idea .", "no idea .")], ["I cannot say."], [r"sorry, .+"])
 
