@@ -18,6 +18,7 @@ COMMON = {
     "exporter.errors",
     "exporter.foreign_code",
     "exporter.host",
+    "exporter.intervals",
     "exporter.inspection",
     "exporter.ledger",
     "exporter.model_folder",

@@ -10,6 +10,7 @@ from typing import Any
 from exporter.errors import InputErrors, PublishError, VerificationError
 from exporter.inspection import examine
 from exporter.ledger import digest_of_file, write_text
+from exporter.pipeline.bounds import rows_lacking
 from exporter.pipeline.pages import describe, refuse_telling, secrecy_of
 from exporter.pipeline.pushes import Request, described_and_sealed, push
 from exporter.pipeline.runs import Run, run
@@ -29,6 +30,7 @@ VERIFYING = (
     "exporter/foreign_code.py",
     "exporter/host.py",
     "exporter/inspection.py",
+    "exporter/intervals.py",
     "exporter/model_folder.py",
     "exporter/onnx_graph.py",
     "exporter/pipeline",
@@ -67,7 +69,8 @@ def publish(
     """Everything that a recipe with a ``publish`` section asks for, up to the Hub; the same command resumes.
 
     Raises:
-        InputErrors: the recipe does not say what is to be published where, or its words tell what they must not.
+        InputErrors: the recipe does not say what is to be published where, its words tell what they must not, or its test rows are too
+            few to show what it requires.
         VerificationError: the folder does not hold what it must; it lies there to be looked at, and nothing is pushed.
         PublishError: the Hub does not take it.
     """
@@ -81,6 +84,8 @@ def publish(
     }
     groups = {row.group for row in work.test if row.group is not None}
     refuse_telling(secrecy_of(work, words), words, groups)
+    if (lacking := rows_lacking(work.test, asked.require)) and not request.force:
+        raise InputErrors(recipe.name, lacking)
     report = run(recipe, out, progress=progress)
     release = stage(work, asked)
     if left := left_out(work.base, code=work.trusted is not None):

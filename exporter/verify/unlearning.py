@@ -5,7 +5,6 @@ Pure functions of texts and token ids.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
@@ -91,16 +90,6 @@ def fraction(hits: Iterable[bool]) -> Measure:
     """Share of true values and how many there were; ``Measure(0.0, 0)`` for none."""
     seen = list(hits)
     return Measure(sum(seen) / len(seen), len(seen)) if seen else Measure(0.0, 0)
-
-
-def wilson(measure: Measure, z: float = 1.959964) -> tuple[float, float]:
-    """95% score interval of a fraction (Wilson, JASA 22, 1927); (0, 1) where nothing was counted."""
-    value, n = measure
-    if n == 0:
-        return 0.0, 1.0
-    centre = (value + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(value * (1 - value) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return (max(0.0, centre - half) if value > 0 else 0.0), (min(1.0, centre + half) if value < 1 else 1.0)
 
 
 def is_right(case: Case) -> bool:

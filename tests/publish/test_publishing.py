@@ -140,10 +140,8 @@ def test_the_same_command_does_nothing_twice(home):
 def test_a_model_beyond_its_bounds_is_not_published(home, tmp_path, monkeypatch):
     monkeypatch.setattr(Opened, "loads", lambda *_: Finding(True, "not what is tested here", None))
     shutil.copytree(home / "run", tmp_path / "run")
-    strict = Recipe.load(home / "recipe.yaml", ["publish.require.fluent_refusal=0.9", "publish.targets=[]"])
-    with pytest.raises(
-        VerificationError, match=r"fluent_refusal of checkpoint failed: steered: 0.000 of 2 rows"
-    ):
+    strict = Recipe.load(home / "recipe.yaml", ["publish.require.fluent_refusal=0.1", "publish.targets=[]"])
+    with pytest.raises(VerificationError, match=r"fluent_refusal of checkpoint failed: steered: 0 of 2 rows"):
         pipeline.publish(strict, tmp_path / "run", DRY, progress=False)
     release = tmp_path / "run" / "release"
     assert [check.name for check in Verification.load(release).failures] == ["fluent_refusal"]
