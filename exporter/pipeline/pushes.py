@@ -148,10 +148,10 @@ def _gate(folder: Path, section: Mapping[str, Any]) -> tuple[dict[str, Any], Seq
     missing += [
         f"{one}; {STAGE}" for one in sealing.changed_shards(provenance, shards_of(folder), "the folder")
     ]
-    return provenance, [*missing, *_beyond_bounds(folder, provenance)]
+    return provenance, [*missing, *beyond_bounds(folder, provenance)]
 
 
-def _beyond_bounds(folder: Path, provenance: Mapping[str, Any]) -> list[str]:
+def beyond_bounds(folder: Path, provenance: Mapping[str, Any]) -> list[str]:
     """Where what was measured is beyond what the publication requires: it may have been verified by another recipe."""
     try:
         told = Verification.load(folder).unlearning
