@@ -100,14 +100,14 @@ def unmarked(text: str) -> str:
     return _MARKUP.sub(lambda found: _shown(found[0]), text)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=24)
 def readings(text: str, reading: str) -> tuple[str, ...]:
     """The text folded as it stands and, where it has markup, as it is shown; spaces at both ends."""
     shown = unmarked(text)
     return tuple(f" {fold(one, reading)} " for one in dict.fromkeys((text, shown)))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=24)
 def letters(text: str, reading: str) -> tuple[str, ...]:
     """Letters and digits alone of each of :func:`readings`: what is not in here is not in there."""
     return tuple(bare(one) for one in readings(text, reading))

@@ -40,6 +40,8 @@ _ORDINAL = "(?!(?:st|nd|rd|th)(?![a-z]))"
 _PARTICLES = "은는이가을를의에도와과로만께서부터까지라며나야아여씨님"
 _OF_ARABIC = "(?:[وف]?[بكل]?(?:ال|ل)?)"
 _OF_HEBREW = "[ושהבלמכ]{0,2}"
+_FILE = 1 << 16
+"""Characters from which on a text is a file, which is searched for whole words only where it has their letters: a second instead of ten."""
 _LONG = 6
 """Letters or digits from which on a secret's words, or a number's digits, are found without what parts them."""
 
@@ -55,7 +57,8 @@ class _Piece(NamedTuple):
 def tells(text: str, secrets: Iterable[str]) -> bool:
     """Whether one of the secrets can be read in a text; every secret that stands in it as whole words can."""
     some = tuple(secrets)
-    return contains_any(text, some) or any(_read(text, secret) for secret in some)
+    whole = some if len(text) < _FILE else [secret for secret in some if _may_stand_in(text, secret)]
+    return contains_any(text, whole) or any(_read(text, secret) for secret in some)
 
 
 def told_at(text: str, secret: str) -> tuple[int, int] | None:
@@ -82,6 +85,12 @@ def parts_told(text: str, secrets: Iterable[str]) -> bool:
     seen = [one.replace(SOFT, "") for one in readings(text, READINGS[0])]
     wanted = (part for secret in secrets for part in _forms(secret, READINGS[0])[:1])
     return any(part.replace(SOFT, "") in one for part in wanted for one in seen)
+
+
+def _may_stand_in(text: str, secret: str) -> bool:
+    """Whether a text has the letters of a secret in a row, or the secret has none."""
+    wanted = [bare(form) for form in _forms(secret, READINGS[0])[:1]]
+    return not any(wanted) or any(one in seen for one in wanted for seen in letters(text, READINGS[0]))
 
 
 def _read(text: str, secret: str) -> bool:
