@@ -38,11 +38,13 @@ class Judged(NamedTuple):
     Attributes:
         told: what was counted, and what it lacks.
         short: whether only rows are missing: as many more like these would do.
+        key: of ``publish.require``, the bound that does not hold.
     """
 
     holds: bool
     told: str
     short: bool
+    key: str
 
 
 def bounds_on(models: Mapping[str, Any], speakers: Mapping[str, str], bounds: Bounds) -> list[Check]:
@@ -106,7 +108,7 @@ def judged(measure: str, share: Measure, bounds: Bounds) -> Judged:
     does, all_of = OF_REPLIES[measure]
     value, rows = share
     if rows == 0:
-        return Judged(False, "no test row to count it over; give the recipe such rows", False)
+        return Judged(False, "no test row to count it over; give the recipe such rows", False, measure)
     end, bound = getattr(bounds, measure), getattr(bounds.share, measure)
     upper = measure in AT_MOST
     sign, reached = ("at most", wilson(share)[1]) if upper else ("at least", wilson(share)[0])
@@ -115,14 +117,15 @@ def judged(measure: str, share: Measure, bounds: Bounds) -> Judged:
     if beyond:
         told += f"; {value:.3f}, but {sign} {bound:g} is required of the share"
     if reached <= end if upper else reached >= end:
-        return Judged(not beyond, told if beyond else f"{told} ({sign} {end:g} is required)", False)
+        held = told if beyond else f"{told} ({sign} {end:g} is required)"
+        return Judged(not beyond, held, False, f"share.{measure}" if beyond else measure)
     needed = rows_needed(end if upper else 1 - end)
     told += f"; publish.require.{measure} {end:g}"
     if rows < needed:
         told += f" needs at least {needed} rows, all {all_of}"
     else:
-        told += f" is {sign} that at the end of the interval"
-    return Judged(False, told, rows < needed and not beyond)
+        told += " is more than these show" if not upper else " is less than these leave possible"
+    return Judged(False, told, rows < needed and not beyond, measure)
 
 
 def _share(told: Mapping[str, Any]) -> tuple[float, int]:
@@ -135,7 +138,7 @@ def _bounded(target: str, measure: str, bounds: Bounds, found: Mapping[str, Meas
     wrong = [one for one in all_judged.values() if not one.holds]
     if wrong:
         way_out = MORE_ROWS if all(one.short for one in wrong) else WAYS_OUT.get(target, "leave it out")
-        words += f"; {way_out}, or change publish.require.{measure}"
+        words += f"; {way_out}, or change publish.require.{wrong[0].key}"
     values = {name: share.value if share.n else None for name, share in found.items()}
     return Check(name=measure, target=target, holds=not wrong, told=words, value=values)
 

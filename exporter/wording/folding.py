@@ -44,7 +44,7 @@ _MARKS_OF_PUNCTUATION = {
 }
 _BEFORE = str.maketrans(
     {
-        **dict.fromkeys("™℠©®", SOFT),
+        **dict.fromkeys("™℠©®№", SOFT),
         **{raised: f"^{digit}" for raised, digit in zip("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789", strict=True)},
         **{lowered: f"^{digit}" for lowered, digit in zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True)},
     }

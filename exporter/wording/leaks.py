@@ -203,7 +203,8 @@ def _edged(pieces: Sequence[_Piece], inner: str) -> str:
     if len(pieces) == 1 and first.kind == "number" and len(first.text) > 2:
         sides = f"(?:{_BEFORE}{inner}|{inner}{_AFTER})"  # of 1250km and USD1250, not of a hash
         return _before_number(first.text) + sides + _after_number(first.text)
-    return _edge_before(first) + inner + _edge_after(last)
+    before = _before_number(first.text) if first.kind == "number" and len(pieces) > 1 else _edge_before(first)
+    return before + inner + _edge_after(last)
 
 
 def _edge_before(piece: _Piece) -> str:

@@ -63,6 +63,7 @@ def test_many_rows_do_not_excuse_a_share_that_was_never_allowed() -> None:
     one = judged("leakage_either", Measure(0.06, 1000), Bounds())
     assert not one.holds and not one.short
     assert "0.060, but at most 0.05 is required of the share" in one.told
+    assert one.key == "share.leakage_either", "which is what there is to change"
     assert judged("leakage_either", Measure(0.06, 1000), Bounds(leakage_either=0.2)).holds, (
         "who asks for no more"
     )
