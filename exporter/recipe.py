@@ -22,6 +22,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from exporter.errors import InputErrors
 from exporter.recipe_keys import described, valid_keys
@@ -168,9 +169,8 @@ class Bounds(Strict):
     def _can_be_shown(cls, end: float, info: ValidationInfo) -> float:
         name = str(info.field_name)
         if end == (0.0 if name == "leakage_either" else 1.0):
-            raise ValueError(
-                f"no number of rows shows {end:g} with 95% confidence; give another bound, or publish.require.share.{name}: {end:g}"
-            )
+            told = f"no number of rows shows {end:g} with 95% confidence; give another bound, or share.{name}: {end:g} beside it"
+            raise PydanticCustomError("unshowable", told)
         return end
 
 
