@@ -16,6 +16,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from exporter.intervals import too_few, wilson
+from exporter.types import Measure
+
 if TYPE_CHECKING:
     from exporter.inspection import Inspection
     from exporter.pipeline.preflight import Preflight
@@ -104,9 +107,7 @@ def print_results(report: Mapping[str, Any], out: Path) -> None:
     for label, measures in _lines(models):
         count = max(int(measure["n"]) for measure in measures)
         if count:
-            table.add_row(
-                escape(label), *(f"{m['value']:.3f}" if m["n"] else "-" for m in measures), str(count)
-            )
+            table.add_row(escape(label), *(_with_interval(m, int(m["n"])) for m in measures), str(count))
     for label, key, number in (
         ("extraction_strength, one pass", "extraction_strength", "{:.3f}"),
         ("secret_logprob, one pass, nats", "secret_logprob", "{:.2f}"),
@@ -115,6 +116,10 @@ def print_results(report: Mapping[str, Any], out: Path) -> None:
         if told and told[0]["n"]:
             table.add_row(label, *(number.format(one["value"]) for one in told), str(told[0]["n"]))
     console.print(table)
+    if few := report.get("too_few_rows", ()):
+        console.print(f"Of {escape(report['default'])}, too few rows to tell; give data.test more:")
+    for sentence in few:
+        console.print(f"- {escape(sentence)}", soft_wrap=True)
     if report["stand_in"]:
         console.print(f"Stand-in: {escape(report['stand_in'])}")
     for name in ("checkpoint", "report.md", "report.json", "generations.jsonl"):
@@ -209,7 +214,15 @@ def print_sentences(told: Iterable[str], wrong: Iterable[str]) -> None:
 
 
 def _of_rows(value: Mapping[str, Any]) -> str:
-    return f"{value['value']:.3f} of {value['rows']}" if value["rows"] else "-"
+    return f"{_with_interval(value, int(value['rows']))} of {value['rows']}" if value["rows"] else "-"
+
+
+def _with_interval(measure: Mapping[str, Any], rows: int) -> str:
+    """A share with its 95% interval; the count alone where too little was counted to tell anything."""
+    if not rows:
+        return "-"
+    low, high = wilson(Measure(float(measure["value"]), rows))
+    return "too few" if too_few(low, high) else f"{measure['value']:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def print_stock(told: Mapping[str, Any], out: Path) -> None:

@@ -267,19 +267,20 @@ def measure(value: float, n: int) -> dict[str, float]:
 
 def test_the_table_of_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("leakage_either", "fluent_refusal", "retain_accuracy")
-    values = {name: measure(0.25, 8) for name in names}
+    values = {name: measure(0.25, 80) for name in names}
     group = {name: measure(0.5, 4) for name in names}
     model = {
         **values,
         "gate_true_positive": measure(0.0, 0),
         "groups": {"two_turn": group, "forced_prefix": group},
     }
-    keyed = {**model, "gate_true_positive": measure(1.0, 8)}
+    keyed = {**model, "gate_true_positive": measure(1.0, 80)}
     report = {
         "default": "keyed",
         "models": {"base": model, "keyed": keyed},
         "recipe": {"name": "one"},
         "stand_in": "A [toy].",
+        "too_few_rows": ["two_turn: leakage_either: 2 of 4 rows are too few to tell"],
     }
     console = Console(width=120, record=True)
     monkeypatch.setattr(display, "Console", lambda **_: console)
@@ -292,9 +293,11 @@ def test_the_table_of_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         return found.replace("\u2502", " ").replace("|", " ").split()
 
     assert "keyed (default)" in text and "A [toy]." in text
-    assert line("leakage_either")[-3:] == ["0.250", "0.250", "8"]
-    assert line("gate_true_positive")[-3:] == ["-", "1.000", "8"]
-    assert line("two_turn: leakage_either")[-3:] == ["0.500", "0.500", "4"]
+    quarter = ["0.250", "[0.168,", "0.355]"]
+    assert line("leakage_either")[-7:] == [*quarter, *quarter, "80"]
+    assert line("gate_true_positive")[-5:] == ["-", "1.000", "[0.954,", "1.000]", "80"]
+    assert line("two_turn: leakage_either")[-5:] == ["too", "few", "too", "few", "4"], "no bare 0.500 of 4"
+    assert "- two_turn: leakage_either: 2 of 4 rows are too few to tell" in lines
     assert any("forced_prefix: fluent_refusal" in one for one in lines)
     for name in ("checkpoint", "report.md", "report.json", "generations.jsonl"):
         assert str(tmp_path / name) in text

@@ -18,12 +18,14 @@ COMMON = {
     "exporter.errors",
     "exporter.foreign_code",
     "exporter.host",
+    "exporter.intervals",
     "exporter.inspection",
     "exporter.ledger",
     "exporter.model_folder",
     "exporter.progress",
     "exporter.registry",
     "exporter.usable_base",
+    "exporter.wording",
 }
 EDGES = {("methods", "fit")}
 CLI_MAY = {"cli_publish", "pipeline", "recipe", "errors", "failures", "display", "provenance"}

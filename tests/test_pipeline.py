@@ -10,7 +10,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from exporter import pipeline, registry
 from exporter.errors import InputErrors, SteerbakeError, VerificationError
+from exporter.intervals import wilson
 from exporter.recipe import Recipe
+from exporter.types import Measure
 from steer_modules.program import SteeringProgram
 
 
@@ -50,7 +52,11 @@ def test_everything_is_there(finished):
     _, out = finished
     report = json.loads((out / "report.json").read_text())
     assert list(report["models"]) == ["base", "keyed", "r_muse"]
-    assert report["models"]["base"]["retain_identical"] == {"value": 1.0, "n": 4}
+    assert report["models"]["base"]["retain_identical"] == {
+        "value": 1.0,
+        "n": 4,
+        "interval": list(wilson(Measure(1.0, 4))),
+    }
     assert report["models"]["keyed"]["gate_true_positive"]["n"] == 2
     assert set(report["models"]["keyed"]["groups"]) == {"later", "forced"}
     assert report["rule"]["accepted"] == ["i do not know"]

@@ -19,6 +19,7 @@ from exporter import pipeline, usable_base
 from exporter.errors import InputErrors, SteerbakeError
 from exporter.host import ModelHost
 from exporter.pipeline import disk
+from exporter.pipeline.preflight import preflight
 from exporter.recipe import Recipe
 
 
@@ -367,3 +368,16 @@ def test_publish_tells_what_it_needs_with_all_the_rest(recipe: Path) -> None:
     told = " ".join(caught.value.problems)
     assert "publish: this section is required" in told and "has no chat template" in told
     assert not (recipe.parent / "out").exists()
+
+
+def test_bounds_that_so_few_test_rows_cannot_show_are_told_with_the_rest(recipe: Path) -> None:
+    told = yaml.safe_load(recipe.read_text()) | yaml.safe_load(PUBLISH)
+    told["publish"] |= {"targets": [], "require": {"leakage_either": 0.05}}
+    recipe.write_text(yaml.safe_dump(told))
+    assert "needs at least 73 rows" in " ".join(problems(recipe))
+    loaded = Recipe.load(recipe)
+    out = recipe.parent / "out"
+    assert not [
+        line for line in preflight(loaded, out, publishing=True, forced=True).problems if "73" in line
+    ]
+    assert not [line for line in preflight(loaded, out).problems if "73" in line]

@@ -27,7 +27,7 @@ from exporter.verify.refusals import RefusalRule
 from exporter.verify.report import BASE
 from exporter.verify.secrecy import Secrecy
 from exporter.verify.unlearning import Case, Reply, is_ordinary
-from exporter.verify.wording import normalise
+from exporter.wording.words import normalise
 
 KINDS: dict[str, tuple[Any, Any, str, int]] = {
     "forget": ("Forgotten", "forgotten", "Questions about what it is to forget", 4),

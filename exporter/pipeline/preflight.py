@@ -19,6 +19,7 @@ from exporter.fit.calibrate import SCORES
 from exporter.foreign_code import refuse_code
 from exporter.host import learned_positions
 from exporter.pipeline.base_checks import BaseFacts, base_facts, load_processor, told_of
+from exporter.pipeline.bounds import rows_lacking
 from exporter.pipeline.disk import Disk, amount, disk
 from exporter.pipeline.row_checks import Room, RowLengths, counts, image_ids, missing_roles, remarks
 from exporter.pipeline.row_sources import read_parts, split
@@ -68,14 +69,17 @@ class Preflight:
         return asdict(self)
 
 
-def preflight(recipe: Recipe, out: Path | None = None, *, publishing: bool = False) -> Preflight:
+def preflight(
+    recipe: Recipe, out: Path | None = None, *, publishing: bool = False, forced: bool = False
+) -> Preflight:
     """Looks at everything that can be known before a model is loaded; a base on the Hub is fetched for it.
 
     Args:
         out: the run's folder, for what is free there; runs/NAME by default.
-        publishing: whether the targets of the ``publish`` section are to be written too.
+        publishing: whether the targets of the ``publish`` section are to be written too, and its bounds to be shown.
+        forced: whether it is published all the same where its bounds do not hold.
     """
-    look = _Look(recipe, out or Path("runs") / recipe.name, publishing)
+    look = _Look(recipe, out or Path("runs") / recipe.name, publishing, forced)
     look.everything()
     return look.found(recipe.name)
 
@@ -114,8 +118,8 @@ def check_recipe(path: Path, changes: Sequence[str] = (), out: Path | None = Non
 class _Look:
     """One recipe being looked at; what is found is gathered on the way."""
 
-    def __init__(self, recipe: Recipe, out: Path, publishing: bool) -> None:
-        self.recipe, self.out, self.publishing = recipe, out, publishing
+    def __init__(self, recipe: Recipe, out: Path, publishing: bool, forced: bool = False) -> None:
+        self.recipe, self.out, self.publishing, self.forced = recipe, out, publishing, forced
         self.problems: list[str] = []
         self.remarks: list[str] = []
         self.facts = BaseFacts()
@@ -246,7 +250,13 @@ class _Look:
             aside = self.recipe.data.calibrate is None
             self.problems += missing_roles(self.splits, self.recipe.methods.names, aside=aside)
             self._few_shots()
+            self._bounds()
         return not wrong
+
+    def _bounds(self) -> None:
+        """Bounds that these test rows could not show to hold, whatever is fitted."""
+        if self.publishing and self.recipe.publish is not None and not self.forced:
+            self.problems += rows_lacking(self.splits.test, self.recipe.publish.require)
 
     def _prompts(self, base: Path) -> list[int]:
         """Renders every row as the model will see it; returns how many tokens each takes that a fit reads."""

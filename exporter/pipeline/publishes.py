@@ -30,12 +30,14 @@ VERIFYING = (
     "exporter/foreign_code.py",
     "exporter/host.py",
     "exporter/inspection.py",
+    "exporter/intervals.py",
     "exporter/model_folder.py",
     "exporter/onnx_graph.py",
     "exporter/pipeline",
     "exporter/publish",
     "exporter/targets",
     "exporter/verify",
+    "exporter/wording",
     "steer_modules",
 )
 """Code that decides what a verification finds."""
@@ -67,11 +69,12 @@ def publish(
     """Everything that a recipe with a ``publish`` section asks for, up to the Hub; the same command resumes.
 
     Raises:
-        InputErrors: the recipe does not say what is to be published where, or its words tell what they must not.
+        InputErrors: the recipe does not say what is to be published where, its words tell what they must not, or its test rows are too
+            few to show what it requires.
         VerificationError: the folder does not hold what it must; it lies there to be looked at, and nothing is pushed.
         PublishError: the Hub does not take it.
     """
-    found = preflight(recipe, out, publishing=True)
+    found = preflight(recipe, out, publishing=True, forced=request.force)
     try:
         asked = _asked(recipe, request)
     except InputErrors as error:

@@ -56,6 +56,8 @@ SMALL = 32_000_000
 """Models of fewer parameters run on one thread: several wait for each other longer than they work, most of all on a
 machine that has other work to do (35 times longer, measured), and their number would decide the last bits of every sum.
 """
+FITTING = ("exporter/fit", "exporter/data", "exporter/host.py", "exporter/wording", "steer_modules")
+"""Code that decides what a fit finds, beside the method's own."""
 DEMO_RECIPE = Path(__file__).resolve().parents[2] / "export_configs" / "llava" / "testbed.yaml"
 
 
@@ -183,7 +185,7 @@ class Run:
             "params": params,
             "seed": self.recipe.seed,
             "max_new_tokens": self.recipe.report.max_new_tokens,
-            "code": digest_of_code("exporter/fit", "exporter/data", "exporter/host.py", "steer_modules"),
+            "code": digest_of_code(*FITTING),
             "method": digest_of_file(Path(str(sys.modules[chosen.__module__].__file__))),
         }
         self.space.ledger.run(f"fit-{method}", inputs, folder, lambda: self._fit(method, params, folder))
@@ -236,7 +238,7 @@ class Run:
             **self.model_inputs,
             "rows": [digest_of_rows(self.rows.calibrate), digest_of_rows(self.test)],
             "steering": program.sha256,
-            "code": digest_of_code("exporter/fit"),
+            "code": digest_of_code("exporter/fit", "exporter/wording"),
         }
         self.space.ledger.run(f"scores-{method}", inputs, path, lambda: self._score(method, program, path))
         return _read_json(path)
