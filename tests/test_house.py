@@ -14,6 +14,7 @@ from steer_modules.files import TRAVELLING
 HOME = Path(__file__).resolve().parent.parent
 ROOMS = ("data", "fit", "methods", "targets", "verify", "publish")
 COMMON = {
+    "exporter.decoding",
     "exporter.types",
     "exporter.errors",
     "exporter.foreign_code",
@@ -21,6 +22,8 @@ COMMON = {
     "exporter.inspection",
     "exporter.ledger",
     "exporter.model_folder",
+    "exporter.picture",
+    "exporter.reader",
     "exporter.registry",
 }
 EDGES = {("methods", "fit")}
@@ -124,7 +127,9 @@ def test_only_the_pipeline_knows_the_rooms() -> None:
 
 def test_what_rooms_share_knows_nothing_above_it() -> None:
     below = {"types": set[str](), "errors": set[str](), "registry": {"errors"}, "ledger": set()}
-    below["host"] = {"types", "errors", "foreign_code"}
+    below["decoding"] = set()
+    below["picture"] = below["reader"] = {"errors"}
+    below["host"] = {"decoding", "picture", "reader", "types", "errors", "foreign_code"}
     below["inspection"] = {"errors", "onnx_graph"}
     below["onnx_graph"] = set()
     below["model_folder"] = {"errors"}

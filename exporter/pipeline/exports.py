@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoProcessor
-
 from exporter.data.conversation import ChatTemplate
 from exporter.data.turns import literal_turns
 from exporter.errors import CompileError, DataError
@@ -15,7 +13,8 @@ from exporter.inspection import examine
 from exporter.ledger import digest_of, digest_of_file
 from exporter.pipeline.lessons import conversations
 from exporter.pipeline.runs import Run
-from exporter.provenance import digest_of_base, digest_of_code
+from exporter.provenance import HOST, digest_of_base, digest_of_code
+from exporter.reader import open_reader
 from exporter.recipe import Recipe
 from exporter.targets.atomic import refuse_existing
 from exporter.targets.base_weights import BaseWeights
@@ -91,7 +90,7 @@ def _digest_of_answers(checkpoint: Path, work: Run, asked: Sequence[Conversation
             "dtype": work.recipe.base.dtype,
             "tokens": length,
             "prompts": prompts,
-            "code": digest_of_code("exporter/host.py", "exporter/targets/stock/answers.py", "steer_modules"),
+            "code": digest_of_code(*HOST, "exporter/targets/stock/answers.py", "steer_modules"),
         }
     )
 
@@ -109,9 +108,7 @@ def export_gguf(stock: Path, out: Path, options: GgufOptions | None = None) -> P
 def _turns(checkpoint: Path) -> dict[str, str | None] | None:
     """The chat template in pieces; None for a model that has none, or one that does not fall into pieces."""
     try:
-        turns = literal_turns(
-            ChatTemplate(AutoProcessor.from_pretrained(checkpoint, trust_remote_code=False))
-        )
+        turns = literal_turns(ChatTemplate(open_reader(checkpoint)))
     except DataError:
         return None
     return None if turns is None else turns._asdict()

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoProcessor
 
 from exporter import registry
 from exporter.data.chat import Chat
@@ -30,7 +29,8 @@ from exporter.inspection import Inspection, examine
 from exporter.ledger import digest_of, digest_of_file, write_text
 from exporter.pipeline.extractions import extraction
 from exporter.pipeline.older import program_for, upgrade_checkpoint
-from exporter.provenance import digest_of_base, digest_of_code, fetched, versions
+from exporter.provenance import HOST, digest_of_base, digest_of_code, fetched, versions
+from exporter.reader import open_reader
 from exporter.recipe import Recipe, Source
 from exporter.splits import Splits, digest_of_rows, set_aside
 from exporter.targets.atomic import whole_folder
@@ -170,7 +170,7 @@ class Run:
             "params": params,
             "seed": self.recipe.seed,
             "max_new_tokens": self.recipe.report.max_new_tokens,
-            "code": digest_of_code("exporter/fit", "exporter/data", "exporter/host.py", "steer_modules"),
+            "code": digest_of_code("exporter/fit", "exporter/data", *HOST, "steer_modules"),
             "method": digest_of_file(Path(str(sys.modules[chosen.__module__].__file__))),
         }
         self.space.ledger.run(f"fit-{method}", inputs, folder, lambda: self._fit(method, params, folder))
@@ -209,7 +209,7 @@ class Run:
             "rows": digest_of_rows(self.test),
             "report": self.recipe.report.model_dump(include={"max_new_tokens", "batch_size"}),
             "steering": None if model == BASE else SteeringProgram.load(self.space.steering(model)).sha256,
-            "code": digest_of_code("exporter/data", "exporter/host.py", "exporter/verify/conversations.py"),
+            "code": digest_of_code("exporter/data", *HOST, "exporter/verify/conversations.py"),
             "shipped": None if model == BASE else _shipped_code(),
         }
         self.space.ledger.run(f"generate-{model}", inputs, path, lambda: self._generate(model, path))
@@ -268,7 +268,7 @@ class Run:
     def rule(self) -> RefusalRule:
         """Refusals as the model's own tokenizer spells them: it may drop a space before a tag."""
         trust = self.recipe.base.trust_remote_code
-        chat = self.chat(AutoProcessor.from_pretrained(self.base, trust_remote_code=trust))
+        chat = self.chat(open_reader(self.base, trust_remote_code=trust))
         refusals = self.recipe.refusals
         unknown = [row for row in self.rows.fit if row.role == "unknown"] if refusals.from_rows else []
         texts = {(row.reasoning, row.answer): replace(row, history=(), prefix=None) for row in unknown}
