@@ -22,6 +22,7 @@ from exporter.foreign_code import check_code
 from exporter.picture import open_rgb
 from exporter.reader import open_reader, takes_images
 from exporter.types import Encoded, Prompt
+from exporter.vocabulary import check_ids, check_pad_token, check_vocabulary
 from steer_modules.proof import cache_argument
 from steer_modules.state import gates_on
 
@@ -162,6 +163,7 @@ class ModelHost:
             config = transformers.AutoConfig.from_pretrained(path, **common)
         except (OSError, ValueError) as error:
             raise InputErrors(str(path), [f"no model can be read there: {error}"]) from error
+        check_pad_token(config, path)
         family = (
             transformers.AutoModelForImageTextToText
             if takes_images(config)
@@ -174,8 +176,10 @@ class ModelHost:
             raise InputErrors(
                 str(path), [f"the {config.model_type} there cannot be loaded: {error}"]
             ) from error
-        processor = processor or open_reader(path, config, **common)
-        return cls(model if spread else model.to(device), processor)
+        host = cls(model if spread else model.to(device), processor or open_reader(path, config, **common))
+        if processor is None:
+            check_vocabulary(host, path)
+        return host
 
     @property
     def architecture(self) -> str:
@@ -216,11 +220,17 @@ class ModelHost:
 
     @property
     def pad_id(self) -> int:
-        """Any id will do where the attention mask is 0; the pad token, else the end token, else 0."""
-        for value in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
-            if value is not None:
-                return int(value)
-        return 0
+        """Any id that the model has will do where the attention mask is 0; the pad token, else the end token, else 0.
+
+        A pad token that was added without resizing the model has an id beyond its embedding.
+        """
+        named = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id)
+        return next((int(one) for one in named if one is not None and 0 <= one < self.num_embeddings), 0)
+
+    @property
+    def num_embeddings(self) -> int:
+        """How many ids the model has embeddings for."""
+        return int(self.model.get_input_embeddings().weight.shape[0])
 
     @property
     def end_ids(self) -> frozenset[int]:
@@ -232,7 +242,8 @@ class ModelHost:
         return frozenset(value if isinstance(value, list | tuple) else [value])
 
     def batch(self, sequences: Sequence[Encoded], side: Side) -> dict[str, Tensor]:
-        """:meth:`PromptBatcher.batch` on this model's input device."""
+        """:meth:`PromptBatcher.batch` on this model's input device; DataError for ids beyond its embedding, too."""
+        check_ids(self, sequences)
         batched = PromptBatcher(self.processor, self.pad_id).batch(sequences, side)
         return {key: value.to(self.device) for key, value in batched.items()}
 

@@ -12,7 +12,13 @@ from exporter.ledger import digest_of, digest_of_file
 from exporter.recipe import Recipe
 
 PACKAGES = ("steerbake", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pillow")
-HOST = ("exporter/host.py", "exporter/decoding.py", "exporter/picture.py", "exporter/reader.py")
+HOST = (
+    "exporter/host.py",
+    "exporter/decoding.py",
+    "exporter/picture.py",
+    "exporter/reader.py",
+    "exporter/vocabulary.py",
+)
 """Code that decides how a model is read and what it is heard to say."""
 _HOME = Path(__file__).resolve().parent.parent
 _WEIGHTS = 1 << 26

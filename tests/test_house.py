@@ -24,6 +24,7 @@ COMMON = {
     "exporter.model_folder",
     "exporter.picture",
     "exporter.reader",
+    "exporter.vocabulary",
     "exporter.registry",
 }
 EDGES = {("methods", "fit")}
@@ -129,7 +130,8 @@ def test_what_rooms_share_knows_nothing_above_it() -> None:
     below = {"types": set[str](), "errors": set[str](), "registry": {"errors"}, "ledger": set()}
     below["decoding"] = set()
     below["picture"] = below["reader"] = {"errors"}
-    below["host"] = {"decoding", "picture", "reader", "types", "errors", "foreign_code"}
+    below["vocabulary"] = {"errors", "types"}
+    below["host"] = {"decoding", "picture", "reader", "vocabulary", "types", "errors", "foreign_code"}
     below["inspection"] = {"errors", "onnx_graph"}
     below["onnx_graph"] = set()
     below["model_folder"] = {"errors"}
