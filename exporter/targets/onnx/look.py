@@ -60,7 +60,7 @@ def misheard(folder: Path, runner: str, prompts: Sequence[Heard]) -> list[Heard]
     done = subprocess.run(  # noqa: S603 - our own script, and the runner that was just written
         [sys.executable, str(_SCRIPT)], input=json.dumps(asked), capture_output=True, text=True, check=False
     )
-    if done.returncode:
+    if done.returncode or not done.stdout.strip():
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         raise CompileError(
             f"nothing was written, because the folder's own runner cannot open it: {lines[-1] if lines else 'it ended without a word'}"
