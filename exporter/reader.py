@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,19 @@ def open_reader(
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         what = "processor" if config is not None and takes_images(config) else "tokenizer"
-        raise InputErrors(str(folder), [f"no {what} can be read there: {error}"]) from error
+        raise InputErrors(
+            str(folder), [f"no {what} can be read there: {_reason(error, Path(folder))}"]
+        ) from error
     _complete(found, config)
     return found
+
+
+def _reason(error: Exception, folder: Path) -> str:
+    """Why nothing could be read; a sentencepiece file alone makes Transformers ask for the package of another format."""
+    alone = folder.is_dir() and any(folder.glob("*.model")) and not (folder / "tokenizer.json").is_file()
+    if alone and find_spec("sentencepiece") is None:
+        return "its tokenizer is a sentencepiece file alone, and there is no sentencepiece to read it: pip install sentencepiece"
+    return str(error)
 
 
 def _complete(processor: Any, config: Any) -> None:

@@ -99,3 +99,12 @@ def test_what_cannot_be_read_is_named(base, tmp_path):
     shutil.copy(base / "config.json", tmp_path)
     with pytest.raises(InputErrors, match="no tokenizer can be read there"):
         open_reader(tmp_path)
+
+
+def test_a_sentencepiece_file_alone_names_the_package_that_reads_it(base, tmp_path, monkeypatch):
+    shutil.copy(base / "config.json", tmp_path)
+    (tmp_path / "tokenizer.model").write_bytes(b"\x0a\x0e")
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer"}')
+    monkeypatch.setattr("exporter.reader.find_spec", lambda _: None)
+    with pytest.raises(InputErrors, match="pip install sentencepiece"):
+        open_reader(tmp_path)
