@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,23 @@ def takes_images(config: Any) -> bool:
 
     remote = getattr(config, "auto_map", None) or {}
     return type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING or "AutoModelForImageTextToText" in remote
+
+
+def loaded_config(settings: Mapping[str, Any]) -> Any:
+    """The config that Transformers makes of a stock model's config.json, with the defaults which that leaves out.
+
+    A file may name what differs from the class's defaults alone, as that of llava-1.5 does; its keys tell nothing by not being there.
+
+    Raises:
+        InputErrors: the settings are of no model type that is known, or do not fit it.
+    """
+    from transformers import CONFIG_MAPPING
+
+    kind = str(settings.get("model_type"))
+    try:
+        return CONFIG_MAPPING[kind].from_dict(deepcopy(dict(settings)))
+    except Exception as error:  # the configs' own checks raise anything
+        raise InputErrors("config.json", [f"no config of a {kind} can be made of it: {error}"]) from error
 
 
 def open_reader(

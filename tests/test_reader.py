@@ -7,7 +7,17 @@ import numerals
 import pytest
 import tiny
 import tiny_run
-from transformers import AutoTokenizer
+from PIL import Image
+from transformers import (
+    AutoTokenizer,
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    SiglipVisionConfig,
+)
 
 from exporter.data.chat import Chat
 from exporter.errors import DataError, InputErrors
@@ -108,3 +118,50 @@ def test_a_sentencepiece_file_alone_names_the_package_that_reads_it(base, tmp_pa
     monkeypatch.setattr("exporter.reader.find_spec", lambda _: None)
     with pytest.raises(InputErrors, match="pip install sentencepiece"):
         open_reader(tmp_path)
+
+
+OLD = ("patch_size", "vision_feature_select_strategy", "num_additional_image_tokens")
+
+
+@pytest.mark.parametrize("missing", [(), OLD, OLD[:1], OLD[1:2]])
+@pytest.mark.parametrize(("tower", "strategy"), [("clip", "default"), ("clip", "full"), ("siglip", "full")])
+def test_image_tokens_are_counted_where_an_old_processor_file_does_not_say_how(
+    missing, tower, strategy, base, tmp_path
+):
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    kind = {"clip": CLIPVisionConfig, "siglip": SiglipVisionConfig}[tower]
+    config = LlavaConfig(
+        vision_config=kind(**vision, image_size=16, patch_size=8),
+        text_config=LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+        ),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        vision_feature_select_strategy=strategy,
+        vision_feature_layer=-1,
+    )
+    size = {"height": 16, "width": 16}
+    LlavaProcessor(
+        CLIPImageProcessor(size=size, crop_size=size),
+        tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy=strategy,
+        num_additional_image_tokens=int(tower == "clip"),
+    ).save_pretrained(tmp_path)
+    path = tmp_path / "processor_config.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in told.items() if key not in missing}))
+    LlavaForConditionalGeneration(config).save_pretrained(tmp_path)
+    host = ModelHost.load(tmp_path)
+    asked = host.processor(
+        text=["<image> ?"], images=[Image.new("RGB", (20, 30), (9, 99, 200))], return_tensors="pt"
+    )
+    assert (asked["input_ids"] == config.image_token_id).sum() == 5 - (strategy == "default") - (
+        tower == "siglip"
+    )
+    host.model(**asked)
