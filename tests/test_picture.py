@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from transformers import CLIPImageProcessor
 from transformers.image_utils import load_image
 
 from exporter.data.pictures import PictureStore
@@ -17,6 +18,7 @@ from exporter.data.readers import load_rows
 from exporter.errors import DataError
 from exporter.picture import open_rgb
 from exporter.targets import onnx_runner
+from exporter.targets.onnx.manifest import _whole_image
 
 ORIENTATION = 0x0112
 
@@ -199,3 +201,28 @@ def test_images_in_lists_of_saved_data_sets_stay_what_they_are(
     assert rows[0].image is not None
     assert rows[0].image.read_bytes() == (tmp_path / "moved.jpg").read_bytes()
     assert np.array_equal(array(open_rgb(rows[0].image)), array(load_image(str(tmp_path / "moved.jpg"))))
+
+
+def clip(**how: object) -> CLIPImageProcessor:
+    sizes = {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}}
+    return CLIPImageProcessor(**{**sizes, **how})
+
+
+@pytest.mark.parametrize("how", [
+    {},
+    {"do_center_crop": False, "size": {"height": 12, "width": 20}},
+    {"do_resize": False},
+    {"size": {"shortest_edge": 10}},
+    {"do_normalize": False, "do_rescale": False},
+])  # fmt: skip
+@pytest.mark.parametrize(
+    "size", [(8, 6), (6, 8), (1, 1), (16, 16), (49, 98), (49, 49), (40, 61), (63, 29), (200, 2), (22, 23)]
+)
+def test_the_runner_makes_the_pixels_of_the_processor(size, how, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    picture(size).save(path, exif=exif(6))
+    processor = clip(**how)
+    wanted = processor(images=[open_rgb(path)], return_tensors="np")["pixel_values"]
+    found = onnx_runner.pixels([path], {"preprocessing": _whole_image(processor)})["pixel_values"]
+    assert found.shape == wanted.shape
+    assert np.abs(found - wanted).max() < 1e-5 * max(1.0, np.abs(wanted).max())

@@ -549,11 +549,8 @@ def pixels(paths: Sequence[str | Path], image: dict[str, Any] | None) -> dict[st
         picture = open_rgb(path)
         size, crop = how["size"], how["crop"]
         if size is not None and "shortest_edge" in size:
-            scale = size["shortest_edge"] / min(picture.size)
-            sides = [
-                int(side * scale) if side != min(picture.size) else size["shortest_edge"]
-                for side in picture.size
-            ]
+            # Rounded in the order in which Transformers rounds; another order loses a pixel now and then.
+            sides = [int(size["shortest_edge"] * side / min(picture.size)) for side in picture.size]
             picture = picture.resize(
                 (sides[0], sides[1]), getattr(Image.Resampling, RESAMPLING[how["resample"]])
             )
