@@ -181,3 +181,11 @@ def test_the_runner_stands_alone() -> None:
     files = [HOME / "exporter" / "targets" / "onnx_runner.py", HOME / "exporter" / "onnx_graph.py"]
     found = [one for file in files for one in imports_of(file)]
     assert not [str(one) for one in found if one.level or one.name.split(".")[0] not in allowed]
+
+
+def test_the_first_run_of_an_exported_folder_stands_alone() -> None:
+    """It is started where nothing is but what the folder's runner needs."""
+    found = imports_of(HOME / "exporter" / "targets" / "onnx" / "first_run.py")
+    assert not [
+        str(one) for one in found if one.level or one.name.split(".")[0] not in sys.stdlib_module_names
+    ]
