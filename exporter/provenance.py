@@ -12,6 +12,15 @@ from exporter.ledger import digest_of, digest_of_file
 from exporter.recipe import Recipe
 
 PACKAGES = ("steerbake", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pillow")
+HOST = (
+    "exporter/host.py",
+    "exporter/decoding.py",
+    "exporter/loading.py",
+    "exporter/picture.py",
+    "exporter/reader.py",
+    "exporter/vocabulary.py",
+)
+"""Code that decides how a model is read and what it is heard to say."""
 _HOME = Path(__file__).resolve().parent.parent
 _WEIGHTS = 1 << 26
 """Files of this many bytes and more are told apart by size and by the bytes at their ends."""

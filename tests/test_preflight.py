@@ -174,6 +174,15 @@ def test_adapters_are_looked_at_with_all_the_rest(recipe: Path) -> None:
     assert len(found) == 2 and found[0].startswith("base.adapters: ") and "PROMPT_TUNING" in found[0]
 
 
+def test_a_pad_token_that_the_model_has_not_is_told_with_all_the_rest(recipe: Path) -> None:
+    base = recipe.parent / "base"
+    edit(base / "config.json", lambda config: config.update(pad_token_id=10_000))
+    edit(base / "config.json", lambda config: config.update(quantization_config={"quant_method": "gptq"}))
+    found = problems(recipe)
+    assert len(found) == 2 and all(line.startswith("base: ") for line in found)
+    assert "gptq" in found[0] and "pad_token_id 10000" in found[1]
+
+
 def test_rows_longer_than_the_positions_are_named_by_id(recipe: Path) -> None:
     base, folder = recipe.parent / "base" / "config.json", recipe.parent
     edit(base, lambda config: config.update(max_position_embeddings=20))

@@ -99,23 +99,6 @@ def why_unsteerable(config: Mapping[str, Any]) -> str | None:
     return None
 
 
-def load_processor(folder: Path, *, trust_remote_code: bool) -> tuple[Any, Any]:
-    """(Transformers' config, the processor of a vision model or the tokenizer of a text model), without the model.
-
-    Raises:
-        CompileError: one of them cannot be read.
-    """
-    from transformers import AutoConfig, AutoProcessor, AutoTokenizer
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-
-    with told_of(f"{folder}: Transformers cannot read config.json"):
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    visual = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-    reader, kind = (AutoProcessor, "processor") if visual else (AutoTokenizer, "tokenizer")
-    with told_of(f"{folder}: the {kind} cannot be loaded, see to its files"):
-        return config, reader.from_pretrained(folder, trust_remote_code=trust_remote_code)
-
-
 @contextmanager
 def told_of(what: str) -> Iterator[None]:
     """Makes of an error of a library that a base's files bring about a CompileError that says ``what`` failed."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from transformers import AutoConfig
 
 from exporter import registry
 from exporter.adapters import why_not_mergeable
@@ -18,18 +19,20 @@ from exporter.errors import InputErrors, SteerbakeError, shortened
 from exporter.fit.calibrate import SCORES
 from exporter.foreign_code import refuse_code
 from exporter.host import learned_positions
-from exporter.pipeline.base_checks import BaseFacts, base_facts, load_processor, told_of
+from exporter.pipeline.base_checks import BaseFacts, base_facts, told_of
 from exporter.pipeline.bounds import rows_lacking
 from exporter.pipeline.disk import Disk, amount, disk
 from exporter.pipeline.row_checks import Room, RowLengths, counts, image_ids, missing_roles, remarks
 from exporter.pipeline.row_sources import read_parts, split
 from exporter.provenance import fetched_adapters, located
+from exporter.reader import open_reader
 from exporter.recipe import Recipe
 from exporter.recipe_draft import draft
 from exporter.splits import Splits
 from exporter.targets.gguf.tools import find_converter, find_quantiser
 from exporter.targets.onnx.families import family_of
 from exporter.targets.stock.decoder import read_decoder
+from exporter.vocabulary import check_pad_token
 from exporter.workspace import Workspace
 
 PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "gguf": ("gguf",)}
@@ -267,7 +270,8 @@ class _Look:
                 for part in ("fit", "calibrate", "test"):
                     problems += lengths.problems(part, getattr(self.splits, part))
         except SteerbakeError as error:
-            self.problems.append(f"base: {error}")
+            told = error.problems if isinstance(error, InputErrors) else [str(error)]
+            self.problems += [f"base: {problem}" for problem in told]
             return []
         self.problems += problems
         return lengths.sizes
@@ -275,7 +279,11 @@ class _Look:
     def _lengths(self, base: Path) -> RowLengths:
         """What tells the rows' lengths; raises SteerbakeError where prompts cannot be rendered at all."""
         settings = self.recipe.chat
-        config, processor = load_processor(base, trust_remote_code=self.recipe.base.trust_remote_code)
+        trust = self.recipe.base.trust_remote_code
+        with told_of(f"{base}: Transformers cannot read config.json"):
+            config = AutoConfig.from_pretrained(base, trust_remote_code=trust)
+        check_pad_token(config, base)
+        processor = open_reader(base, config, trust_remote_code=trust)
         chat = Chat(processor, system=settings.system, reasoning_template=settings.reasoning_template)
         chat.headers  # noqa: B018 - raises where the template has none
         text = config.get_text_config()

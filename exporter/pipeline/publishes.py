@@ -16,7 +16,7 @@ from exporter.pipeline.pushes import Request, described_and_sealed, push
 from exporter.pipeline.runs import Run, run
 from exporter.pipeline.staging import made_from, plain_recipe, stage
 from exporter.pipeline.verifies import verify
-from exporter.provenance import digest_of_code, versions
+from exporter.provenance import HOST, digest_of_code, versions
 from exporter.publish.files import VERIFICATION
 from exporter.publish.hub import Pushed
 from exporter.publish.trouble import known_token
@@ -28,7 +28,7 @@ from exporter.targets.companions import left_out
 VERIFYING = (
     "exporter/data",
     "exporter/foreign_code.py",
-    "exporter/host.py",
+    *HOST,
     "exporter/inspection.py",
     "exporter/intervals.py",
     "exporter/model_folder.py",

@@ -9,8 +9,8 @@ from typing import Any
 
 from exporter import registry
 from exporter.data.chat import Chat
-from exporter.data.pictures import size_of
 from exporter.errors import DataError, shortened
+from exporter.picture import size_of
 from exporter.splits import Splits
 from exporter.types import Role, Row
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoProcessor
 
 from exporter import registry
 from exporter.data.chat import Chat
@@ -32,7 +31,8 @@ from exporter.pipeline.extractions import extraction
 from exporter.pipeline.older import program_for, upgrade_checkpoint
 from exporter.pipeline.preflight import require
 from exporter.pipeline.row_sources import read_splits
-from exporter.provenance import digest_of_base, digest_of_code, fetched, versions
+from exporter.provenance import HOST, digest_of_base, digest_of_code, fetched, versions
+from exporter.reader import open_reader
 from exporter.recipe import Recipe
 from exporter.splits import Splits, digest_of_rows
 from exporter.targets.atomic import refuse_existing, whole_folder
@@ -56,7 +56,7 @@ SMALL = 32_000_000
 """Models of fewer parameters run on one thread: several wait for each other longer than they work, most of all on a
 machine that has other work to do (35 times longer, measured), and their number would decide the last bits of every sum.
 """
-FITTING = ("exporter/fit", "exporter/data", "exporter/host.py", "exporter/wording", "steer_modules")
+FITTING = ("exporter/fit", "exporter/data", *HOST, "exporter/wording", "steer_modules")
 """Code that decides what a fit finds, beside the method's own."""
 DEMO_RECIPE = Path(__file__).resolve().parents[2] / "export_configs" / "llava" / "testbed.yaml"
 
@@ -224,7 +224,7 @@ class Run:
             "rows": digest_of_rows(self.test),
             "report": self.recipe.report.model_dump(include={"max_new_tokens", "batch_size"}),
             "steering": None if model == BASE else SteeringProgram.load(self.space.steering(model)).sha256,
-            "code": digest_of_code("exporter/data", "exporter/host.py", "exporter/verify/conversations.py"),
+            "code": digest_of_code("exporter/data", *HOST, "exporter/verify/conversations.py"),
             "shipped": None if model == BASE else _shipped_code(),
         }
         self.space.ledger.run(f"generate-{model}", inputs, path, lambda: self._generate(model, path))
@@ -285,7 +285,7 @@ class Run:
     def rule(self) -> RefusalRule:
         """Refusals as the model's own tokenizer spells them: it may drop a space before a tag."""
         trust = self.recipe.base.trust_remote_code
-        chat = self.chat(AutoProcessor.from_pretrained(self.base, trust_remote_code=trust))
+        chat = self.chat(open_reader(self.base, trust_remote_code=trust))
         refusals = self.recipe.refusals
         unknown = [row for row in self.rows.fit if row.role == "unknown"] if refusals.from_rows else []
         texts = {(row.reasoning, row.answer): replace(row, history=(), prefix=None) for row in unknown}

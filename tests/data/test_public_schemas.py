@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from exporter.data.pictures import PictureStore, open_rgb
+from exporter.data.pictures import PictureStore
 from exporter.data.readers import FORMATS, READERS, load_rows
 from exporter.errors import DataError, InputErrors
+from exporter.picture import open_rgb
 
 
 def save(path: Path, records: list[Any]) -> Path:
@@ -274,7 +275,7 @@ def test_pictures_in_any_form_become_files(form: str, tmp_path: Path) -> None:
     assert kept.parent == (tmp_path if form == "path" else tmp_path / "kept")
 
 
-@pytest.mark.parametrize("value", [b"", b"no image", 7, "gone.png", {}, Image.new("CMYK", (4, 4))])
+@pytest.mark.parametrize("value", [b"", b"no image", 7, "gone.png", {}, Image.new("RGB", (0, 4))])
 def test_what_is_no_picture_is_refused(value: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError):
         PictureStore(tmp_path, tmp_path / "kept").keep(value)

@@ -93,8 +93,21 @@ def _one_split(source: str | Path, found: Any, split: str | None) -> Any:
 
 
 def _undecoded(datasets: Any, table: Any) -> Any:
-    """Images stay the bytes they are: decoding and encoding them again would change the files."""
+    """Images, in lists and structures too, stay the bytes they are: decoding and encoding them again would change the files."""
     for column, feature in table.features.items():
-        if isinstance(feature, datasets.Image):
-            table = table.cast_column(column, datasets.Image(decode=False))
+        plain = _as_bytes(datasets, feature)
+        if plain != feature:
+            table = table.cast_column(column, plain)
     return table
+
+
+def _as_bytes(datasets: Any, feature: Any) -> Any:
+    """A feature whose images are not decoded."""
+    if isinstance(feature, datasets.Image):
+        return datasets.Image(decode=False)
+    if isinstance(feature, dict):
+        return {name: _as_bytes(datasets, part) for name, part in feature.items()}
+    if isinstance(feature, datasets.List | datasets.LargeList):
+        length = {"length": feature.length} if isinstance(feature, datasets.List) else {}
+        return type(feature)(_as_bytes(datasets, feature.feature), **length)
+    return feature

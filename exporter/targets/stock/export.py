@@ -19,6 +19,7 @@ from torch import Tensor
 from exporter.errors import CompileError, VerificationError
 from exporter.host import ModelHost
 from exporter.inspection import examine
+from exporter.reader import loaded_config
 from exporter.targets.atomic import refuse_existing, whole_folder
 from exporter.targets.base_weights import BaseWeights
 from exporter.targets.companions import copy_companions, without_places
@@ -166,7 +167,7 @@ def _deeper(config: dict[str, Any], added: Mapping[int, Sequence[Any]]) -> dict[
     deeper = json.loads(json.dumps(config))
     text = deeper.get("text_config") or deeper
     inserted = places(added)
-    text["num_hidden_layers"] += len(inserted)
+    text["num_hidden_layers"] = loaded_config(config).get_text_config().num_hidden_layers + len(inserted)
     if text.get("layer_types"):
         for place in inserted:
             text["layer_types"].insert(place, "full_attention")
