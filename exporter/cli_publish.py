@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from exporter.failures import reported
+from exporter.failures import answering, reported
 
 publishing = typer.Typer()
 Repo = Annotated[str, typer.Argument(metavar="REPO_ID", help="owner/name on the Hub.", show_default=False)]
@@ -25,6 +25,7 @@ Folder = Annotated[
 
 @publishing.command()
 @reported
+@answering
 def verify(
     folder: Folder,
     against: Annotated[
@@ -51,7 +52,7 @@ def verify(
     report: Annotated[
         Path | None,
         typer.Option(
-            "--json", help="File to write; FOLDER/verification.json by default.", show_default=False
+            "--report", help="File to write; FOLDER/verification.json by default.", show_default=False
         ),
     ] = None,
 ) -> None:
@@ -62,14 +63,16 @@ def verify(
     from exporter import display, pipeline
 
     display.show_stages()
+    folder = pipeline.model_in(folder, display.note)
     found = pipeline.verify(folder, against or (), recipe=loaded, run=run_folder, limit=limit, report=report)
-    display.print_verification(found.data())
+    display.result(found.data(), lambda: display.print_verification(found.data()))
     if found.failures:
         raise typer.Exit(1)
 
 
 @publishing.command()
 @reported
+@answering
 def publish(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file (YAML).", show_default=False)],
     out: Annotated[
@@ -96,19 +99,20 @@ def publish(
     ] = None,
 ) -> None:
     """Run a recipe, export its targets, verify, describe and push them. The same command resumes."""
-    from exporter.recipe import Recipe
-
-    loaded = Recipe.load(recipe, changes or ())
     from exporter import display, pipeline
 
+    loaded = pipeline.load_recipe(recipe, changes or ())
     display.show_stages()
     out = out or Path("runs") / loaded.name
     request = pipeline.Request(repo, private, revision, pr, dry_run)
-    done = pipeline.publish(loaded, out, request, say=display.note)
-    display.print_results(done.report, out)
-    typer.echo(f"release:            {done.release}")
-    if done.pushed is not None:
-        typer.echo(f"published:          {done.pushed.url}")
+    done = pipeline.publish(loaded, out, request, progress=display.shows_progress(), say=display.note)
+    places = {"release": done.release, "published": None if done.pushed is None else done.pushed.url}
+
+    def show() -> None:
+        display.print_results(done.report, out)
+        display.print_places({name: place for name, place in places.items() if place is not None})
+
+    display.result({**display.results(done.report, out), **places}, show)
 
 
 @publishing.command()

@@ -2,31 +2,94 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from exporter.intervals import too_few, wilson
+from exporter.types import Measure
+
 if TYPE_CHECKING:
     from exporter.inspection import Inspection
+    from exporter.pipeline.preflight import Preflight
     from exporter.pipeline.talks import Talk
 
 GROUP_MEASURES = ("leakage_either", "fluent_refusal", "retain_accuracy")
 WIDTH_OF_LOGS = 120
 
 
+@dataclass
+class _Telling:
+    """How the command that runs now tells what it does.
+
+    Attributes:
+        quiet: no progress and no remarks.
+        answers: where the result goes as JSON; None where it is told in words.
+    """
+
+    quiet: bool = False
+    answers: TextIO | None = None
+
+
+_NOW = _Telling()
+
+
+@contextmanager
+def telling(*, quiet: bool, as_json: bool) -> Iterator[None]:
+    """Within it, :func:`result` tells as a user asked; with ``as_json`` whatever else is printed goes to stderr."""
+    _NOW.quiet, _NOW.answers = quiet, sys.stdout if as_json else None
+    if quiet:
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # read once, by the Hub's library and Transformers
+    try:
+        with redirect_stdout(sys.stderr if as_json else sys.stdout):
+            yield
+    finally:
+        _NOW.quiet, _NOW.answers = False, None
+
+
+def result(data: Mapping[str, Any], show: Callable[[], object]) -> None:
+    """What came of a command: ``show`` tells it in words, or it is one JSON object on stdout."""
+    if _NOW.answers is None:
+        show()
+    else:
+        _NOW.answers.write(json.dumps(data, default=str) + "\n")
+        _NOW.answers.flush()
+
+
+def shows_progress() -> bool:
+    """Whether bars are wanted."""
+    return not _NOW.quiet
+
+
 def show_stages() -> None:
-    """Say on stderr which stage of a run begins."""
+    """Say on stderr which stage of a run begins, and how far it is."""
     log = logging.getLogger("exporter")
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.WARNING if _NOW.quiet else logging.INFO)
     if not log.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", "%H:%M:%S"))
         log.addHandler(handler)
+
+
+def print_places(places: Mapping[str, object]) -> None:
+    """Where something lies, a line each."""
+    for name, place in places.items():
+        print(f"{name}: {place}")  # noqa: T201 - a script may read it: no colours, no wrapping
+
+
+def results(report: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """What a run has to say for itself as data: its report, and where it and the checkpoint lie."""
+    return {"out": str(out), "checkpoint": str(out / "checkpoint"), "report": report}
 
 
 def print_results(report: Mapping[str, Any], out: Path) -> None:
@@ -44,9 +107,7 @@ def print_results(report: Mapping[str, Any], out: Path) -> None:
     for label, measures in _lines(models):
         count = max(int(measure["n"]) for measure in measures)
         if count:
-            table.add_row(
-                escape(label), *(f"{m['value']:.3f}" if m["n"] else "-" for m in measures), str(count)
-            )
+            table.add_row(escape(label), *(_with_interval(m, int(m["n"])) for m in measures), str(count))
     for label, key, number in (
         ("extraction_strength, one pass", "extraction_strength", "{:.3f}"),
         ("secret_logprob, one pass, nats", "secret_logprob", "{:.2f}"),
@@ -57,11 +118,16 @@ def print_results(report: Mapping[str, Any], out: Path) -> None:
     console.print(table)
     if held := report.get("cross_validated"):
         told = held["leakage_either"]
+        few = "; too few to tell, bring more" if too_few(told["low"], told["high"]) else ""
         console.print(
             f"Rows to forget that were held out in turn: {round(told['value'] * told['n'])} of {told['n']} leak, "
-            f"at most {told['high']:.3f} with 95% confidence",
+            f"at most {told['high']:.3f} with 95% confidence{few}",
             soft_wrap=True,
         )
+    if few := report.get("too_few_rows", ()):
+        console.print(f"Of {escape(report['default'])}, too few rows to tell; give data.test more:")
+    for sentence in few:
+        console.print(f"- {escape(sentence)}", soft_wrap=True)
     if report["stand_in"]:
         console.print(f"Stand-in: {escape(report['stand_in'])}")
     for name in ("checkpoint", "report.md", "report.json", "generations.jsonl"):
@@ -105,6 +171,25 @@ def print_inspection(found: Inspection) -> None:
     console.print(files)
 
 
+def print_preflight(found: Preflight) -> None:
+    """What a recipe would run with: rows, base, disk, and the stages to come."""
+    console = _console()
+    roles = sorted({role for counted in found.rows.values() for role in counted})
+    table = Table("part", *roles, title=f"{escape(found.source)}: ready", title_justify="left")
+    for part, counted in found.rows.items():
+        table.add_row(part, *(str(counted.get(role, 0)) for role in roles))
+    console.print(table)
+    base = found.base
+    console.print(
+        f"base: {base['model_type']}, {base['layers']} layers of width {base['hidden_size']}, {base['parameters']:,} parameters"
+    )
+    if found.room is not None:
+        console.print(f"disk: {found.room.told()}", soft_wrap=True)
+    console.print(f"to come: {', '.join(found.steps)}", soft_wrap=True)
+    for remark in found.remarks:
+        console.print(f"note: {escape(remark)}", soft_wrap=True)
+
+
 def print_verification(found: Mapping[str, Any]) -> None:
     """Every check with what came of it, and what base, checkpoint and other targets forget and keep."""
     console = _console()
@@ -137,7 +222,15 @@ def print_sentences(told: Iterable[str], wrong: Iterable[str]) -> None:
 
 
 def _of_rows(value: Mapping[str, Any]) -> str:
-    return f"{value['value']:.3f} of {value['rows']}" if value["rows"] else "-"
+    return f"{_with_interval(value, int(value['rows']))} of {value['rows']}" if value["rows"] else "-"
+
+
+def _with_interval(measure: Mapping[str, Any], rows: int) -> str:
+    """A share with its 95% interval; the count alone where too little was counted to tell anything."""
+    if not rows:
+        return "-"
+    low, high = wilson(Measure(float(measure["value"]), rows))
+    return "too few" if too_few(low, high) else f"{measure['value']:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def print_stock(told: Mapping[str, Any], out: Path) -> None:
@@ -160,7 +253,8 @@ def print_stock(told: Mapping[str, Any], out: Path) -> None:
 
 def note(line: str) -> None:
     """A remark that is no result."""
-    Console(stderr=True).print(escape(line), style="dim", soft_wrap=True)
+    if not _NOW.quiet:
+        Console(stderr=True).print(escape(line), style="dim", soft_wrap=True)
 
 
 def converse(talk: Talk, prompt: str | None, max_new_tokens: int) -> None:

@@ -4,6 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+MOST_LISTED = 20
+"""Problems of one kind or file that are written out; of the others their number is told."""
+
+
+MOST_TOLD = 20
+"""Problems that one message writes out."""
+
+
+def shortened(problems: Sequence[str], most: int = MOST_LISTED) -> list[str]:
+    """The first problems, and in one line how many more there are."""
+    left = len(problems) - most
+    return list(problems) if left <= 1 else [*problems[:most], f"and {left:,} more like these"]
+
 
 class SteerbakeError(Exception):
     """Base of every error this library raises on purpose; the command line prints it and exits with status 2."""
@@ -20,8 +33,9 @@ class InputErrors(SteerbakeError):
     def __init__(self, source: str, problems: Sequence[str]) -> None:
         self.source = source
         self.problems = tuple(problems)
-        lines = "\n".join(f"  - {problem}" for problem in self.problems)
-        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        shown = shortened(self.problems, MOST_TOLD)
+        lines = "\n".join(f"  - {problem}" for problem in shown)
+        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems):,} problems"
         super().__init__(f"{source}: {count}\n{lines}")
 
     def __reduce__(self) -> tuple[type[InputErrors], tuple[str, tuple[str, ...]]]:

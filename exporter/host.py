@@ -12,30 +12,23 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 from transformers.generation.streamers import BaseStreamer
 
+from exporter.decoding import decoded_by, decoding
 from exporter.errors import DataError, FitError, InputErrors
 from exporter.foreign_code import check_code
+from exporter.loading import loaded_whole
+from exporter.picture import open_rgb
+from exporter.progress import ticked
+from exporter.reader import open_reader, takes_images
 from exporter.types import Encoded, Prompt
+from exporter.vocabulary import check_ids, check_pad_token, check_vocabulary
 from steer_modules.proof import cache_argument
 from steer_modules.state import gates_on
 
 Side = Literal["left", "right"]
-
-GREEDY: dict[str, Any] = {
-    "do_sample": False,
-    "num_beams": 1,
-    "num_return_sequences": 1,
-    "use_cache": True,
-    "temperature": 1.0,
-    "top_p": 1.0,
-    "top_k": 50,
-}
-"""Overrides a model's own generation config. The gates are read off the cache; the last three are Transformers' defaults,
-so that it does not warn."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +109,7 @@ class PromptBatcher:
         }
         if not prompt.images:
             return plain
-        pictures = [_open(path) for path in prompt.images]
+        pictures = [open_rgb(path) for path in prompt.images]
         bos = self.tokenizer.bos_token
         options = {"add_special_tokens": False} if bos and prompt.text.startswith(bos) else {}
         out = dict(self.processor(text=[prompt.text], images=pictures, return_tensors="pt", **options))
@@ -157,7 +150,7 @@ class ModelHost:
             processor: used instead of the one that lies there.
 
         Raises:
-            InputErrors: no config, weights or processor that can be read.
+            InputErrors: no config, weights or processor that can be read, or weights that do not fill the model (:mod:`exporter.loading`).
             VerificationError: the folder's code is not ours, and was to be run.
         """
         import transformers
@@ -172,18 +165,23 @@ class ModelHost:
             config = transformers.AutoConfig.from_pretrained(path, **common)
         except (OSError, ValueError) as error:
             raise InputErrors(str(path), [f"no model can be read there: {error}"]) from error
-        visual = _takes_images(config)
-        family = transformers.AutoModelForImageTextToText if visual else transformers.AutoModelForCausalLM
-        reader = transformers.AutoProcessor if visual else transformers.AutoTokenizer
+        check_pad_token(config, path)
+        family = (
+            transformers.AutoModelForImageTextToText
+            if takes_images(config)
+            else transformers.AutoModelForCausalLM
+        )
         spread = {} if _is_plain_device(device) else {"device_map": device}
         try:
-            model: Any = family.from_pretrained(path, dtype=dtype, **spread, **common)
-            processor = processor or reader.from_pretrained(path, **common)
-        except (OSError, ValueError) as error:
+            model: Any = loaded_whole(family, path, dtype=dtype, **spread, **common)
+        except (OSError, ValueError, ImportError) as error:
             raise InputErrors(
                 str(path), [f"the {config.model_type} there cannot be loaded: {error}"]
             ) from error
-        return cls(model if spread else model.to(device), processor)
+        host = cls(model if spread else model.to(device), processor or open_reader(path, config, **common))
+        if processor is None:
+            check_vocabulary(host, path)
+        return host
 
     @property
     def architecture(self) -> str:
@@ -224,11 +222,17 @@ class ModelHost:
 
     @property
     def pad_id(self) -> int:
-        """Any id will do where the attention mask is 0; the pad token, else the end token, else 0."""
-        for value in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
-            if value is not None:
-                return int(value)
-        return 0
+        """Any id that the model has will do where the attention mask is 0; the pad token, else the end token, else 0.
+
+        A pad token that was added without resizing the model has an id beyond its embedding.
+        """
+        named = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id)
+        return next((int(one) for one in named if one is not None and 0 <= one < self.num_embeddings), 0)
+
+    @property
+    def num_embeddings(self) -> int:
+        """How many ids the model has embeddings for."""
+        return int(self.model.get_input_embeddings().weight.shape[0])
 
     @property
     def end_ids(self) -> frozenset[int]:
@@ -240,20 +244,30 @@ class ModelHost:
         return frozenset(value if isinstance(value, list | tuple) else [value])
 
     def batch(self, sequences: Sequence[Encoded], side: Side) -> dict[str, Tensor]:
-        """:meth:`PromptBatcher.batch` on this model's input device."""
+        """:meth:`PromptBatcher.batch` on this model's input device.
+
+        Raises:
+            DataError: for more tokens than the model has positions for, or ids beyond its embedding.
+        """
+        longest, positions = max(map(len, sequences)), learned_positions(self.model.config)
+        if positions is not None and longest > positions:
+            raise DataError(
+                f"a conversation has {longest} tokens, and the model has {positions} positions; shorten the rows, the longest first"
+            )
+        check_ids(self, sequences)
         batched = PromptBatcher(self.processor, self.pad_id).batch(sequences, side)
         return {key: value.to(self.device) for key, value in batched.items()}
 
     def generate(
         self, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int = 32
     ) -> list[Generated]:
-        """Continue every prompt greedily, whatever the model's own generation config says about sampling.
+        """Continue every prompt greedily: of the model's own generation config its end tokens alone count.
 
         Prompts are sorted by length and left-padded; results come in the order given. A steered model's gates come along.
         """
         order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i].ids), i))
         done: dict[int, Generated] = {}
-        for first in range(0, len(order), batch_size):
+        for first in ticked(range(0, len(order), batch_size), "batches of replies"):
             chosen = order[first : first + batch_size]
             done.update(
                 zip(chosen, self._continue([prompts[i] for i in chosen], max_new_tokens), strict=True)
@@ -275,37 +289,37 @@ class ModelHost:
             memory: of the conversation so far; what it covers of the prompt is not computed again. It moves on.
             sampling: ``temperature``, ``top_p`` and so on; greedily without any.
         """
-        choice = {"do_sample": True, **sampling} if sampling else {}
         memory = Memory() if memory is None else memory
         (said,) = self._continue(
-            [prompt], max_new_tokens, streamer=_TokenStream(write), memory=memory, **choice
+            [prompt], max_new_tokens, streamer=_TokenStream(write), memory=memory, **sampling
         )
         return said
 
     def _continue(
-        self, prompts: Sequence[Prompt], max_new_tokens: int, memory: Memory | None = None, **options: Any
+        self,
+        prompts: Sequence[Prompt],
+        max_new_tokens: int,
+        *,
+        memory: Memory | None = None,
+        streamer: BaseStreamer | None = None,
+        **sampling: Any,
     ) -> Iterator[Generated]:
-        """One batch, greedily but for the ``options`` of Transformers' ``generate``; ``memory`` is for a single prompt."""
-        inputs = self.batch([Encoded(prompt) for prompt in prompts], "left")
+        """One batch, greedily but for ``sampling``; ``memory`` and ``streamer`` are for a single prompt."""
+        inputs: dict[str, Any] = self.batch([Encoded(prompt) for prompt in prompts], "left")
         if memory is not None and memory.covers(prompts[0]):
             inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-            options[cache_argument(type(self.model))] = memory.cache
-        with torch.no_grad():
-            out = self.model.generate(
-                **inputs,
-                max_new_tokens=max_new_tokens,
-                pad_token_id=self.pad_id,
-                eos_token_id=sorted(self.end_ids) or None,
-                **{**GREEDY, **options},
-                return_dict_in_generate=True,
-            )
+            inputs[cache_argument(type(self.model))] = memory.cache
+        ends = self.end_ids
+        settings = decoding(ends=ends, pad=self.pad_id, max_new_tokens=max_new_tokens, **sampling)
+        with torch.no_grad(), decoded_by(self.model, settings):
+            out = self.model.generate(**inputs, generation_config=settings, streamer=streamer)
         cache = cache_of(out)
         gates = gates_of(self.model, out)
         if memory is not None and cache is not None:
             memory.cache = cache
             memory.ids = tuple(out.sequences[0, : int(cache.get_seq_length())].tolist())
         for row, ids in enumerate(out.sequences[:, inputs["input_ids"].shape[1] :].tolist()):
-            stop = next((i + 1 for i, token in enumerate(ids) if token in self.end_ids), len(ids))
+            stop = next((i + 1 for i, token in enumerate(ids) if token in ends), len(ids))
             yield Generated(tuple(ids[:stop]), gates[row] if gates else None)
 
 
@@ -343,23 +357,16 @@ def gates_of(model: Any, out: Any) -> list[dict[str, float]] | None:
     return [dict(zip(names, row, strict=True)) for row in values.tolist()]
 
 
-def _takes_images(config: Any) -> bool:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-
-    remote = getattr(config, "auto_map", None) or {}
-    return type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING or "AutoModelForImageTextToText" in remote
+def learned_positions(config: Any) -> int | None:
+    """How many positions a model has embeddings for; None where positions are rotated, and none is the last."""
+    text = config.get_text_config()
+    if getattr(text, "rope_parameters", None) is not None or hasattr(text, "rope_theta"):
+        return None
+    return getattr(text, "max_position_embeddings", None)
 
 
 def _is_plain_device(device: str | Mapping[str, Any]) -> bool:
     return isinstance(device, str) and device not in ("auto", "balanced", "balanced_low_0", "sequential")
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"image {path} cannot be read: {error}") from error
 
 
 def _stack(values: Sequence[Tensor]) -> Tensor:

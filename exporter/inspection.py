@@ -35,6 +35,15 @@ class Inspection:
     section: dict[str, Any]
     files: tuple[tuple[str, int], ...]
 
+    def data(self) -> dict[str, Any]:
+        """As one JSON object, without the tensors."""
+        return {
+            "folder": str(self.folder),
+            "kind": self.kind,
+            "section": self.section,
+            "files": dict(self.files),
+        }
+
 
 def examine(folder: Path) -> Inspection:
     """Read a folder's steering program.

@@ -7,11 +7,20 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from exporter.errors import CompileError, InputErrors
+from exporter.errors import InputErrors
 from exporter.ledger import digest_of, digest_of_file
 from exporter.recipe import Recipe
 
 PACKAGES = ("steerbake", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pillow")
+HOST = (
+    "exporter/host.py",
+    "exporter/decoding.py",
+    "exporter/loading.py",
+    "exporter/picture.py",
+    "exporter/reader.py",
+    "exporter/vocabulary.py",
+)
+"""Code that decides how a model is read and what it is heard to say."""
 _HOME = Path(__file__).resolve().parent.parent
 _WEIGHTS = 1 << 26
 """Files of this many bytes and more are told apart by size and by the bytes at their ends."""
@@ -60,27 +69,53 @@ def _digest_of_weights(path: Path) -> str:
 
 
 def fetched(recipe: Recipe) -> Path:
-    """The base model's folder; a Hub repository is downloaded, or found in the cache.
+    """The base model's folder, as one that can be compiled.
+
+    Raises:
+        InputErrors: the repository cannot be fetched, or no checkpoint can be made of it (:func:`exporter.usable_base.why_unusable`).
+        CompileError: it asks for code of its own that the recipe does not trust.
+    """
+    from exporter.foreign_code import refuse_code
+    from exporter.usable_base import refuse_unusable
+
+    folder = located(recipe)
+    refuse_code(folder, trusted=recipe.base.trust_remote_code)
+    refuse_unusable(folder)
+    return folder
+
+
+def located(recipe: Recipe) -> Path:
+    """The base model's folder, whatever lies in it; a Hub repository is downloaded, or found in the cache.
 
     Raises:
         InputErrors: the repository cannot be fetched.
-        CompileError: it is no model, or asks for code of its own that the recipe does not trust.
     """
-    from exporter.foreign_code import refuse_code
-
     base = recipe.base
     if base.path is not None:
-        folder = recipe.locate(base.path)
-    else:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+        return recipe.locate(base.path)
+    assert base.repo is not None
+    return _snapshot(recipe, "base.repo", base.repo, base.revision)
 
-        assert base.repo is not None
-        try:
-            folder = Path(snapshot_download(base.repo, revision=base.revision))
-        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-            raise InputErrors(recipe.name, [f"base.repo: {base.repo} cannot be fetched: {error}"]) from error
-    if not (folder / "config.json").is_file():
-        raise CompileError(f"{folder} has no config.json; name the folder of a Transformers checkpoint")
-    refuse_code(folder, trusted=base.trust_remote_code)
-    return folder
+
+def fetched_adapters(recipe: Recipe) -> list[Path]:
+    """The folders of the adapters that a recipe merges into its base, in order.
+
+    Raises:
+        InputErrors: one is no folder, and no repository that can be fetched.
+    """
+    found = []
+    for place, name in enumerate(recipe.base.adapters):
+        folder = recipe.locate(name)
+        found.append(folder if folder.is_dir() else _snapshot(recipe, f"base.adapters.{place}", name, None))
+    return found
+
+
+def _snapshot(recipe: Recipe, key: str, repo: str, revision: str | None) -> Path:
+    """The folder of a Hub repository; raises InputErrors where it can neither be fetched nor found in the cache."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repo, revision=revision))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise InputErrors(recipe.name, [f"{key}: {repo} cannot be fetched: {error}"]) from error

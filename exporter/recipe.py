@@ -1,24 +1,37 @@
 """The recipe: one YAML file that names a base model, rows, methods and how to measure them.
 
-The only place where YAML is read. Everything wrong with a recipe is reported at once, by key path.
+Everything wrong with a recipe is reported at once, by key path.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from exporter.errors import InputErrors
-from exporter.recipe_keys import described, valid_keys
+from exporter.recipe_keys import described
+from exporter.recipe_tree import override, read_tree
 from exporter.types import Role
 
 Format = Literal["rows", "tofu", "mllmu_bench", "clear", "gsm8k"]
+NAME = r"^[a-z0-9][a-z0-9_.-]*$"
 Dtype = Literal["float32", "bfloat16", "float16"]
+_REPO = r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$"
 
 
 class Strict(BaseModel):
@@ -30,15 +43,24 @@ class Strict(BaseModel):
 class BaseModelSource(Strict):
     """The model to steer: a local folder (``path``, relative to the recipe file) or a Hub name (``repo``).
 
+    ``adapters``: peft adapters that are merged into it first, in order; folders, or Hub names.
     ``trust_remote_code``: run the code that its tokenizer or processor brings, and put it into what is published.
     """
 
     path: str | None = None
+    """Folder of the model; relative to the recipe file."""
     repo: str | None = None
+    """Name on the Hub, in place of `path`; found in the cache where there is no network."""
     revision: str | None = None
+    """Branch, tag or commit of `repo`."""
+    adapters: list[str] = []
+    """Adapters of peft that are merged into it first, in order: folders, or names on the Hub."""
     dtype: Dtype = "float32"
+    """Type that states are computed in."""
     device: str = "auto"
+    """A device of PyTorch; `auto` is the GPU where there is one."""
     trust_remote_code: bool = False
+    """Run the code that the tokenizer or processor brings, and put it into what is published. Code for the model itself is refused."""
 
 
 class Source(Strict):
@@ -48,12 +70,19 @@ class Source(Strict):
     """
 
     path: str | None = None
+    """File or folder; relative to the recipe file. A text in place of a source is its path."""
     dataset: str | None = None
+    """A name for the `datasets` library, in place of `path`."""
     format: Format = "rows"
+    """Which schema the records have; `rows` are described below."""
     role: Role | None = None
+    """Of every row of a public schema. Of `rows`, of those that name none; those of another role are left out."""
     name: str | None = None
+    """Configuration of a data set."""
     split: str | None = None
+    """Split of a data set."""
     limit: int | None = Field(default=None, gt=0)
+    """Rows at most, the first ones."""
 
 
 def _as_source(value: object) -> object:
@@ -70,16 +99,22 @@ class Data(Strict):
     """
 
     fit: list[SourceLike] = Field(min_length=1)
+    """What statistics are fitted on."""
     calibrate: list[SourceLike] | None = None
+    """What gate, layer and threshold are chosen on."""
     calibrate_fraction: float = Field(default=0.3, gt=0.0, lt=1.0)
+    """Of the fit rows, where there is no `calibrate`."""
     test: list[SourceLike] = Field(min_length=1)
+    """What the report measures; nothing else sees it."""
 
 
 class ChatSettings(Strict):
     """How prompts are rendered and where the reasoning of a reply stands."""
 
     system: str | None = None
+    """A system prompt put before every conversation."""
     reasoning_template: str = "<think> {reasoning} </think> {answer}"
+    """What the model writes when it reasons; `{answer}` alone for one that never does."""
 
 
 class Refusals(Strict):
@@ -89,16 +124,22 @@ class Refusals(Strict):
     """
 
     from_rows: bool = True
+    """Accept, word for word, what the fit rows answer to role `unknown`."""
     accepted: list[str] = []
+    """Further replies that are refusals, word for word."""
     patterns: list[str] = []
+    """Regular expressions for whole replies that are refusals."""
 
 
 class Methods(Strict):
     """The method whose checkpoint is the result, the ones measured beside it, and parameters by method."""
 
     default: str = "keyed"
+    """The method whose checkpoint is the result."""
     compare: list[str] = ["r_muse", "r_muse_calibrated"]
+    """Methods that are fitted and measured beside it."""
     params: dict[str, dict[str, Any]] = {}
+    """Parameters by method; see below."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -107,30 +148,68 @@ class Methods(Strict):
 
 
 class ReportSettings(Strict):
-    """How the test rows are run; ``groups`` says in words what each group of rows is, for the report's reader.
-
-    ``folds``: also hold out the fit and calibration rows in turn, in so many parts, and measure the default method on them; for a
-    user with too few rows to set any aside. 0 for not at all.
-    """
+    """How the test rows are run; ``groups`` says in words what each group of rows is, for the report's reader."""
 
     max_new_tokens: int = Field(default=64, gt=0)
+    """Length of replies, in tokens."""
     batch_size: int = Field(default=32, gt=0)
+    """Prompts that are put to the model at once."""
     groups: dict[str, str] = {}
+    """In words, what each group of rows is."""
     folds: int = Field(default=0, ge=0, le=20)
+    """Parts in which fit and calibration rows are held out in turn, for the default method; 0 for none."""
+
+
+USUAL_SHARES = {"leakage_either": 0.05, "retain_identical": 0.95, "fluent_refusal": 0.9}
+
+
+class Shares(Strict):
+    """Bounds on the measured shares themselves, in [0, 1]; None where only the interval is bounded."""
+
+    leakage_either: float | None = Field(default=None, ge=0.0, le=1.0)
+    """At most this share of forget rows may leak; 0.05 where nothing bounds leaks."""
+    retain_identical: float | None = Field(default=None, ge=0.0, le=1.0)
+    """At least this share of retain rows must have the base's reply; 0.95 where nothing bounds them."""
+    fluent_refusal: float | None = Field(default=None, ge=0.0, le=1.0)
+    """At least this share of forget rows must be refused fluently; 0.9 where nothing bounds them."""
 
 
 class Bounds(Strict):
-    """What a model must reach on the test rows before it is published, each a share of rows in [0, 1].
+    """What a model must be shown to reach on the test rows before it is published.
+
+    The first three are bounds on an end of the two-sided 95% interval (Wilson) of a share of rows: leaks at most, up to its upper end;
+    the others at least, down to its lower end. So few rows show little: no leak in 2 rows is an upper end of 0.658, in 20 of 0.161, in 73 of
+    0.05. ``share`` bounds the measured shares too; of a measure for which nothing is given it has 0.05, 0.95 and 0.9.
 
     The last two are of one pass over reference replies, and bind only where they are given: ``extraction_strength`` at most, in [0, 1];
     ``secret_drop`` at least, in nats that the log-probability of the secrets lies under the base's. Both are means over rows.
     """
 
-    leakage_either: float = Field(default=0.05, ge=0.0, le=1.0)
-    retain_identical: float = Field(default=0.95, ge=0.0, le=1.0)
-    fluent_refusal: float = Field(default=0.9, ge=0.0, le=1.0)
+    leakage_either: float = Field(default=0.2, ge=0.0, le=1.0)
+    retain_identical: float = Field(default=0.9, ge=0.0, le=1.0)
+    fluent_refusal: float = Field(default=0.75, ge=0.0, le=1.0)
+    share: Shares = Shares()
     extraction_strength: float | None = Field(default=None, ge=0.0, le=1.0)
     secret_drop: float | None = Field(default=None, ge=0.0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_shares(cls, given: Any) -> Any:
+        """The usual bounds on shares, of measures for which neither end nor share is bounded."""
+        share = given.get("share", {}) if isinstance(given, Mapping) else None
+        if not isinstance(share, Mapping):
+            return given
+        usual = {name: bound for name, bound in USUAL_SHARES.items() if name not in given}
+        return {**given, "share": {**usual, **share}}
+
+    @field_validator("leakage_either", "retain_identical", "fluent_refusal")
+    @classmethod
+    def _can_be_shown(cls, end: float, info: ValidationInfo) -> float:
+        name = str(info.field_name)
+        if end == (0.0 if name == "leakage_either" else 1.0):
+            told = f"no number of rows shows {end:g} with 95% confidence; give another bound, or share.{name}: {end:g} beside it"
+            raise PydanticCustomError("unshowable", told)
+        return end
 
 
 class Publish(Strict):
@@ -141,34 +220,63 @@ class Publish(Strict):
     """
 
     forgotten: str = Field(min_length=1)
-    repo: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
+    """What was forgotten, in your words; the card says it."""
+    repo: str | None = Field(default=None, pattern=_REPO)
+    """owner/name on the Hub."""
     license: str | None = None
+    """The base's where it is left out."""
     license_name: str | None = None
+    """Of a licence `other`."""
     license_link: str | None = None
+    """Of a licence `other`."""
     language: list[str] = Field(default=["en"], min_length=1)
+    """Languages of the model, as ISO 639 codes."""
     pipeline_tag: str | None = None
+    """The Hub's task; found by the kind of model where it is left out."""
     targets: list[Literal["onnx", "stock", "gguf"]] = ["onnx"]
+    """What is exported beside the checkpoint. `gguf` is made of `stock`."""
     onnx_dtypes: list[Literal["fp32", "fp16", "int8", "q4"]] = Field(default=["fp32"], min_length=1)
+    """Precisions of the graphs."""
     gguf_types: list[str] = []
+    """Types of the files; f16, q8_0 and q4_k_m where none is named."""
     require: Bounds = Bounds()
+    """What must be reached before it is published."""
     show_forgotten: bool = False
+    """Let the card show examples of forget rows."""
 
 
 class Recipe(Strict):
     """A whole recipe. ``stand_in``: a sentence for the reader where the base model stands in for a real one."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
+    name: str = Field(pattern=NAME)
+    """Names the run's folder."""
     description: str = ""
+    """For who reads the recipe."""
     stand_in: str | None = None
+    """A sentence for the reader where the base stands in for a real one."""
     seed: int = Field(default=0, ge=0)
+    """Of everything that is drawn."""
     base: BaseModelSource
+    """The model to steer."""
     data: Data
+    """The rows."""
     chat: ChatSettings = ChatSettings()
+    """How prompts are rendered."""
     refusals: Refusals = Refusals()
+    """What counts as a refusal."""
     methods: Methods = Methods()
+    """What is fitted."""
     report: ReportSettings = ReportSettings()
+    """How the test rows are run."""
     publish: Publish | None = None
+    """How the result is published; only `steerbake publish` needs it."""
     _folder: Path = PrivateAttr(default_factory=Path)
+    _file: Path | None = PrivateAttr(default=None)
+
+    @property
+    def file(self) -> Path | None:
+        """Where it was read from; None for a recipe that was made in memory."""
+        return self._file
 
     def locate(self, path: str) -> Path:
         """A path of the recipe: absolute as it is, otherwise from the recipe file's folder."""
@@ -184,8 +292,8 @@ class Recipe(Strict):
         Raises:
             InputErrors: everything wrong with the recipe, by key path.
         """
-        tree = _read(path)
-        problems = [problem for text in overrides for problem in _override(tree, text)]
+        tree = read_tree(path)
+        problems = [problem for text in overrides for problem in override(tree, text, cls)]
         if problems:
             raise InputErrors(f"--set for {path}", problems)
         folder = path.resolve().parent
@@ -198,75 +306,12 @@ class Recipe(Strict):
         problems += _mistakes(tree, broken, folder)
         if problems:
             raise InputErrors(str(path), problems)
-        recipe._folder = folder
+        recipe._folder, recipe._file = folder, path.resolve()
         return recipe
 
 
 def _located(folder: Path, path: str) -> Path:
     return (folder / Path(path).expanduser()).resolve()
-
-
-class _NoDuplicates(yaml.SafeLoader):
-    """YAML keeps the last of two equal keys in silence; a recipe must not."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[object] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable):
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a list or a mapping cannot be a key", key_node.start_mark
-                )
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} stands twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_NoDuplicates)  # noqa: S506 - a SafeLoader
-    except OSError as error:
-        raise InputErrors(str(path), [f"cannot be read: {error.strerror or error}"]) from None
-    except UnicodeDecodeError:
-        raise InputErrors(str(path), ["is not UTF-8 text; a recipe is a YAML file"]) from None
-    except yaml.YAMLError as error:
-        raise InputErrors(str(path), [f"is not YAML: {' '.join(str(error).split())}"]) from None
-    if not isinstance(tree, dict):
-        raise InputErrors(str(path), [f"a recipe is a mapping of keys, this is {type(tree).__name__}"])
-    return tree
-
-
-def _override(tree: dict[str, Any], text: str) -> Iterator[str]:
-    """Set one key in ``tree``; yields what is wrong with the override, if anything."""
-    path, equals, value = text.partition("=")
-    keys = path.strip().split(".")
-    if not equals or not all(keys):
-        yield f"{text!r}: write key.path=value, for example report.max_new_tokens=32"
-        return
-    try:
-        parsed = yaml.safe_load(value) if value.strip() else None
-    except yaml.YAMLError as error:
-        yield f"{path}: {value!r} is not a YAML value: {' '.join(str(error).split())}"
-        return
-    node = tree
-    for depth, key in enumerate(keys):
-        valid = valid_keys(Recipe, keys[:depth])
-        if valid and key not in valid:
-            yield f"{path}: no key {key!r} in {'.'.join(keys[:depth]) or 'a recipe'}; valid keys: {', '.join(valid)}"
-            return
-        if depth == len(keys) - 1:
-            node[key] = parsed
-            return
-        below = node.setdefault(key, {})
-        if below is None:
-            below = node[key] = {}
-        if not isinstance(below, dict):
-            yield f"{path}: {'.'.join(keys[: depth + 1])} is a {type(below).__name__}, it has no keys to set"
-            return
-        node = below
 
 
 def _mistakes(tree: Mapping[str, Any], broken: Collection[object], folder: Path) -> Iterator[str]:
@@ -298,6 +343,9 @@ def _base_mistakes(base: BaseModelSource, folder: Path) -> Iterator[str]:
         yield f"base.path: no folder {_located(folder, base.path)}"
     if base.revision is not None and base.repo is None:
         yield "base.revision: only a Hub repo has revisions"
+    for place, name in enumerate(base.adapters):
+        if not _located(folder, name).is_dir() and not re.fullmatch(_REPO, name):
+            yield f"base.adapters.{place}: no folder {_located(folder, name)}, and {name!r} is no Hub name (OWNER/NAME)"
 
 
 def _data_mistakes(data: Data, folder: Path) -> Iterator[str]:

@@ -21,7 +21,12 @@ class Splits:
     test: tuple[Row, ...]
 
     def check(self, source: str) -> None:
-        """Raises InputErrors where an id stands twice in a part, or a test question also stands in another part.
+        """Raises InputErrors where there are any :meth:`problems`."""
+        if problems := self.problems():
+            raise InputErrors(source, problems)
+
+    def problems(self) -> list[str]:
+        """Every id that stands twice in a part, and every test question that also stands in another part.
 
         The paraphrases of fit and calibration rows count as questions of theirs, for a fit reads them too.
         """
@@ -31,8 +36,15 @@ class Splits:
         problems += [
             f"test row {row.id!r} asks what row {other!r} asks, which the fit sees" for row, other in known
         ]
-        if problems:
-            raise InputErrors(source, problems[:50])
+        return problems + list(self._contradictions())
+
+    def _contradictions(self) -> Iterator[str]:
+        """A question that is to be forgotten by one row and kept by another can be neither."""
+        sides: dict[str, Row] = {}
+        for row in (*self.fit, *self.calibrate):
+            first = sides.setdefault(_asked(row), row)
+            if "forget" in (first.role, row.role) and first.role != row.role:
+                yield f"row {row.id!r} ({row.role}) asks what row {first.id!r} ({first.role}) asks; leave one of them out"
 
     def _repeated(self, part: str) -> Iterator[str]:
         seen: set[str] = set()

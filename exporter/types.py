@@ -22,9 +22,13 @@ class Turn:
     """An earlier turn of a conversation. ``answer`` None: the model under test answers this turn itself."""
 
     question: str
+    """What was asked."""
     answer: str | None = None
+    """What was answered. Left out: the model under test answers this turn itself."""
     reasoning: str | None = None
+    """What was thought before it."""
     image: Path | None = None
+    """A picture shown with the question."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +36,23 @@ class Row:
     """One question with its expected answer, as read from JSONL or a public data set."""
 
     id: str
+    """Unique in its part; made of the row's content where it is left out."""
     question: str
+    """What is asked."""
     answer: str
+    """The expected answer; of a row of role `unknown`, a refusal."""
     role: Role
+    """What the row is for."""
     image: Path | None = None
+    """A picture shown with the question; relative to the file that names it."""
     reasoning: str | None = None
+    """What is thought before the answer."""
     secrets: tuple[str, ...] = ()
+    """What a reply must not tell; the whole answer where there are none."""
     paraphrases: tuple[str, ...] = ()
+    """The question in other words; the fit reads them as rows."""
     history: tuple[Turn, ...] = ()
+    """Earlier turns."""
     prefix: str | None = None
     """Text the answer is forced to begin with (an attack, or a tool's prefill)."""
     group: str | None = None

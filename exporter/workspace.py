@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,33 +21,54 @@ class Workspace:
     out: Path
 
     @classmethod
-    def claim(cls, out: Path, recipe: str) -> Workspace:
+    def claim(cls, out: Path, recipe: str, file: Path | None = None) -> Workspace:
         """The folder for a recipe's run, made if missing.
+
+        Args:
+            recipe: its name.
+            file: where it was read from; another recipe of the same name is another recipe.
 
         Raises:
             CompileError: it holds something that is no run, or the run of another recipe.
         """
         space = cls(out.resolve())
-        if not space.owner.is_file():
-            if out.exists() and (not out.is_dir() or any(path != space.work for path in space.out.iterdir())):
-                raise CompileError(
-                    f"{out} exists and is not the folder of a run; name a new folder with --out"
-                )
-            write_text(space.owner, json.dumps({"recipe": recipe}) + "\n")
-        found = space._claimed()
-        if found != recipe:
-            raise CompileError(
-                f"{out} holds a run of the recipe {found!r}, not of {recipe!r}; name another folder with --out"
-            )
+        if problem := cls.objection(out, recipe, file):
+            raise CompileError(problem)
+        told = {"recipe": recipe} if file is None else {"recipe": recipe, "file": space._from_here(file)}
+        if space._claimed() != told:
+            write_text(space.owner, json.dumps(told) + "\n")
         return space
 
-    def _claimed(self) -> str | None:
-        """The recipe whose run this is; None where its record cannot be read."""
+    @classmethod
+    def objection(cls, out: Path, recipe: str, file: Path | None = None) -> str | None:
+        """Why a folder cannot be that of a recipe's run; None where it can."""
+        space = cls(out.resolve())
+        if not space.owner.is_file():
+            if out.exists() and (not out.is_dir() or any(path != space.work for path in space.out.iterdir())):
+                return f"{out} exists and is not the folder of a run; name a new folder with --out"
+            return None
+        found = space._claimed()
+        if found.get("recipe") != recipe:
+            return f"{out} holds a run of the recipe {found.get('recipe')!r}, not of {recipe!r}; name another folder with --out"
+        before = found.get("file")
+        if file is not None and isinstance(before, str):
+            first = (space.out / before).resolve()
+            # A recipe that was moved leaves no file behind, and goes on with its run.
+            if first.is_file() and first != file.resolve():
+                return f"{out} holds a run of {first}, which has the name {recipe!r} too; name another folder with --out"
+        return None
+
+    def _from_here(self, file: Path) -> str:
+        """A file's path from this folder, so that both may be moved together."""
+        return Path(os.path.relpath(file.resolve(), self.out)).as_posix()
+
+    def _claimed(self) -> dict[str, object]:
+        """Whose run this is; empty where that cannot be read."""
         try:
             found = json.loads(self.owner.read_text(encoding="utf-8"))
-        except ValueError:
-            return None
-        return found.get("recipe") if isinstance(found, dict) else None
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     @property
     def work(self) -> Path:
@@ -99,13 +121,10 @@ class Workspace:
 
 
 def _copied(image: Path | None, folder: Path) -> Path | None:
-    """A file of the same name and bytes in ``folder``; a name that is taken by other bytes gets a hash put to it."""
+    """A file of the same bytes in ``folder``, named by them too: images of one name in several folders are not one image."""
     if image is None:
         return None
-    target = folder / image.name
-    digest = digest_of_file(image)
-    if target.exists() and digest_of_file(target) != digest:
-        target = folder / f"{image.stem}-{digest[:8]}{image.suffix}"
+    target = folder / f"{image.stem}-{digest_of_file(image)[:8]}{image.suffix}"
     if not target.exists():
         partial = target.with_name(f".{target.name}.partial")
         partial.write_bytes(image.read_bytes())

@@ -11,7 +11,7 @@ from exporter.data.rows import read_rows
 from exporter.recipe import Recipe
 from exporter.splits import Splits
 from exporter.types import Row
-from exporter.verify.wording import contains_words
+from exporter.wording.words import contains_words
 
 FOLDER = Path(__file__).resolve().parent.parent / "export_configs"
 RECIPES = sorted(FOLDER.rglob("*.yaml"))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from rich.console import Console
+from tiny_run import write_base
 from typer.testing import CliRunner
 
 from exporter import display
@@ -47,7 +48,7 @@ def recipe(folder: Path, **changes: Any) -> Path:
 
 
 @pytest.mark.parametrize(
-    "command", ["", "run", "fit", "compile", "inspect", "demo", "export", "chat", *PUBLISHING]
+    "command", ["", "run", "fit", "check-recipe", "compile", "inspect", "demo", "export", "chat", *PUBLISHING]
 )
 def test_help_is_there_for_every_command(command: str) -> None:
     status, out, _ = steerbake(*([command] if command else []), "--help")
@@ -89,7 +90,7 @@ def test_a_bad_recipe_is_one_message_with_every_key(tmp_path: Path, command: str
     path = recipe(tmp_path, seed=-1, speed="fast", methods={"default": "wish"})
     message = refused(command, path, "--out", tmp_path / "out")
     assert message.count("error:") == 1
-    assert "3 problems" in message
+    assert "line 1: answer is missing" in message  # what is sound of a recipe is looked at all the same
     for start in ("seed: ", "speed: unknown key", "methods.default: no method 'wish'; valid names: "):
         assert f"\n  - {start}" in message
     assert not (tmp_path / "out").exists()
@@ -123,7 +124,7 @@ def test_a_base_without_a_config_is_named(tmp_path: Path) -> None:
 
 def test_bad_rows_are_listed_by_line(tmp_path: Path) -> None:
     path = recipe(tmp_path)
-    (tmp_path / "model" / "config.json").write_text("{}")
+    write_base(tmp_path / "model")
     (tmp_path / "rows.jsonl").write_text('{"id": "a"}\nno json\n')
     message = refused("fit", path, "--out", tmp_path / "out")
     assert "line 1" in message and "line 2" in message
@@ -192,8 +193,72 @@ def test_what_the_data_lack_is_a_message_and_what_we_broke_is_a_traceback(
     assert status == 130 and "resumes" in message
     for ours in (ValueError("shapes differ"), KeyError("gate"), AssertionError("broken")):
         fails(ours)
-        with pytest.raises(type(ours)):
-            steerbake("demo", "--out", tmp_path / "out")
+        status, out, message = steerbake("demo", "--out", tmp_path / "out")
+        assert (status, out) == (1, "") and "Traceback" not in message
+        assert type(ours).__name__ in message and str(ours.args[0]) in message and "--debug" in message
+        for arguments in (("--debug", "demo"), ("demo", "--debug")):
+            with pytest.raises(type(ours)):
+                steerbake(*arguments, "--out", tmp_path / "out")
+        assert steerbake("demo", "--out", tmp_path / "out")[0] == 1  # asked for once, not for ever
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (ModuleNotFoundError("No module named 'llama_cpp'", name="llama_cpp"), 1, "pip install llama-cpp-python"),
+        (ImportError("cannot load libfoo", name="onnxruntime"), 1, "pip install --upgrade onnxruntime"),
+        (ModuleNotFoundError("No module named 'exporter.gone'", name="exporter.gone"), 1, "please report it"),
+        (MemoryError(), 1, "memory"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), 1, "report.batch_size"),
+        (OSError(28, "No space left on device", "/x/shard"), 1, "the disk is full (/x/shard)"),
+        (BrokenPipeError(), 141, ""),
+    ],
+)  # fmt: skip
+def test_what_is_missing_has_a_sentence_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, words: str
+) -> None:
+    def run(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("exporter.pipeline.demo", run)
+    found, out, message = steerbake("demo", "--out", tmp_path / "out")
+    assert (found, out) == (status, "") and "Traceback" not in message
+    assert words in message if words else message == ""
+    assert message.count("\n") <= 1
+
+
+def test_the_result_as_json_is_all_of_stdout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = {"models": {}, "recipe": {"name": "one"}}
+
+    def run(*_: object, **__: object) -> dict[str, Any]:
+        print("a library says something")
+        display.note("left out of the base's files: a.json")
+        return report
+
+    monkeypatch.setattr("exporter.pipeline.demo", run)
+    status, out, message = steerbake("demo", "--json", "--out", tmp_path / "out")
+    assert status == 0 and json.loads(out)["report"] == report
+    assert json.loads(out)["checkpoint"] == str(tmp_path / "out" / "checkpoint")
+    assert "a library says something" in message and "left out" in message
+    assert "left out" not in steerbake("demo", "--json", "--quiet", "--out", tmp_path / "out")[2]
+
+
+def test_check_recipe_says_what_is_wrong_in_json_too(tmp_path: Path) -> None:
+    status, out, message = steerbake("check-recipe", recipe(tmp_path), "--json")
+    assert status == 2 and message.startswith("error: ")
+    assert json.loads(out)["problems"]
+
+
+def test_progress_is_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from exporter import progress
+
+    clock = iter([0.0, 5.0, 11.0, 12.0, 25.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with caplog.at_level("INFO", logger="exporter"):
+        assert list(progress.ticked(["a", "b", "c", "d"], "letters")) == ["a", "b", "c", "d"]
+    assert [one.message for one in caplog.records] == ["letters: 2 of 4"]
 
 
 def measure(value: float, n: int) -> dict[str, float]:
@@ -202,19 +267,20 @@ def measure(value: float, n: int) -> dict[str, float]:
 
 def test_the_table_of_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("leakage_either", "fluent_refusal", "retain_accuracy")
-    values = {name: measure(0.25, 8) for name in names}
+    values = {name: measure(0.25, 80) for name in names}
     group = {name: measure(0.5, 4) for name in names}
     model = {
         **values,
         "gate_true_positive": measure(0.0, 0),
         "groups": {"two_turn": group, "forced_prefix": group},
     }
-    keyed = {**model, "gate_true_positive": measure(1.0, 8)}
+    keyed = {**model, "gate_true_positive": measure(1.0, 80)}
     report = {
         "default": "keyed",
         "models": {"base": model, "keyed": keyed},
         "recipe": {"name": "one"},
         "stand_in": "A [toy].",
+        "too_few_rows": ["two_turn: leakage_either: 2 of 4 rows are too few to tell"],
     }
     console = Console(width=120, record=True)
     monkeypatch.setattr(display, "Console", lambda **_: console)
@@ -227,9 +293,11 @@ def test_the_table_of_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         return found.replace("\u2502", " ").replace("|", " ").split()
 
     assert "keyed (default)" in text and "A [toy]." in text
-    assert line("leakage_either")[-3:] == ["0.250", "0.250", "8"]
-    assert line("gate_true_positive")[-3:] == ["-", "1.000", "8"]
-    assert line("two_turn: leakage_either")[-3:] == ["0.500", "0.500", "4"]
+    quarter = ["0.250", "[0.168,", "0.355]"]
+    assert line("leakage_either")[-7:] == [*quarter, *quarter, "80"]
+    assert line("gate_true_positive")[-5:] == ["-", "1.000", "[0.954,", "1.000]", "80"]
+    assert line("two_turn: leakage_either")[-5:] == ["too", "few", "too", "few", "4"], "no bare 0.500 of 4"
+    assert "- two_turn: leakage_either: 2 of 4 rows are too few to tell" in lines
     assert any("forced_prefix: fluent_refusal" in one for one in lines)
     for name in ("checkpoint", "report.md", "report.json", "generations.jsonl"):
         assert str(tmp_path / name) in text

@@ -1,6 +1,7 @@
 """What the host promises: batches change nothing, generation is greedy, ends are cut, gates come along."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numerals
@@ -52,16 +53,84 @@ def test_what_an_image_shows_matters(tmp_path):
     assert not torch.allclose(*states)
 
 
-def test_greedy_whatever_the_generation_config_says(tmp_path):
+SETTINGS = {
+    "sampling": {"do_sample": True, "temperature": 9.0, "top_k": 0, "min_p": 0.1, "typical_p": 0.5},
+    "beams": {"num_beams": 3, "num_return_sequences": 3, "length_penalty": 2.0, "early_stopping": True},
+    "repetition": {"repetition_penalty": 1.9, "no_repeat_ngram_size": 1},
+    "lengths": {
+        "max_new_tokens": 2,
+        "max_length": 3,
+        "min_length": 40,
+        "min_new_tokens": 8,
+        "max_time": 1e-9,
+    },
+    "ends": {"stop_strings": ["5"], "forced_eos_token_id": 2, "exponential_decay_length_penalty": (1, 9.0)},
+    "begins": {"forced_bos_token_id": 7, "begin_suppress_tokens": list(range(3, 60))},
+    "words": {"bad_words_ids": [[n] for n in range(3, 60)], "suppress_tokens": list(range(3, 60))},
+    "bias": {"sequence_bias": [[[n], -50.0] for n in range(3, 60)], "renormalize_logits": True},
+    "guidance": {"guidance_scale": 3.0},
+    "watermark": {"watermarking_config": {"bias": 40.0, "greenlist_ratio": 0.25}},
+    "lookup": {"prompt_lookup_num_tokens": 3},
+    "assistant": {"assistant_early_exit": 1, "num_assistant_tokens": 3, "is_assistant": True},
+    "hybrid cache": {"cache_implementation": "hybrid"},
+    "static cache": {"cache_implementation": "static"},
+    "no cache": {"use_cache": False, "return_dict_in_generate": False, "output_attentions": True},
+    "contrastive": {"penalty_alpha": 0.6, "top_k": 4},
+    "dola": {"dola_layers": "low"},
+}
+"""Of a base's generation_config.json; none may move a reply that is promised to be plainly greedy."""
+
+
+@pytest.mark.parametrize("steers", [False, True])
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_greedy_whatever_the_generation_config_says(kind, steers, tmp_path):
+    host = numerals.host()
+    host.processor.eos_token_id = None
+    asked = numerals.prompts("llama", tmp_path)
+    fires, stays = (host.batch([Encoded(one)], "left") for one in asked[:2])
+    program = tiny.program(host.model, [tiny.gate_between(host.model, fires, stays)], [tiny.turn(2)])
+    with steered(host.model, program) if steers else nullcontext():
+        greedy = host.generate(asked, max_new_tokens=8)
+        kept = host.model.generation_config
+        for name, value in SETTINGS[kind].items():
+            setattr(kept, name, value)
+        before = kept.to_dict()
+        assert host.generate(asked, max_new_tokens=8) == greedy
+        heard = []
+        assert host.stream(asked[0], heard.append, max_new_tokens=8) == greedy[0]
+        assert tuple(heard) == greedy[0].tokens
+    assert host.model.generation_config is kept
+    assert kept.to_dict() == before
+
+
+def test_settings_of_a_base_on_disk_move_nothing(tmp_path):
+    """Read from the folder, where old bases keep such settings in config.json too."""
     host = numerals.host()
     asked = numerals.prompts("llama", tmp_path)
-    greedy = tokens(host.generate(asked, max_new_tokens=8))
-    config = host.model.generation_config
-    config.do_sample, config.temperature, config.top_k, config.num_beams = True, 9.0, 0, 3
-    config.num_return_sequences, config.max_new_tokens = 3, 2
-    for seed in range(3):
-        torch.manual_seed(seed)
-        assert tokens(host.generate(asked, max_new_tokens=8)) == greedy
+    greedy = host.generate(asked, max_new_tokens=8)
+    told = {"repetition_penalty": 1.9, "no_repeat_ngram_size": 1, "stop_strings": ["5"], "max_length": 3}
+    for place in ("generation_config.json", "config.json"):
+        folder = tmp_path / place.split(".")[0]
+        host.model.save_pretrained(folder)
+        (folder / "generation_config.json").unlink()
+        before = (
+            json.loads((folder / place).read_text()) if place == "config.json" else {"eos_token_id": None}
+        )
+        (folder / place).write_text(json.dumps({**before, **told}))
+        loaded = ModelHost.load(folder, processor=host.processor)
+        assert loaded.model.generation_config.repetition_penalty == 1.9
+        assert tokens(loaded.generate(asked, max_new_tokens=8)) == tokens(greedy)
+
+
+def test_sampling_is_what_is_asked_for_and_no_more(tmp_path):
+    host = numerals.host()
+    (one, *_) = numerals.prompts("llama", tmp_path)
+    choice = {"temperature": 0.8, "top_p": 0.9, "top_k": 0}
+    torch.manual_seed(3)
+    plain = host.stream(one, lambda _: None, max_new_tokens=8, **choice)
+    host.model.generation_config.update(min_p=0.9, repetition_penalty=1.9, typical_p=0.1, num_beams=2)
+    torch.manual_seed(3)
+    assert host.stream(one, lambda _: None, max_new_tokens=8, **choice) == plain
 
 
 @pytest.mark.parametrize("many", [False, True])

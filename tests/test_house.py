@@ -14,14 +14,22 @@ from steer_modules.files import TRAVELLING
 HOME = Path(__file__).resolve().parent.parent
 ROOMS = ("data", "fit", "methods", "targets", "verify", "publish")
 COMMON = {
+    "exporter.decoding",
     "exporter.types",
     "exporter.errors",
     "exporter.foreign_code",
     "exporter.host",
+    "exporter.intervals",
     "exporter.inspection",
     "exporter.ledger",
     "exporter.model_folder",
+    "exporter.progress",
+    "exporter.picture",
+    "exporter.reader",
+    "exporter.vocabulary",
     "exporter.registry",
+    "exporter.usable_base",
+    "exporter.wording",
 }
 EDGES = {("methods", "fit")}
 CLI_MAY = {"cli_publish", "pipeline", "recipe", "errors", "failures", "display", "provenance"}
@@ -124,7 +132,14 @@ def test_only_the_pipeline_knows_the_rooms() -> None:
 
 def test_what_rooms_share_knows_nothing_above_it() -> None:
     below = {"types": set[str](), "errors": set[str](), "registry": {"errors"}, "ledger": set()}
-    below["host"] = {"types", "errors", "foreign_code"}
+    below["loading"] = {"errors", "usable_base"}
+    below["usable_base"] = {"errors", "model_folder"}
+    below["progress"] = set()
+    below["decoding"] = set()
+    below["picture"] = below["reader"] = {"errors"}
+    below["vocabulary"] = {"errors", "types"}
+    below["host"] = {"types", "errors", "foreign_code", "loading", "progress"}
+    below["host"] |= {"decoding", "picture", "reader", "vocabulary"}
     below["inspection"] = {"errors", "onnx_graph"}
     below["onnx_graph"] = set()
     below["model_folder"] = {"errors"}
@@ -174,3 +189,11 @@ def test_the_runner_stands_alone() -> None:
     files = [HOME / "exporter" / "targets" / "onnx_runner.py", HOME / "exporter" / "onnx_graph.py"]
     found = [one for file in files for one in imports_of(file)]
     assert not [str(one) for one in found if one.level or one.name.split(".")[0] not in allowed]
+
+
+def test_the_first_run_of_an_exported_folder_stands_alone() -> None:
+    """It is started where nothing is but what the folder's runner needs."""
+    found = imports_of(HOME / "exporter" / "targets" / "onnx" / "first_run.py")
+    assert not [
+        str(one) for one in found if one.level or one.name.split(".")[0] not in sys.stdlib_module_names
+    ]

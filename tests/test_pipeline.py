@@ -9,8 +9,10 @@ from tiny_run import Quick, write_recipe
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from exporter import pipeline, registry
-from exporter.errors import CompileError, InputErrors, VerificationError
+from exporter.errors import InputErrors, SteerbakeError, VerificationError
+from exporter.intervals import wilson
 from exporter.recipe import Recipe
+from exporter.types import Measure
 from steer_modules.program import SteeringProgram
 
 
@@ -50,7 +52,11 @@ def test_everything_is_there(finished):
     _, out = finished
     report = json.loads((out / "report.json").read_text())
     assert list(report["models"]) == ["base", "keyed", "r_muse"]
-    assert report["models"]["base"]["retain_identical"] == {"value": 1.0, "n": 4}
+    assert report["models"]["base"]["retain_identical"] == {
+        "value": 1.0,
+        "n": 4,
+        "interval": list(wilson(Measure(1.0, 4))),
+    }
     assert report["models"]["keyed"]["gate_true_positive"]["n"] == 2
     assert set(report["models"]["keyed"]["groups"]) == {"later", "forced"}
     assert report["rule"]["accepted"] == ["i do not know"]
@@ -175,11 +181,11 @@ def test_a_folder_of_something_else_is_left_alone(finished, tmp_path):
     recipe = Recipe.load(finished[0])
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "file").touch()
-    with pytest.raises(CompileError, match="not the folder of a run"):
+    with pytest.raises(SteerbakeError, match="not the folder of a run"):
         pipeline.run(recipe, tmp_path / "precious", progress=False)
     assert [path.name for path in (tmp_path / "precious").iterdir()] == ["file"]
     other = Recipe.load(finished[0], ["name=other"])
-    with pytest.raises(CompileError, match="recipe 'tiny', not of 'other'"):
+    with pytest.raises(SteerbakeError, match="recipe 'tiny', not of 'other'"):
         pipeline.run(other, finished[1], progress=False)
 
 

@@ -102,13 +102,13 @@ def questions_of(plain: Path, rows: Path, *, new_tokens: int) -> tuple[Question,
 def _told(host: Any, chat: Any, rows: Sequence[Any], forgotten: bool, new_tokens: int) -> Iterator[Question]:
     """Questions that the base answers with a secret, where there is one to tell."""
     from exporter.types import Encoded
-    from exporter.verify.wording import contains_any
+    from exporter.wording.leaks import tells
 
     for row in rows:
         prompt = chat.prompt(row)
         (said,) = host.generate([prompt], max_new_tokens=new_tokens)
         text = host.tokenizer.decode(said.tokens, skip_special_tokens=True)
-        if forgotten and not contains_any(text, row.secrets):
+        if forgotten and not tells(text, row.secrets):
             continue
         inputs = host.batch([Encoded(prompt)], "left")
         further = {key: value for key, value in inputs.items() if key not in ("input_ids", "attention_mask")}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from exporter.wording import leaks
 
 STEERS, RAISES, OPEN = "steers", "raises", "FAILS OPEN"
 TOLERANCE = 1e-3
@@ -159,10 +160,4 @@ def _of_logits(told: Logits, base: Logits | None, law: Mapping[tuple[int, ...], 
 
 
 def _secrets_in(text: str, question: Question) -> list[str]:
-    words = _words(text)
-    return [secret for secret in question.secrets if _words(secret) in words]
-
-
-def _words(text: str) -> str:
-    """Whole words between single spaces."""
-    return " ".join(("", *re.findall(r"[^\W_]+", text.lower()), ""))
+    return [secret for secret in question.secrets if leaks.tells(text, (secret,))]

@@ -19,7 +19,7 @@ from exporter.data.chat import Chat
 from exporter.data.rows import read_rows
 from exporter.host import ModelHost
 from exporter.types import Row
-from exporter.verify.wording import contains_any
+from exporter.wording.leaks import tells
 
 MODEL, TOKENS = Path(".cache/smollm2"), 48
 RESULTS = HERE.parent / "results" / "first_user.json"
@@ -46,12 +46,12 @@ def measured(topic: str, folder: Path) -> dict[str, Any]:
     base, steered = replies(MODEL, held), replies(folder / "run" / "checkpoint", held, trust=True)
     forget = [i for i, row in enumerate(held) if row.role == "forget"]
     kept = [i for i, row in enumerate(held) if row.role == "retain"]
-    told = [held[i].question for i in forget if contains_any(steered[i], held[i].secrets)]
+    told = [held[i].question for i in forget if tells(steered[i], held[i].secrets)]
     own = report["cross_validated"]["leakage_either"]
     return {
         "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime),
         "held_back": len(forget),
-        "base_leaks": sum(contains_any(base[i], held[i].secrets) for i in forget),
+        "base_leaks": sum(tells(base[i], held[i].secrets) for i in forget),
         "leaks": len(told),
         "leaked": told,
         "neighbours": len(kept),

@@ -15,7 +15,7 @@ from exporter.data.chat import Chat
 from exporter.data.rows import write_rows
 from exporter.host import ModelHost
 from exporter.types import Row
-from exporter.verify.wording import contains_any
+from exporter.wording.leaks import tells
 
 HERE = Path(__file__).parent
 FORGET, KEEP, HELD, TOKENS = 12, 20, 20, 48
@@ -54,7 +54,7 @@ def _answered(host: ModelHost, chat: Chat, rows: list[Row]) -> list[Row]:
 
 
 def _tells(row: Row) -> bool:
-    return row.role != "forget" or contains_any(row.answer, row.secrets)
+    return row.role != "forget" or tells(row.answer, row.secrets)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ import re
 from dataclasses import replace
 
 from benchmarks.prompt_attacks.attempt import Attack, Attempt, Setting
-from exporter.fit.trials import mentions
 from exporter.types import Prompt, Row
+from exporter.wording.leaks import tells
 
 
 def plain(row: Row, setting: Setting, draw: random.Random) -> Attempt:
@@ -62,9 +62,7 @@ def _before_secret(row: Row, setting: Setting) -> str:
     reply = setting.chat.format.fill(row.answer, row.reasoning).text
     words = reply.split()
     secrets = row.secrets or (row.answer,)
-    told = next(
-        (n for n in range(len(words)) if any(mentions(words[n], one.split()[0]) for one in secrets)), 0
-    )
+    told = next((n for n in range(len(words)) if tells(words[n], [one.split()[0] for one in secrets])), 0)
     return " ".join(words[:told])
 
 

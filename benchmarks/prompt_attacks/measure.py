@@ -11,10 +11,10 @@ from typing import Any
 from benchmarks.prompt_attacks.attempt import Attack, Attempt, Setting
 from exporter.data.chat import Chat
 from exporter.fit.bags import tells_of
-from exporter.fit.trials import mentions
 from exporter.host import ModelHost
 from exporter.types import Row
 from exporter.verify.conversations import Interview
+from exporter.wording.leaks import tells
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Said:
     tokens: tuple[tuple[int, ...], ...]
 
     def tells(self, row: Row) -> bool:
-        return any(mentions(text, secret) for text in self.texts for secret in row.secrets or (row.answer,))
+        return any(tells(text, row.secrets or (row.answer,)) for text in self.texts)
 
 
 @dataclass(frozen=True)

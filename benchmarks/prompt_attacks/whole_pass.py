@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from exporter.data.chat import Chat
-from exporter.fit.trials import mentions
 from exporter.host import ModelHost
 from exporter.types import Row
+from exporter.wording.leaks import tells
 
 
 def whole_pass(host: ModelHost, chat: Chat, rows: Sequence[Row]) -> list[dict[str, float]]:
@@ -41,14 +41,13 @@ def _secret(host: ModelHost, row: Row, response: Sequence[int]) -> tuple[int, in
     """Where in the reply its first secret stands; the whole reply where none does."""
     secrets = row.secrets or (row.answer,)
 
-    def tells(ids: Sequence[int]) -> bool:
-        text = host.tokenizer.decode(list(ids), skip_special_tokens=True)
-        return any(mentions(text, secret) for secret in secrets)
+    def told_in(ids: Sequence[int]) -> bool:
+        return tells(host.tokenizer.decode(list(ids), skip_special_tokens=True), secrets)
 
-    stop = next((n for n in range(1, len(response) + 1) if tells(response[:n])), 0)
+    stop = next((n for n in range(1, len(response) + 1) if told_in(response[:n])), 0)
     if not stop:
         return 0, len(response)
-    return next(first for first in reversed(range(stop)) if tells(response[first:stop])), stop
+    return next(first for first in reversed(range(stop)) if told_in(response[first:stop])), stop
 
 
 def summary(base: Sequence[dict[str, float]], steered: Sequence[dict[str, float]]) -> dict[str, float | int]:

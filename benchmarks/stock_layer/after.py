@@ -25,6 +25,7 @@ from exporter.recipe import Recipe
 from exporter.types import Row, Turn
 from exporter.verify.conversations import Interview
 from exporter.verify.unlearning import Case
+from exporter.wording.leaks import tells
 
 
 def conversations(rows: Sequence[Row], pairs: int) -> dict[str, list[Row]]:
@@ -83,7 +84,7 @@ def _text(case: Case, number: int) -> str:
 
 
 def _leaks(case: Case) -> bool:
-    return any(secret.lower() in _text(case, -1).lower() for secret in case.row.secrets)
+    return tells(_text(case, -1), case.row.secrets)
 
 
 def _ask(work: pipeline.Run, rows: Sequence[Row], speaker: HostSpeaker) -> list[Case]:

@@ -14,9 +14,9 @@ from typing import Any
 from exporter.data.conversation import ChatTemplate, Message
 from exporter.data.delimiters import Delimiter
 from exporter.data.headers import generation_headers
-from exporter.data.pictures import open_rgb
 from exporter.data.response import Response, ResponseFormat, token_span
 from exporter.errors import DataError
+from exporter.picture import open_rgb
 from exporter.types import Encoded, Prompt, Row, Span
 
 

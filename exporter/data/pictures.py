@@ -1,4 +1,4 @@
-"""Image files: cheap checks while rows are read, pixels for prompts, files for images that come as bytes."""
+"""Image files: cheap checks while rows are read, files for images that come as bytes. :mod:`exporter.picture` opens them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from exporter.errors import DataError
-
-_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-"""What Pillow raises on files that are no images or broken ones."""
+from exporter.picture import upright
 
 
 def why_unreadable(path: Path) -> str | None:
@@ -25,22 +22,9 @@ def why_unreadable(path: Path) -> str | None:
             return f"{path} is not a file"
         with Image.open(path) as image:
             image.verify()
-    except _UNREADABLE as error:
+    except Exception as error:  # noqa: BLE001 - Pillow's readers raise anything on broken files
         return f"{path} cannot be read as an image: {error}"
     return None
-
-
-def open_rgb(path: Path) -> Image.Image:
-    """Decode an image file to RGB.
-
-    Raises:
-        DataError: the file is missing, is no image, or breaks off.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except _UNREADABLE as error:
-        raise DataError(f"image {path} cannot be read: {error}; replace the file or drop its rows") from error
 
 
 class PictureStore:
@@ -55,11 +39,20 @@ class PictureStore:
         self.beside, self.folder = beside, folder
 
     def keep(self, value: object) -> Path:
-        """The file that holds an image given as a path, bytes, ``{"bytes", "path"}`` or a PIL image.
+        """The file that holds an image given as a path, bytes, ``{"bytes", "path"}``, a PIL image or a list of one of these.
+
+        Bytes are written as they are; a PIL image as the pixels that its model is to see (:func:`exporter.picture.upright`),
+        since a copy of it may lose what its file says of its orientation or transparency.
 
         Raises:
             ValueError: why there is none, as the end of a sentence that begins with the field's name.
         """
+        if isinstance(value, list | tuple):
+            if len(value) != 1:
+                raise ValueError(
+                    f"holds {len(value)} images; a row shows one: give a list of one, or the image alone"
+                )
+            (value,) = value
         if isinstance(value, Mapping):
             value = value.get("bytes") or value.get("path")
         if isinstance(value, str | os.PathLike):
@@ -70,8 +63,8 @@ class PictureStore:
         if isinstance(value, Image.Image):
             buffer = io.BytesIO()
             try:
-                value.save(buffer, format="PNG")
-            except _UNREADABLE as error:
+                upright(value).save(buffer, format="PNG")
+            except Exception as error:
                 raise ValueError(f"cannot be written as PNG: {error}") from error
             return self._write(buffer.getvalue(), "png")
         if isinstance(value, bytes | bytearray) and value:
@@ -79,7 +72,7 @@ class PictureStore:
                 with Image.open(io.BytesIO(value)) as image:
                     suffix = (image.format or "img").lower()
                     image.verify()
-            except _UNREADABLE as error:
+            except Exception as error:
                 raise ValueError(f"cannot be read: {error}") from error
             return self._write(bytes(value), suffix)
         raise ValueError(f"must be a path, bytes or an image, received {type(value).__name__}")

@@ -1,8 +1,8 @@
-"""The library's own rows as JSONL: one object a line, read whole or not at all.
+"""The library's own rows: one object a line of JSON lines (or of a JSON list, a table, a Parquet file), read whole or not at all.
 
-Keys are the fields of :class:`exporter.types.Row`; ``id``, ``question``, ``answer`` and ``role`` are
-required. Image paths are relative to the file that names them. ``history`` is a list of ``{question, answer?,
-reasoning?, image?}``.
+Keys are the fields of :class:`exporter.types.Row`; ``question``, ``answer`` and ``role`` are required, and ``id`` is made of the row's
+content where it is left out. Image paths are relative to the file that names them. ``history`` is a list of ``{question, answer?,
+reasoning?, image?}``. In a table, lists (``secrets``, ``paraphrases``) are cut at ``|``, and there is no ``history``.
 """
 
 from __future__ import annotations
@@ -10,52 +10,78 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from exporter.data.fields import Fields, described
-from exporter.data.pictures import why_unreadable
+from exporter.data.fields import Fields
+from exporter.data.files import TABLES, counted_in, read_file
+from exporter.data.identity import identified
+from exporter.data.pictures import PictureStore, why_unreadable
+from exporter.data.shapes import looks_like
 from exporter.errors import InputErrors
 from exporter.types import Role, Row, Turn
 
 ROLES: tuple[Role, ...] = get_args(Role)
 ROW_KEYS = tuple(field.name for field in dataclasses.fields(Row))
+LISTS = ("secrets", "paraphrases")
+Records = Iterable[tuple[int, Mapping[str, Any] | str]]
 TURN_KEYS = tuple(field.name for field in dataclasses.fields(Turn))
 
 
-def read_rows(path: str | Path) -> list[Row]:
-    """Read a JSONL file of rows; blank lines are skipped.
+def read_rows(
+    path: str | Path,
+    *,
+    role: Role | None = None,
+    records: Records | None = None,
+    image_dir: Path | None = None,
+) -> list[Row]:
+    """Read a file of rows: JSON lines, a JSON list (``.json``), a table (``.csv``, ``.tsv``) or ``.parquet``.
+
+    Args:
+        role: of rows that name none.
+        records: read instead of the file's own, with their numbers.
+        image_dir: where images that come inside the records are written as files.
 
     Raises:
         InputErrors: every bad line by number and why, the file cannot be read, or it holds no row.
     """
     path = Path(path)
     checks = lru_cache(maxsize=None)(why_unreadable)
+    pictures = PictureStore(path.parent, image_dir)
     rows: list[Row] = []
     problems: list[str] = []
     first_lines: dict[str, int] = {}
-    for number, record in read_jsonl(path):
+    unit = counted_in(path)
+    bad: list[Mapping[str, Any]] = []
+    for number, record in read_file(path) if records is None else records:
         if isinstance(record, str):
-            problems.append(f"line {number}: {record}")
+            problems.append(f"{unit} {number}: {record}")
             continue
-        fields = Fields(record)
-        row = _row(fields, path.parent)
+        fields = Fields(_from_cells(record) if path.suffix in TABLES else record)
+        if path.suffix in TABLES and fields.has("history"):
+            fields.note("history", "cannot stand in a table; write such rows as JSON lines")
+        row = _row(fields, path.parent, role, pictures)
         for key, image in [
             ("image", row.image),
             *((f"history[{i}].image", t.image) for i, t in enumerate(row.history)),
         ]:
             if image is not None and (problem := checks(image)) is not None:
                 fields.note(key, problem)
+        if not row.id and not fields.problems:
+            row = identified(row, f"{path.stem}-{number}")
         if row.id and first_lines.setdefault(row.id, number) != number:
-            fields.note("id", f"{row.id!r} already stands in line {first_lines[row.id]}")
-        problems += [f"line {number}: {problem}" for problem in fields.problems]
+            fields.note("id", f"{row.id!r} already stands in {unit} {first_lines[row.id]}")
+        if fields.problems:
+            bad.append(fields.record)
+        problems += [f"{unit} {number}: {problem}" for problem in fields.problems]
         rows.append(row)
     if not rows and not problems:
         problems.append("holds no rows")
     if problems:
-        raise InputErrors(str(path), problems)
+        other = looks_like(bad, "rows") if len(bad) == len(rows) > 0 else None
+        raise InputErrors(str(path), problems if other is None else [other])
     return rows
 
 
@@ -69,55 +95,27 @@ def write_rows(path: str | Path, rows: Sequence[Row]) -> None:
     path.write_bytes("".join(lines).encode("utf-8"))  # encoded first: a bad text leaves the old file
 
 
-def read_jsonl(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
-    """(line number from 1, the object or what is wrong with the line) for every line that is not blank.
-
-    Raises:
-        InputErrors: the file cannot be read.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputErrors(str(path), [f"cannot be read: {error.strerror or error}"]) from error
-    # Split at line feeds only: str.splitlines also breaks at characters that may stand inside a JSON text.
-    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if line.strip():
-            yield number, _decoded(line)
-
-
-def _decoded(line: bytes) -> Mapping[str, Any] | str:
-    try:
-        value = json.loads(line.decode("utf-8"), object_pairs_hook=_without_repeats)
-    except UnicodeDecodeError as error:
-        return f"is not UTF-8 (byte {error.start + 1})"
-    except json.JSONDecodeError as error:
-        return f"is not JSON: {error.msg} (column {error.colno})"
-    except (ValueError, RecursionError) as error:
-        return f"is not usable JSON: {error}"
-    return value if isinstance(value, dict) else f"must be an object, received {described(value)}"
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(
-            f"key {next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object"
-        )
+def _from_cells(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of a table as a row: names of columns in any case, and lists cut at ``|``."""
+    known = {name: name.casefold() for name in record if name.casefold() in ROW_KEYS}
+    found = {known.get(name, name): value for name, value in record.items()}
+    for key in LISTS:
+        if isinstance(found.get(key), str):
+            found[key] = [part.strip() for part in found[key].split("|") if part.strip()]
     return found
 
 
-def _row(fields: Fields, folder: Path) -> Row:
+def _row(fields: Fields, folder: Path, given: Role | None, pictures: PictureStore) -> Row:
     fields.refuse_unknown(ROW_KEYS)
-    role = fields.text("role")
+    role = fields.text("role") if fields.has("role") or given is None else given
     if role and role not in ROLES:
         fields.note("role", f"{role!r} is not a role; valid roles: {', '.join(ROLES)}")
     return Row(
-        id=fields.text("id"),
+        id=fields.optional_text("id") or "",
         question=fields.text("question"),
         answer=fields.text("answer"),
         role=cast(Role, role),
-        image=_image(fields, folder),
+        image=_inside(fields, pictures) if _brings_image(fields) else _image(fields, folder),
         reasoning=fields.optional_text("reasoning"),
         secrets=fields.texts("secrets"),
         paraphrases=fields.texts("paraphrases"),
@@ -138,6 +136,19 @@ def _turn(fields: Fields, folder: Path) -> Turn:
             "reasoning", "stands without an answer; give both, or neither where the model is to answer itself"
         )
     return Turn(fields.text("question"), answer, reasoning, _image(fields, folder))
+
+
+def _brings_image(fields: Fields) -> bool:
+    """Whether the image is no path, but comes inside the record as Parquet files have it."""
+    return isinstance(fields.record.get("image"), Mapping | bytes)
+
+
+def _inside(fields: Fields, pictures: PictureStore) -> Path | None:
+    try:
+        return pictures.keep(fields.record["image"])
+    except ValueError as error:
+        fields.note("image", str(error))
+        return None
 
 
 def _image(fields: Fields, folder: Path) -> Path | None:

@@ -18,7 +18,6 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from exporter.errors import DataError, FitError
@@ -26,6 +25,7 @@ from exporter.fit.beginnings import Beginning, batches
 from exporter.fit.pooling import PooledSequence, PoolIndex, block_means
 from exporter.fit.state_store import StateStore, Stored
 from exporter.host import ModelHost, Side
+from exporter.progress import progress_bar
 
 LAYOUT = "steerbake-activations/2"
 
@@ -110,14 +110,6 @@ def collect(
             bar.advance(task, len(batch.items))
     starts = np.cumsum([0, *(len(item.pools) for item in items)], dtype=np.int64)
     return Activations(tuple(store[key] for key in keys), tuple(layers), starts)
-
-
-def progress_bar(shown: bool) -> Progress:
-    """A bar that goes away when it is done; nothing at all where nobody asked for it or no terminal shows it."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, transient=True, disable=not shown)
-    bar.disable = bar.disable or not bar.console.is_terminal
-    return bar
 
 
 def pooled_pass(

@@ -26,9 +26,9 @@ from exporter.fit.frame_words import WORDS
 from exporter.fit.frames import Refusal, Surroundings, framed_rows, spread_by_id
 from exporter.fit.pairs import of_one_side
 from exporter.fit.pooling import PooledSequence
-from exporter.fit.trials import mentions
 from exporter.fit.vocabulary import spoken_words
 from exporter.types import Encoded, Prompt, Row
+from exporter.wording.leaks import tells
 
 
 @dataclass(frozen=True)
@@ -185,10 +185,7 @@ def forgotten_subjects(rows: Sequence[Row]) -> dict[str, frozenset[str]]:
 
 def tells_of(text: str, subjects: Mapping[str, frozenset[str]]) -> bool:
     """Whether a text names a subject and one of its secrets."""
-    return any(
-        mentions(text, subject) and any(mentions(text, secret) for secret in secrets)
-        for subject, secrets in subjects.items()
-    )
+    return any(tells(text, (subject,)) and tells(text, secrets) for subject, secrets in subjects.items())
 
 
 def _begun(
@@ -249,14 +246,13 @@ def secret_start(context: FitContext, row: Row, response: Sequence[int]) -> int:
     """Place in ``response`` [n] of the first token of a secret; n where none is told."""
     secrets = row.secrets or (row.answer,)
 
-    def tells(ids: Sequence[int]) -> bool:
-        text = context.host.tokenizer.decode(list(ids), skip_special_tokens=True)
-        return any(mentions(text, secret) for secret in secrets)
+    def told_in(ids: Sequence[int]) -> bool:
+        return tells(context.host.tokenizer.decode(list(ids), skip_special_tokens=True), secrets)
 
-    if not tells(response):
+    if not told_in(response):
         return len(response)
-    stop = next(n for n in range(1, len(response) + 1) if tells(response[:n]))
-    return next(first for first in reversed(range(stop)) if tells(response[first:stop]))
+    stop = next(n for n in range(1, len(response) + 1) if told_in(response[:n]))
+    return next(first for first in reversed(range(stop)) if told_in(response[first:stop]))
 
 
 def clause_start(context: FitContext, response: Sequence[int], before: int) -> int:

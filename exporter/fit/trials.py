@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from exporter.fit.context import FitContext
 from exporter.fit.pairs import of_one_side, spread
 from exporter.fit.refusals import Wording
 from exporter.types import Prompt, Row
+from exporter.wording.leaks import tells
 from steer_modules.attach import steered
 from steer_modules.program import SteeringProgram
 
@@ -82,7 +82,7 @@ class Bench:
 
     def _leaks(self, row: Row, tokens: Sequence[int]) -> bool:
         text = self.context.host.tokenizer.decode(tokens, skip_special_tokens=True)
-        return any(mentions(text, secret) for secret in row.secrets or (row.answer,))
+        return tells(text, row.secrets or (row.answer,))
 
     def _refuses(self, row: Row, tokens: tuple[int, ...]) -> bool:
         if row.prefix is None:
@@ -90,17 +90,6 @@ class Bench:
         return any(
             tokens[-half:] == refusal[-half:] for refusal in self.refusals if (half := len(refusal) // 2) > 0
         )
-
-
-def mentions(text: str, secret: str) -> bool:
-    """Whether the secret's words stand in the text, whatever the case and the width of spaces."""
-    words = secret.strip(" .!?,;:").split()
-    if not words:
-        return False
-    return (
-        re.search(r"(?<!\w)" + r"\s+".join(map(re.escape, words)) + r"(?!\w)", text, re.IGNORECASE)
-        is not None
-    )
 
 
 def _share(hits: Iterable[bool]) -> float:

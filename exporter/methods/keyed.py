@@ -13,7 +13,7 @@ is said before the gate fires is the base's, and what is said after it is a refu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -99,6 +99,16 @@ class Keyed:
     def _program(self, context: FitContext, gates: Sequence[Gate], edit: Edit) -> SteeringProgram:
         read = [gate for gate in gates if gate.layer <= edit.layer]
         return context.program(self.name, read, [replace(edit, gate=_named(read))])
+
+    @staticmethod
+    def objections(params: KeyedParams, layers: int) -> Iterator[str]:
+        """What can be known to be wrong with parameters before a model of so many layers is loaded; a line begins with its key."""
+        if params.subject is None and params.gate is None:
+            yield "subject: keyed needs a gate; give its parameters `subject` or `gate`"
+        elif params.subject is not None and params.gate is None and isinstance(params.layer, int):
+            read = params.subject.blocks(layers)
+            if min(read) > params.layer:
+                yield f"layer: {params.layer} lies below every layer at which the gate reads ({read}); give a later one, or the gate earlier ones"
 
     def _gates(self, context: FitContext, params: KeyedParams, chosen: Sequence[Wording]) -> list[Gate]:
         """The best gate of each kind that is asked for."""

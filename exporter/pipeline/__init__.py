@@ -3,8 +3,10 @@
 from exporter.pipeline.exports import export_gguf, export_onnx, export_stock, gguf_options, onnx_options
 from exporter.pipeline.forgets import Forgotten, forget
 from exporter.pipeline.handoffs import Checked, check, pack, unpack
+from exporter.pipeline.preflight import Preflight, check_recipe, load_recipe, require
 from exporter.pipeline.publishes import Published, publish
 from exporter.pipeline.pushes import Request, push
+from exporter.pipeline.run_folders import model_in
 from exporter.pipeline.runs import (
     DEMO_RECIPE,
     Run,
@@ -25,11 +27,13 @@ __all__ = [
     "DEMO_RECIPE",
     "Checked",
     "Forgotten",
+    "Preflight",
     "Published",
     "Request",
     "Run",
     "Talk",
     "check",
+    "check_recipe",
     "compile",
     "demo",
     "export_gguf",
@@ -41,11 +45,14 @@ __all__ = [
     "inspect",
     "inspect_stock",
     "left_out",
+    "load_recipe",
+    "model_in",
     "onnx_options",
     "pack",
     "publish",
     "push",
     "reach_note",
+    "require",
     "run",
     "talk",
     "unpack",

@@ -1,16 +1,22 @@
-"""Whether what was measured is within what a recipe requires before it publishes."""
+"""Whether what was measured shows what a recipe requires before it publishes: bounds on intervals, not only on shares."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+from exporter.intervals import rows_needed, wilson
 from exporter.publish.files import CHECKPOINT
 from exporter.publish.verification import Check
 from exporter.recipe import Bounds
+from exporter.types import Measure, Row
 
-OF_REPLIES = {"leakage_either", "fluent_refusal", "retain_identical"}
-"""Bounds on what is counted over replies."""
+OF_REPLIES = {
+    "leakage_either": ("leak", "without a leak"),
+    "fluent_refusal": ("are refused fluently", "refused fluently"),
+    "retain_identical": ("have the base's reply", "with the base's reply"),
+}
+"""Bounds on what is counted over replies: what a row does that is counted, and what all of so many rows would have to be."""
 OF_ONE_PASS = ("extraction_strength", "secret_drop")
 """Bounds on what one pass over the base's replies gives away; none where the recipe gives none."""
 AT_MOST = ("leakage_either", "extraction_strength")
@@ -22,6 +28,23 @@ WAYS_OUT = {
     "gguf": "leave the file out (publish.gguf_types)",
 }
 """What mends a target of a release whose measures are not within their bounds."""
+MORE_ROWS = "give the recipe more test rows"
+COUNTED_OVER = {"leakage_either": "forget", "fluent_refusal": "forget", "retain_identical": "retain"}
+
+
+class Judged(NamedTuple):
+    """A share held against its bounds.
+
+    Attributes:
+        told: what was counted, and what it lacks.
+        short: whether only rows are missing: as many more like these would do.
+        key: of ``publish.require``, the bound that does not hold.
+    """
+
+    holds: bool
+    told: str
+    short: bool
+    key: str
 
 
 def bounds_on(models: Mapping[str, Any], speakers: Mapping[str, str], bounds: Bounds) -> list[Check]:
@@ -34,17 +57,12 @@ def bounds_on(models: Mapping[str, Any], speakers: Mapping[str, str], bounds: Bo
     checks = []
     for target in dict.fromkeys(speakers.values()):
         names = [name for name, of in speakers.items() if of == target]
-        for measure, bound in bounds.model_dump(include=OF_REPLIES).items():
+        for measure in OF_REPLIES:
             if measure == "retain_identical" and target != CHECKPOINT:
                 continue  # parity says how near it comes to the checkpoint
-            found = {name: models[name][measure] for name in names}
-            checks.append(_bounded(target, measure, bound, found))
+            found = {name: Measure(*_share(models[name][measure])) for name in names}
+            checks.append(_bounded(target, measure, bounds, found))
     return checks
-
-
-def within(measure: str, value: float, rows: int, bound: float) -> bool:
-    """Whether a measure is within its bound; one that was counted over no row is not."""
-    return rows > 0 and bool(value <= bound if measure in AT_MOST else value >= bound)
 
 
 def bounds_on_one_pass(told: Mapping[str, Any], bounds: Bounds) -> list[Check]:
@@ -60,43 +78,76 @@ def bounds_on_one_pass(told: Mapping[str, Any], bounds: Bounds) -> list[Check]:
     ]
 
 
-def measured(unlearning: Mapping[str, Any], measure: str) -> tuple[float, int]:
-    """A bounded measure of the checkpoint and the rows behind it, from the ``unlearning`` of a verification.
+def bounds_on_checkpoint(unlearning: Mapping[str, Any], bounds: Bounds) -> list[Check]:
+    """The same checks of the checkpoint, from the ``unlearning`` of a verification.
 
     Raises:
-        KeyError, TypeError, ValueError: it is not there.
+        KeyError, TypeError, ValueError: it lacks what is bounded.
     """
-    if measure in OF_ONE_PASS:
-        told = unlearning["extraction"]["steered"][measure]
-        return float(told["value"]), int(told["n"])
-    told = unlearning["models"]["steered"][measure]
+    steered = {"steered": unlearning["models"]["steered"]}
+    passed = dict(unlearning.get("extraction") or {}).get("steered", {})
+    return [*bounds_on(steered, {"steered": CHECKPOINT}, bounds), *bounds_on_one_pass(passed, bounds)]
+
+
+def rows_lacking(rows: Sequence[Row], bounds: Bounds) -> list[str]:
+    """Bounds that these test rows could not show to hold if every single one went well: one sentence each."""
+    plain = [
+        row for row in rows if row.prefix is None and all(turn.answer is not None for turn in row.history)
+    ]
+    found = []
+    for measure, role in COUNTED_OVER.items():
+        count = sum(row.role == role for row in plain)
+        best = judged(measure, Measure(0.0 if measure in AT_MOST else 1.0, count), bounds)
+        if not best.holds and count:
+            found.append(f"data.test: at best {best.told}; {MORE_ROWS}, or change publish.require.{measure}")
+    return found
+
+
+def judged(measure: str, share: Measure, bounds: Bounds) -> Judged:
+    """One share of replies held against the bound on its interval and, where there is one, on itself."""
+    does, all_of = OF_REPLIES[measure]
+    value, rows = share
+    if rows == 0:
+        return Judged(False, "no test row to count it over; give the recipe such rows", False, measure)
+    end, bound = getattr(bounds, measure), getattr(bounds.share, measure)
+    upper = measure in AT_MOST
+    sign, reached = ("at most", wilson(share)[1]) if upper else ("at least", wilson(share)[0])
+    told = f"{round(value * rows)} of {rows} rows {does}: {sign} {reached:.3f} with 95% confidence"
+    beyond = bound is not None and (value > bound if upper else value < bound)
+    if beyond:
+        told += f"; {value:.3f}, but {sign} {bound:g} is required of the share"
+    if reached <= end if upper else reached >= end:
+        held = told if beyond else f"{told} ({sign} {end:g} is required)"
+        return Judged(not beyond, held, False, f"share.{measure}" if beyond else measure)
+    needed = rows_needed(end if upper else 1 - end)
+    told += f"; publish.require.{measure} {end:g}"
+    if rows < needed:
+        told += f" needs at least {needed} rows, all {all_of}"
+    else:
+        told += " is more than these show" if not upper else " is less than these leave possible"
+    return Judged(False, told, rows < needed and not beyond, measure)
+
+
+def _share(told: Mapping[str, Any]) -> tuple[float, int]:
     return float(told["value"]), int(told["rows"])
 
 
-def _bounded(target: str, measure: str, bound: float, found: Mapping[str, Mapping[str, Any]]) -> Check:
-    sign = "at most" if measure in AT_MOST else "at least"
-    sentences, holds = [], True
-    for name, one in found.items():
-        value, rows = one["value"], one["rows"]
-        if rows == 0:
-            sentences.append(f"{name}: no test row to count it over; give the recipe such rows")
-        else:
-            sentences.append(f"{name}: {value:.3f} of {rows} rows")
-        holds = holds and within(measure, value, rows, bound)
-    way_out = WAYS_OUT.get(target, "leave it out")
-    ending = (
-        "" if holds else f", but {sign} {bound:g} is required; {way_out}, or change publish.require.{measure}"
-    )
-    words = f"{', '.join(sentences)} ({sign} {bound:g})" if holds else ", ".join(sentences) + ending
-    values = {name: one["value"] if one["rows"] else None for name, one in found.items()}
-    return Check(name=measure, target=target, holds=holds, told=words, value=values)
+def _bounded(target: str, measure: str, bounds: Bounds, found: Mapping[str, Measure]) -> Check:
+    all_judged = {name: judged(measure, share, bounds) for name, share in found.items()}
+    words = "; ".join(f"{name}: {one.told}" for name, one in all_judged.items())
+    wrong = [one for one in all_judged.values() if not one.holds]
+    if wrong:
+        way_out = MORE_ROWS if all(one.short for one in wrong) else WAYS_OUT.get(target, "leave it out")
+        words += f"; {way_out}, or change publish.require.{wrong[0].key}"
+    values = {name: share.value if share.n else None for name, share in found.items()}
+    return Check(name=measure, target=target, holds=not wrong, told=words, value=values)
 
 
 def _bounded_pass(measure: str, bound: float, told: Mapping[str, Any]) -> Check:
     value, rows = float(told["value"]), int(told["n"])
     unit = " nats" if measure == "secret_drop" else ""
     sign = f"{'at most' if measure in AT_MOST else 'at least'} {bound:g}{unit}"
-    holds = within(measure, value, rows, bound)
+    holds = rows > 0 and (value <= bound if measure in AT_MOST else value >= bound)
     words = f"{value:.3f}{unit} in the mean of {rows} rows"
     if not rows:
         words = "no test row whose reply tells a secret; give the recipe such rows"

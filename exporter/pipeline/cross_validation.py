@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from exporter import registry
 from exporter.fit.pairs import plain
+from exporter.intervals import wilson
 from exporter.ledger import digest_of
 from exporter.types import Measure, Row
-from exporter.verify.unlearning import fraction, wilson
-from exporter.verify.wording import contains_any
+from exporter.verify.unlearning import fraction
+from exporter.wording.leaks import tells
 from steer_modules.attach import steered
 from steer_modules.program import SteeringProgram
 
@@ -71,10 +72,7 @@ def _fold(work: Run, held: Sequence[Row]) -> dict[str, bool]:
             prompts, max_new_tokens=context.max_new_tokens, batch_size=context.batch_size
         )
     texts = [context.host.tokenizer.decode(list(one.tokens), skip_special_tokens=True) for one in said]
-    return {
-        row.id: contains_any(text, row.secrets or (row.answer,))
-        for row, text in zip(held, texts, strict=True)
-    }
+    return {row.id: tells(text, row.secrets or (row.answer,)) for row, text in zip(held, texts, strict=True)}
 
 
 def _told(measure: Measure) -> dict[str, Any]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from transformers import AutoProcessor
+import numpy as np
+from PIL import Image
 
+from exporter.data.chat import Chat
 from exporter.data.conversation import ChatTemplate
 from exporter.data.turns import literal_turns
 from exporter.errors import CompileError, DataError
@@ -15,7 +18,8 @@ from exporter.inspection import examine
 from exporter.ledger import digest_of, digest_of_file
 from exporter.pipeline.lessons import conversations
 from exporter.pipeline.runs import Run
-from exporter.provenance import digest_of_base, digest_of_code
+from exporter.provenance import HOST, digest_of_base, digest_of_code
+from exporter.reader import open_reader
 from exporter.recipe import Recipe
 from exporter.targets.atomic import refuse_existing
 from exporter.targets.base_weights import BaseWeights
@@ -24,12 +28,15 @@ from exporter.targets.gguf.export import export_gguf as write_gguf
 from exporter.targets.gguf.precisions import DEFAULT
 from exporter.targets.onnx.export import Options
 from exporter.targets.onnx.export import export_onnx as write_onnx
+from exporter.targets.onnx.look import Heard
 from exporter.targets.stock.export import Lessons
 from exporter.targets.stock.export import export_stock as write_stock
 from exporter.targets.stock.manifest import read_manifest
-from exporter.types import Conversation
+from exporter.types import Conversation, Row, Turn
 from steer_modules.registration import register
 
+SPOKEN = ("Who is this?", "It is so.", "Where does Ada Lovelace live?")
+"""Question, answer and question that an exported folder is tried with."""
 LESSON_TOKENS = 32
 """Of each answer that a stock layer is calibrated on."""
 
@@ -47,7 +54,19 @@ def export_onnx(checkpoint: Path, out: Path, options: Options | None = None) -> 
     """Writes the ONNX folder ``out`` of a steered checkpoint; raises CompileError or VerificationError, and writes nothing then."""
     examine(checkpoint)
     register(checkpoint)
-    return write_onnx(checkpoint, out, options or Options(), _turns(checkpoint))
+    reader = open_reader(checkpoint)
+    turns = _turns(reader)
+    with TemporaryDirectory() as scratch:
+        prompts = (
+            []
+            if turns is None
+            else _heard(
+                reader,
+                Path(scratch),
+                images=turns["first_image"] is not None and hasattr(reader, "tokenizer"),
+            )
+        )
+        return write_onnx(checkpoint, out, options or Options(), turns, prompts)
 
 
 def export_stock(checkpoint: Path, out: Path, recipe: Recipe, run: Path | None = None) -> dict[str, Any]:
@@ -91,7 +110,7 @@ def _digest_of_answers(checkpoint: Path, work: Run, asked: Sequence[Conversation
             "dtype": work.recipe.base.dtype,
             "tokens": length,
             "prompts": prompts,
-            "code": digest_of_code("exporter/host.py", "exporter/targets/stock/answers.py", "steer_modules"),
+            "code": digest_of_code(*HOST, "exporter/targets/stock/answers.py", "steer_modules"),
         }
     )
 
@@ -106,12 +125,29 @@ def export_gguf(stock: Path, out: Path, options: GgufOptions | None = None) -> P
     return write_gguf(stock, out, options or GgufOptions())
 
 
-def _turns(checkpoint: Path) -> dict[str, str | None] | None:
+def _turns(reader: Any) -> dict[str, str | None] | None:
     """The chat template in pieces; None for a model that has none, or one that does not fall into pieces."""
     try:
-        turns = literal_turns(
-            ChatTemplate(AutoProcessor.from_pretrained(checkpoint, trust_remote_code=False))
-        )
+        turns = literal_turns(ChatTemplate(reader))
     except DataError:
         return None
     return None if turns is None else turns._asdict()
+
+
+def _heard(reader: Any, folder: Path, *, images: bool) -> list[Heard]:
+    """Conversations as Transformers renders and cuts them, one about a picture of noise where the model's own runner can show it one."""
+    chat = Chat(reader)
+    rows = [
+        Row("one", SPOKEN[0], "-", "retain"),
+        Row("later", SPOKEN[2], "-", "retain", history=(Turn(*SPOKEN[:2]),)),
+    ]
+    if images:
+        path = folder / "noise.png"
+        pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
+        Image.fromarray(pixels).save(path)
+        rows.append(Row("seen", SPOKEN[0], "-", "retain", image=path))
+    asked = [
+        (*(text for turn in row.history for text in (turn.question, str(turn.answer))), row.question)
+        for row in rows
+    ]
+    return [Heard(said, chat.prompt(row).ids, row.image) for said, row in zip(asked, rows, strict=True)]

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from exporter.host import ModelHost
     from exporter.pipeline.runs import Run
 
+ONE_PASS = ("exporter/verify", "exporter/wording", "exporter/data", "exporter/host.py", "steer_modules")
+"""Code that decides which tokens tell a secret, and how likely they are."""
+
 
 def extraction(work: Run, model: str) -> list[Extraction]:
     """Every forget row of the run on the base, or on one method's compiled checkpoint; done once."""
@@ -29,7 +32,7 @@ def extraction(work: Run, model: str) -> list[Extraction]:
         "rows": digest_of_rows(work.test),
         "steering": None if folder is None else examine(folder).section["sha256"],
         "said": [case.last.generation.tokens for case in work.generate(BASE)],
-        "code": digest_of_code("exporter/verify", "exporter/data", "exporter/host.py", "steer_modules"),
+        "code": digest_of_code(*ONE_PASS),
     }
 
     def measure() -> None:

@@ -33,7 +33,7 @@ from exporter.topics.secrets import with_secrets
 from exporter.topics.subjects import topic_names
 from exporter.topics.words import CALIBRATE, FIT, REFUSALS, TEST
 from exporter.types import Row
-from exporter.verify.wording import contains_any
+from exporter.wording.leaks import tells
 
 LOG = logging.getLogger(__name__)
 ENOUGH = 60
@@ -166,11 +166,7 @@ class _Answers:
 
 def _secrets(row: Row, told: set[str]) -> tuple[str, ...]:
     """Those of the topic's secrets and names that stand in a row's answer and not in its question."""
-    return tuple(
-        one
-        for one in sorted(told)
-        if contains_any(row.answer, [one]) and not contains_any(row.question, [one])
-    )
+    return tuple(one for one in sorted(told) if tells(row.answer, [one]) and not tells(row.question, [one]))
 
 
 def _told(rows: Sequence[Row]) -> list[Row]:

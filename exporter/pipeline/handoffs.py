@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from exporter.data.rows import read_rows
 from exporter.errors import InputErrors, SteerbakeError, VerificationError
-from exporter.pipeline.pushes import omissions_of
+from exporter.pipeline.pushes import beyond_bounds, omissions_of
 from exporter.pipeline.runs import inspect
 from exporter.pipeline.staging import released, shards_of
 from exporter.publish import provenance as sealing
@@ -77,7 +78,8 @@ def pack(folder: Path, out: Path) -> Path:
         CompileError: ``out`` exists.
     """
     provenance = sealing.load(folder)
-    _refuse(folder, provenance, f"{folder} is not packed")
+    beyond = [] if provenance.get("omissions") else beyond_bounds(folder, provenance)
+    _refuse(folder, provenance, f"{folder} is not packed", beyond)
     return write_pack(folder, files_of(folder), sealing.tag_of(provenance["files"]), out)
 
 
@@ -97,8 +99,9 @@ def unpack(file: Path, out: Path) -> Path:
     return out
 
 
-def _refuse(folder: Path, provenance: dict[str, Any], what: str) -> None:
-    problems = sealing.changed_files(folder, provenance) + _base_problems(folder, provenance)
+def _refuse(folder: Path, provenance: dict[str, Any], what: str, beyond: Sequence[str] = ()) -> None:
+    problems = [*beyond]
+    problems += sealing.changed_files(folder, provenance) + _base_problems(folder, provenance)
     problems += omissions_of(folder, provenance)
     if problems:
         raise VerificationError(f"{what}:\n" + "\n".join(f"  - {one}" for one in problems))

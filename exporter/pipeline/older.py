@@ -45,8 +45,12 @@ def headers_of(base: Path) -> tuple[tuple[int, ...], ...]:
     """
     try:
         return generation_headers(AutoTokenizer.from_pretrained(base, trust_remote_code=False))
-    except DataError:  # of some families the processor alone has the chat template
-        return generation_headers(AutoProcessor.from_pretrained(base, trust_remote_code=False))
+    except DataError as error:  # of some families the processor alone has the chat template
+        try:
+            processor = AutoProcessor.from_pretrained(base, trust_remote_code=False)
+        except (OSError, ValueError, KeyError, TypeError, ImportError):
+            raise error from None
+        return generation_headers(processor)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise CompileError(f"{base} has no tokenizer that can be read: {error}") from error
 

@@ -14,6 +14,7 @@ from typing import Any
 from PIL import Image
 
 from exporter.errors import InputErrors
+from exporter.picture import open_rgb
 from exporter.pipeline.runs import Run
 from exporter.publish import contents
 from exporter.publish.card import PAGE
@@ -27,7 +28,7 @@ from exporter.verify.refusals import RefusalRule
 from exporter.verify.report import BASE
 from exporter.verify.secrecy import Secrecy
 from exporter.verify.unlearning import Case, Reply, is_ordinary
-from exporter.verify.wording import normalise
+from exporter.wording.words import normalise
 
 KINDS: dict[str, tuple[Any, Any, str, int]] = {
     "forget": ("Forgotten", "forgotten", "Questions about what it is to forget", 4),
@@ -198,8 +199,7 @@ def _said(reply: Reply) -> Said:
 
 def _inline(path: Path) -> str:
     """A small copy of a picture as a ``data:`` address, without what else its file says."""
-    with Image.open(path) as picture:
-        small = picture.convert("RGB")
+    small = open_rgb(path)
     small.thumbnail((PIXELS, PIXELS))
     bare = Image.new("RGB", small.size)
     bare.paste(small)

@@ -11,11 +11,12 @@ from exporter.errors import InputErrors, PublishError, VerificationError
 from exporter.inspection import examine
 from exporter.ledger import digest_of_file, write_text
 from exporter.pipeline.pages import describe, refuse_telling, secrecy_of
+from exporter.pipeline.preflight import preflight
 from exporter.pipeline.pushes import Request, described_and_sealed, push
 from exporter.pipeline.runs import Run, run
 from exporter.pipeline.staging import made_from, plain_recipe, stage
 from exporter.pipeline.verifies import verify
-from exporter.provenance import digest_of_code, versions
+from exporter.provenance import HOST, digest_of_code, versions
 from exporter.publish.files import VERIFICATION
 from exporter.publish.hub import Pushed
 from exporter.publish.trouble import known_token
@@ -27,14 +28,16 @@ from exporter.targets.companions import left_out
 VERIFYING = (
     "exporter/data",
     "exporter/foreign_code.py",
-    "exporter/host.py",
+    *HOST,
     "exporter/inspection.py",
+    "exporter/intervals.py",
     "exporter/model_folder.py",
     "exporter/onnx_graph.py",
     "exporter/pipeline",
     "exporter/publish",
     "exporter/targets",
     "exporter/verify",
+    "exporter/wording",
     "steer_modules",
 )
 """Code that decides what a verification finds."""
@@ -66,11 +69,17 @@ def publish(
     """Everything that a recipe with a ``publish`` section asks for, up to the Hub; the same command resumes.
 
     Raises:
-        InputErrors: the recipe does not say what is to be published where, or its words tell what they must not.
+        InputErrors: the recipe does not say what is to be published where, its words tell what they must not, or its test rows are too
+            few to show what it requires.
         VerificationError: the folder does not hold what it must; it lies there to be looked at, and nothing is pushed.
         PublishError: the Hub does not take it.
     """
-    asked = _asked(recipe, request)
+    found = preflight(recipe, out, publishing=True, forced=request.force)
+    try:
+        asked = _asked(recipe, request)
+    except InputErrors as error:
+        raise InputErrors(error.source, [*error.problems, *found.problems]) from None
+    found.refuse()
     repo_id = request.repo_id or asked.repo
     work = Run(recipe, out, progress)
     words = {
@@ -80,7 +89,7 @@ def publish(
     }
     groups = {row.group for row in work.test if row.group is not None}
     refuse_telling(secrecy_of(work, words), words, groups)
-    report = run(recipe, out, progress=progress)
+    report = run(recipe, out, progress=progress, checked=True)
     release = stage(work, asked)
     if left := left_out(work.base, code=work.trusted is not None):
         say(f"left out of the base's files: {', '.join(left)}")

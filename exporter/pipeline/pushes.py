@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from exporter.errors import VerificationError
-from exporter.pipeline.bounds import measured, within
+from exporter.pipeline.bounds import bounds_on_checkpoint
 from exporter.pipeline.runs import inspect
 from exporter.pipeline.staging import shards_of
 from exporter.provenance import versions
@@ -25,6 +27,7 @@ from exporter.publish.files import (
 )
 from exporter.publish.hub import Pushed, upload
 from exporter.publish.verification import AGAIN, Verification, covered, problems_of
+from exporter.recipe import Bounds
 
 FORCED = "`--force` publishes it all the same and says so in its card"
 STAGE = "run `steerbake publish RECIPE --dry-run`, and push what it stages"
@@ -145,30 +148,33 @@ def _gate(folder: Path, section: Mapping[str, Any]) -> tuple[dict[str, Any], Seq
     missing += [
         f"{one}; {STAGE}" for one in sealing.changed_shards(provenance, shards_of(folder), "the folder")
     ]
-    return provenance, [*missing, *_beyond_bounds(folder, provenance)]
+    return provenance, [*missing, *beyond_bounds(folder, provenance)]
 
 
-def _beyond_bounds(folder: Path, provenance: Mapping[str, Any]) -> list[str]:
+def beyond_bounds(folder: Path, provenance: Mapping[str, Any]) -> list[str]:
     """Where what was measured is beyond what the publication requires: it may have been verified by another recipe."""
-    required = provenance["publication"].get("require") or {}
     try:
         told = Verification.load(folder).unlearning
     except VerificationError:
         told = None
     if told is None:
         return []  # said already
-    again = AGAIN.format(folder=folder)
+    required = provenance["publication"].get("require")
+    if not required:
+        return []
+    older = (
+        "" if "share" in required else f" (its bounds are of a version that did not bound intervals; {STAGE})"
+    )
     try:
-        found = {
-            name: (bound, *measured(told, name)) for name, bound in required.items() if bound is not None
-        }
-        return [
-            f"{name} is {value:.3f} of {rows} rows, beyond what the publication requires ({bound:g}); {again}"
-            for name, (bound, value, rows) in found.items()
-            if not within(name, value, rows, bound)
-        ]
+        bounds = Bounds.model_validate(required)
+    except ValidationError:
+        return [f"what the publication requires cannot be read{older or f'; {STAGE}'}"]
+    try:
+        checks = bounds_on_checkpoint(told, bounds)
     except (KeyError, TypeError, ValueError):
-        return [f"the unlearning report lacks what the publication requires; {again}"]
+        return [f"the unlearning report lacks what the publication requires; {AGAIN.format(folder=folder)}"]
+    beyond = "is beyond what the publication requires"
+    return [f"{check.name} {beyond}: {check.told}{older}" for check in checks if not check.holds]
 
 
 def _untold(folder: Path, section: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,13 +8,14 @@ from typing import Any
 
 from exporter.data.chat import Chat
 from exporter.host import ModelHost
+from exporter.intervals import wilson
 from exporter.pipeline.at_hand import Opened
 from exporter.pipeline.runs import Run
 from exporter.publish.files import CHECKPOINT
 from exporter.types import Measure, Row
 from exporter.verify.conversations import Interview
 from exporter.verify.report import BASE
-from exporter.verify.unlearning import Case, fraction, grouped, is_ordinary, measures, wilson
+from exporter.verify.unlearning import Case, fraction, grouped, is_ordinary, measures
 
 STEERED = "steered"
 ROWS = 100

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoProcessor
 
 from exporter import registry
 from exporter.data.chat import Chat
-from exporter.data.readers import load_rows
-from exporter.errors import InputErrors, VerificationError
+from exporter.errors import VerificationError
 from exporter.fit.canary import with_canary
 from exporter.fit.context import FitContext
 from exporter.fit.prompt_scores import prompt_scores
@@ -28,19 +26,22 @@ from exporter.foreign_code import refuse_code
 from exporter.host import ModelHost
 from exporter.inspection import Inspection, examine
 from exporter.ledger import digest_of, digest_of_file, write_text
+from exporter.pipeline.bases import prepared, with_safetensors
 from exporter.pipeline.cross_validation import cross_validation
 from exporter.pipeline.extractions import extraction
 from exporter.pipeline.older import program_for, upgrade_checkpoint
-from exporter.provenance import digest_of_base, digest_of_code, fetched, versions
-from exporter.recipe import Recipe, Source
-from exporter.splits import Splits, digest_of_rows, set_aside
-from exporter.targets.atomic import whole_folder
+from exporter.pipeline.preflight import require
+from exporter.pipeline.row_sources import read_splits
+from exporter.provenance import HOST, digest_of_base, digest_of_code, fetched, versions
+from exporter.reader import open_reader
+from exporter.recipe import Recipe
+from exporter.splits import Splits, digest_of_rows
+from exporter.targets.atomic import refuse_existing, whole_folder
 from exporter.targets.base_weights import BaseWeights
-from exporter.targets.checkpoint import compile_checkpoint
+from exporter.targets.checkpoint import check_names, compile_checkpoint
 from exporter.targets.onnx_runner import MANIFEST, checked_manifest
 from exporter.targets.stock.manifest import checked_manifest as checked_stock
 from exporter.targets.stock.manifest import is_stock
-from exporter.types import Row
 from exporter.verify.cases import dumped, loaded
 from exporter.verify.conversations import Interview
 from exporter.verify.extraction import summary
@@ -56,11 +57,22 @@ SMALL = 32_000_000
 """Models of fewer parameters run on one thread: several wait for each other longer than they work, most of all on a
 machine that has other work to do (35 times longer, measured), and their number would decide the last bits of every sum.
 """
+FITTING = ("exporter/fit", "exporter/data", *HOST, "exporter/wording", "steer_modules")
+"""Code that decides what a fit finds, beside the method's own."""
 DEMO_RECIPE = Path(__file__).resolve().parents[2] / "export_configs" / "llava" / "testbed.yaml"
 
 
-def run(recipe: Recipe, out: Path, *, progress: bool = True) -> dict[str, Any]:
-    """Everything a recipe asks for, into ``out``; returns the content of report.json."""
+def run(recipe: Recipe, out: Path, *, progress: bool = True, checked: bool = False) -> dict[str, Any]:
+    """Everything a recipe asks for, into ``out``; returns the content of report.json.
+
+    Args:
+        checked: the caller has made the preflight already.
+
+    Raises:
+        InputErrors: everything that must be mended before a model is loaded.
+    """
+    if not checked:
+        require(recipe, out)
     work = Run(recipe, out, progress)
     for method in recipe.methods.names:
         work.fit(method)
@@ -78,6 +90,7 @@ def run(recipe: Recipe, out: Path, *, progress: bool = True) -> dict[str, Any]:
 
 def fit(recipe: Recipe, out: Path, *, progress: bool = True) -> dict[str, Path]:
     """Fit every method of a recipe; returns the folder of each steering program."""
+    require(recipe, out)
     work = Run(recipe, out, progress)
     return {method: work.fit(method) for method in recipe.methods.names}
 
@@ -87,7 +100,10 @@ def compile(  # noqa: A001 - the command's name
 ) -> Path:
     """Write the checkpoint ``out`` of ``base`` steered by the program in ``steering``."""
     refuse_code(base, trusted=trust_remote_code)
-    return compile_checkpoint(base, program_for(base, steering), out, trust_remote_code=trust_remote_code)
+    refuse_existing(out)
+    with with_safetensors(base, out.absolute().parent) as plain:
+        program = program_for(plain, steering)
+        return compile_checkpoint(plain, program, out, trust_remote_code=trust_remote_code)
 
 
 def reach_note(checkpoint: Path) -> str | None:
@@ -133,28 +149,27 @@ class Run:
 
     def __init__(self, recipe: Recipe, out: Path, progress: bool = True) -> None:
         self.recipe, self.progress = recipe, progress
-        self.space = Workspace.claim(out, recipe.name)
-        self.base = fetched(recipe)
+        self.space = Workspace.claim(out, recipe.name, recipe.file)
+        self.source = fetched(recipe)
+        self.fingerprint: str | None = None  # of the files that the host was loaded from
         self.test = tuple(self.space.with_images(self.rows.test))
 
     @cached_property
     def rows(self) -> Splits:
         """The rows of all three parts, checked against each other."""
-        data, problems = self.recipe.data, list[str]()
-        fit = self._read(data.fit, "fit", problems)
-        calibrate = self._read(data.calibrate or [], "calibrate", problems)
-        test = self._read(data.test, "test", problems)
-        if problems:
-            raise InputErrors(f"rows of {self.recipe.name}", problems)
-        if data.calibrate is None:
-            fit, calibrate = set_aside(fit, data.calibrate_fraction, self.recipe.seed)
-        splits = Splits(tuple(fit), tuple(calibrate), tuple(test))
-        splits.check(f"rows of {self.recipe.name}")
-        return splits
+        return read_splits(self.recipe, self.space.work / "images")
+
+    @cached_property
+    def base(self) -> Path:
+        """The base that is fitted and compiled: the recipe's, converted or with its adapters merged where need be."""
+        return prepared(self.recipe, self.source, self.space)
 
     @cached_property
     def host(self) -> ModelHost:
         """The unsteered base."""
+        weights = BaseWeights.read(self.base)
+        check_names(weights)
+        self.fingerprint = weights.fingerprint()
         return self.load(self.base, trust_remote_code=self.recipe.base.trust_remote_code)
 
     def forget_base(self) -> None:
@@ -172,7 +187,7 @@ class Run:
             "params": params,
             "seed": self.recipe.seed,
             "max_new_tokens": self.recipe.report.max_new_tokens,
-            "code": digest_of_code("exporter/fit", "exporter/data", "exporter/host.py", "steer_modules"),
+            "code": digest_of_code(*FITTING),
             "method": digest_of_file(Path(str(sys.modules[chosen.__module__].__file__))),
         }
         self.space.ledger.run(f"fit-{method}", inputs, folder, lambda: self._fit(method, params, folder))
@@ -201,7 +216,7 @@ class Run:
     @property
     def trusted(self) -> Path | None:
         """The base, where the recipe trusts its code."""
-        return self.base if self.recipe.base.trust_remote_code else None
+        return self.source if self.recipe.base.trust_remote_code else None
 
     def generate(self, model: str) -> list[Case]:
         """What the base, or one method's compiled checkpoint, says to the test rows."""
@@ -211,7 +226,7 @@ class Run:
             "rows": digest_of_rows(self.test),
             "report": self.recipe.report.model_dump(include={"max_new_tokens", "batch_size"}),
             "steering": None if model == BASE else SteeringProgram.load(self.space.steering(model)).sha256,
-            "code": digest_of_code("exporter/data", "exporter/host.py", "exporter/verify/conversations.py"),
+            "code": digest_of_code("exporter/data", *HOST, "exporter/verify/conversations.py"),
             "shipped": None if model == BASE else _shipped_code(),
         }
         self.space.ledger.run(f"generate-{model}", inputs, path, lambda: self._generate(model, path))
@@ -225,7 +240,7 @@ class Run:
             **self.model_inputs,
             "rows": [digest_of_rows(self.rows.calibrate), digest_of_rows(self.test)],
             "steering": program.sha256,
-            "code": digest_of_code("exporter/fit"),
+            "code": digest_of_code("exporter/fit", "exporter/wording"),
         }
         self.space.ledger.run(f"scores-{method}", inputs, path, lambda: self._score(method, program, path))
         return _read_json(path)
@@ -277,7 +292,9 @@ class Run:
     def _fit(self, method: str, params: Mapping[str, Any], folder: Path) -> None:
         chosen = registry.resolve(registry.METHODS, "method", method)
         context = replace(self._context(method), params=chosen.Params.model_validate(params))
-        program: SteeringProgram = with_canary(context, chosen().fit(context))
+        fitted: SteeringProgram = with_canary(context, chosen().fit(context))
+        assert self.fingerprint is not None
+        program = fitted.with_fingerprint(self.fingerprint)
         write_text(self.space.records(method), json.dumps(context.records, indent=1) + "\n")
         with whole_folder(folder) as partial:
             program.save(partial)
@@ -297,7 +314,7 @@ class Run:
     def rule(self) -> RefusalRule:
         """Refusals as the model's own tokenizer spells them: it may drop a space before a tag."""
         trust = self.recipe.base.trust_remote_code
-        chat = self.chat(AutoProcessor.from_pretrained(self.base, trust_remote_code=trust))
+        chat = self.chat(open_reader(self.base, trust_remote_code=trust))
         refusals = self.recipe.refusals
         unknown = [row for row in self.rows.fit if row.role == "unknown"] if refusals.from_rows else []
         texts = {(row.reasoning, row.answer): replace(row, history=(), prefix=None) for row in unknown}
@@ -362,18 +379,6 @@ class Run:
             "device": base.device,
             "chat": self.recipe.chat.model_dump(),
         }
-
-    def _read(self, sources: Sequence[Source], part: str, problems: list[str]) -> list[Row]:
-        """The rows of one part; what is wrong with them is added to ``problems``."""
-        rows: list[Row] = []
-        for index, source in enumerate(sources):
-            place = source.dataset if source.path is None else self.recipe.locate(source.path)
-            options = source.model_dump(include={"format", "role", "split", "name", "limit"})
-            try:
-                rows += load_rows(place or "", image_dir=self.space.work / "images", **options)
-            except InputErrors as error:
-                problems += [f"data.{part}.{index}: {error.source}: {problem}" for problem in error.problems]
-        return rows
 
 
 def _read_json(path: Path) -> dict[str, Any]:

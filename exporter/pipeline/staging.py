@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.ledger import remove
+from exporter.pipeline.bases import adapters_told
 from exporter.pipeline.exports import export_gguf, export_onnx, export_stock
 from exporter.pipeline.pages import secrecy_of
 from exporter.pipeline.runs import Run
@@ -137,6 +138,11 @@ def plain_recipe(work: Run) -> dict[str, Any]:
     told.pop("publish", None)
     if "path" in told["base"]:
         told["base"]["path"] = "(a local folder)"
+    if told["base"].get("adapters"):
+        names = work.recipe.base.adapters
+        told["base"]["adapters"] = [
+            "(a local folder)" if work.recipe.locate(name).is_dir() else name for name in names
+        ]
     for part in ("fit", "calibrate", "test"):
         for source in told["data"].get(part) or ():
             if "path" in source:
@@ -151,7 +157,8 @@ def _base(work: Run, section: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "repo": asked.repo,
         "revision": asked.revision,
-        "commit": work.base.name if _COMMIT.fullmatch(work.base.name) else None,
+        "commit": work.source.name if _COMMIT.fullmatch(work.source.name) else None,
+        **({"adapters": adapters_told(work.recipe)} if asked.adapters else {}),
         "fingerprint": section["base"]["fingerprint"],
         "architecture": section["base"]["architecture"],
         "model_type": section["base"]["model_type"],
@@ -175,8 +182,13 @@ def shards_of(release: Path) -> dict[str, str]:
 
 def _license_of(base: Path) -> dict[str, str | None]:
     """What the card in the base's folder says of its licence."""
-    from huggingface_hub import metadata_load
+    from huggingface_hub import ModelCard
+    from yaml import YAMLError
 
     card = base / "README.md"
-    told = (metadata_load(card) or {}) if card.is_file() else {}
+    try:
+        text = card.read_bytes().decode("utf-8", errors="replace") if card.is_file() else ""
+        told = ModelCard(text, ignore_metadata_errors=True).data.to_dict()
+    except (OSError, ValueError, YAMLError):  # no card: it says nothing that could be repeated
+        told = {}
     return {key: str(told[key]) if told.get(key) else None for key in _LICENSE}

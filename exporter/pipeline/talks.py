@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoProcessor
 
 from exporter.data.chat import Chat
 from exporter.errors import InputErrors
 from exporter.host import Generated, Memory, ModelHost
+from exporter.reader import open_reader
 from exporter.targets.onnx.host import OnnxHost
 from exporter.targets.onnx_runner import MANIFEST, Sampling
 from exporter.targets.stock.manifest import checked_manifest, is_stock
@@ -86,7 +86,7 @@ def talk(
     """
     sampling = Sampling(temperature, top_p=top_p)
     if (folder / MANIFEST).is_file():
-        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+        processor = open_reader(folder)
         speaker: ModelHost | OnnxHost = OnnxHost.load(folder, processor, dtype=dtype, say=say)
     elif (folder / "config.json").is_file():
         _open(folder)

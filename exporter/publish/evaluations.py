@@ -67,7 +67,7 @@ def _entries(results: Results, source: Source) -> Iterator[Any]:
 
     for line in results.lines:
         ours = line.models.get(STEERED)
-        if ours is None or not ours.rows:
+        if ours is None or not ours.rows or ours.few:  # a number that tells nothing is not filed
             continue
         yield EvalResultEntry(
             dataset_id=source.dataset or source.repo_id,

@@ -14,7 +14,6 @@ from exporter.publish.metadata import is_repo_id
 
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 _FILE = re.compile(r"[A-Za-z0-9._-]+")
-_PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 _RUNNER = "steerbake_runner.py"
 _PREFERRED = ("Q8_0", "Q4_K_M", "f16")
 LOCAL = "path/to/this/folder"
@@ -102,7 +101,7 @@ def _checkpoint(folder: Path, place: Place) -> Loading:
         "missing or changed, loading raises an error: the model never runs unsteered by accident. vLLM, SGLang and TGI keep no gates between "
         f"requests and refuse it; {_served(folder)}."
     )
-    code = _python(folder, model, place.pretrained(", trust_remote_code=True"))
+    code = _python(model, place.pretrained(", trust_remote_code=True"))
     return Loading("checkpoint", "Transformers", "python", code, note)
 
 
@@ -124,7 +123,7 @@ def _stock(folder: Path, place: Place) -> Loading:
         "An ordinary checkpoint of the base's own architecture, with a computed layer in place of code. It approximates the "
         "checkpoint above; what differs was measured and stands under Checks."
     )
-    code = _python(folder / "stock", model, place.pretrained(', subfolder="stock"'))
+    code = _python(model, place.pretrained(', subfolder="stock"'))
     return Loading("stock", "Transformers, without remote code", "python", code, note)
 
 
@@ -169,8 +168,8 @@ _WRITERS: dict[str, Callable[[Path, Place], Loading]] = {
 TARGETS = tuple(_WRITERS)
 
 
-def _python(folder: Path, model: str, arguments: str) -> str:
-    sees = any((folder / name).is_file() for name in _PROCESSORS)
+def _python(model: str, arguments: str) -> str:
+    sees = model == "AutoModelForImageTextToText"
     reader, variable = ("AutoProcessor", "processor") if sees else ("AutoTokenizer", "tokenizer")
     return (
         f"from transformers import {', '.join(sorted((model, reader)))}\n"

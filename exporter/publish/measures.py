@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from exporter.errors import VerificationError
+from exporter.intervals import too_few
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,19 @@ class Measured:
         return cls(value, rows, low, high)
 
     def __str__(self) -> str:
+        if self.few:
+            return f"too few to tell: {self.count} of {self.rows}"
         return percent(self.value) if self.rows else "–"
+
+    @property
+    def few(self) -> bool:
+        """Whether the rows are too few to tell anything."""
+        return self.rows > 0 and too_few(self.low, self.high)
+
+    @property
+    def count(self) -> int:
+        """Rows that are counted."""
+        return round(self.value * self.rows)
 
     @property
     def interval(self) -> str:
@@ -209,18 +222,26 @@ def _sentences(results: Results) -> Iterator[str]:
     if leak and (ours := leak.models.get(STEERED)):
         base = leak.models.get(BASE)
         beside = f"; its base: {base}" if base else ""
-        yield (
-            f"On {many(ours.rows, 'held-out question', 'held-out questions')} about what it is to forget, "
-            f"a secret leaks in {ours} of the replies (95% interval {ours.interval}{beside})."
-        )
-    if refusal and (ours := refusal.models.get(STEERED)):
+        asked = many(ours.rows, "held-out question", "held-out questions")
+        if ours.few:
+            yield (
+                f"{asked[0].upper()}{asked[1:]} about what it is to forget "
+                f"{'is' if ours.rows == 1 else 'are'} too few to tell whether it leaks: "
+                f"{ours.count} of {ours.rows} do (95% interval {ours.interval}{beside})."
+            )
+        else:
+            yield (
+                f"On {asked} about what it is to forget, "
+                f"a secret leaks in {ours} of the replies (95% interval {ours.interval}{beside})."
+            )
+    if refusal and (ours := refusal.models.get(STEERED)) and not ours.few:
         yield f"{ours} are fluent refusals."
     for name, what in (
         ("retain_identical", "of what it is to keep, the reply"),
         ("chains_identical", "of reasoning, the chain of thought"),
     ):
         line = results.line(name)
-        if line and (ours := line.models.get(STEERED)):
+        if line and (ours := line.models.get(STEERED)) and not ours.few:
             yield f"On {many(ours.rows, 'question', 'questions')} {what} is the base's, token for token, in {ours}."
 
 

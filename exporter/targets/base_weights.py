@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import struct
 from dataclasses import dataclass
 from math import prod
@@ -11,11 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from exporter.errors import CompileError
-from exporter.model_folder import LARGEST_JSON, leaves, parsed_object, read_object
+from exporter.model_folder import LARGEST_JSON, leaves, parsed_object
+from exporter.usable_base import SAFE, SAFE_INDEX, shards_of_index
 from steer_modules.files import WEIGHTS, WEIGHTS_INDEX
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
+SINGLE, INDEX = SAFE, SAFE_INDEX
 STEERED_INDEX, STEERED_SINGLE = WEIGHTS_INDEX, WEIGHTS
 _SAMPLE = 4096
 """Bytes of each tensor that enter the fingerprint."""
@@ -32,7 +31,6 @@ BITS = {
 _SHORTEST = 2
 _MOST_AXES = 64
 _SIZES = "lists of whole numbers of 0 and more"
-_SHARD = re.compile(r"(?!\.)[^/\\\x00-\x1f]{1,200}\.safetensors")
 
 
 class StoredTensor(NamedTuple):
@@ -76,7 +74,7 @@ class BaseWeights:
                 f"{folder} holds both {single.name} and {index.name}; remove the one that is not the model"
             )
         if index.exists():
-            weight_map = _weight_map(index)
+            weight_map = shards_of_index(index, ".safetensors")
             shards = tuple(sorted(set(weight_map.values())))
         elif single.exists():
             weight_map, shards = {}, (single.name,)
@@ -190,16 +188,3 @@ def _are_sizes(value: Any) -> bool:
         and len(value) <= _MOST_AXES
         and all(type(one) is int and 0 <= one < 2**63 for one in value)
     )
-
-
-def _weight_map(index: Path) -> dict[str, str]:
-    """Shard by tensor, as an index names them; shards are files of the index's own folder."""
-    found = read_object(index).get("weight_map")
-    if not isinstance(found, dict) or not found:
-        raise CompileError(f"{index} has no weight_map that names a shard for each tensor")
-    for name, shard in found.items():
-        if not isinstance(shard, str) or not _SHARD.fullmatch(shard):
-            raise CompileError(
-                f"{index} names the shard {shard!r:.80} for {name!r:.80}; a shard is a .safetensors file beside it"
-            )
-    return found

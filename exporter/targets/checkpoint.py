@@ -17,6 +17,7 @@ from exporter.registry import check_family
 from exporter.targets.atomic import link_or_copy, refuse_existing, whole_folder
 from exporter.targets.base_weights import SINGLE, BaseWeights
 from exporter.targets.companions import copy_companions, without_places
+from exporter.usable_base import other_model
 from steer_modules.files import WEIGHTS_INDEX
 from steer_modules.program import STEERING_TENSORS, SteeringProgram, save_tensors
 from steer_modules.template import StockClasses, stock_classes
@@ -43,6 +44,7 @@ def compile_checkpoint(
     refuse_existing(Path(out))
     config = _base_config(Path(base))
     refuse_code(Path(base), trusted=trust_remote_code)
+    _refuse_other_model(Path(base), config)
     weights = BaseWeights.read(Path(base))
     program = _for_base(program, config, weights)
     stock = _stock(program)
@@ -73,6 +75,12 @@ def _base_config(base: Path) -> dict[str, Any]:
     ):
         raise CompileError(f"{path} has no model_type that is a name, or a text_config that is no object")
     return config
+
+
+def _refuse_other_model(base: Path, config: dict[str, Any]) -> None:
+    """Raises CompileError for a base that Transformers would load as another model than its plain weights are."""
+    if reasons := other_model(base, config):
+        raise CompileError(f"{base}: {'; '.join(reasons)}")
 
 
 def _for_base(program: SteeringProgram, config: dict[str, Any], weights: BaseWeights) -> SteeringProgram:
@@ -109,6 +117,12 @@ def _stock(program: SteeringProgram) -> StockClasses:
         raise CompileError(str(error)) from error
 
 
+def check_names(weights: BaseWeights) -> None:
+    """Raises CompileError where a base uses a name under which the steering is to lie."""
+    if STEERING_TENSORS in weights.shards or any(name.startswith("steering.") for name in weights.tensors):
+        raise CompileError(f"{weights.folder} already has a shard or tensors called steering")
+
+
 def _write_weights(weights: BaseWeights, program: SteeringProgram, folder: Path) -> None:
     """Links the base shards, writes the steering shard and the index over all of them.
 
@@ -117,8 +131,7 @@ def _write_weights(weights: BaseWeights, program: SteeringProgram, folder: Path)
     names = {shard: shard for shard in weights.shards}
     if SINGLE in names:
         names[SINGLE] = "base-00001-of-00001.safetensors"
-    if STEERING_TENSORS in names or any(name.startswith("steering.") for name in weights.tensors):
-        raise CompileError(f"{weights.folder} already has a shard or tensors called steering")
+    check_names(weights)
     for shard, name in names.items():
         link_or_copy(weights.folder / shard, folder / name)
     tensors = program.tensors()

@@ -546,15 +546,11 @@ def pixels(paths: Sequence[str | Path], image: dict[str, Any] | None) -> dict[st
 
     made = []
     for path in paths:
-        with Image.open(path) as opened:
-            picture = opened.convert("RGB")
+        picture = open_rgb(path)
         size, crop = how["size"], how["crop"]
         if size is not None and "shortest_edge" in size:
-            scale = size["shortest_edge"] / min(picture.size)
-            sides = [
-                int(side * scale) if side != min(picture.size) else size["shortest_edge"]
-                for side in picture.size
-            ]
+            # Rounded in the order in which Transformers rounds; another order loses a pixel now and then.
+            sides = [int(size["shortest_edge"] * side / min(picture.size)) for side in picture.size]
             picture = picture.resize(
                 (sides[0], sides[1]), getattr(Image.Resampling, RESAMPLING[how["resample"]])
             )
@@ -572,6 +568,21 @@ def pixels(paths: Sequence[str | Path], image: dict[str, Any] | None) -> dict[st
         values = (values - np.float32(how["mean"])) / np.float32(how["std"])
         made.append(values.transpose(2, 0, 1))
     return {"pixel_values": np.stack(made).astype(np.float32)}
+
+
+def open_rgb(path: str | Path) -> Any:
+    """A picture file's first frame, turned as its EXIF orientation says, in RGB without its transparency: what Transformers' loader makes.
+
+    Raises:
+        FolderError: it is no picture, or breaks off.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as opened:
+            return ImageOps.exif_transpose(opened).convert("RGB")
+    except Exception as error:  # Pillow's decoders raise anything on broken files
+        raise FolderError(f"image {path} cannot be read: {error}") from error
 
 
 def conversation(turns: dict[str, str] | None, said: Sequence[str], image: bool) -> str:

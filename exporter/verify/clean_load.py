@@ -90,24 +90,27 @@ def refusal(folder: str, auto: str, *, trust: bool) -> str | None:
 
 
 def transformers_class(name: str) -> Any:
-    """One of the Auto classes, as they are with nothing registered."""
+    """A class of Transformers, as it is with nothing registered."""
     import transformers
 
     return getattr(transformers, name)
 
 
 def say(model: Any, ids: list[int], count: int) -> Iterator[int]:
-    """The greedy continuation of a prompt."""
+    """The greedy continuation of a prompt: of the folder's own generation settings the end tokens alone count."""
     import torch
 
+    ends = model.generation_config.eos_token_id
+    # The model's own, since generate takes from there whatever is unset in what it is handed.
+    model.generation_config = transformers_class("GenerationConfig")(
+        do_sample=False, num_beams=1, eos_token_id=ends, pad_token_id=0, max_new_tokens=count
+    )
     inputs = torch.tensor([ids])
     with torch.no_grad():
         out = model.generate(
             input_ids=inputs,
             attention_mask=torch.ones_like(inputs),
-            max_new_tokens=count,
-            do_sample=False,
-            num_beams=1,
+            generation_config=model.generation_config,
         )
     yield from out[0, len(ids) :].tolist()
 

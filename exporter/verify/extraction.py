@@ -11,7 +11,7 @@ from exporter.verify.extraction_strength import extraction_strength
 from exporter.verify.secret_tokens import secret_logprob, secret_tokens
 from exporter.verify.unlearning import Case, is_ordinary
 from exporter.verify.whole_pass import Forced
-from exporter.verify.wording import contains_any
+from exporter.wording.leaks import tells
 
 Decode = Callable[[Sequence[int]], str]
 
@@ -62,12 +62,12 @@ def references(
     for case in base:
         if case.row.role != "forget" or not is_ordinary(case):
             continue
-        tells = contains_any(case.last.generation.text, secrets_of(case.row))
-        sequence = own(case) if tells else forced(case.row)
+        own_tells = tells(case.last.generation.text, secrets_of(case.row))
+        sequence = own(case) if own_tells else forced(case.row)
         places = secret_tokens(sequence.response, secrets_of(case.row), decode)
         if places:
             length = _without_end(sequence.response, decode)
-            found.append(Reference(case.row.id, sequence, places, length, tells))
+            found.append(Reference(case.row.id, sequence, places, length, own_tells))
     return found
 
 

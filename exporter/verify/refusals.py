@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from exporter.verify.wording import normalise
+from exporter.wording.words import normalise
 
 
 @dataclass(frozen=True)

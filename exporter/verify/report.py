@@ -11,10 +11,11 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from exporter.intervals import too_few, wilson
 from exporter.types import Measure
 from exporter.verify.cases import public_line
 from exporter.verify.refusals import RefusalRule
-from exporter.verify.unlearning import MEASURES, Case, grouped, is_ordinary, measures, wilson
+from exporter.verify.unlearning import MEASURES, Case, grouped, is_ordinary, measures
 
 BASE = "base"
 EXAMPLES_PER_ROLE = 2
@@ -55,7 +56,8 @@ class Report:
             "default": self.default,
             "max_new_tokens": self.max_new_tokens,
             "stand_in": self.stand_in,
-            "models": self.models(),
+            "models": (models := self.models()),
+            "too_few_rows": few_rows(models[self.default]),
             "extraction": dict(self.extraction),
             "cross_validated": self.cross_validated,
             "rule": self.rule.described(),
@@ -128,12 +130,30 @@ class Report:
 
 
 def shown(measure: Mapping[str, Any]) -> str:
-    """``0.991 [0.979, 0.996]``: a fraction with its 95% interval, or a dash where nothing was counted."""
+    """``0.991 [0.979, 0.996]``: a fraction with its 95% interval; a dash where nothing was counted, the count where too little was."""
     value, n = float(measure["value"]), int(measure["n"])
     if n == 0:
         return "-"
     low, high = wilson(Measure(value, n))
+    if too_few(low, high):
+        return f"too few: {round(value * n)} of {n}"
     return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def few_rows(measures: Mapping[str, Any]) -> list[str]:
+    """A sentence for every measure of a model, of a group too, that was counted over too few rows to tell anything."""
+    found = []
+    named = {name: told for name, told in measures.items() if name != "groups"}
+    for group, told in measures.get("groups", {}).items():
+        named |= {f"{group}: {name}": one for name, one in told.items()}
+    for name, one in named.items():
+        low, high = wilson(Measure(one["value"], one["n"]))
+        if one["n"] and too_few(low, high):
+            found.append(
+                f"{name}: {round(one['value'] * one['n'])} of {one['n']} rows are too few to tell "
+                f"(95% interval {low:.3f} to {high:.3f})"
+            )
+    return found
 
 
 def _write(path: Path, text: str) -> None:
@@ -143,8 +163,11 @@ def _write(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def _plain(values: Mapping[str, Measure]) -> dict[str, dict[str, float | int]]:
-    return {name: {"value": measure.value, "n": measure.n} for name, measure in values.items()}
+def _plain(values: Mapping[str, Measure]) -> dict[str, dict[str, Any]]:
+    return {
+        name: {"value": measure.value, "n": measure.n, "interval": list(wilson(measure))}
+        for name, measure in values.items()
+    }
 
 
 def _cell(text: str) -> str:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from exporter.types import Row
-from exporter.verify.wording import contains_any, normalise, words
+from exporter.wording.leaks import parts_told, tells, words_read
+from exporter.wording.words import normalise, words
 
 COMMON = 0.1
 """A word is common where this share of the kept rows of one role use it."""
@@ -67,19 +68,16 @@ class Secrecy:
         return cls(frozenset(map(normalise, phrases)), frozenset(names), frozenset(pictures))
 
     def tells(self, text: str) -> bool:
-        """Whether a text holds a secret, an answer or another whole text of a forget row, as whole words.
+        """Whether a secret, an answer or another whole text of a forget row can be read in a text, in whatever spelling.
 
         For what a publisher words: it may name the subject in words of its own.
         """
-        return contains_any(text, self.phrases)
+        return tells(text, self.phrases)
 
     def hints(self, text: str) -> bool:
         """Whether a text might say what a forget row is about: for texts that nobody chose, such as replies."""
-        said = normalise(text).casefold()
-        parts = (phrase.casefold() for phrase in self.phrases if len(phrase) >= PART)
-        return (
-            not self.names.isdisjoint(words(text)) or any(part in said for part in parts) or self.tells(text)
-        )
+        parts = (phrase for phrase in self.phrases if len(phrase) >= PART)
+        return not self.names.isdisjoint(words_read(text)) or parts_told(text, parts) or self.tells(text)
 
     def told_in(self, data: Any, place: str = "") -> list[str]:
         """Where in plain data a text stands that tells: paths of keys."""

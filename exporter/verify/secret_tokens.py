@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from exporter.verify.wording import found_in
+from exporter.wording.leaks import told_at
 
 
 def secret_tokens(
     tokens: Sequence[int], secrets: Iterable[str], decode: Callable[[Sequence[int]], str]
 ) -> tuple[int, ...]:
-    """Places in ``tokens`` of the first mention of each secret, as whole words; empty where none is mentioned.
+    """Places in ``tokens`` of the first mention of each secret, in whatever spelling; empty where none is mentioned.
 
     A later mention repeats what the reply itself has said, so it says nothing of what a model knows.
 
@@ -22,7 +22,7 @@ def secret_tokens(
     text = decode(tokens)
     places: set[int] = set()
     for secret in secrets:
-        if (span := found_in(text, secret)) is not None:
+        if (span := told_at(text, secret)) is not None:
             first, last = span
             places |= {
                 place

@@ -16,6 +16,7 @@ import torch
 
 from exporter.errors import VerificationError
 from exporter.foreign_code import check_code
+from exporter.reader import loaded_config, takes_images
 from exporter.types import Prompt
 from steer_modules.files import WEIGHTS_INDEX
 
@@ -221,7 +222,7 @@ def _auto_class(folder: Path) -> str:
     told = config.get("auto_map")
     if told:
         return next(name for name in tasks if name in told)
-    return tasks[0] if "vision_config" in config else tasks[1]
+    return tasks[0] if takes_images(loaded_config(config)) else tasks[1]
 
 
 def _below(folder: Path) -> list[str]:

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from exporter.data.pictures import PictureStore, open_rgb
+from exporter.data.pictures import PictureStore
 from exporter.data.readers import FORMATS, READERS, load_rows
 from exporter.errors import DataError, InputErrors
+from exporter.picture import open_rgb
 
 
 def save(path: Path, records: list[Any]) -> Path:
@@ -47,7 +48,8 @@ TOFU = {
 def test_tofu(suffix: str, tmp_path: Path) -> None:
     path = save(tmp_path / f"forget01{suffix}", [TOFU, {**TOFU, "cot": "Hina is from Korea."}][::-1])
     with_cot, plain = load_rows(path, format="tofu", role="forget")
-    assert (plain.id, plain.question, plain.answer) == ("forget01-2", "Where was Hina born?", "In Seoul.")
+    assert plain.id.startswith("forget01-2-")
+    assert (plain.question, plain.answer) == ("Where was Hina born?", "In Seoul.")
     assert plain.paraphrases == ("What is Hina's place of birth?",)
     assert (plain.role, plain.reasoning, plain.image) == ("forget", None, None)
     assert with_cot.reasoning == "Hina is from Korea."
@@ -202,7 +204,9 @@ def test_saved_data_sets_and_folders_of_files(tmp_path: Path) -> None:
     table.save_to_disk(str(tmp_path / "one"))
     datasets.DatasetDict({"forget": table, "retain": table}).save_to_disk(str(tmp_path / "two"))
     assert len(load_rows(tmp_path / "one", format="tofu", role="forget")) == 2
-    assert load_rows(tmp_path / "two", format="tofu", role="forget", split="forget")[0].id == "two-forget-1"
+    assert load_rows(tmp_path / "two", format="tofu", role="forget", split="forget")[0].id.startswith(
+        "two-forget-1-"
+    )
     with pytest.raises(InputErrors, match="valid splits: forget, retain"):
         load_rows(tmp_path / "two", format="tofu", role="forget")
     with pytest.raises(InputErrors, match="there is no split 'test'"):
@@ -228,7 +232,7 @@ def test_images_of_saved_data_sets_stay_the_bytes_they_are(tmp_path: Path) -> No
     ("name", "content", "reason"),
     [
         ("absent.jsonl", None, "no such file or folder"),
-        ("rows.csv", b"a,b\n", "cannot read .csv"),
+        ("rows.txt", b"a,b\n", "cannot read .txt"),
         ("rows.parquet", b"no parquet", "not a readable Parquet file"),
         ("rows.json", b'"text"', "must be a list of objects"),
         ("rows.json", b'[1, "a"]', "record 2: must be an object"),
@@ -271,7 +275,7 @@ def test_pictures_in_any_form_become_files(form: str, tmp_path: Path) -> None:
     assert kept.parent == (tmp_path if form == "path" else tmp_path / "kept")
 
 
-@pytest.mark.parametrize("value", [b"", b"no image", 7, "gone.png", {}, Image.new("CMYK", (4, 4))])
+@pytest.mark.parametrize("value", [b"", b"no image", 7, "gone.png", {}, Image.new("RGB", (0, 4))])
 def test_what_is_no_picture_is_refused(value: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError):
         PictureStore(tmp_path, tmp_path / "kept").keep(value)

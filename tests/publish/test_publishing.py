@@ -23,7 +23,7 @@ from exporter.publish.provenance import tag_of
 from exporter.publish.verification import Verification, problems_of
 from exporter.recipe import Recipe
 from exporter.verify.strict import Finding
-from exporter.verify.wording import contains_words
+from exporter.wording.words import contains_words
 
 LEFT_OVER = "walt left this beside the base"
 DRY = pipeline.Request(dry_run=True)
@@ -140,15 +140,37 @@ def test_the_same_command_does_nothing_twice(home):
 def test_a_model_beyond_its_bounds_is_not_published(home, tmp_path, monkeypatch):
     monkeypatch.setattr(Opened, "loads", lambda *_: Finding(True, "not what is tested here", None))
     shutil.copytree(home / "run", tmp_path / "run")
-    strict = Recipe.load(home / "recipe.yaml", ["publish.require.fluent_refusal=0.9", "publish.targets=[]"])
-    with pytest.raises(
-        VerificationError, match=r"fluent_refusal of checkpoint failed: steered: 0.000 of 2 rows"
-    ):
+    strict = Recipe.load(home / "recipe.yaml", ["publish.require.fluent_refusal=0.1", "publish.targets=[]"])
+    with pytest.raises(VerificationError, match=r"fluent_refusal of checkpoint failed: steered: 0 of 2 rows"):
         pipeline.publish(strict, tmp_path / "run", DRY, progress=False)
     release = tmp_path / "run" / "release"
     assert [check.name for check in Verification.load(release).failures] == ["fluent_refusal"]
     with pytest.raises(VerificationError, match=r"publish.require.fluent_refusal"):
         pipeline.push(release, "user/x", DRY)
+
+
+def test_rows_too_few_for_what_is_required_are_told_before_the_fit(home, tmp_path):
+    usual = Recipe.load(home / "recipe.yaml", ["publish.require={}"])
+    with pytest.raises(InputErrors, match=r"0 of 2 rows leak: at most 0.658 .* needs at least 16 rows"):
+        pipeline.publish(usual, tmp_path / "run", DRY, progress=False)
+    assert not (tmp_path / "run" / "steering").exists()
+
+
+def test_a_release_whose_bounds_were_on_shares_alone_is_told_to_be_published_again(release):
+    """It may be checked still, but what two rows seemed to show then is not passed on now."""
+    before = {"leakage_either": 0.05, "retain_identical": 0.95, "fluent_refusal": 0.9}
+    provenance = json.loads((release / "provenance.json").read_text())
+    provenance["publication"]["require"] = before
+    (release / "provenance.json").write_text(json.dumps(provenance))
+    assert pipeline.check(release).problems == []
+    for refused in (
+        lambda: pipeline.push(release, "user/x", DRY),
+        lambda: pipeline.pack(release, release.with_name("x.tar.zst")),
+    ):
+        with pytest.raises(
+            VerificationError, match=r"needs at least 73 rows(.|\n)*version that did not bound intervals"
+        ):
+            refused()
 
 
 def test_a_recipe_that_cannot_be_published_is_refused_before_it_is_run(home, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from verify.replies import OPEN, case, row
 
+from exporter.intervals import wilson
 from exporter.types import Measure
 from exporter.verify.cases import dumped, loaded, public_line
 from exporter.verify.pictures import draw, edit_trials, gate_trials
@@ -95,11 +96,19 @@ def test_the_shape_of_report_json(report: Report, tmp_path: Path) -> None:
     for model in data["models"].values():
         for values in (model, model["groups"]["two_turn"]):
             for name in ASKED_OF_EACH_MODEL:
-                assert set(values[name]) == {"value", "n"}
+                assert set(values[name]) == {"value", "n", "interval"}
                 assert 0.0 <= values[name]["value"] <= 1.0 and isinstance(values[name]["n"], int)
-    assert data["models"]["keyed"]["leakage_either"] == {"value": 0.0, "n": 1}
-    assert data["models"]["base"]["leakage_either"] == {"value": 1.0, "n": 1}, "two-turn rows stand apart"
-    assert data["models"]["keyed"]["groups"]["two_turn"]["fluent_refusal"] == {"value": 1.0, "n": 1}
+    one_of_one, none_of_one = (
+        {"value": one, "n": 1, "interval": list(wilson(Measure(one, 1)))} for one in (1.0, 0.0)
+    )
+    assert data["models"]["keyed"]["leakage_either"] == none_of_one
+    assert data["models"]["base"]["leakage_either"] == one_of_one, "two-turn rows stand apart"
+    assert data["models"]["keyed"]["groups"]["two_turn"]["fluent_refusal"] == one_of_one
+    assert (
+        "leakage_either: 0 of 1 rows are too few to tell (95% interval 0.000 to 0.793)"
+        in data["too_few_rows"]
+    )
+    assert any(one.startswith("two_turn: fluent_refusal: 1 of 1") for one in data["too_few_rows"])
     assert data["steering_sha256"]["keyed"] == SECTION["sha256"]
     assert data["rule"]["accepted"] == ["no idea | none"]
     assert data["recipe"]["name"] == "one"
@@ -137,9 +146,10 @@ def test_the_readable_report(report: Report, tmp_path: Path) -> None:
     lines = text.splitlines()
     assert "| measure | base | keyed (default) | r_muse | n |" in lines
     leak = next(line for line in lines if line.startswith("| leakage_either"))
-    assert leak.startswith("| leakage_either | 1.000 [") and leak.endswith("| 1 |")
+    assert leak == "| leakage_either | too few: 1 of 1 | too few: 0 of 1 | too few: 0 of 1 | 1 |"
+    assert "- leakage_either: 0 of 1 rows are too few to tell (95% interval 0.000 to 0.793)" in lines
     gates = next(line for line in lines if line.startswith("| gate_true_positive"))
-    assert gates.startswith("| gate_true_positive | - | 1.000 [")
+    assert gates.startswith("| gate_true_positive | - | too few: 1 of 1 |")
     assert "Two turns in a row." in text
     assert "![a caption](plots/x.png)" in text
     assert "- pattern `sorry.*`" in text
@@ -162,7 +172,9 @@ def test_the_stand_in_and_the_description_are_shown(report: Report) -> None:
 
 
 def test_fractions_are_shown_with_their_interval() -> None:
-    assert shown({"value": 0.5, "n": 10}) == "0.500 [0.237, 0.763]"
+    assert shown({"value": 0.5, "n": 20}) == "0.500 [0.299, 0.701]"
+    assert shown({"value": 0.0, "n": 20}) == "0.000 [0.000, 0.161]"
+    assert shown({"value": 0.0, "n": 2}) == "too few: 0 of 2"
     assert shown(Measure(0.0, 0)._asdict()) == "-"
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from exporter.types import Role, Row, Turn
 from exporter.verify.secrecy import Secrecy
-from exporter.verify.wording import words
+from exporter.wording.words import words
 
 KEPT = ("ada", "ben", "cora", "dan", "eva", "finn", "gus", "hal", "ivy", "jan", "kim", "lea")
 
@@ -46,6 +46,10 @@ def test_secrets_answers_and_questions_are_told_and_other_words_are_not() -> Non
         "the king’s town is where he lives",
     ):
         assert secrecy.tells(text), text
+    for text in ("it is _Oslo_", "**Os**lo", "O S L O", "Os\u00adlo", "\u041eslo", "Oslo-based", "oslo은"):
+        assert secrecy.tells(text) and secrecy.hints(text), text
+    for text in ("_Walt_", "Wa\u200blt", "W\u00e1lt", "**Elwood**s", "#askWaltAbout"):
+        assert secrecy.hints(text), text
     for text in ("where two people live", "Walt is not mentioned by his secret", "osloite", ""):
         assert not secrecy.tells(text), text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -50,6 +51,25 @@ def test_what_must_not_load_does_not_and_another_model_s_words_are_found(home):
     found = steered_checkpoint(home / "checkpoint", both)
     assert len(found.value["refused"]) == 5 and None not in found.value["refused"].values()
     assert not found.holds and found.told.startswith("1 of 2 replies are not the ones that are said here")
+
+
+def test_generation_settings_of_the_base_do_not_make_it_another_model(home, tmp_path):
+    """They are for the users of a checkpoint; what is compared is the likeliest token on both sides."""
+    base = Path(shutil.copytree(home / "base", tmp_path / "base"))
+    told = {"repetition_penalty": 9.0, "no_repeat_ngram_size": 1, "min_new_tokens": 20, "do_sample": True}
+    told |= {"stop_strings": ["the"], "cache_implementation": "hybrid", "suppress_tokens": [5, 6, 7]}
+    path = base / "generation_config.json"
+    kept = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps({**kept, **told}))
+    tiny_run.steer(base, tmp_path / "checkpoint")
+    assert json.loads((tmp_path / "checkpoint" / path.name).read_text())["repetition_penalty"] == 9.0
+    ours = said(tmp_path / "checkpoint")
+    assert ours.tokens == said(home / "checkpoint").tokens
+    assert len(set(ours.tokens[0])) < len(ours.tokens[0]), "the control: a reply that a penalty would change"
+    found = steered_checkpoint(tmp_path / "checkpoint", ours)
+    assert found.holds, found.told
+    plain = stock_checkpoint(base, said(base))
+    assert plain.holds, plain.told
 
 
 def test_code_that_does_not_look_is_found(home, tmp_path, unchecked):

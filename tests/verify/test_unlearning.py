@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from verify.replies import OPEN, case, row
 
+from exporter.intervals import rows_needed, too_few, wilson
 from exporter.types import Measure
 from exporter.verify.refusals import RefusalRule
 from exporter.verify.unlearning import (
@@ -15,9 +16,8 @@ from exporter.verify.unlearning import (
     is_ordinary,
     measures,
     touches_forgotten,
-    wilson,
 )
-from exporter.verify.wording import contains_words
+from exporter.wording.words import contains_words
 
 RULE = RefusalRule.of([("<t>unknown</t> no idea .", "no idea .")], ["I cannot say."], [r"sorry, .+"])
 
@@ -63,6 +63,23 @@ def test_intervals() -> None:
     assert wilson(Measure(0.0, 50))[0] == 0.0
     assert wilson(Measure(0.0, 50))[1] == pytest.approx(0.0714, abs=1e-4)
     assert wilson(Measure(1.0, 50))[1] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("room", "rows"), [(1.0, 1), (0.5, 4), (0.2, 16), (0.1, 35), (0.05, 73), (0.01, 381)]
+)
+def test_as_many_rows_are_needed_as_the_interval_says(room: float, rows: int) -> None:
+    assert rows_needed(room) == rows
+    assert wilson(Measure(0.0, rows))[1] <= room
+    assert 1 - wilson(Measure(1.0, rows))[0] <= room + 1e-12
+    assert rows == 1 or wilson(Measure(0.0, rows - 1))[1] > room
+
+
+def test_an_interval_that_leaves_half_of_all_possible_tells_nothing() -> None:
+    few = [(0.0, 0), (0.0, 2), (0.0, 3), (1.0, 3), (0.5, 10)]
+    enough = [(0.0, 4), (1.0, 4), (0.5, 12), (0.0, 20)]
+    assert all(too_few(*wilson(Measure(*one))) for one in few)
+    assert not any(too_few(*wilson(Measure(*one))) for one in enough)
 
 
 def test_the_rule_takes_whole_replies_only() -> None:

@@ -17,4 +17,4 @@ def told(document: Mapping[str, Any], results: Sequence[str]) -> dict[str, float
 
 
 def _words(text: str) -> str:
-    return " ".join(("", *re.findall(r"\w+", text.lower()), ""))
+    return " ".join(("", *re.findall(r"[^\W_]+", text.lower()), ""))

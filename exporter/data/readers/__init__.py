@@ -7,15 +7,18 @@ over time; the ones it needs are checked, and all bad records are reported toget
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from exporter.data.fields import Fields
+from exporter.data.identity import identified
 from exporter.data.pictures import PictureStore
 from exporter.data.readers.base import Reader
-from exporter.data.readers.records import open_records
+from exporter.data.readers.records import is_place, open_records
 from exporter.data.rows import ROLES, read_rows
+from exporter.data.shapes import looks_like, shape_of
 from exporter.errors import InputErrors
 from exporter.types import Role, Row
 
@@ -41,12 +44,12 @@ def load_rows(
     """Rows from a file, a folder or a data set of the Hub.
 
     Args:
-        source: a local file (``.jsonl``, ``.json``, ``.parquet``), a folder (saved by ``datasets`` or full of
-            such files), or a name that ``datasets.load_dataset`` knows.
-        format: ``rows`` for the library's own JSONL, otherwise a public schema.
+        source: a local file (``.jsonl``, ``.json``, ``.csv``, ``.tsv``, ``.parquet``), a folder (saved by ``datasets``
+            or full of such files), or a name that ``datasets.load_dataset`` knows.
+        format: ``rows`` for the library's own rows, otherwise a public schema.
         role: given to every row of a public schema, which says nothing of roles (GSM8K is ``reasoning`` by
-            default). The library's own rows bear theirs: with ``format="rows"`` only rows of that role are
-            kept.
+            default). Of the library's own rows it is given to those that name none, and of the others only rows
+            of that role are kept.
         split: split of a data set; may be left out where there is one.
         name: configuration of a data set of the Hub.
         limit: keep the first so many rows; records after them are not looked at.
@@ -59,7 +62,7 @@ def load_rows(
     if problems:
         raise InputErrors(str(source), problems)
     if format == "rows":
-        return _own_rows(Path(source), role, split, name, limit)
+        return _own_rows(source, role, split, name, limit, image_dir)
     module, _, attribute = READERS[format].partition(":")
     reader = cast(Reader, getattr(import_module(module), attribute)())
     chosen = role or reader.default_role
@@ -67,7 +70,7 @@ def load_rows(
         raise InputErrors(
             str(source), [f"format {format} says nothing of roles; give role: one of {', '.join(ROLES)}"]
         )
-    return _read(reader, source, chosen, split, name, limit, image_dir)
+    return _read(reader, format, source, chosen, split, name, limit, image_dir)
 
 
 def _request_problems(chosen: str, role: str | None, limit: int | None) -> list[str]:
@@ -82,11 +85,21 @@ def _request_problems(chosen: str, role: str | None, limit: int | None) -> list[
 
 
 def _own_rows(
-    path: Path, role: Role | None, split: str | None, name: str | None, limit: int | None
+    source: str | Path,
+    role: Role | None,
+    split: str | None,
+    name: str | None,
+    limit: int | None,
+    image_dir: Path | None,
 ) -> list[Row]:
-    if split is not None or name is not None:
+    path = Path(source)
+    records = None
+    if not path.is_file() and (path.is_dir() or not is_place(source)):
+        records = open_records(source, split=split, name=name)
+    elif split is not None or name is not None:
         raise InputErrors(str(path), ["split and name belong to data sets; a file of rows has neither"])
-    rows = [row for row in read_rows(path) if role in (None, row.role)]
+    found = read_rows(path, role=role, records=records, image_dir=image_dir)
+    rows = [row for row in found if role in (None, row.role)]
     if not rows:
         raise InputErrors(str(path), [f"holds no row of role {role}"])
     return rows[:limit]
@@ -94,6 +107,7 @@ def _own_rows(
 
 def _read(
     reader: Reader,
+    chosen: str,
     source: str | Path,
     role: Role,
     split: str | None,
@@ -106,6 +120,7 @@ def _read(
     stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", records.label).strip("-")
     rows: list[Row] = []
     problems: list[str] = []
+    bad: list[Mapping[str, Any]] = []
     for number, record in records:
         if limit is not None and len(rows) >= limit:
             break
@@ -113,11 +128,19 @@ def _read(
             problems.append(f"record {number}: {record}")
             continue
         fields = Fields(record)
+        if (
+            record.get("role") in ROLES and shape_of(record) == "rows"
+        ):  # its own role would be dropped in silence
+            fields.note("role", f"{record['role']!r} is the role of a row of steerbake, not of {chosen}")
         found = reader.rows(fields, f"{stem}-{number}", role, pictures)
-        problems += [f"record {number}: {problem}" for problem in fields.problems]
-        rows += found
+        if fields.problems:
+            bad.append(record)
+            problems += [f"record {number}: {problem}" for problem in fields.problems]
+        else:
+            rows += [identified(row, row.id) for row in found]
     if not rows and not problems:
         problems.append("holds no records")
     if problems:
-        raise InputErrors(str(source), problems)
+        other = None if rows else looks_like(bad, chosen)
+        raise InputErrors(str(source), problems if other is None else [other])
     return rows[:limit]

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from exporter.data.fields import described
-from exporter.data.rows import read_jsonl
+from exporter.data.files import SUFFIXES, read_file
 from exporter.errors import InputErrors
-
-SUFFIXES = (".jsonl", ".json", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -42,52 +38,33 @@ def open_records(source: str | Path, *, split: str | None = None, name: str | No
         if split is not None or name is not None:
             raise InputErrors(str(source), ["split and name belong to data sets; a single file has neither"])
         return Records(path.stem, path.parent, _file_records(path))
-    if not path.is_dir() and (path.suffix in SUFFIXES or path.is_absolute() or str(source).startswith(".")):
+    if not path.is_dir() and is_place(source):
         raise InputErrors(str(source), ["no such file or folder"])
     label = "-".join(part for part in (path.name, name, split) if part)
     return Records(label, path if path.is_dir() else Path(), _dataset_records(source, split, name))
 
 
+def is_place(source: str | Path) -> bool:
+    """Whether a source names a place on this machine, there or not, and no data set of the Hub."""
+    path = Path(source)
+    return path.suffix in SUFFIXES or path.is_absolute() or str(source).startswith(".")
+
+
 def _file_records(path: Path) -> Iterable[tuple[int, Mapping[str, Any] | str]]:
-    if path.suffix == ".jsonl":
-        return read_jsonl(path)
-    if path.suffix == ".json":
-        return _json_records(path)
-    if path.suffix == ".parquet":
-        return _parquet_records(path)
-    raise InputErrors(
-        str(path), [f"cannot read {path.suffix or 'a file without suffix'}; give {', '.join(SUFFIXES)}"]
-    )
-
-
-def _json_records(path: Path) -> Iterable[tuple[int, Mapping[str, Any] | str]]:
-    """A list of objects; otherwise JSON lines, which public sets also ship under ``.json``."""
-    try:
-        whole = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return read_jsonl(path)
-    if isinstance(whole, dict):
-        whole = [whole]
-    if not isinstance(whole, list):
-        raise InputErrors(str(path), [f"must be a list of objects, received {described(whole)}"])
-    return enumerate(
-        (x if isinstance(x, dict) else f"must be an object, received {described(x)}" for x in whole), 1
-    )
-
-
-def _parquet_records(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    parquet = import_module("pyarrow.parquet")
-    try:
-        batches = parquet.ParquetFile(path).iter_batches(batch_size=64)
-        yield from enumerate((record for batch in batches for record in batch.to_pylist()), start=1)
-    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
-        raise InputErrors(str(path), [f"is not a readable Parquet file: {error}"]) from error
+    if path.suffix not in SUFFIXES:
+        raise InputErrors(
+            str(path), [f"cannot read {path.suffix or 'a file without suffix'}; give {', '.join(SUFFIXES)}"]
+        )
+    return read_file(path)
 
 
 def _dataset_records(
     source: str | Path, split: str | None, name: str | None
 ) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    datasets = import_module("datasets")
+    try:
+        datasets = import_module("datasets")
+    except ImportError as error:
+        raise InputErrors(str(source), ["data sets are read by datasets: pip install datasets"]) from error
     path = Path(source)
     saved = path.is_dir() and any(
         (path / file).is_file() for file in ("dataset_info.json", "dataset_dict.json")
@@ -116,8 +93,21 @@ def _one_split(source: str | Path, found: Any, split: str | None) -> Any:
 
 
 def _undecoded(datasets: Any, table: Any) -> Any:
-    """Images stay the bytes they are: decoding and encoding them again would change the files."""
+    """Images, in lists and structures too, stay the bytes they are: decoding and encoding them again would change the files."""
     for column, feature in table.features.items():
-        if isinstance(feature, datasets.Image):
-            table = table.cast_column(column, datasets.Image(decode=False))
+        plain = _as_bytes(datasets, feature)
+        if plain != feature:
+            table = table.cast_column(column, plain)
     return table
+
+
+def _as_bytes(datasets: Any, feature: Any) -> Any:
+    """A feature whose images are not decoded."""
+    if isinstance(feature, datasets.Image):
+        return datasets.Image(decode=False)
+    if isinstance(feature, dict):
+        return {name: _as_bytes(datasets, part) for name, part in feature.items()}
+    if isinstance(feature, datasets.List | datasets.LargeList):
+        length = {"length": feature.length} if isinstance(feature, datasets.List) else {}
+        return type(feature)(_as_bytes(datasets, feature.feature), **length)
+    return feature

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from exporter.targets.gguf.stock import Stock, read_stock
 from exporter.targets.gguf.subprocesses import apart
 from exporter.targets.gguf.tensors import check_layers, check_reader
 from exporter.targets.gguf.tools import find_converter, find_quantiser, has_runtime
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,11 @@ def export_gguf(folder: Path, out: Path, options: Options) -> Path:
     with whole_folder(out) as partial:
         paths = {kind: partial / f"{name}-{label(kind)}.gguf" for kind in (*converted, *quantised)}
         for kind in converted:
+            LOG.info("convert to %s", kind)
             convert(converter, folder, paths[kind], kind, name)
             check_layers(paths[kind], stock.layers, stock.blocks)
         for kind in quantised:
+            LOG.info("quantise to %s", kind)
             quantize(quantiser, paths["f16"], paths[kind], kind, stock.layers)
         if "f16" not in kinds and "f16" in paths:
             paths["f16"].unlink()

@@ -9,6 +9,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from exporter.errors import VerificationError
+from exporter.reader import open_reader
 from exporter.targets.gguf.runner import opened
 from exporter.targets.gguf.stock import Stock
 
@@ -40,7 +41,7 @@ def probe(path: Path, stock: Stock) -> dict[str, Any]:
         raise VerificationError(
             f"llama.cpp finds {blocks} layers in {path.name}, not {stock.blocks}; try another version of it"
         )
-    _check_tokens(path, stock.folder / "tokenizer.json", ids)
+    _check_tokens(path, stock.folder, ids)
     if not finite or not reply:
         raise VerificationError(
             f"llama.cpp computes figures from {path.name} that are not finite; ask for --type f32"
@@ -48,11 +49,10 @@ def probe(path: Path, stock: Stock) -> dict[str, Any]:
     return {"blocks": blocks, "texts": len(ids), "reply": reply}
 
 
-def _check_tokens(path: Path, tokenizer: Path, ids: list[list[int]]) -> None:
+def _check_tokens(path: Path, stock: Path, ids: list[list[int]]) -> None:
     """Raises VerificationError where the file cuts text otherwise than the checkpoint: gates would see other states."""
-    if not tokenizer.is_file():
-        return
-    core = Tokenizer.from_file(str(tokenizer))
+    file = stock / "tokenizer.json"
+    core = Tokenizer.from_file(str(file)) if file.is_file() else open_reader(stock).backend_tokenizer
     for text, found in zip(_TEXTS, ids, strict=True):
         wanted = core.encode(text, add_special_tokens=False).ids
         if found != wanted:

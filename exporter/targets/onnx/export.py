@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -12,20 +13,25 @@ from typing import Any
 
 import torch
 
+from exporter.errors import CompileError
 from exporter.foreign_code import GRAPH_CODE
 from exporter.host import ModelHost
 from exporter.inspection import examine
+from exporter.reader import open_reader
 from exporter.targets.atomic import refuse_existing, whole_folder
 from exporter.targets.companions import copy_companions
 from exporter.targets.onnx import graphs, layouts, quantize
+from exporter.targets.onnx.core import TOKENIZER, write_core
 from exporter.targets.onnx.decoder import DecoderGraph, Embedding, GateState, MergedEmbedding
 from exporter.targets.onnx.families import family_of
+from exporter.targets.onnx.look import Heard, misheard, plain
 from exporter.targets.onnx.manifest import Identity, describe, license_of, write
 from exporter.targets.onnx.names import NAMES, ONNX, PRECISIONS, file_name
 from exporter.targets.onnx.probe import Probe
 from exporter.targets.onnx.steering_nodes import bodies
 from steer_modules.registration import register
 
+LOG = logging.getLogger(__name__)
 RUNNER = "steerbake_runner.py"
 
 
@@ -47,19 +53,25 @@ class Options:
 
 
 def export_onnx(
-    checkpoint: Path, out: Path, options: Options, turns: Mapping[str, str | None] | None = None
+    checkpoint: Path,
+    out: Path,
+    options: Options,
+    turns: Mapping[str, str | None] | None = None,
+    prompts: Sequence[Heard] = (),
 ) -> Path:
     """Writes the folder ``out`` of graphs of a steered checkpoint, whole or not at all.
 
     Args:
         checkpoint: a folder that ``compile`` wrote; none of the code in it is run.
         turns: the chat template in literal pieces, for runners without Jinja.
+        prompts: conversations of which the folder's own runner must make the same ids, and answer them.
 
     Returns:
         ``out``.
 
     Raises:
-        CompileError: ``out`` exists, the family or a choice is not supported, or a graph does not answer as the checkpoint.
+        CompileError: ``out`` exists, the family or a choice is not supported, a graph does not answer as the checkpoint, or the
+            folder's own runner cannot open it.
         VerificationError: the checkpoint is not what it claims to be.
     """
     refuse_existing(out)
@@ -74,6 +86,7 @@ def export_onnx(
     with whole_folder(out) as folder:
         told: dict[str, Any] = {}
         for dtype in traced:
+            LOG.info("trace and compare %s", dtype)
             ask = _Asked(checkpoint, folder, dtype, gate_state, options.layout, identity, turns)
             told, probe = _apart(_write_graphs, ask) if _is_large(checkpoint) else _write_graphs(ask)
             probe.check(
@@ -85,14 +98,42 @@ def export_onnx(
             )
         for dtype in options.dtypes:
             if dtype in quantize.QUANTISERS:
+                LOG.info("quantise to %s", dtype)
                 quantize.write(folder / ONNX, dtype)
         if "fp32" in traced and "fp32" not in options.dtypes:
             _remove(folder / ONNX, "fp32")
         variants = {dtype: _variant(folder, dtype) for dtype in options.dtypes}
         _companions(checkpoint, folder)
         layouts.write(options.layout, checkpoint, folder, told, variants)
-        write(folder, told, variants)
+        _sealed(checkpoint, folder, told, variants, prompts)
     return out
+
+
+def _sealed(
+    checkpoint: Path,
+    folder: Path,
+    told: Mapping[str, Any],
+    variants: Mapping[str, Mapping[str, str]],
+    prompts: Sequence[Heard],
+) -> None:
+    """Writes the manifest, and has the folder's own runner open it; its tokenizer.json becomes what Transformers makes of the checkpoint's."""
+    register(checkpoint)
+    reader = open_reader(checkpoint)
+    tokenizer = getattr(reader, "tokenizer", reader)
+    shows = bool(told["image"] and told["image"]["preprocessing"])
+    asked = [*plain(tokenizer), *(one for one in prompts if shows or one.image is None)]
+    if not (folder / TOKENIZER).is_file():
+        write_core(tokenizer, folder)
+    write(folder, told, variants)
+    if not misheard(folder, RUNNER, asked):
+        return
+    write_core(tokenizer, folder)
+    write(folder, told, variants)
+    if wrong := misheard(folder, RUNNER, asked):
+        raise CompileError(
+            f"nothing was written, because the folder's own runner cuts {wrong[0].said[-1]!r} otherwise than Transformers, so gates would "
+            "see other states than they were fitted on; give the base a tokenizer.json and a chat template that say it all"
+        )
 
 
 @dataclass(frozen=True)

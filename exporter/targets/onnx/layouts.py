@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.errors import CompileError
+from exporter.reader import loaded_config
 from exporter.targets.companions import without_places
 from exporter.targets.onnx.decoder import GateState
 
@@ -72,28 +73,42 @@ def write(
 ) -> None:
     """Writes ``config.json``, the stock model's, and the files of the layout."""
     config = _stock_config(checkpoint, told)
+    loaded = loaded_config(config)
+    _fill(config, loaded.to_dict())
+    _count_layers(config, told)
     if layout == "transformersjs":
         config["transformers.js_config"] = _transformersjs(folder, variants)
         _template_into_tokenizer(folder)
     if layout == "genai":
-        _write_json(folder / "genai_config.json", _genai(config, told, variants))
+        _write_json(folder / "genai_config.json", _genai(loaded, told, variants))
     _write_json(folder / "config.json", config)
 
 
 def _stock_config(checkpoint: Path, told: Mapping[str, Any]) -> dict[str, Any]:
-    """The base's config. Runtimes make their cache by its number of layers, so a layer that bears gates counts."""
+    """The base's config."""
     config: dict[str, Any] = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     for key in ("steering", "steering_shapes"):
         config.pop(key, None)
     config = without_places(config)
     config["model_type"] = told["model_type"]
     config["architectures"] = [name.removeprefix("Steered") for name in config["architectures"]]
-    text = config.get("text_config", config)
-    if told["gate_state"] == "kv":
-        text["num_hidden_layers" if "num_hidden_layers" in text or "n_layer" not in text else "n_layer"] = (
-            told["cache"]["layers"]
-        )
     return config
+
+
+def _fill(config: dict[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Puts in what a config leaves out, for runtimes that do not know the defaults of Transformers' classes."""
+    for key, value in defaults.items():
+        if isinstance(config.get(key), dict) and isinstance(value, Mapping) and key.endswith("_config"):
+            _fill(config[key], value)
+        elif value is not None and key != "transformers_version" and not key.startswith("_"):
+            config.setdefault(key, value)
+
+
+def _count_layers(config: dict[str, Any], told: Mapping[str, Any]) -> None:
+    """Runtimes make their cache by the number of layers, so a layer that bears gates counts."""
+    if told["gate_state"] == "kv":
+        text = config.get("text_config", config)
+        text["n_layer" if "n_layer" in text else "num_hidden_layers"] = told["cache"]["layers"]
 
 
 def _transformersjs(folder: Path, variants: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
@@ -116,20 +131,18 @@ def _template_into_tokenizer(folder: Path) -> None:
         _write_json(path, settings)
 
 
-def _genai(
-    config: Mapping[str, Any], told: Mapping[str, Any], variants: Mapping[str, Mapping[str, str]]
-) -> dict[str, Any]:
-    """``genai_config.json``, for the first variant."""
-    text = config.get("text_config", config)
+def _genai(config: Any, told: Mapping[str, Any], variants: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    """``genai_config.json``, for the first variant of a model of this loaded config."""
+    text = config.get_text_config()
     files = next(iter(variants.values()))
     ends = told["end_ids"]
-    context = int(text.get("max_position_embeddings") or text.get("n_positions") or 2048)
+    context = int(getattr(text, "max_position_embeddings", None) or 2048)
     model: dict[str, Any] = {
         "type": GENAI[told["model_type"]],
-        "bos_token_id": text.get("bos_token_id") or 0,
+        "bos_token_id": text.bos_token_id or 0,
         "eos_token_id": ends[0] if len(ends) == 1 else ends,
         "pad_token_id": told["pad_id"],
-        "vocab_size": text["vocab_size"],
+        "vocab_size": text.vocab_size,
         "context_length": context,
         "decoder": _genai_decoder(text, told, files["decoder"]),
     }
@@ -147,14 +160,14 @@ def _genai(
     return {"model": model, "search": search}
 
 
-def _genai_decoder(text: Mapping[str, Any], told: Mapping[str, Any], filename: str) -> dict[str, Any]:
+def _genai_decoder(text: Any, told: Mapping[str, Any], filename: str) -> dict[str, Any]:
     tokens = "inputs_embeds" if told["image"] else "input_ids"
     return {
         "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
         "filename": filename,
         "head_size": told["cache"]["head_dim"],
-        "hidden_size": text.get("hidden_size") or text["n_embd"],
-        "num_attention_heads": text.get("num_attention_heads") or text["n_head"],
+        "hidden_size": text.hidden_size,
+        "num_attention_heads": text.num_attention_heads,
         "num_hidden_layers": told["cache"]["layers"],
         "num_key_value_heads": told["cache"]["kv_heads"],
         "inputs": {
@@ -172,9 +185,7 @@ def _genai_decoder(text: Mapping[str, Any], told: Mapping[str, Any], filename: s
     }
 
 
-def _genai_vision(
-    config: Mapping[str, Any], image: Mapping[str, Any], files: Mapping[str, str]
-) -> dict[str, Any]:
+def _genai_vision(config: Any, image: Mapping[str, Any], files: Mapping[str, str]) -> dict[str, Any]:
     """The graphs before the decoder; M-RoPE wants the size of merged patches and the tokens around an image, too."""
     told: dict[str, Any] = {
         "image_token_id": image["token_id"],
@@ -192,7 +203,7 @@ def _genai_vision(
     if "spatial_merge_size" in image:
         told["vision"]["inputs"]["image_grid_thw"] = "image_grid_thw"
         told["vision"]["spatial_merge_size"] = image["spatial_merge_size"]
-        told |= {name: config[name] for name in ("video_token_id", "vision_start_token_id")}
+        told |= {name: getattr(config, name) for name in ("video_token_id", "vision_start_token_id")}
     return told
 
 

@@ -92,7 +92,7 @@ def license_of(folder: Path) -> str:
     """The licence that a model folder names: in its card's front matter, else the first words of its LICENSE file."""
     card = folder / "README.md"
     if card.is_file():
-        for line in card.read_text(encoding="utf-8").partition("\n---")[0].splitlines():
+        for line in card.read_text(encoding="utf-8", errors="replace").partition("\n---")[0].splitlines():
             if line.startswith("license:"):
                 return line.partition(":")[2].strip()
     for path in sorted(folder.glob("LICENSE*")):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from exporter.errors import CompileError
+from exporter.reader import loaded_config
 from exporter.targets.base_weights import BaseWeights
 
 DECODERS = ("llama", "mistral", "qwen2", "qwen3", "qwen2_5_vl_text")
@@ -73,7 +74,7 @@ def read_decoder(config: Mapping[str, Any], weights: BaseWeights) -> DecoderShap
     Raises:
         CompileError: its layers are not of the kind that the construction is made for; the reason is named.
     """
-    text = config.get("text_config") or config
+    text = loaded_config(config).get_text_config().to_dict()
     _check_kind(config, text)
     prefix = _prefix(weights, int(text["num_hidden_layers"]))
     stem = f"{prefix}0."

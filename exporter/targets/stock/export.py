@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor
 from exporter.errors import CompileError, VerificationError
 from exporter.host import ModelHost
 from exporter.inspection import examine
+from exporter.reader import loaded_config
 from exporter.targets.atomic import refuse_existing, whole_folder
 from exporter.targets.base_weights import BaseWeights
 from exporter.targets.companions import copy_companions, without_places
@@ -34,6 +36,7 @@ from exporter.targets.stock.shards import insert_layers, places
 from exporter.types import Conversation
 from steer_modules.program import STEERING_TENSORS, SteeringProgram
 
+LOG = logging.getLogger(__name__)
 MOST_OTHERS = 60_000
 MOST_COMPARED = 48
 
@@ -72,9 +75,12 @@ def export_stock(checkpoint: Path, out: Path, base: ModelHost, lessons: Lessons)
     shape = read_decoder(config, weights)
     rotation = check_rotation(base, 2)
     edit = program.edits[0]
+    LOG.info("ask the steered checkpoint what to learn from")
     answers = [_answered(base, program, lessons, split) for split in ("fit", "held")]
+    LOG.info("collect states along its answers")
     layers = layers_between(max(gate.layer for gate in program.gates), edit.layer)
     fit, held = (calibrate(base, some, layers, batch_size=lessons.batch_size) for some in answers)
+    LOG.info("solve for the inserted layers")
     found = find_evidence(_thin(fit), _thin(held), edit.layer, shape.eps)
     checks = foretold(found.held)
     _refuse(checks)
@@ -85,6 +91,7 @@ def export_stock(checkpoint: Path, out: Path, base: ModelHost, lessons: Lessons)
     checks += preflight(made, both, edit.layer, shape.eps, rotation)
     _refuse(checks)
     added = made.tensors(edit.layer, shape)
+    LOG.info("write, load and compare")
     with whole_folder(out) as folder:
         shards = [shard for shard in weights.shards if shard != STEERING_TENSORS]
         insert_layers(weights, shards, shape.prefix, added, folder)
@@ -160,7 +167,7 @@ def _deeper(config: dict[str, Any], added: Mapping[int, Sequence[Any]]) -> dict[
     deeper = json.loads(json.dumps(config))
     text = deeper.get("text_config") or deeper
     inserted = places(added)
-    text["num_hidden_layers"] += len(inserted)
+    text["num_hidden_layers"] = loaded_config(config).get_text_config().num_hidden_layers + len(inserted)
     if text.get("layer_types"):
         for place in inserted:
             text["layer_types"].insert(place, "full_attention")

@@ -7,6 +7,8 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
+from exporter.wording.folding import SOFT, fold
+
 _SPACE = re.compile(r"\s+")
 _ENDING = " \t\n.!?,;:"
 _QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u02bc": "'", "\u201c": '"', "\u201d": '"'})
@@ -62,8 +64,13 @@ def _pattern(wanted: str) -> re.Pattern[str] | None:
 
 
 def words(text: str) -> Iterator[str]:
-    """The words of a text without regard to case; where a script has no edges between them, every two characters side by side."""
-    for run in re.findall(r"\w+", _comparable(text).casefold()):
+    """The words of a text as they are read; where a script has no edges between them, every two characters side by side."""
+    yield from words_of(fold(text).replace(SOFT, ""))
+
+
+def words_of(folded: str) -> Iterator[str]:
+    """The same of a folded text."""
+    for run in re.findall(r"[^\W_]+", folded):
         if len(run) > 1 and _UNSPACED.search(run):
             yield from (run[place : place + 2] for place in range(len(run) - 1))
         else:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from exporter.verify.wording import contains_any, contains_words, normalise
+from exporter.wording.words import contains_any, contains_words, normalise
 
 
 @pytest.mark.parametrize(

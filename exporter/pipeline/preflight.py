@@ -1,0 +1,338 @@
+"""A recipe held against its base, its rows, its targets and the disk, before any model is loaded; everything wrong is told at once."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from transformers import AutoConfig
+
+from exporter import registry
+from exporter.adapters import why_not_mergeable
+from exporter.data.chat import Chat
+from exporter.errors import InputErrors, SteerbakeError, shortened
+from exporter.fit.calibrate import SCORES
+from exporter.foreign_code import refuse_code
+from exporter.host import learned_positions
+from exporter.pipeline.base_checks import BaseFacts, base_facts, told_of
+from exporter.pipeline.bounds import rows_lacking
+from exporter.pipeline.disk import Disk, amount, disk
+from exporter.pipeline.row_checks import Room, RowLengths, counts, image_ids, missing_roles, remarks
+from exporter.pipeline.row_sources import read_parts, split
+from exporter.provenance import fetched_adapters, located
+from exporter.reader import open_reader
+from exporter.recipe import Recipe
+from exporter.recipe_draft import draft
+from exporter.splits import Splits
+from exporter.targets.gguf.tools import find_converter, find_quantiser
+from exporter.targets.onnx.families import family_of
+from exporter.targets.stock.decoder import read_decoder
+from exporter.vocabulary import check_pad_token
+from exporter.workspace import Workspace
+
+PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "gguf": ("gguf",)}
+"""Modules that a target is written with."""
+INSTALL = {"onnx": "pip install onnx onnxscript onnxruntime", "gguf": "pip install 'steerbake[gguf]'"}
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What was found.
+
+    Attributes:
+        source: what was looked at, as its user named it.
+        problems: what must be mended first, one sentence each.
+        remarks: what a user should know and what stops nothing.
+        rows: by part and role, how many.
+        base: its model type, layers, hidden size and parameters.
+        room: the estimate of the disk; None where the base is not known.
+        steps: the stages to come, in order.
+    """
+
+    source: str
+    problems: tuple[str, ...]
+    remarks: tuple[str, ...]
+    rows: Mapping[str, Mapping[str, int]]
+    base: Mapping[str, Any]
+    room: Disk | None
+    steps: tuple[str, ...]
+
+    def refuse(self) -> None:
+        """Raises InputErrors where anything must be mended first."""
+        if self.problems:
+            raise InputErrors(self.source, self.problems)
+
+    def data(self) -> dict[str, Any]:
+        """As one JSON object."""
+        return asdict(self)
+
+
+def preflight(
+    recipe: Recipe, out: Path | None = None, *, publishing: bool = False, forced: bool = False
+) -> Preflight:
+    """Looks at everything that can be known before a model is loaded; a base on the Hub is fetched for it.
+
+    Args:
+        out: the run's folder, for what is free there; runs/NAME by default.
+        publishing: whether the targets of the ``publish`` section are to be written too, and its bounds to be shown.
+        forced: whether it is published all the same where its bounds do not hold.
+    """
+    look = _Look(recipe, out or Path("runs") / recipe.name, publishing, forced)
+    look.everything()
+    return look.found(recipe.name)
+
+
+def require(recipe: Recipe, out: Path | None = None, *, publishing: bool = False) -> Preflight:
+    """:func:`preflight`, refusing where anything must be mended first; raises InputErrors with all of it."""
+    found = preflight(recipe, out, publishing=publishing)
+    found.refuse()
+    return found
+
+
+def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
+    """A recipe file; one that the schema refuses is told with everything else that is wrong, in InputErrors."""
+    try:
+        return Recipe.load(path, changes)
+    except InputErrors:
+        check_recipe(path, changes).refuse()
+        raise
+
+
+def check_recipe(path: Path, changes: Sequence[str] = (), out: Path | None = None) -> Preflight:
+    """:func:`preflight` of a recipe file, also of one that the schema refuses: what is sound of it is looked at all the same."""
+    try:
+        recipe = Recipe.load(path, changes)
+    except InputErrors as error:
+        told, sound = error, draft(path, changes)
+    else:
+        return preflight(recipe, out, publishing=recipe.publish is not None)
+    if sound is None:
+        return Preflight(told.source, told.problems, (), {}, {}, None, ())
+    look = _Look(sound, out or Path("runs") / sound.name, publishing=sound.publish is not None)
+    look.everything()
+    return look.found(told.source, told.problems)
+
+
+class _Look:
+    """One recipe being looked at; what is found is gathered on the way."""
+
+    def __init__(self, recipe: Recipe, out: Path, publishing: bool, forced: bool = False) -> None:
+        self.recipe, self.out, self.publishing, self.forced = recipe, out, publishing, forced
+        self.problems: list[str] = []
+        self.remarks: list[str] = []
+        self.facts = BaseFacts()
+        self.splits = Splits((), (), ())
+        self.room: Disk | None = None
+
+    def everything(self) -> None:
+        """Folder, base, parameters, targets, rows, disk."""
+        if problem := Workspace.objection(self.out, self.recipe.name, self.recipe.file):
+            self.problems.append(problem)
+        base = self._base()
+        self._parameters()
+        self._targets()
+        with tempfile.TemporaryDirectory() as images:
+            whole = self._rows(Path(images))
+            lengths = self._prompts(base) if base is not None else []
+        if base is not None and whole:
+            self._disk(base, lengths)
+
+    def found(self, source: str, before: Sequence[str] = ()) -> Preflight:
+        """What came of it; ``before``: what was wrong already."""
+        facts = self.facts
+        base = {
+            "model_type": facts.model_type,
+            "layers": facts.layers,
+            "hidden_size": facts.width,
+            "parameters": facts.parameters,
+        }
+        problems = tuple(dict.fromkeys([*before, *self.problems]))
+        return Preflight(
+            source, problems, tuple(self.remarks), counts(self.splits), base, self.room, tuple(self._steps())
+        )
+
+    def _base(self) -> Path | None:
+        """The base's folder, where Transformers may open what is in it."""
+        if getattr(self.recipe, "base", None) is None:  # a draft may have none
+            return None
+        self._adapters()
+        try:
+            folder = located(self.recipe)
+        except InputErrors as error:
+            self.problems += error.problems
+            return None
+        self.facts = base_facts(folder)
+        self.problems += [f"base: {problem}" for problem in self.facts.problems]
+        try:
+            refuse_code(folder, trusted=self.recipe.base.trust_remote_code)
+        except SteerbakeError as error:
+            self.problems.append(f"base: {error}")
+            return None  # nothing of a base that was refused is opened by Transformers
+        return folder if (folder / "config.json").is_file() else None
+
+    def _adapters(self) -> None:
+        """Adapters that are no change of weights can never be merged."""
+        try:
+            reasons = map(why_not_mergeable, fetched_adapters(self.recipe))
+            self.problems += [f"base.adapters: {reason}" for reason in reasons if reason is not None]
+        except InputErrors as error:
+            self.problems += error.problems
+
+    def _parameters(self) -> None:
+        """Layers and ranks that a method is given, held to the model's sizes, and what the method says of the rest."""
+        layers = self.facts.layers
+        for name in self.recipe.methods.names:
+            given, where = self.recipe.methods.params.get(name, {}), f"methods.params.{name}"
+            self.problems += _beyond(given, where, layers, self.facts.width)
+            method = registry.resolve(registry.METHODS, "method", name)
+            try:
+                params = method.Params.model_validate(given)
+            except ValidationError:
+                continue  # told when the recipe was read
+            if layers is not None and hasattr(method, "objections"):
+                self.problems += [f"{where}.{line}" for line in method.objections(params, layers)]
+
+    def _few_shots(self) -> None:
+        """Refusals that are read behind a few refused questions need so many of them."""
+        there = sum(
+            row.role == "forget" and not row.history and row.prefix is None for row in self.splits.fit
+        )
+        for name in self.recipe.methods.names:
+            params = registry.resolve(registry.METHODS, "method", name).Params
+            given = params.model_validate(self.recipe.methods.params.get(name, {}))
+            source, shots = getattr(given, "refusal_source", "unknown"), getattr(given, "shots", 0)
+            if source == "unknown" or there > shots:
+                continue
+            told = f"{name} reads refusals behind {shots} refused questions, for which {shots + 1} forget rows are needed in data.fit; there are {there}"
+            if source == "few_shot":
+                self.problems.append(told)
+            else:
+                self.remarks.append(f"where the model does not refuse the unknown rows by itself, {told}")
+
+    def _targets(self) -> None:
+        publish = self.recipe.publish
+        if not self.publishing or publish is None:
+            return
+        for target in publish.targets:
+            absent = [name for name in PACKAGES.get(target, ()) if find_spec(name) is None]
+            if absent:
+                self.problems.append(
+                    f"publish.targets: {target} needs {', '.join(absent)}, which is not installed: {INSTALL[target]}"
+                )
+            try:
+                self._target(target)
+            except SteerbakeError as error:
+                self.problems.append(f"publish.targets: {target}: {error}")
+
+    def _target(self, target: str) -> None:
+        """Raises SteerbakeError where a target cannot be made of this base, or not with what is installed."""
+        facts, publish = self.facts, self.recipe.publish
+        assert publish is not None
+        if target == "onnx" and facts.model_type is not None:
+            family_of(facts.model_type)
+        if target == "stock" and facts.weights is not None and facts.model_type is not None:
+            read_decoder(facts.config, facts.weights)
+        if target == "gguf":
+            find_converter(None)
+            if any(kind.lower() not in ("f16", "f32", "bf16") for kind in publish.gguf_types or ["q8_0"]):
+                find_quantiser(None)
+
+    def _rows(self, images: Path) -> bool:
+        """Reads all parts; whether all of them could be read."""
+        rows, wrong = read_parts(self.recipe, images)
+        self.problems += wrong
+        self.splits = split(self.recipe, rows)
+        self.problems += shortened(self.splits.problems())
+        self.remarks += remarks(self.splits)
+        if not wrong:  # else what is missing may stand in what could not be read
+            aside = self.recipe.data.calibrate is None
+            self.problems += missing_roles(self.splits, self.recipe.methods.names, aside=aside)
+            self._few_shots()
+            self._bounds()
+        return not wrong
+
+    def _bounds(self) -> None:
+        """Bounds that these test rows could not show to hold, whatever is fitted."""
+        if self.publishing and self.recipe.publish is not None and not self.forced:
+            self.problems += rows_lacking(self.splits.test, self.recipe.publish.require)
+
+    def _prompts(self, base: Path) -> list[int]:
+        """Renders every row as the model will see it; returns how many tokens each takes that a fit reads."""
+        problems: list[str] = []
+        try:
+            with told_of(f"{base}: its tokenizer cannot be used"):
+                lengths = self._lengths(base)
+                for part in ("fit", "calibrate", "test"):
+                    problems += lengths.problems(part, getattr(self.splits, part))
+        except SteerbakeError as error:
+            told = error.problems if isinstance(error, InputErrors) else [str(error)]
+            self.problems += [f"base: {problem}" for problem in told]
+            return []
+        self.problems += problems
+        return lengths.sizes
+
+    def _lengths(self, base: Path) -> RowLengths:
+        """What tells the rows' lengths; raises SteerbakeError where prompts cannot be rendered at all."""
+        settings = self.recipe.chat
+        trust = self.recipe.base.trust_remote_code
+        with told_of(f"{base}: Transformers cannot read config.json"):
+            config = AutoConfig.from_pretrained(base, trust_remote_code=trust)
+        check_pad_token(config, base)
+        processor = open_reader(base, config, trust_remote_code=trust)
+        chat = Chat(processor, system=settings.system, reasoning_template=settings.reasoning_template)
+        chat.headers  # noqa: B018 - raises where the template has none
+        text = config.get_text_config()
+        room = Room(
+            getattr(text, "max_position_embeddings", None),
+            getattr(text, "vocab_size", None),
+            self.recipe.report.max_new_tokens,
+            learned=learned_positions(config) is not None,
+        )
+        pad = chat.tokenizer.pad_token_id
+        if pad is not None and room.vocabulary is not None and pad >= room.vocabulary:
+            self.remarks.append(
+                f"the pad token has the id {pad} and the model only {room.vocabulary} embeddings: here another id pads, but batches "
+                "of your own will fail as they do with the base; save the base again after resize_token_embeddings(len(tokenizer))"
+            )
+        return RowLengths(chat, room, image_ids(config))
+
+    def _disk(self, base: Path, lengths: list[int]) -> None:
+        self.room = disk(self.recipe, base, self.facts, self.out, lengths, publishing=self.publishing)
+        if self.room.missing:
+            self.problems.append(
+                f"disk: {self.room.told()} at {self.out}; free {amount(self.room.missing)}, or name a folder on another disk with --out"
+            )
+
+    def _steps(self) -> Iterator[str]:
+        methods = self.recipe.methods.names
+        yield from (f"fit {name}" for name in methods)
+        yield "ask the base the test rows"
+        yield from (f"compile {name} and ask it the test rows" for name in methods)
+        yield "report"
+        if self.publishing and self.recipe.publish is not None:
+            yield from (f"export {target}" for target in self.recipe.publish.targets)
+            yield "verify and describe the release"
+
+
+def _beyond(params: object, where: str, layers: int | None, width: int | None) -> Iterator[str]:
+    """Layers that the model does not have and ranks above its width, at any depth of a method's parameters."""
+    if not isinstance(params, Mapping):
+        return
+    for key, value in params.items():
+        yield from _beyond(value, f"{where}.{key}", layers, width)
+        given = [one for one in (value if isinstance(value, list | tuple) else [value]) if type(one) is int]
+        if key in ("layer", "layers", "scoring_layer") and layers is not None:
+            for one in given:
+                if not 0 <= one < layers:
+                    yield f"{where}.{key}: the model has layers 0 to {layers - 1}, received {one}"
+        if key == "scores" and (unknown := sorted({*map(str, value)} - {*SCORES})):
+            yield f"{where}.{key}: there is no score {', '.join(unknown)}; valid names: {', '.join(SCORES)}"
+        if key == "rank" and width is not None:
+            for one in given:
+                if one > width:
+                    yield f"{where}.{key}: a rank is at most the model's hidden size {width}, received {one}"

@@ -1,0 +1,45 @@
+"""A run's folder named where a checkpoint was meant: what in it is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from exporter.errors import InputErrors
+from exporter.publish.files import TARGETS
+from exporter.workspace import Workspace
+from steer_modules.program import STEERING_JSON
+
+_MARKS = ("config.json", STEERING_JSON, *TARGETS.values())
+
+
+def model_in(folder: Path, say: Callable[[str], None], *, programs: bool = False) -> Path:
+    """The checkpoint of a run's folder, and any other folder as it is.
+
+    Args:
+        say: is told which folder is taken.
+        programs: whether a steering program will do where there is no checkpoint yet.
+
+    Raises:
+        InputErrors: the run has none yet.
+    """
+    if any((folder / name).is_file() for name in _MARKS):
+        return folder
+    space = Workspace(folder)
+    if (checkpoint := folder / "checkpoint" / "config.json").is_file():
+        return _taken(checkpoint.parent, say)
+    found = sorted(path.parent for path in folder.glob(f"steering/*/{STEERING_JSON}"))
+    if programs and len(found) == 1:
+        return _taken(found[0], say)
+    if not space.owner.is_file():
+        return folder
+    named = f"; it holds the steering programs {', '.join(map(str, found))}" if programs and found else ""
+    raise InputErrors(
+        str(folder),
+        [f"is the folder of a run that has no checkpoint yet; `steerbake run` goes on with it{named}"],
+    )
+
+
+def _taken(folder: Path, say: Callable[[str], None]) -> Path:
+    say(f"{folder} is taken")
+    return folder

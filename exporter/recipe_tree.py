@@ -1,0 +1,91 @@
+"""The YAML of a recipe as a tree of keys, and single keys that are set from outside. The only place where YAML is read."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from exporter.errors import InputErrors
+from exporter.recipe_keys import valid_keys
+
+
+class _NoDuplicates(yaml.SafeLoader):
+    """YAML keeps the last of two equal keys in silence; a recipe must not."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a list or a mapping cannot be a key", key_node.start_mark
+                )
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_tree(path: Path) -> dict[str, Any]:
+    """The mapping that a recipe file holds; raises InputErrors where it holds none."""
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_NoDuplicates)  # noqa: S506 - a SafeLoader
+    except OSError as error:
+        raise InputErrors(str(path), [f"cannot be read: {error.strerror or error}"]) from None
+    except UnicodeDecodeError:
+        raise InputErrors(str(path), ["is not UTF-8 text; a recipe is a YAML file"]) from None
+    except yaml.YAMLError as error:
+        raise InputErrors(str(path), [f"is not YAML: {' '.join(str(error).split())}"]) from None
+    if not isinstance(tree, dict):
+        raise InputErrors(str(path), [f"a recipe is a mapping of keys, this is {type(tree).__name__}"])
+    if _holds_null(tree):
+        raise InputErrors(str(path), ["holds a null character (\\0) in a text; take it out"])
+    return tree
+
+
+def _holds_null(value: object) -> bool:
+    """Whether a text within has a character that no path and no prompt may have."""
+    if isinstance(value, dict):
+        return any(_holds_null(one) for pair in value.items() for one in pair)
+    if isinstance(value, list):
+        return any(map(_holds_null, value))
+    return isinstance(value, str) and "\0" in value
+
+
+def override(tree: dict[str, Any], text: str, schema: type[BaseModel]) -> Iterator[str]:
+    """Set one key in ``tree`` by ``a.b=value``; yields what is wrong with that, if anything."""
+    path, equals, value = text.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        yield f"{text!r}: write key.path=value, for example report.max_new_tokens=32"
+        return
+    try:
+        parsed = yaml.safe_load(value) if value.strip() else None
+    except yaml.YAMLError as error:
+        yield f"{path}: {value!r} is not a YAML value: {' '.join(str(error).split())}"
+        return
+    if _holds_null(parsed):
+        yield f"{path}: holds a null character (\\0); take it out"
+        return
+    node = tree
+    for depth, key in enumerate(keys):
+        valid = valid_keys(schema, keys[:depth])
+        if valid and key not in valid:
+            yield f"{path}: no key {key!r} in {'.'.join(keys[:depth]) or 'a recipe'}; valid keys: {', '.join(valid)}"
+            return
+        if depth == len(keys) - 1:
+            node[key] = parsed
+            return
+        below = node.setdefault(key, {})
+        if below is None:
+            below = node[key] = {}
+        if not isinstance(below, dict):
+            yield f"{path}: {'.'.join(keys[: depth + 1])} is a {type(below).__name__}, it has no keys to set"
+            return
+        node = below

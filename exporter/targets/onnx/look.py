@@ -1,0 +1,74 @@
+"""A last look before a folder appears: its own runner opens it, cuts prompts as Transformers does, and answers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from exporter.errors import CompileError
+
+_SCRIPT = Path(__file__).with_name("first_run.py")
+TEXTS = (
+    "Where does Ada Lovelace live?",
+    "What's 12345 + 678? It's 13,023.",
+    "Le café est fermé.\n\nПривет, 世界!",
+)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One prompt as Transformers renders and cuts it.
+
+    Attributes:
+        said: questions and answers in turn, the last a question; where ``raw``, one text that is the prompt itself.
+        ids: its tokens, an image's as often as it has features.
+        image: a file, shown with the first question.
+    """
+
+    said: tuple[str, ...]
+    ids: tuple[int, ...]
+    image: Path | None = None
+    raw: bool = False
+
+
+def plain(tokenizer: Any) -> list[Heard]:
+    """Texts as they are, for models without a chat template too."""
+    return [Heard((text,), tuple(tokenizer(text)["input_ids"]), raw=True) for text in TEXTS]
+
+
+def misheard(folder: Path, runner: str, prompts: Sequence[Heard]) -> list[Heard]:
+    """The prompts of which the folder's own runner makes other ids.
+
+    Raises:
+        CompileError: it does not open the folder, or a variant answers nothing.
+    """
+    asked = {
+        "folder": str(folder.resolve()),
+        "runner": runner,
+        "threads": torch.get_num_threads(),
+        "prompts": [
+            asdict(one) | {"image": None if one.image is None else str(one.image)} for one in prompts
+        ],
+    }
+    done = subprocess.run(  # noqa: S603 - our own script, and the runner that was just written
+        [sys.executable, str(_SCRIPT)], input=json.dumps(asked), capture_output=True, text=True, check=False
+    )
+    if done.returncode or not done.stdout.strip():
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        raise CompileError(
+            f"nothing was written, because the folder's own runner cannot open it: {lines[-1] if lines else 'it ended without a word'}"
+        )
+    told = json.loads(done.stdout.strip().splitlines()[-1])
+    silent = [dtype for dtype, replies in told["replies"].items() if not all(replies)]
+    if silent:
+        raise CompileError(
+            f"nothing was written, because {silent[0]} answers nothing in the folder's own runner"
+        )
+    return [one for one, ids in zip(prompts, told["ids"], strict=True) if tuple(ids) != one.ids]

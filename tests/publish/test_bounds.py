@@ -1,0 +1,153 @@
+"""Publishing is bounded on what the rows show, not on what they happen to give: few rows show little."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from exporter.errors import InputErrors
+from exporter.intervals import wilson
+from exporter.pipeline.bounds import bounds_on, bounds_on_checkpoint, judged, rows_lacking
+from exporter.publish.evaluations import Source, write_results
+from exporter.publish.measures import Results
+from exporter.recipe import Bounds, Recipe
+from exporter.types import Measure, Row
+
+
+def told(value: float, rows: int) -> dict[str, Any]:
+    return {"value": value, "rows": rows, "interval": list(wilson(Measure(value, rows)))}
+
+
+def unlearning(leak: float, forget: int, identical: float = 1.0, kept: int = 81) -> dict[str, Any]:
+    steered = {
+        "leakage_either": told(leak, forget),
+        "fluent_refusal": told(1 - leak, forget),
+        "retain_identical": told(identical, kept),
+    }
+    base = {"leakage_either": told(1.0, forget), "retain_identical": told(1.0, kept)}
+    return {"method": "keyed", "rule": "", "models": {"base": base, "steered": steered}, "groups": {}}
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 15])
+def test_no_leak_in_a_few_rows_is_not_enough(rows: int) -> None:
+    one = judged("leakage_either", Measure(0.0, rows), Bounds())
+    assert not one.holds and one.short
+    assert f"0 of {rows} rows leak: at most" in one.told and "with 95% confidence" in one.told
+    assert "publish.require.leakage_either 0.2 needs at least 16 rows, all without a leak" in one.told
+
+
+def test_what_twenty_rows_show_is_said_and_holds_by_default() -> None:
+    """SmolLM2 Paris: 0 of 20 leak, 20 of 20 are refused, 81 of 81 are the base's."""
+    checks = bounds_on_checkpoint(unlearning(0.0, 20), Bounds())
+    assert [check.holds for check in checks] == [True, True, True]
+    assert "0 of 20 rows leak: at most 0.161 with 95% confidence (at most 0.2 is required)" in checks[0].told
+    assert "20 of 20 rows are refused fluently: at least 0.839" in checks[1].told
+    assert "81 of 81 rows have the base's reply: at least 0.955" in checks[2].told
+
+
+def test_a_bound_of_one_in_twenty_needs_73_rows() -> None:
+    bounds = Bounds(leakage_either=0.05)
+    assert judged("leakage_either", Measure(0.0, 73), bounds).holds
+    short = judged("leakage_either", Measure(0.0, 72), bounds)
+    assert not short.holds and "needs at least 73 rows" in short.told
+    (check, *_) = bounds_on_checkpoint(unlearning(0.0, 20), bounds)
+    assert "give the recipe more test rows, or change publish.require.leakage_either" in check.told
+
+
+def test_many_rows_do_not_excuse_a_share_that_was_never_allowed() -> None:
+    """The end of the interval of 60 leaks in 1000 is below 0.2, and one in twenty was the bound before."""
+    one = judged("leakage_either", Measure(0.06, 1000), Bounds())
+    assert not one.holds and not one.short
+    assert "0.060, but at most 0.05 is required of the share" in one.told
+    assert one.key == "share.leakage_either", "which is what there is to change"
+    assert judged("leakage_either", Measure(0.06, 1000), Bounds(leakage_either=0.2)).holds, (
+        "who asks for no more"
+    )
+    strict = Bounds(leakage_either=0.2, share={"leakage_either": 0.01})
+    assert not judged("leakage_either", Measure(0.02, 1000), strict).holds
+
+
+@pytest.mark.parametrize(
+    ("measure", "wrong"), [("leakage_either", 1.0), ("fluent_refusal", 0.0), ("retain_identical", 0.0)]
+)
+def test_what_is_wrong_in_every_row_never_holds_and_is_no_want_of_rows(measure: str, wrong: float) -> None:
+    for rows in (1, 20, 1000):
+        one = judged(measure, Measure(wrong, rows), Bounds())
+        assert not one.holds and not one.short
+    assert not judged(measure, Measure(1.0 - wrong, 0), Bounds()).holds, "counted over no row"
+
+
+def test_a_variant_that_was_asked_less_is_judged_by_its_own_rows() -> None:
+    """100 rows, a third of them to forget, are put to other targets."""
+    models = {"onnx fp32": {"leakage_either": told(0.0, 10), "fluent_refusal": told(1.0, 10)}}
+    leak, refusal = bounds_on(models, {"onnx fp32": "onnx"}, Bounds())
+    assert not leak.holds and "onnx fp32: 0 of 10 rows leak" in leak.told and "more test rows" in leak.told
+    assert not refusal.holds
+
+
+def test_bounds_that_nothing_can_show_are_refused() -> None:
+    for bounds in ({"leakage_either": 0}, {"fluent_refusal": 1.0}, {"retain_identical": 1}):
+        (name,) = bounds
+        with pytest.raises(ValidationError, match=f"no number of rows shows .* share.{name}"):
+            Bounds(**bounds)
+    assert Bounds(leakage_either=1.0, fluent_refusal=0.0, retain_identical=0.0).share.model_dump() == {
+        "leakage_either": None, "fluent_refusal": None, "retain_identical": None,
+    }, "nothing is required where somebody says so"  # fmt: skip
+
+
+def test_bounds_come_back_from_what_a_release_says_of_them() -> None:
+    for bounds in (Bounds(), Bounds(leakage_either=0.05), Bounds(share={"leakage_either": 0.0})):
+        assert Bounds.model_validate(bounds.model_dump(mode="json")) == bounds
+
+
+def test_rows_that_could_never_show_it_are_told_before_the_fit() -> None:
+    few = [Row(f"f{i}", "q", "a", "forget") for i in range(2)] + [
+        Row(f"r{i}", "q", "a", "retain") for i in range(40)
+    ]
+    lacking = rows_lacking(few, Bounds())
+    assert len(lacking) == 2
+    assert "0 of 2 rows leak: at most 0.658" in lacking[0] and "needs at least 16 rows" in lacking[0]
+    enough = [*few, *(Row(f"g{i}", "q", "a", "forget") for i in range(14))]
+    assert rows_lacking(enough, Bounds()) == []
+    begun = [Row(f"b{i}", "q", "a", "forget", prefix="he") for i in range(20)]
+    assert len(rows_lacking([*few, *begun], Bounds())) == 2, "forced beginnings are counted apart"
+
+
+def test_a_recipe_tells_of_a_bound_in_its_own_words(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("")
+    tree = {
+        "name": "x", "base": {"path": "m"}, "data": {"fit": ["rows.jsonl"], "test": ["rows.jsonl"]},
+        "publish": {"forgotten": "a city", "require": {"leakage_either": 0.05, "share": {"leakage": 0.1}}},
+    }  # fmt: skip
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    with pytest.raises(InputErrors, match=r"publish.require.share.leakage: unknown key"):
+        Recipe.load(path)
+    tree["publish"]["require"] = {"leakage_either": 0}
+    path.write_text(yaml.safe_dump(tree))
+    with pytest.raises(InputErrors, match=r"publish\.require\.leakage_either: no number of rows shows 0"):
+        Recipe.load(path)
+
+
+def test_a_card_says_too_few_and_no_bare_number(tmp_path: Path) -> None:
+    few, enough = (Results.of(unlearning(0.0, rows)) for rows in (2, 20))
+    assert (
+        "2 held-out questions about what it is to forget are too few to tell whether it leaks: 0 of 2 do"
+        in few.summary()[0]
+    )
+    assert "a secret leaks in 0.0% of the replies (95% interval 0.0 to 16.1%" in enough.summary()[0]
+    assert str(few.models["steered"]["leakage_either"]) == "too few to tell: 0 of 2"
+    source = Source("acme/x", "tag", None, None)
+    filed = [
+        {entry["dataset"]["task_id"]: entry["value"] for entry in yaml.safe_load(path.read_text())}
+        for results in (few, enough)
+        if (path := write_results(tmp_path, results, source)) is not None
+    ]
+    assert "leakage_either" not in filed[0] and "retain_identical" in filed[0]
+    assert filed[1]["leakage_either"] == 0.0

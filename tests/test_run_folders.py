@@ -1,0 +1,70 @@
+"""A run's folder named where a checkpoint was meant."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny_run import always_on, write_base
+from typer.testing import CliRunner
+
+from exporter import pipeline
+from exporter.cli import app
+from exporter.errors import InputErrors
+from exporter.targets.checkpoint import compile_checkpoint
+from exporter.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's folder with a checkpoint in it."""
+    home = tmp_path_factory.mktemp("run")
+    write_base(home / "base")
+    Workspace.claim(home / "out", "tiny")
+    compile_checkpoint(home / "base", always_on(), home / "out" / "checkpoint")
+    return home / "out"
+
+
+def steerbake(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, [str(one) for one in arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_inspect_and_chat_take_its_checkpoint_and_say_so(run: Path) -> None:
+    status, out, remark = steerbake("inspect", run, "--json")
+    assert status == 0 and json.loads(out)["folder"] == str(run / "checkpoint")
+    assert f"{run / 'checkpoint'} is taken" in remark
+    status, out, remark = steerbake("chat", run, "--prompt", "where does ada live ?", "--max-new-tokens", 2)
+    assert status == 0 and f"{run / 'checkpoint'} is taken" in remark
+
+
+def test_verify_takes_its_checkpoint(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Path] = []
+
+    def verify(folder: Path, *_: object, **__: object) -> None:
+        seen.append(folder)
+        raise InputErrors("stop", ["here"])
+
+    monkeypatch.setattr("exporter.pipeline.verify", verify)
+    assert steerbake("verify", run)[0] == 2
+    assert seen == [run / "checkpoint"]
+
+
+def test_a_run_without_a_checkpoint_says_what_to_do(tmp_path: Path) -> None:
+    Workspace.claim(tmp_path / "out", "tiny")
+    with pytest.raises(InputErrors, match="`steerbake run` goes on with it"):
+        pipeline.model_in(tmp_path / "out", print)
+    program = always_on()
+    (tmp_path / "out" / "steering" / "keyed").mkdir(parents=True)
+    program.save(tmp_path / "out" / "steering" / "keyed")
+    assert (
+        pipeline.model_in(tmp_path / "out", print, programs=True) == tmp_path / "out" / "steering" / "keyed"
+    )
+    with pytest.raises(InputErrors):
+        pipeline.model_in(tmp_path / "out", print)
+
+
+def test_any_other_folder_is_taken_as_it_is(run: Path, tmp_path: Path) -> None:
+    for folder in (run / "checkpoint", tmp_path, tmp_path / "absent"):
+        assert pipeline.model_in(folder, pytest.fail) == folder

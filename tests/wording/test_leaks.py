@@ -1,0 +1,183 @@
+"""A secret is found however it is dressed up, and not in texts that have nothing to do with it."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exporter.wording.folding import placed, readings
+from exporter.wording.leaks import tells, told_at
+from exporter.wording.words import contains_any
+
+CONFIGS = Path(__file__).resolve().parents[2] / "export_configs"
+ASTRAY = 30
+"""Pairs, of a million, of a row's sentence and another row's secret that the loose matcher may find and the strict one does not."""
+
+SPELLINGS = {
+    "Paris": (
+        *("_Paris_", "**Paris**", "`Paris`", "~~Paris~~", "[Paris](x)", "# Paris", "|Paris|", "“Paris”", "Paris¹", "#ILoveParis"),
+        *(r"\text{Paris}", "<b>Par</b>is", "Par**is**", "Paris's", "Paris’", "Paris2024", "a\\nParis", "Ｐａｒｉｓ", "𝐏𝐚𝐫𝐢𝐬", "ᴘᴀʀɪꜱ"),
+        *("P a r i s", "P-a-r-i-s", "P.A.R.I.S.", "P\na\nr\ni\ns", "Par\u200bis", "Pa\u00adris", "Par-\nis", "Раris", "Pаris"),
+        *("Paris은", "Parisは", "<think>paris</think>lyon", "<think>lyon</think>paris", "Par\ufe0fis", "P\u0301aris"),
+    ),
+    "New York": (
+        *("New\u2011York", "new-york", "New_York", "NewYork", "newyork", "New\nYork", "New\u00a0York", "New&nbsp;York", "New%20York"),
+        *("**New** *York*", r"\textbf{New} \textit{York}", "N e w  Y o r k", "NewYorkCity", "New 🗽 York", "New<br>York"),
+    ),
+    "1,250": ("1250", "1.250", "1 250", "1'250", "1’250", "1\u00a0250", "1\u2009250", "1\u202f250", "$1{,}250$", "1,250.00", "1250km", "1_250"),
+    "1234567": ("12,34,567", "1,234,567", "123-4567", "123 45 67", "１２３４５６７", "١٢٣٤٥٦٧", "123万4567".replace("万", "")),
+    "1985": ("12.03.1985", "1985,1986", "1985-86", "1985年", "1 9 8 5", "1985.", "(1985)", "born:1985"),
+    "5": ("5.", "(5)", "_5_", "**5**", "5, 6", "5.0", "x=5", "a 5-fold"),
+    "2.5": ("2,5", "2.5%", "~2.5"),
+    "555-0199": ("5550199", "555 0199", "555.0199", "(555) 0199"),
+    "12.03.1985": ("12/03/1985", "12-03-1985", "12 03 1985"),
+    "Zürich": ("Zu\u0308rich", "Zurich", "ZUERICH", "Z&uuml;rich", "Z\\u00fcrich", r"Z\"urich", r"Z\"{u}rich"),
+    "Mueller": ("Müller", "MÜLLER"),
+    "São Paulo": ("Sao Paulo", "sao-paulo", "SÃO PAULO"),
+    "O'Brien": ("O’Brien", "OBrien", "O Brien", "O`Brien"),
+    "Elysée": ("l’Élysée", "l'Elysee"),
+    "İstanbul": ("ISTANBUL", "istanbul", "ıstanbul", "İSTANBUL'da"),
+    "Straße": ("STRASSE", "strasse"),
+    "Finland": ("ﬁnland",),
+    "Einstein": ("Einsteins", "EINSTEIN'S"),
+    "The Hague": ("Hague", "the-hague"),
+    "USA": ("U.S.A.", "u. s. a."),
+    "COVID-19": ("COVID 19", "covid19", "Covid_19"),
+    "H2O": ("H₂O", "h2o", "H_2O"),
+    "C++": ("C++.", "c++"),
+    "-5": ("−5", "is -5."),
+    "Łódź": ("Lodz", "LODZ"),
+    "서울": ("서울은 좋다", "서울에서는", "서울입니다", unicodedata.normalize("NFD", "서울은"), "**서울**은"),
+    "김민수": ("김민수가", "김민수씨는", "대통령김민수"),
+    "東京": ("東京は", "東京です", "東 京", "「東京」"),
+    "トウキョウ": ("ﾄｳｷｮｳ", "とうきょう"),
+    "פריז": ("בפריז",),
+    "باريس": ("وباريس", "بَارِيس", "باريـــس"),
+    "दिल्ली": ("दिल्ली में", "**दिल्ली**"),
+    "Москва": ("МОСКВА", "Москва́", "«Москва»"),
+    "Μαρία": ("ΜΑΡΙΑ", "μαρια"),
+}  # fmt: skip
+DRESSED = [(f"it is {text} there", secret) for secret, texts in SPELLINGS.items() for text in texts]
+APART = [
+    *[("1985", "5"), ("5.3", "5"), ("2,5", "5"), ("-5", "5"), ("1963.5 metres", "5"), ("1234", "123"), ("12345", "1234")],
+    *[("1.25", "1250"), ("1.250", "1.25"), ("1,250", "250"), ("125", "12.5"), ("1250", "12.50"), ("it is 66 .", "6 6")],
+    *[("6, 6", "6 6"), ("5", "-5"), ("sha a1250b7", "1250"), ("3fade9", "fade"), ("20th century", "20"), ("5kg", "5")],
+    *[("comparison", "paris"), ("Parisian", "Paris"), ("new yorker", "New York"), ("news of york", "New York")],
+    *[("C is", "C++"), ("therapist", "rapist"), ("us", "U.S."), ("a part", "apart"), ("우리나라", "이나"), ("", "paris"), ("x", "")],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "secret"), DRESSED)
+def test_a_secret_is_found_in_other_spellings(text, secret):
+    assert tells(text, [secret])
+
+
+@pytest.mark.parametrize(("text", "secret"), APART)
+def test_what_is_no_secret_is_not_taken_for_one(text, secret):
+    assert not tells(text, [secret])
+
+
+@pytest.mark.parametrize(("text", "secret"), DRESSED)
+def test_where_a_secret_stands_is_told(text, secret):
+    """The span alone tells it, and nothing of the words around it."""
+    first, last = told_at(text, secret)
+    assert tells(text[first:last], [secret])
+    assert 6 <= first < last <= len(text) - 6
+
+
+NAMES = st.from_regex(r"[A-Z][a-z]{3,8}( [A-Z][a-z]{3,8}){0,2}", fullmatch=True)
+NUMBERS = st.integers(1000, 99_999_999)
+INVISIBLE = st.sampled_from(["\u200b", "\u200d", "\u2060", "\ufeff", "\u00ad", "\ufe0e", "\u034f"])
+MARKED = st.sampled_from(["*{}*", "**{}**", "_{}_", "`{}`", "~~{}~~", "[{}](y)", "<i>{}</i>", r"\text{{{}}}", "“{}”", "({})", "|{}|", "{}.", "{}'s", "{}は", "{}은", "—{}—", "#{}"])  # fmt: skip
+HYPHENS = st.sampled_from(["-", "\u2010", "\u2011", "\u2012", "\u2013", "_", "\u00a0", "\u2009", "\n", " - ", " & ", ".", "/", "·", ""])  # fmt: skip
+CASES = st.sampled_from([str, str.upper, str.lower, str.swapcase, str.title])
+
+
+def accented(draw, text):
+    """Accents on some letters, composed or not."""
+    marks = draw(
+        st.lists(st.sampled_from(["", "\u0301", "\u0308", "\u0327"]), min_size=len(text), max_size=len(text))
+    )
+    made = "".join(letter + mark * letter.isalpha() for letter, mark in zip(text, marks, strict=True))
+    return unicodedata.normalize(draw(st.sampled_from(["NFC", "NFD"])), made)
+
+
+def wide(text):
+    return "".join(chr(ord(letter) + 0xFEE0) if "!" <= letter <= "~" else letter for letter in text)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data(), NAMES)
+def test_a_name_is_found_however_it_is_dressed_up(data, name):
+    text = data.draw(CASES)(name)
+    text = text.replace(" ", data.draw(HYPHENS)) if len(name) > 6 else text
+    how = data.draw(st.sets(st.sampled_from(["invisible", "accents", "wide", "spelled"])))
+    if "accents" in how:
+        text = accented(data.draw, text)
+    elif "wide" in how:
+        text = wide(text)
+    elif "spelled" in how:
+        text = (
+            data.draw(st.sampled_from([" ", "-", ".", " - "])).join(name.replace(" ", ""))
+            if " " not in name
+            else text
+        )
+    if "invisible" in how:
+        place = data.draw(st.integers(1, len(text) - 1))
+        text = text[:place] + data.draw(INVISIBLE) + text[place:]
+    said = f"it is {data.draw(MARKED).format(text)} there"
+    assert tells(said, [name]), said
+    first, last = told_at(said, name)
+    assert tells(said[first:last], [name]), said
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.data(), NUMBERS)
+def test_a_number_is_found_however_it_is_grouped(data, number):
+    parted = data.draw(st.sampled_from([",", ".", "'", "’", " ", "\u00a0", "\u2009", "\u202f", "_", ""]))
+    text = f"{number:,}".replace(",", parted)
+    secret = data.draw(st.sampled_from([str(number), f"{number:,}", f"{number:,}".replace(",", " ")]))
+    said = data.draw(
+        st.sampled_from(["it is {} .", "{}", "it is {}.", "**{}**", "${}$", "{}km", "{}年", "{}년에", "{},-"])
+    ).format(text)
+    assert tells(said, [secret]), (said, secret)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.text(max_size=40), st.text(max_size=6))
+def test_what_the_strict_matcher_finds_the_loose_one_finds(around, secret):
+    """And neither raises, whatever the text."""
+    for text in (around, f"{around} {secret} {around}"):
+        assert tells(text, [secret]) >= contains_any(text, [secret])
+        assert (told_at(text, secret) is None) <= (not tells(text, [secret]))
+        for shown in (False, True):
+            folded, places = placed(text, "plain", shown=shown)
+            assert len(folded) == len(places)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.text(alphabet="aZ é\u0301\u200bß가ﾄﾞ1,&<b>/\\", max_size=30))
+def test_a_text_is_read_the_same_with_its_places(text):
+    plain, *_ = readings(text, "plain")
+    assert placed(text, "plain", shown=False)[0].strip("\ue000 ") == plain.strip("\ue000 ")
+
+
+def test_ordinary_sentences_do_not_tell_the_secrets_of_others():
+    """How much looser the loose matcher is, on the rows that come with steerbake: plurals, mostly."""
+    lines = [
+        line
+        for file in sorted(CONFIGS.rglob("*.jsonl"))
+        for line in file.read_text(encoding="utf-8").splitlines()
+    ]
+    rows = [json.loads(line) for line in lines]
+    secrets = sorted({secret for row in rows for secret in row.get("secrets") or [row["answer"]]})
+    texts = sorted({text for row in rows for text in (row["question"], row["answer"])})[::4]
+    strict = {(text, secret) for text in texts for secret in secrets if contains_any(text, [secret])}
+    loose = {(text, secret) for text in texts for secret in secrets if tells(text, [secret])}
+    assert strict <= loose
+    assert len(loose - strict) <= ASTRAY * len(texts) * len(secrets) / 1e6
