@@ -63,6 +63,13 @@ class TokenGatePlan(BaseModel):
         asked["replies"] = round(replies * share) if replies is not None else asked["keep"] * 6 // 7
         return BagPlan(rows=max(round(self.rows * min(1.0, share * 1.2)), 1), **asked)
 
+    def framed(self, rows: int) -> int:
+        """Framed rows of all kinds of a split of so many rows, at most."""
+        given = {side: getattr(self, side) for side in MOST}
+        asked = sum(count for count in given.values() if count is not None)
+        free = sum(most for side, most in MOST.items() if given[side] is None)
+        return int(asked + min(free, EACH * rows))
+
     def blocks(self, count: int) -> list[int]:
         """Blocks to try in a model of ``count``."""
         if self.layers != "search":

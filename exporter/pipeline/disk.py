@@ -74,7 +74,7 @@ def _states(recipe: Recipe, name: str, facts: BaseFacts, sizes: list[int]) -> in
     if plan is None:
         columns = min(SEQUENCES, FRAMED * len(sizes)) * POOLS
     else:
-        sequences = HELD * (plan.forget + plan.keep + plan.unknown + 3 * min(plan.rows, len(sizes)))
+        sequences = HELD * (plan.framed(len(sizes)) + 3 * min(plan.rows, len(sizes)))
         mean = sum(sizes) / max(len(sizes), 1)
         columns = round(min(sequences, FRAMED * len(sizes)) * (mean + FRAME_TOKENS))
         layers = len(plan.blocks(layers))
