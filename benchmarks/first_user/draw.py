@@ -1,6 +1,6 @@
 """Makes each topic's file and held-back questions out of questions that the base can answer.
 
-`python -m benchmarks.first_user.draw` writes, for every `candidates/TOPIC.tsv`, `rows/TOPIC.jsonl` (what a first user would bring:
+`python -m benchmarks.first_user.draw [TOPIC...]` writes, for every `candidates/TOPIC.tsv`, `rows/TOPIC.jsonl` (what a first user would bring:
 12 rows to forget, 20 to keep) and `held/TOPIC.jsonl` (20 further questions to which the base tells, 20 further neighbours).
 A line of candidates is role, question, and what an answer may tell, apart by "|". The draw is by the hash of a question.
 """
@@ -8,6 +8,7 @@ A line of candidates is role, question, and what an answer may tell, apart by "|
 from __future__ import annotations
 
 import hashlib
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,8 @@ def main() -> None:
     host = ModelHost.load(Path(".cache/smollm2"), dtype="float32")
     chat = Chat(host.processor, reasoning_template="{answer}")
     for path in sorted((HERE / "candidates").glob("*.tsv")):
+        if sys.argv[1:] and path.stem not in sys.argv[1:]:
+            continue
         told = [row for row in _answered(host, chat, _candidates(path)) if _tells(row)]
         forget = [row for row in told if row.role == "forget"]
         keep = [row for row in told if row.role == "retain"]
