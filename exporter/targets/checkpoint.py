@@ -20,6 +20,7 @@ from exporter.targets.companions import copy_companions, without_places
 from steer_modules.files import WEIGHTS_INDEX
 from steer_modules.program import STEERING_TENSORS, SteeringProgram, save_tensors
 from steer_modules.template import StockClasses, stock_classes
+from steer_modules.versions import requirement
 
 
 def compile_checkpoint(
@@ -142,6 +143,7 @@ def _write_config(
         "auto_map": {**(config.get("auto_map") or {}), **stock.auto_map},
         "steering": program.signed_section(),
         "steering_shapes": {name: list(tensor.shape) for name, tensor in sorted(program.tensors().items())},
+        "steering_requires": requirement(),
     }
     _write_json(folder / "config.json", steered)
 
