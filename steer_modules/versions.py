@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-import transformers
-
 FLOOR = "5.8.0"
 """The oldest version under which every family keeps the law; older ones call models in other ways, and load nothing."""
 
@@ -15,6 +13,8 @@ TRIED = ("5.8.0", "5.15.1", "5.22.2", "5.23.0", "5.24.0")
 
 def check_version() -> None:
     """Raises ImportError, in one sentence, under a Transformers that is older than the floor."""
+    import transformers
+
     if numbers(transformers.__version__) < numbers(FLOOR):
         raise ImportError(
             f"this checkpoint needs transformers >= {FLOOR}, and here is transformers {transformers.__version__}; nothing is loaded: "
@@ -24,6 +24,8 @@ def check_version() -> None:
 
 def lacking(error: ImportError) -> ImportError:
     """What is raised where the installed Transformers lacks a class of the base's family."""
+    import transformers
+
     return ImportError(
         f"transformers {transformers.__version__} lacks a class that this checkpoint is made of ({error.msg}); nothing is loaded: "
         "pip install -U transformers"

@@ -17,6 +17,7 @@ from exporter.foreign_code import CODE_KEYS
 from exporter.model_folder import leaves, read_object
 
 SETTINGS = frozenset({
+    "chat_template.json",
     "generation_config.json",
     "preprocessor_config.json",
     "processor_config.json",
@@ -28,7 +29,6 @@ SETTINGS = frozenset({
 """Copied without places of the machine that they were written on."""
 VOCABULARY = frozenset({
     "added_tokens.json",
-    "chat_template.json",
     "chat_template.jinja",
     "emoji.json",
     "merges.txt",
@@ -49,16 +49,24 @@ VOCABULARY = frozenset({
 })  # fmt: skip
 """Copied byte for byte."""
 _LICENCE = re.compile(
-    r"(LICEN[CS]ES?|NOTICES?|COPYING|USE_POLICY)([-_.](APACHE|MIT|BSD|GPL|LGPL)[-0-9.A-Z]*)?(\.(txt|md|rst))?",
+    r"((THIRD[-_]PARTY|LLAMA\d?|GEMMA|QWEN|MODEL)[-_])?(LICEN[CS]ES?|NOTICES?|COPYING|USE_POLICY)"
+    r"([-_.](APACHE|MIT|BSD|[AL]?GPL|MPL|CC|LLAMA|GEMMA|QWEN|MODEL|CODE|WEIGHTS)[-0-9.A-Z]*)?(\.(txt|md|rst))?",
     re.IGNORECASE,
 )
 _VERSIONED = re.compile(r"tokenizer\.\d+(\.\d+){0,2}\.json")
 _TEMPLATES = "additional_chat_templates"
-_NAMES = ("_name_or_path", "name_or_path")
+_NAMES = re.compile(
+    r"\w*name_or_path|checkpoint|resume_from_checkpoint|run_name|\w*_dir|(hf|hub|auth|use_auth|access|api)_(token|key)|wandb\w*"
+)
+"""Keys of a folder, a run or a password, whatever stands there."""
+_FILES = re.compile(r"(vocab|merges|tokenizer|special_tokens_map|spm|chat_template)_file")
+"""Keys of files beside the settings, which Transformers finds by their usual names."""
 _WORDS = re.compile(r"(added_tokens_decoder|id2label|label2id|.*tokens?|chat_template|.*_regex|.*pattern)")
 """Keys whose values are what a model reads and writes, and may look like paths."""
 _PLACE = re.compile(
-    r"\s*(file://|~[\\/]|\\\\\w|[A-Za-z]:[\\/]|/[\w.+-]+/)|[\s\S]*((?<![\w.])/(home|Users|root|mnt|scratch|tmp)/\w|[A-Za-z]:\\Users\\)"
+    r"\s*((file|s3|gs|hdfs|dbfs|abfss?|nfs|smb|ssh|sftp):/|~[\\/]|\.{1,2}[\\/]|\$\{?\w+\}?[\\/]|%\w+%|\\\\\w|[A-Za-z]:[\\/]|/[\w.+-]+/)"
+    r"|[\s\S]*((?<![\w.])/(home|Users|root|mnt|scratch|tmp|var|opt|srv|data|workspace|gpfs|lustre|fsx|storage|private|Volumes)/\w"
+    r"|(?<![A-Za-z])[A-Za-z]:[\\/]+Users[\\/]|file:///|checkpoint-\d+|\bhf_[A-Za-z0-9]{20,})"
 )
 """An absolute path of a file system, or a text that holds one of somebody's home."""
 
@@ -115,12 +123,23 @@ def left_out(source: Path, *, code: bool = False) -> list[str]:
 
 def without_places(settings: Mapping[str, Any], *, code: bool = False) -> dict[str, Any]:
     """Settings without the paths of a machine, without names of folders that they came from, and without code to run."""
-    dropped = _NAMES if code else (*_NAMES, *CODE_KEYS)
     return {
-        key: value if _WORDS.fullmatch(key) or (code and key in CODE_KEYS) else _inside(value, code=code)
+        key: value if _is_word(key) or (code and key in CODE_KEYS) else _inside(value, code=code)
         for key, value in settings.items()
-        if key not in dropped and not (_is_place(value) and not _WORDS.fullmatch(key))
+        if not _is_dropped(key, value, code=code)
     }
+
+
+def _is_word(key: str) -> bool:
+    return _WORDS.fullmatch(key) is not None and _NAMES.fullmatch(key) is None
+
+
+def _is_dropped(key: str, value: Any, *, code: bool) -> bool:
+    if _NAMES.fullmatch(key) or _is_place(key):
+        return True
+    if not code and (key in CODE_KEYS or (_FILES.fullmatch(key) and isinstance(value, str))):
+        return True
+    return _is_place(value) and not _is_word(key)
 
 
 def _inside(value: Any, *, code: bool) -> Any:
