@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-FLOOR = "5.8.0"
+FLOOR = "5.15.0"
 """The oldest version under which every family keeps the law; older ones call models in other ways, and load nothing."""
 
-TRIED = ("5.8.0", "5.15.1", "5.22.2", "5.23.0", "5.24.0")
+TRIED = ("5.15.1", "5.22.2", "5.23.0", "5.24.0")
 """Versions under which every family was steered, saved and loaded; under any other the proof at load decides."""
 
 
@@ -38,5 +38,5 @@ def requirement() -> dict[str, object]:
 
 
 def numbers(version: str) -> tuple[int, ...]:
-    """The numbers of a release, ``(5, 8, 0)``; what comes after them does not count."""
+    """The numbers of a release, ``(5, 15, 0)``; what comes after them does not count."""
     return tuple(int(part) for part in re.findall(r"\d+", version)[:3])

@@ -63,12 +63,14 @@ _FILES = re.compile(r"(vocab|merges|tokenizer|special_tokens_map|spm|chat_templa
 """Keys of files beside the settings, which Transformers finds by their usual names."""
 _WORDS = re.compile(r"(added_tokens_decoder|id2label|label2id|.*tokens?|chat_template|.*_regex|.*pattern)")
 """Keys whose values are what a model reads and writes, and may look like paths."""
+_SHARE = r"(file|s3|gs|hdfs|dbfs|abfss?|nfs|smb|ssh|sftp):/"
+_ROOTS = "home|Users|root|mnt|scratch|tmp|var|opt|srv|data|workspace|gpfs|lustre|fsx|storage|private|Volumes"
 _PLACE = re.compile(
-    r"\s*((file|s3|gs|hdfs|dbfs|abfss?|nfs|smb|ssh|sftp):/|~[\\/]|\.{1,2}[\\/]|\$\{?\w+\}?[\\/]|%\w+%|\\\\\w|[A-Za-z]:[\\/]|/[\w.+-]+/)"
-    r"|[\s\S]*((?<![\w.])/(home|Users|root|mnt|scratch|tmp|var|opt|srv|data|workspace|gpfs|lustre|fsx|storage|private|Volumes)/\w"
-    r"|(?<![A-Za-z])[A-Za-z]:[\\/]+Users[\\/]|file:///|checkpoint-\d+|\bhf_[A-Za-z0-9]{20,})"
+    rf"\s*({_SHARE}|~[\\/]|\.{{1,2}}[\\/]|\$\{{?\w+\}}?[\\/]|%\w+%|\\\\\w|[A-Za-z]:[\\/]|/[\w.+-]+/|/({_ROOTS})\s*$"
+    r"|[\w.-]*[A-Za-z][\w.-]*(/[\w.-]+){2,}/?\s*$)"
+    rf"|[\s\S]*((?<![\w.])/({_ROOTS})/\w|(?<![A-Za-z])[A-Za-z]:[\\/]+Users[\\/]|\b{_SHARE}|checkpoint-\d+|\bhf_[A-Za-z0-9]{{20,}})"
 )
-"""An absolute path of a file system, or a text that holds one of somebody's home."""
+"""A path of a file system or of a share, a text that holds one of somebody's home, or a token of the Hub."""
 
 
 def copy_companions(source: Path, folder: Path, *, code: bool = False) -> list[str]:

@@ -91,7 +91,7 @@ def test_a_template_that_reckons_with_the_day_falls_into_no_pieces(tokenizer):
 
 def test_a_day_in_the_header_is_no_part_of_it(tokenizer):
     plain = generation_headers(tokenizer)
-    tokenizer.chat_template = tiny_run.TEMPLATE.replace(
-        " [assistant]{% endif %}", " {{ strftime_now('%A') }} [assistant]{% endif %}"
-    )
+    day = "{{ ['ada', 'ben', 'cora'][strftime_now('%d') | int % 3] }}"
+    begun = " [assistant]{% endif %}"
+    tokenizer.chat_template = tiny_run.TEMPLATE.replace(begun, f" {day}{begun}")
     assert generation_headers(tokenizer) == plain
