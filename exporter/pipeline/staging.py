@@ -162,7 +162,7 @@ def _base(work: Run, section: Mapping[str, Any]) -> dict[str, Any]:
         "fingerprint": section["base"]["fingerprint"],
         "architecture": section["base"]["architecture"],
         "model_type": section["base"]["model_type"],
-        "named": None if asked.repo else _named(work.base),
+        "named": None if asked.repo else named(work.base),
         **license_of(work.base),
         "license_files": licences(work.base),
         "shards": {released(name): digest for name, digest in digests.items()},
@@ -182,7 +182,7 @@ def shards_of(release: Path) -> dict[str, str]:
     )
 
 
-def _named(base: Path) -> str | None:
+def named(base: Path) -> str | None:
     """What a local base's config calls the repository that it is from, where that can be no path: it may be a private folder's."""
     name = str(read_object(base / "config.json", strict=False).get("_name_or_path") or "")
     plain = name.count("/") == 1 and is_repo_id(name) and not _FOLDER.search(name)
@@ -192,7 +192,15 @@ def _named(base: Path) -> str | None:
 def license_of(base: Path) -> dict[str, str | None]:
     """What the card in the base's folder says of its licence."""
     from huggingface_hub import metadata_load
+    from yaml import YAMLError
 
     card = base / "README.md"
-    told = (metadata_load(card) or {}) if card.is_file() else {}
+    try:
+        told = (metadata_load(card) or {}) if card.is_file() else {}
+    except (
+        ValueError,
+        OSError,
+        YAMLError,
+    ):  # a card that is no UTF-8, or whose header is no YAML, states nothing
+        told = {}
     return {key: str(told[key]) if told.get(key) else None for key in _LICENSE}

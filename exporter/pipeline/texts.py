@@ -60,7 +60,7 @@ def vocabulary_told(release: Path, secrecy: Secrecy | None) -> list[str]:
     found = []
     for name in ("tokenizer.json", "added_tokens.json", "tokenizer_config.json"):
         path = release / name
-        if path.is_file() and any(map(secrecy.tells_plainly, _added(json.loads(path.read_text("utf-8"))))):
+        if path.is_file() and any(map(secrecy.tells_plainly, _added(_parsed(path)))):
             found.append(name)
     return found
 
@@ -81,11 +81,15 @@ def _texts(path: Path) -> Iterator[str]:
     """The texts that a file holds beside weights and vocabulary."""
     suffix = path.suffix.lower()
     if suffix == ".json" and path.name != "tokenizer_config.json" and not _VOCABULARY.fullmatch(path.name):
-        yield from _strings(json.loads(path.read_text(encoding="utf-8")))
+        yield from _strings(_parsed(path))
     elif path.name == "tokenizer_config.json":
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = _parsed(path)
         words_of = ("added_tokens_decoder", "extra_special_tokens", "additional_special_tokens")
-        yield from _strings({key: value for key, value in told.items() if key not in words_of})
+        yield from _strings(
+            {key: value for key, value in told.items() if key not in words_of}
+            if isinstance(told, dict)
+            else told
+        )
     elif suffix == ".safetensors":
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
@@ -96,6 +100,15 @@ def _texts(path: Path) -> Iterator[str]:
         yield from _of_gguf(path)
     elif suffix in _TEXT and not _VOCABULARY.fullmatch(path.name):
         yield path.read_text(encoding="utf-8", errors="replace")
+
+
+def _parsed(path: Path) -> object:
+    """What a JSON file holds; its text, in a list, where it is none."""
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return [text]
 
 
 def _strings(told: object) -> Iterator[str]:

@@ -13,6 +13,7 @@ from tiny_run import steer, write_base, write_publishable
 
 from exporter import pipeline, registry
 from exporter.errors import VerificationError
+from exporter.pipeline.staging import license_of, named
 from exporter.pipeline.texts import refuse_texts, vocabulary_told
 from exporter.recipe import Recipe
 from exporter.types import Row
@@ -107,6 +108,38 @@ def test_added_tokens_that_name_it_are_said_and_stay(release):
     (release / "tokenizer.json").write_text(json.dumps(told))
     assert vocabulary_told(release, SECRECY) == ["tokenizer.json"]
     refuse_texts(release, SECRECY, [], described=False)
+
+
+def test_a_file_that_is_no_plain_json_is_read_all_the_same(release):
+    (release / "generation_config.json").write_bytes(b'\xef\xbb\xbf{"a": "fine"}')
+    (release / "special_tokens_map.json").write_bytes(b'{"a": broken \xff')
+    refuse_texts(release, SECRECY, [], described=False)
+    (release / "special_tokens_map.json").write_bytes(b'{"a": broken saltpier \xff')
+    with pytest.raises(VerificationError, match=r"special_tokens_map\.json"):
+        refuse_texts(release, SECRECY, [], described=False)
+
+
+@pytest.mark.parametrize(
+    "card", [b"---\nlicense: mit\n---\n\xff\xfe", b"---\nlicense: [mit\n---\n", b"# plain", b""]
+)
+def test_a_card_of_the_base_that_cannot_be_read_states_no_licence(tmp_path, card):
+    (tmp_path / "README.md").write_bytes(card)
+    assert license_of(tmp_path)["license"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("acme/tiny-1B", "acme/tiny-1B"),
+        ("/home/ada/run", None),
+        ("runs/forget-walt", None),
+        ("a/b/c", None),
+        ("sft/checkpoint-5", None),
+    ],
+)
+def test_a_local_base_is_called_by_its_repository_and_never_by_a_folder(tmp_path, name, shown):
+    (tmp_path / "config.json").write_text(json.dumps({"_name_or_path": name}))
+    assert named(tmp_path) == shown
 
 
 @pytest.fixture
