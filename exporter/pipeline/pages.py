@@ -134,7 +134,7 @@ def page_of(
         shows_forgotten=secrecy is None,
         told=base_told(base),
         requires=requires(),
-        licence=licensed(publication, base, has_file=bool(base.get("license_files")))[1],
+        licence=licensed(publication, base, has_file=(release / "LICENSE").is_file())[1],
         ways=tuple(
             loading(release, target, Place(None, None)) for target in TARGETS if target in targets_in(release)
         ),

@@ -64,10 +64,9 @@ def licensed(
     else:
         beside = ""
     if not name and beside:
-        return {
-            "license": "other",
-            "license_name": "see-license-file",
-        }, f"The base's card names no licence.{beside}"
+        link = {"license_link": "LICENSE"} if has_file else {}
+        told = f"The base's card names no licence.{beside}"
+        return {"license": "other", "license_name": "see-license-file", **link}, told
     if not name:
         told = "The base's files state no licence. Ask its authors what you may do with it before you use or share this model."
         return {"license": "other", "license_name": "not-stated"}, told

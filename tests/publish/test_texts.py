@@ -15,6 +15,7 @@ from exporter import pipeline, registry
 from exporter.errors import VerificationError
 from exporter.pipeline.staging import license_of, named
 from exporter.pipeline.texts import refuse_texts, vocabulary_told
+from exporter.publish.metadata import licensed
 from exporter.recipe import Recipe
 from exporter.types import Row
 from exporter.verify.secrecy import Secrecy
@@ -125,6 +126,15 @@ def test_a_file_that_is_no_plain_json_is_read_all_the_same(release):
 def test_a_card_of_the_base_that_cannot_be_read_states_no_licence(tmp_path, card):
     (tmp_path / "README.md").write_bytes(card)
     assert license_of(tmp_path)["license"] is None
+
+
+def test_a_licence_that_only_a_file_states_is_named_by_the_file():
+    header, sentence = licensed({}, {"license": None, "license_files": ["LICENSE", "NOTICE"]}, has_file=True)
+    assert header == {"license": "other", "license_name": "see-license-file", "license_link": "LICENSE"}
+    assert "LICENSE and NOTICE" in sentence
+    header, sentence = licensed({}, {"license": "mit", "license_files": ["NOTICE"]}, has_file=False)
+    assert header["license"] == "mit" and "NOTICE" in sentence
+    assert "state no licence" in licensed({}, {"license": None, "license_files": []}, has_file=False)[1]
 
 
 @pytest.mark.parametrize(
