@@ -250,11 +250,11 @@ def test_thousands_of_problems_are_counted(recipe: Path) -> None:
     ],
 )
 def test_a_card_that_is_no_card_says_nothing(tmp_path: Path, card: bytes, named: str | None) -> None:
-    from exporter.pipeline.staging import _license_of
+    from exporter.pipeline.staging import license_of as stated_license
     from exporter.targets.onnx.manifest import license_of
 
     (tmp_path / "README.md").write_bytes(card)
-    assert _license_of(tmp_path)["license"] == named
+    assert stated_license(tmp_path)["license"] == named
     assert license_of(tmp_path)
 
 

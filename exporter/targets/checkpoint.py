@@ -21,6 +21,7 @@ from exporter.usable_base import other_model
 from steer_modules.files import WEIGHTS_INDEX
 from steer_modules.program import STEERING_TENSORS, SteeringProgram, save_tensors
 from steer_modules.template import StockClasses, stock_classes
+from steer_modules.versions import requirement
 
 
 def compile_checkpoint(
@@ -155,6 +156,7 @@ def _write_config(
         "auto_map": {**(config.get("auto_map") or {}), **stock.auto_map},
         "steering": program.signed_section(),
         "steering_shapes": {name: list(tensor.shape) for name, tensor in sorted(program.tensors().items())},
+        "steering_requires": requirement(),
     }
     _write_json(folder / "config.json", steered)
 
