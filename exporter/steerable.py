@@ -137,6 +137,8 @@ def _told_of(model_type: str, parts: list[Mapping[str, Any]]) -> str | None:
             return f"it has layers of kind {kind!r}: {_STATE}"
         if part.get("per_layer_config"):
             return f"{_SIZES} (per_layer_config)"
+        if part.get("output_router_logits"):
+            return "output_router_logits makes its stock class fail on padded rows; set it to false in config.json"
         if part.get("use_bidirectional_attention"):
             return "use_bidirectional_attention lets a column see later ones"
     return None

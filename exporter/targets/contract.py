@@ -21,6 +21,7 @@ from steer_modules.steered_model import decoder_blocks
 from steer_modules.template import stock_classes
 
 LAWS: Mapping[str, str] = {
+    "base": "the stock class itself answers rows that are padded on the left",
     "off": "with its gates off it is the base, to the bit",
     "on": "an edit of any block changes what it says",
     "cache": "with mixed gates it says the same with a cache and without",
@@ -66,7 +67,13 @@ class Contract:
             raise self._broken(law, f"{type(error).__name__}: {error}") from error
 
     def _laws(self, write: Writer) -> list[tuple[str, Callable[[], str | None]]]:
-        tried = {"off": self._off, "on": self._on, "cache": self._cache, "padding": self._padding}
+        tried = {
+            "base": self._base,
+            "off": self._off,
+            "on": self._on,
+            "cache": self._cache,
+            "padding": self._padding,
+        }
         return [*tried.items(), ("strict", lambda: self._strict(write))]
 
     def _broken(self, law: str, fault: str) -> CompileError:
@@ -75,6 +82,10 @@ class Contract:
             f"models of type {self.model_type!r} cannot be steered: a tiny {self.architecture} breaks the law '{law}' ({said}) under "
             f"Transformers {transformers.__version__}: {fault}"
         )
+
+    def _base(self) -> str | None:
+        self._says(_batch([self.fires, self.stays], "left"))
+        return None
 
     def _off(self) -> str | None:
         base, said = self.model(**self.fires).logits, self._says(self.fires)
