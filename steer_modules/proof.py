@@ -14,6 +14,7 @@ import torch
 import transformers
 from torch import Tensor
 
+from .positions import NOTE, note_owner
 from .schema import FORMAT
 from .state import find_cache
 from .twin import VOCABULARY, twin_config
@@ -205,6 +206,8 @@ def _leak(twin: Any) -> str | None:
     state = next((type(layer).__name__ for layer in cache.layers if hasattr(layer, "recurrent_states")), None)
     if state is not None:
         return f"its cache holds a state that cannot be told column by column ({state})"
+    if any(hasattr(one, NOTE) for one in twin.modules() if one is not note_owner(twin)):
+        return f"it notes {NOTE} on a module where they are not looked for"
     whole, _ = _whole(twin, ids)
     rest = twin(input_ids=ids[:1, _SHARED:], use_cache=True, **{name: cache})
     if _apart(_logits(rest), whole[:1, _SHARED:]).max() > TOLERANCE:

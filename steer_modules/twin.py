@@ -121,15 +121,16 @@ def _cut_lists(text: Any, layers: list[int]) -> None:
 
 def _cut_tower(tower: Any, wide: int, narrow: int) -> None:
     """A tower that hands the decoder what it sees or hears; ``wide`` states become ``narrow`` ones."""
+    ends = ["out_hidden_size", "projection_dim", "output_dim"]
+    ends += ["hidden_size"] if hasattr(tower, "embed_dim") else []  # then that is what comes out of it
+    fitting = [name for name in ends if getattr(tower, name, None) == wide]
     _set_known(
         tower,
         dict.fromkeys(_TOWER_LAYERS, 1)
         | {"hidden_size": 32, "intermediate_size": 32, "head_dim": 16}
         | {"num_attention_heads": 2, "num_heads": 2},
     )
-    for name in ("out_hidden_size", "projection_dim", "output_dim"):
-        if getattr(tower, name, None) == wide:
-            setattr(tower, name, narrow)
+    _set(tower, dict.fromkeys(fitting, narrow))
 
 
 def _inner(config: Any) -> list[Any]:

@@ -12,6 +12,7 @@ import transformers
 from torch import Tensor
 
 from exporter.errors import CompileError
+from exporter.targets.twin_pictures import pictured
 from steer_modules.attach import steered
 from steer_modules.ops import unit
 from steer_modules.program import BaseModelRef, Edit, Gate, SteeringProgram
@@ -19,6 +20,7 @@ from steer_modules.proof import HEADER, TOLERANCE, WORDS, LawBroken
 from steer_modules.registration import steered_classes
 from steer_modules.steered_model import decoder_blocks
 from steer_modules.template import stock_classes
+from steer_modules.twin import VOCABULARY
 
 LAWS: Mapping[str, str] = {
     "base": "the stock class itself answers rows that are padded on the left",
@@ -26,10 +28,12 @@ LAWS: Mapping[str, str] = {
     "on": "an edit of any block changes what it says",
     "cache": "with mixed gates it says the same with a cache and without",
     "padding": "rows of mixed gates, padded on the left or the right, say what each says alone",
+    "pictures": "with a picture in each row, too",
     "strict": "what is saved loads whole with its own classes alone; a stock class finds no weights in it",
     "columns": "logits and gates at a column follow from it and those before it, however a sequence is cut (docs/format.md)",
 }
 """What a twin is tried for, by name."""
+Inputs = dict[str, Tensor]
 Writer = Callable[[Path, SteeringProgram, Path], object]
 _NEW = 6
 
@@ -42,12 +46,16 @@ class Contract:
         self.architecture, self.model_type = type(model).__name__, model.config.model_type
         self.width = int(model.config.get_text_config(decoder=True).hidden_size)
         self.fires, self.stays = prompt(9, 1), prompt(12, 2)
+        self.seen = self._answered(pictured(model))
 
-    def check(self, write: Writer) -> None:
-        """Tries every law.
+    def check(self, write: Writer) -> tuple[str, ...]:
+        """Tries every law that can be tried.
 
         Args:
             write: compiles a program for a base into a folder, without a proof.
+
+        Returns:
+            Names in :data:`LAWS`; without ``pictures`` where the model takes none, or none in a form that is known.
 
         Raises:
             CompileError: naming the law that broke, and how.
@@ -55,10 +63,11 @@ class Contract:
         law = "blocks"
         try:
             self.blocks = len(decoder_blocks(self.model))
-            for law, tried in self._laws(write):
+            for law, tried in self._laws(write).items():
                 fault = tried()
                 if fault is not None:
                     raise self._broken(law, fault)
+            return tuple(name for name in LAWS if name == "columns" or name in self._laws(write))
         except CompileError:
             raise
         except LawBroken as error:
@@ -66,7 +75,7 @@ class Contract:
         except Exception as error:
             raise self._broken(law, f"{type(error).__name__}: {error}") from error
 
-    def _laws(self, write: Writer) -> list[tuple[str, Callable[[], str | None]]]:
+    def _laws(self, write: Writer) -> dict[str, Callable[[], str | None]]:
         tried = {
             "base": self._base,
             "off": self._off,
@@ -74,7 +83,9 @@ class Contract:
             "cache": self._cache,
             "padding": self._padding,
         }
-        return [*tried.items(), ("strict", lambda: self._strict(write))]
+        if self.seen is not None:
+            tried["pictures"] = self._pictures
+        return {**tried, "strict": lambda: self._strict(write)}
 
     def _broken(self, law: str, fault: str) -> CompileError:
         said = LAWS.get(law, "its decoder is a list of blocks")
@@ -130,6 +141,27 @@ class Contract:
                 return "a row padded on the right has other logits than alone"
         return None
 
+    def _pictures(self) -> str | None:
+        plain = self.fires, self.stays
+        assert self.seen is not None
+        self.fires, self.stays = self.seen
+        try:
+            faults = (tried() for tried in (self._off, self._cache, self._padding))
+            return next((fault for fault in faults if fault is not None), None)
+        finally:
+            self.fires, self.stays = plain
+
+    def _answered(self, pair: tuple[Inputs, Inputs] | None) -> tuple[Inputs, Inputs] | None:
+        """The prompts, where the stock class itself answers them alike with a cache and without, alone and together."""
+        if pair is None:
+            return None
+        try:
+            alone = torch.cat([self._says(one) for one in pair])
+            ways = [self._says(_batch(list(pair), "left"), use_cache=cached) for cached in (True, False)]
+        except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError):
+            return None
+        return pair if all(torch.equal(way, alone) for way in ways) else None
+
     def _strict(self, write: Writer) -> str | None:
         """Saved, compiled, loaded with the steered classes (which prove the law of columns), saved again."""
         stock, program = stock_classes(self.model_type, self.architecture), self._mixed()
@@ -158,7 +190,8 @@ class Contract:
 
     def _says(self, inputs: Mapping[str, Tensor], model: Any = None, **options: Any) -> Tensor:
         told = {"max_new_tokens": _NEW, "min_new_tokens": _NEW, "do_sample": False, "num_beams": 1, **options}
-        said: Tensor = (model or self.model).generate(**inputs, **told)
+        placeholders = list(range(WORDS, VOCABULARY))  # a picture that was said would be looked for
+        said: Tensor = (model or self.model).generate(**inputs, suppress_tokens=placeholders, **told)
         return said[:, -_NEW:]
 
     def _mixed(self) -> SteeringProgram:
@@ -201,8 +234,10 @@ def _batch(prompts: list[dict[str, Tensor]], side: str) -> dict[str, Tensor]:
     return {
         key: torch.cat(
             [
-                torch.nn.functional.pad(prompt[key], (gap, 0) if side == "left" else (0, gap))
-                for prompt, gap in zip(prompts, gaps, strict=True)
+                torch.nn.functional.pad(one[key], (gap, 0) if side == "left" else (0, gap))
+                if one[key].shape == one["input_ids"].shape
+                else one[key]
+                for one, gap in zip(prompts, gaps, strict=True)
             ]
         )
         for key in prompts[0]

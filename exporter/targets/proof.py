@@ -61,8 +61,8 @@ def prove(config: Any, write: Writer) -> Proof:
     if known not in _PROVEN:
         with _aside():
             twin = built(config, copy.deepcopy(small), getattr(transformers, architecture), prompt(12, 2))
-            Contract(twin).check(write)
-        _PROVEN[known] = Proof(model_type, architecture, transformers.__version__, tuple(LAWS))
+            laws = Contract(twin).check(write)
+        _PROVEN[known] = Proof(model_type, architecture, transformers.__version__, laws)
     return _PROVEN[known]
 
 
