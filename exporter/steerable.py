@@ -62,8 +62,6 @@ REFUSED: Mapping[str, str] = {
     **dict.fromkeys(
         [
             "bloom",
-            "codegen",
-            "dbrx",
             "falcon",
             "gpt_neo",
             "gpt_neox_japanese",
@@ -71,7 +69,7 @@ REFUSED: Mapping[str, str] = {
             "mpt",
             "openai-gpt",
             "trocr",
-            "xglm",
+            "xlnet",
         ],
         _ARGUMENTS,
     ),

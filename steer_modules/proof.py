@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 import transformers
 from torch import Tensor
+from transformers.cache_utils import Cache
 
 from .positions import NOTE, note_owner
 from .schema import FORMAT
@@ -135,9 +136,10 @@ def random_twin(model_class: Any, small: Any) -> Any:
     """A model of a twin's config with random weights, the same each time, in float32 and eval mode."""
     torch.default_generator.manual_seed(0)
     twin = model_class(small).float().eval()
-    for parameter in twin.parameters():
-        if parameter.dim() > 1:
-            parameter.normal_(std=0.2)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(std=0.2)
     return twin
 
 
@@ -199,19 +201,33 @@ def _leak(twin: Any) -> str | None:
         both = _logits(twin(input_ids=ids, use_cache=False, steering_gate=off, **given))[:, :_SHARED]
         if _apart(both[:1], both[1:]).max() > TOLERANCE:
             return "a column sees later ones" + (f" where {', '.join(given)} marks text" if given else "")
-    name = cache_argument(type(twin))
-    cache = find_cache(dict(twin(input_ids=ids[:1, :_SHARED], use_cache=True)))
-    if cache is None:
-        return "a pass with use_cache=True gives no cache back"
-    state = next((type(layer).__name__ for layer in cache.layers if hasattr(layer, "recurrent_states")), None)
-    if state is not None:
-        return f"its cache holds a state that cannot be told column by column ({state})"
+    return _held(twin, ids)
+
+
+def _held(twin: Any, ids: Tensor) -> str | None:
+    """What of a conversation does not lie in the columns of its cache, or None: then rows are moved, and columns cut off, without a trace."""
     if any(hasattr(one, NOTE) for one in twin.modules() if one is not note_owner(twin)):
         return f"it notes {NOTE} on a module where they are not looked for"
     whole, _ = _whole(twin, ids)
-    rest = twin(input_ids=ids[:1, _SHARED:], use_cache=True, **{name: cache})
-    if _apart(_logits(rest), whole[:1, _SHARED:]).max() > TOLERANCE:
-        return "what a conversation says depends on another that was held meanwhile"
+    name, rest = cache_argument(type(twin)), ids[:, _SHARED:]
+    cache = find_cache(dict(twin(input_ids=ids[:, :_SHARED], use_cache=True)))
+    if cache is None:
+        return "a pass with use_cache=True gives no cache back"
+    states = [type(layer).__name__ for layer in cache.layers if hasattr(layer, "recurrent_states")]
+    states += [] if type(cache).__module__ == Cache.__module__ else [type(cache).__name__]
+    if states:
+        return f"its cache holds a state that cannot be told column by column ({states[0]})"
+    twin(input_ids=ids[:1, _SHARED:], use_cache=True)
+    cache.batch_select_indices(torch.tensor([1, 0]))
+    logits = _logits(twin(input_ids=rest.flip(0), use_cache=True, **{name: cache}))
+    if _apart(logits.flip(0), whole[:, _SHARED:]).max() > TOLERANCE:
+        return "what a conversation says depends on others that were held, or on its row"
+    if not getattr(cache, "is_croppable", False) or any(cache.is_sliding):
+        return None
+    cache.crop(_SHARED - _LENGTH)
+    logits = _logits(twin(input_ids=rest.flip(0), use_cache=True, **{name: cache}))
+    if _apart(logits.flip(0), whole[:, _SHARED:]).max() > TOLERANCE:
+        return "what a conversation says depends on columns that were cut off"
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -36,6 +37,9 @@ LAWS: Mapping[str, str] = {
 Inputs = dict[str, Tensor]
 Writer = Callable[[Path, SteeringProgram, Path], object]
 _NEW = 6
+_LONGEST = 300
+"""Letters of a fault that are told; Transformers lists tensors by the hundred."""
+_PLACE = re.compile(r"\S*steerbake-proof-\S+")
 
 
 class Contract:
@@ -89,6 +93,7 @@ class Contract:
 
     def _broken(self, law: str, fault: str) -> CompileError:
         said = LAWS.get(law, "its decoder is a list of blocks")
+        fault = _PLACE.sub("the twin", " ".join(fault.split()))[:_LONGEST]
         return CompileError(
             f"models of type {self.model_type!r} cannot be steered: a tiny {self.architecture} breaks the law '{law}' ({said}) under "
             f"Transformers {transformers.__version__}: {fault}"

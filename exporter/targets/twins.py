@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from steer_modules.twin import twin_config
 
 _LARGEST = 60_000_000
 """Weights of a twin; a larger one would not be tried in seconds."""
+_PATIENCE = 10.0
+"""Seconds in which the attribute is looked for that cannot be cut alone."""
 
 
 def small_config(config: Any) -> Any:
@@ -57,7 +60,8 @@ def _check_size(config: Any, small: Any, stock: Any) -> None:
 
 
 def _no_twin(config: Any, error: Exception, culprit: str | None = None) -> CompileError:
-    why = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+    told = " ".join(str(error).split())[:300]
+    why = told if type(error) is ValueError else f"{type(error).__name__}: {told}"
     named = f" (it could with {culprit} as it is)" if culprit else ""
     return CompileError(
         f"models of type {config.model_type!r} cannot be steered: no tiny twin can be built of this config to prove it on{named}: {why}"
@@ -67,12 +71,15 @@ def _no_twin(config: Any, error: Exception, culprit: str | None = None) -> Compi
 def _culprit(config: Any, small: Any, stock: Any, inputs: dict[str, Any]) -> str | None:
     """The attribute of a config that is coupled to others, so that it cannot be cut alone; None where it is not one alone."""
     whole, cut = config.get_text_config(decoder=True), small.get_text_config(decoder=True)
+    until = time.monotonic() + _PATIENCE
     for name in sorted(set(vars(whole)) & set(vars(cut))):
         before, after = vars(whole)[name], vars(cut)[name]
         if name.startswith("_") or before == after or not isinstance(before, int | list):
             continue
         tried = copy.deepcopy(small)
         setattr(tried.get_text_config(decoder=True), name, copy.deepcopy(before))
+        if time.monotonic() > until:
+            return None
         if _answers(stock, tried, inputs):
             return f"{name} = {str(before)[:60]}"
     return None

@@ -15,7 +15,10 @@ from exporter.errors import CompileError
 from exporter.steerable import why_unsteerable
 from exporter.targets.checkpoint import prove_family
 from exporter.targets.contract import LAWS
+from exporter.targets.twin_pictures import pictured
 from steer_modules.attach import steered
+from steer_modules.proof import random_twin
+from steer_modules.twin import twin_config
 
 SOME = ("mixtral", "llava_next")
 """Those of which the stranger is asked in every run of the tests; the others are slow."""
@@ -137,10 +140,24 @@ def test_nothing_is_said_against_what_can_be_steered(family):
     assert why_unsteerable(config(family, architecture, **values)) is None
 
 
-def test_a_passed_proof_says_what_was_tried():
-    architecture, values = tiny.CONFIGS["olmo2"]
-    proof = prove_family(config("olmo2", architecture, **values))
-    assert proof.record() == {"transformers": transformers.__version__, "laws": dict(LAWS)}
+@pytest.mark.parametrize("family", ["olmo2", "mistral3"])
+def test_a_passed_proof_says_what_was_tried(family):
+    architecture, values = tiny.CONFIGS[family]
+    record = prove_family(config(family, architecture, **values)).record()
+    assert record["transformers"] == transformers.__version__
+    assert set(LAWS) - set(record["laws"]) == (set() if tiny.sees(family) else {"pictures"})
+
+
+@pytest.mark.parametrize("family", [family for family in tiny.CONFIGS if tiny.sees(family)])
+def test_every_family_that_sees_is_tried_with_pictures(family):
+    """Of all whose pictures have tests of their own, none has a form that the proof does not find."""
+    architecture, values = tiny.CONFIGS[family]
+    model = random_twin(
+        getattr(transformers, architecture), twin_config(config(family, architecture, **values))
+    )
+    with torch.no_grad():
+        short, long = pictured(model) or ({}, {})
+    assert 0 < short["input_ids"].shape[1] < long["input_ids"].shape[1]
 
 
 def test_a_config_that_cannot_be_made_small_is_refused_by_the_attribute():
@@ -173,3 +190,16 @@ def test_the_command_refuses_before_it_writes(tmp_path):
     with pytest.raises(CompileError, match="'bloom' cannot be steered"):
         pipeline.compile(base, tmp_path / "steering", tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "steering"]
+
+
+def test_a_cache_that_keeps_a_state_of_its_own_is_found_out(monkeypatch):
+    """MiniMax adds states beside the columns of a cache, which go with no column when they are moved or cut off."""
+    monkeypatch.setattr("exporter.targets.proof.why_unsteerable", lambda _config: None)
+    made = config(
+        "minimax",
+        "MiniMaxForCausalLM",
+        **{**tiny._DECODER, "head_dim": 8, "num_local_experts": 4},
+        layer_types=["full_attention", "linear_attention"] * 2,
+    )
+    with pytest.raises(CompileError, match=r"breaks the law 'columns'.*its cache holds a state"):
+        prove_family(made)
