@@ -18,7 +18,7 @@ PICTURE = VOCABULARY - 1
 """The token that stands for a picture in a twin."""
 
 _INNER = re.compile(
-    r"(intermediate|ffn_hidden|ffn_inner|mlp_hidden)_(size|dim)$|^(ffn_dim|n_inner|d_ff|ffn_size)$"
+    r"intermediate_(size|dim)|(ffn_hidden|ffn_inner|mlp_hidden)_(size|dim)$|^(ffn_dim|n_inner|d_ff|ffn_size)$"
 )
 _COUNTS = re.compile(r"^(moe_)?(n(um)?_)?(local_|routed_|total_)?experts$")
 _PER_TOKEN = re.compile(r"^(num_|moe_)?(experts_per_tok(en)?|experts_top_k|top_?k|k|top_k_experts)$")
