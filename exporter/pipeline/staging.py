@@ -124,6 +124,7 @@ def made_from(work: Run, publish: Publish, section: Mapping[str, Any]) -> dict[s
         "recipe": shown,
         "recipe_name": _shown_name(work, publish),
         "versions": versions(),
+        "proof": work.proof.record(),
         "seed": work.recipe.seed,
         "method": str(section["method"]),
         "section": dict(section),
