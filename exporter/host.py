@@ -27,6 +27,7 @@ from exporter.types import Encoded, Prompt
 from exporter.vocabulary import check_ids, check_pad_token, check_vocabulary
 from steer_modules.proof import cache_argument
 from steer_modules.state import gates_on
+from steer_modules.steered_model import decoder_blocks
 
 Side = Literal["left", "right"]
 
@@ -207,14 +208,10 @@ class ModelHost:
     @property
     def blocks(self) -> nn.ModuleList:
         """The decoder's blocks in order; their outputs are the states that steering reads and edits."""
-        decoder = self.model.get_decoder()
-        for name in ("layers", "h"):
-            found = getattr(decoder, name, None)
-            if isinstance(found, nn.ModuleList):
-                return found
-        raise FitError(
-            f"{type(decoder).__name__} keeps its blocks neither in `.layers` nor in `.h`; it cannot be steered"
-        )
+        try:
+            return cast(nn.ModuleList, decoder_blocks(self.model))
+        except TypeError as error:
+            raise FitError(f"{error}; it cannot be steered") from error
 
     @property
     def num_layers(self) -> int:

@@ -48,6 +48,8 @@ TRAVELLING = (
     "steered_model.py",
     "steering_layer.py",
     "tensor_checks.py",
+    "twin.py",
+    "versions.py",
 )
 """Modules that go into every checkpoint, beside the modeling file of its family."""
 

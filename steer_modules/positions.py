@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-_NOTE = "rope_deltas"
+NOTE = "rope_deltas"
 NOTHING, UNKNOWN = 1e6, 2e6
 """Shifts that are none: the stock class noted nothing; or a column amid a pass with pictures, whose shift nobody computed."""
 _STRETCHING = ("dynamic", "longrope")
@@ -34,9 +34,13 @@ class Reach(NamedTuple):
 def reach_of(config: Any) -> Reach:
     """Reads it off a model's config."""
     text = config.get_text_config(decoder=True)
-    window, kinds = getattr(text, "sliding_window", None), getattr(text, "layer_types", None)
-    if window is not None and kinds is not None and not any("sliding" in kind for kind in kinds):
-        window = None
+    kinds = getattr(text, "layer_types", None)
+    seen = [
+        getattr(text, name, None)
+        for name, kind in (("sliding_window", "sliding"), ("attention_chunk_size", "chunk"))
+        if kinds is None or any(kind in one for one in kinds)
+    ]
+    window = min((int(one) for one in seen if one is not None), default=None)
     rope = getattr(text, "rope_parameters", None) or {}
     parts = [part for part in (rope, *rope.values()) if isinstance(part, dict)]
     stretched = any(part.get("rope_type") in _STRETCHING for part in parts)
@@ -47,7 +51,7 @@ def reach_of(config: Any) -> Reach:
     )
     spatial = any("mrope_section" in part for part in parts)
     return Reach(
-        None if window is None else int(window),
+        window,
         int(limit) if stretched and limit is not None else None,
         spatial,
     )
@@ -55,7 +59,7 @@ def reach_of(config: Any) -> Reach:
 
 def note_owner(model: Any) -> Any:
     """The module on which the stock class notes its shift of positions; None where it notes none."""
-    return next((one for one in (model, getattr(model, "model", None)) if hasattr(one, _NOTE)), None)
+    return next((one for one in (model, getattr(model, "model", None)) if hasattr(one, NOTE)), None)
 
 
 def restore_note(model: Any, shift: Tensor | None) -> None:
@@ -72,7 +76,7 @@ def restore_note(model: Any, shift: Tensor | None) -> None:
             "the cache was cut back into a prompt with pictures, where this model's positions are not known any more; start from an empty cache"
         )
     noted = shift is not None and not bool((shift == NOTHING).any())
-    setattr(owner, _NOTE, shift.long().unsqueeze(1) if noted and shift is not None else None)
+    setattr(owner, NOTE, shift.long().unsqueeze(1) if noted and shift is not None else None)
 
 
 def read_note(model: Any, before: Tensor, length: int) -> Tensor | None:
@@ -84,7 +88,7 @@ def read_note(model: Any, before: Tensor, length: int) -> Tensor | None:
     owner = note_owner(model)
     if owner is None:
         return None
-    noted = getattr(owner, _NOTE, None)
+    noted = getattr(owner, NOTE, None)
     if isinstance(noted, Tensor) and noted.numel():
         rows = noted.reshape(noted.shape[0], -1)[:, 0].to(before.device, torch.float32)
         behind = rows.repeat_interleave(max(before.shape[0] // rows.shape[0], 1))

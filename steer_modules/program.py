@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from .checks import ProgramError, check_program
@@ -235,7 +235,7 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     Without metadata, so that every byte of the file is one that the sha256 or the loader vouches for.
     """
     plain = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
-    save_file(plain, path)
+    path.write_bytes(save(plain))  # the library's own writer makes files that their owner alone may read
 
 
 def _without_none(keys: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ Transformers renames or calls in another way shows in it, before the real model 
 
 from __future__ import annotations
 
-import copy
 import inspect
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -14,9 +13,12 @@ from typing import Any, NamedTuple
 import torch
 import transformers
 from torch import Tensor
+from transformers.cache_utils import Cache
 
+from .positions import NOTE, note_owner
 from .schema import FORMAT
 from .state import find_cache
+from .twin import VOCABULARY, twin_config
 
 
 class Traits(NamedTuple):
@@ -31,15 +33,31 @@ class Traits(NamedTuple):
     places: bool
 
 
+class LawBroken(RuntimeError):
+    """A class that does not keep the law under the installed Transformers.
+
+    Attributes:
+        fault: what breaks it, without a name or a version.
+    """
+
+    def __init__(self, model_class: Any, fault: str) -> None:
+        self.fault = fault
+        super().__init__(
+            f"{model_class.__name__} does not steer reliably under Transformers {transformers.__version__}: {fault}. Nothing is "
+            f"loaded. It was tested with Transformers {', '.join(TESTED)}; install one of these"
+        )
+
+
 TESTED = ("5.22.0", "5.23.0", "5.24.0")
 """Versions of Transformers under which the whole table of callers is tested (benchmarks/callers)."""
 
 _PROVEN: dict[tuple[type, str], Traits] = {}
 _PROVING: ContextVar[bool] = ContextVar("steerbake_proving", default=False)
-_HEADER = (5, 6)
-_LENGTH, _NEW = 11, 3
-_VOCABULARY, _LAYERS, _WINDOW = 32, 3, 5
-_TOLERANCE = 1e-3
+HEADER = (5, 6)
+_LENGTH, _NEW, _SHARED = 11, 3, 6
+WORDS = VOCABULARY - 4  # the tokens above stand for pictures
+_MARKS = ("token_type_ids", "mm_token_type_ids")
+TOLERANCE = 1e-3
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -50,11 +68,11 @@ def check_law(model_class: Any, config: Any) -> Traits:
         What of the law the stock class keeps by itself, and what therefore has to be refused or seen to.
 
     Raises:
-        RuntimeError: logits or gates depend on how a sequence was cut into passes, or a gate that is on changes nothing.
+        LawBroken: logits or gates depend on how a sequence was cut into passes or on later columns, or a gate that is on changes nothing.
     """
     if _PROVING.get():
         return Traits(packs=True, places=True)
-    small = twin_config(config)
+    small = _steered_twin(config)
     known = (model_class, f"{small._attn_implementation}{small.to_json_string(use_diff=False)}")
     if known in _PROVEN:
         return _PROVEN[known]
@@ -67,80 +85,27 @@ def check_law(model_class: Any, config: Any) -> Traits:
             torch.autocast("cpu", enabled=False),
         ):
             twin = _twin(model_class, small)
-            fault = _fault(twin)
-            traits = Traits(_packs(twin), _places(twin))
+            fault = _unsteered(twin) or _leak(twin) or _fault(twin)
+            traits = None if fault is not None else Traits(_packs(twin), _places(twin))
     except Exception as error:
-        raise _refused(model_class, f"{type(error).__name__}: {error}") from error
+        raise LawBroken(model_class, f"{type(error).__name__}: {error}") from error
     finally:
         _PROVING.reset(token)
-    if fault is not None:
-        raise _refused(model_class, fault)
+    if traits is None:
+        raise LawBroken(model_class, str(fault))
     _PROVEN[known] = traits
     return traits
 
 
-def _refused(model_class: Any, fault: str) -> RuntimeError:
-    return RuntimeError(
-        f"{model_class.__name__} does not steer reliably under Transformers {transformers.__version__}: {fault}. Nothing is "
-        f"loaded. It was tested with Transformers {', '.join(TESTED)}; install one of these"
-    )
-
-
-def twin_config(config: Any) -> Any:
-    """A config of the same kind for a model of some ten thousand weights, with a program of its own."""
-    small = copy.deepcopy(config)
-    small.steering = small.steering_shapes = None
+def _steered_twin(config: Any) -> Any:
+    """A twin's config with a program of its own."""
+    small = twin_config(config)
     text = small.get_text_config(decoder=True)
-    heads = int(text.num_attention_heads)
-    head = int(getattr(text, "head_dim", None) or text.hidden_size // heads)
-    few = 1 if int(getattr(text, "num_key_value_heads", None) or heads) < heads else 2
-    kinds = list(dict.fromkeys(getattr(text, "layer_types", None) or ()))
-    sizes: dict[str, Any] = {
-        "num_hidden_layers": _LAYERS,
-        "hidden_size": 2 * head,
-        "intermediate_size": 2 * head,
-        "num_attention_heads": 2,
-        "num_key_value_heads": few,
-        "head_dim": head,
-        "vocab_size": _VOCABULARY,
-        "sliding_window": _WINDOW,
-        "pad_token_id": 0,
-        "bos_token_id": 1,
-        "eos_token_id": None,
-    }
-    if kinds:
-        sizes["layer_types"] = [kinds[index % len(kinds)] for index in range(_LAYERS)]
-    _set_existing(text, sizes)
-    if text is not small:
-        _set_existing(small, {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": None})
-    for name in ("vision_config", "audio_config"):
-        tower = getattr(small, name, None)
-        if tower is not None:
-            _set_existing(
-                tower,
-                {
-                    "num_hidden_layers": 1,
-                    "depth": 1,
-                    "hidden_size": 32,
-                    "intermediate_size": 32,
-                    "head_dim": 16,
-                }
-                | {"num_attention_heads": 2, "num_heads": 2},
-            )
-    if str(getattr(small, "_attn_implementation", None)) not in ("eager", "sdpa", "None"):
-        small._attn_implementation = "sdpa"  # others need a device of their own
-    small.steering, small.steering_shapes = _program(2 * head)
+    small.steering, small.steering_shapes = _program(int(text.hidden_size), int(text.num_hidden_layers))
     return small
 
 
-def _set_existing(config: Any, values: dict[str, Any]) -> None:
-    """Sets what a config has; names that it maps to its own are understood."""
-    for name, value in values.items():
-        if getattr(config, name, None) is not None or name.endswith("_token_id"):
-            setattr(config, name, value)
-
-
-def _program(hidden: int) -> tuple[dict[str, Any], dict[str, list[int]]]:
+def _program(hidden: int, layers: int) -> tuple[dict[str, Any], dict[str, list[int]]]:
     """A gate that fires at every generation header, and one that fires at a token by its state; both edit the states."""
     base = {"architecture": "twin", "model_type": "twin", "fingerprint": "sha256:" + "0" * 64}
     gate = {"score": "linear", "threshold": 0.0, "fires": "above"}
@@ -149,9 +114,9 @@ def _program(hidden: int) -> tuple[dict[str, Any], dict[str, list[int]]]:
         "format": FORMAT,
         "method": "proof",
         "hidden_size": hidden,
-        "num_layers": _LAYERS,
+        "num_layers": layers,
         "base": base,
-        "headers": [list(_HEADER)],
+        "headers": [list(HEADER)],
         "gates": [
             {"name": "header", "layer": 0, "pool": "prompt_end", **gate},
             {"name": "content", "layer": 0, "pool": "token", **gate},
@@ -167,12 +132,19 @@ def _program(hidden: int) -> tuple[dict[str, Any], dict[str, list[int]]]:
     return section, {**shapes, "steering.layers.1.vector": [hidden]}
 
 
-def _twin(model_class: Any, small: Any) -> Any:
+def random_twin(model_class: Any, small: Any) -> Any:
+    """A model of a twin's config with random weights, the same each time, in float32 and eval mode."""
     torch.default_generator.manual_seed(0)
     twin = model_class(small).float().eval()
-    for parameter in twin.parameters():
-        if parameter.dim() > 1:
-            parameter.normal_(std=0.2)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(std=0.2)
+    return twin
+
+
+def _twin(model_class: Any, small: Any) -> Any:
+    twin = random_twin(model_class, small)
     steering = twin.steering
     steering.gates["header"].bias.fill_(1.0)
     steering.gates["content"].bias.fill_(-1.0)
@@ -183,9 +155,9 @@ def _twin(model_class: Any, small: Any) -> Any:
 
 def _fault(twin: Any) -> str | None:
     """What breaks the law, or None. Rows: a header early, a header cut by a chunk, none."""
-    ids = torch.randint(7, _VOCABULARY, (3, _LENGTH))
-    ids[0, 2:4] = torch.tensor(_HEADER)
-    ids[1, 5:7] = torch.tensor(_HEADER)
+    ids = torch.randint(7, WORDS, (3, _LENGTH))
+    ids[0, 2:4] = torch.tensor(HEADER)
+    ids[1, 5:7] = torch.tensor(HEADER)
     whole, gates = _whole(twin, ids)
     expected = torch.zeros(3, _LENGTH)
     expected[0, 3:], expected[1, 6:] = 1.0, 1.0
@@ -193,22 +165,75 @@ def _fault(twin: Any) -> str | None:
         return "gates of a whole pass stand elsewhere than their columns say"
     off, _ = _whole(twin, ids, 0.0)
     on, _ = _whole(twin, ids, 1.0)
-    if _apart(on, off).min() < 10 * _TOLERANCE or _apart(whole, off)[expected > 0].min() < 10 * _TOLERANCE:
+    if _apart(on, off).min() < 10 * TOLERANCE or _apart(whole, off)[expected > 0].min() < 10 * TOLERANCE:
         return "a gate that is on changes nothing"
-    if _apart(whole, off)[expected == 0].max() > _TOLERANCE:
+    if _apart(whole, off)[expected == 0].max() > TOLERANCE:
         return "a gate that is off changes something"
     for cuts in ([6, _LENGTH], list(range(1, _LENGTH + 1))):
         logits, found = _cut(twin, ids, cuts)
         if not torch.equal(found, gates):
             return f"gates differ when a sequence is given in passes up to {cuts}"
-        if _apart(logits, whole).max() > _TOLERANCE:
+        if _apart(logits, whole).max() > TOLERANCE:
             return f"logits differ when a sequence is given in passes up to {cuts}"
     return _generated(twin, ids[:, :7]) if hasattr(twin, "generate") else None
 
 
+def _unsteered(twin: Any) -> str | None:
+    """Why blocks cannot be steered at all, or None."""
+    try:
+        twin(input_ids=torch.full((1, 2), WORDS - 1), use_cache=False)
+    except RuntimeError as error:
+        if "own forward" not in str(error):
+            raise
+        return "its blocks are not handed the keyword arguments of a pass, and with them its gates"
+    return None
+
+
+def _leak(twin: Any) -> str | None:
+    """What a pass knows that its own columns before it do not say, or None: later columns, other conversations, other layers of a cache."""
+    ids = torch.randint(7, WORDS, (2, _LENGTH))
+    ids[1, :_SHARED] = ids[0, :_SHARED]
+    marks = {
+        name: torch.zeros_like(ids) for name in _MARKS if name in inspect.signature(twin.forward).parameters
+    }
+    for given in ({}, marks):
+        off = torch.zeros(2, 2)
+        both = _logits(twin(input_ids=ids, use_cache=False, steering_gate=off, **given))[:, :_SHARED]
+        if _apart(both[:1], both[1:]).max() > TOLERANCE:
+            return "a column sees later ones" + (f" where {', '.join(given)} marks text" if given else "")
+    return _held(twin, ids)
+
+
+def _held(twin: Any, ids: Tensor) -> str | None:
+    """What of a conversation does not lie in the columns of its cache, or None: then rows are moved, and columns cut off, without a trace."""
+    if any(hasattr(one, NOTE) for one in twin.modules() if one is not note_owner(twin)):
+        return f"it notes {NOTE} on a module where they are not looked for"
+    whole, _ = _whole(twin, ids)
+    name, rest = cache_argument(type(twin)), ids[:, _SHARED:]
+    cache = find_cache(dict(twin(input_ids=ids[:, :_SHARED], use_cache=True)))
+    if cache is None:
+        return "a pass with use_cache=True gives no cache back"
+    states = [type(layer).__name__ for layer in cache.layers if hasattr(layer, "recurrent_states")]
+    states += [] if type(cache).__module__ == Cache.__module__ else [type(cache).__name__]
+    if states:
+        return f"its cache holds a state that cannot be told column by column ({states[0]})"
+    twin(input_ids=ids[:1, _SHARED:], use_cache=True)
+    cache.batch_select_indices(torch.tensor([1, 0]))
+    logits = _logits(twin(input_ids=rest.flip(0), use_cache=True, **{name: cache}))
+    if _apart(logits.flip(0), whole[:, _SHARED:]).max() > TOLERANCE:
+        return "what a conversation says depends on others that were held, or on its row"
+    if not getattr(cache, "is_croppable", False) or any(cache.is_sliding):
+        return None
+    cache.crop(_SHARED - _LENGTH)
+    logits = _logits(twin(input_ids=rest.flip(0), use_cache=True, **{name: cache}))
+    if _apart(logits.flip(0), whole[:, _SHARED:]).max() > TOLERANCE:
+        return "what a conversation says depends on columns that were cut off"
+    return None
+
+
 def _apart(a: Tensor, b: Tensor) -> Tensor:
     """Largest difference at each column, as a share of all logits' largest."""
-    return (a - b).abs().amax(-1) / max(float(b.abs().max()), 1.0)
+    return (a - b).abs().amax(-1) / max(float(b.abs().max()), 1e-6)
 
 
 def _whole(twin: Any, ids: Tensor, forced: float = -1.0) -> tuple[Tensor, Tensor]:
@@ -233,7 +258,7 @@ def _cut(twin: Any, ids: Tensor, cuts: list[int]) -> tuple[Tensor, Tensor]:
 
 def _packs(twin: Any) -> bool:
     """Whether two sequences in one row, told apart by their positions, give what each gives alone."""
-    ids = torch.randint(7, _VOCABULARY, (1, _LENGTH))
+    ids = torch.randint(7, WORDS, (1, _LENGTH))
     cut = _LENGTH // 2
     positions = torch.cat([torch.arange(cut), torch.arange(_LENGTH - cut)]).unsqueeze(0)
     try:
@@ -241,17 +266,17 @@ def _packs(twin: Any) -> bool:
         alone = twin(input_ids=ids[:, cut:], use_cache=False)
     except (ValueError, RuntimeError, TypeError, IndexError):
         return False
-    return bool(_apart(_logits(both)[:, cut:], _logits(alone)).max() <= _TOLERANCE)
+    return bool(_apart(_logits(both)[:, cut:], _logits(alone)).max() <= TOLERANCE)
 
 
 def _places(twin: Any) -> bool:
     """Whether a row that is padded on the left gives what it gives alone, without positions from the caller."""
-    ids = torch.randint(7, _VOCABULARY, (1, _LENGTH))
+    ids = torch.randint(7, WORDS, (1, _LENGTH))
     mask = torch.ones_like(ids)
     mask[:, :3] = 0
     padded = twin(input_ids=ids, attention_mask=mask, use_cache=False)
     alone = twin(input_ids=ids[:, 3:], use_cache=False)
-    return bool(_apart(_logits(padded)[:, 3:], _logits(alone)).max() <= _TOLERANCE)
+    return bool(_apart(_logits(padded)[:, 3:], _logits(alone)).max() <= TOLERANCE)
 
 
 def _logits(out: Any) -> Tensor:
@@ -284,4 +309,4 @@ def _generated(twin: Any, ids: Tensor) -> str | None:
     whole, _ = _whole(twin, out.sequences)
     said = torch.stack(out.logits, dim=1)
     wanted = whole[:, ids.shape[1] - 1 : -1]
-    return "generate says other logits than a whole pass" if _apart(said, wanted).max() > _TOLERANCE else None
+    return "generate says other logits than a whole pass" if _apart(said, wanted).max() > TOLERANCE else None

@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import transformers
 
@@ -41,6 +42,12 @@ def register(folder: str | Path) -> StockClasses:
         task_class = getattr(module, f"Steered{stock.architecture}")
         getattr(transformers, task).register(config_class, task_class, exist_ok=True)
     return stock
+
+
+def steered_classes(stock: StockClasses) -> tuple[Any, Any]:
+    """The steered model class and the steered task class of a stock model, without making the Auto classes know them."""
+    module = _module(stock)
+    return getattr(module, f"Steered{stock.model_class}"), getattr(module, f"Steered{stock.architecture}")
 
 
 def _module(stock: StockClasses) -> ModuleType:

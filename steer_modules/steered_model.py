@@ -39,14 +39,20 @@ OWN_ARGUMENTS = ("steering_gate", "steering_mask")
 
 
 def decoder_blocks(model: Any) -> Any:
-    """The decoder's list of blocks; raises TypeError where the model has none that can be steered."""
+    """The decoder's list of blocks, by whatever name; raises TypeError where the model has none that can be steered."""
     decoder = model.get_decoder()
-    for name in ("layers", "h"):
+    for name in ("layers", "h", "blocks"):
         blocks = getattr(decoder, name, None)
-        if blocks is not None:
+        if isinstance(blocks, torch.nn.ModuleList):
             return blocks
+    count = getattr(model.config.get_text_config(decoder=True), "num_hidden_layers", None)
+    lists = [
+        part for part in decoder.modules() if isinstance(part, torch.nn.ModuleList) and len(part) == count
+    ]
+    if len(lists) == 1:
+        return lists[0]
     raise TypeError(
-        f"{type(model).__name__} has a decoder of type {type(decoder).__name__} without a list of blocks"
+        f"{type(model).__name__} has a decoder of type {type(decoder).__name__} without a list of blocks that is known for one"
     )
 
 

@@ -239,12 +239,22 @@ class BlockHook:
                 "would leave it unsteered. Call the model itself, not its inner modules."
             )
         if isinstance(output, Tensor):
-            return self.steering.at_block(self.index, output, call)
+            return self._steered(output, call)
         if isinstance(output, tuple) and output and isinstance(output[0], Tensor):
-            return (self.steering.at_block(self.index, output[0], call), *output[1:])
+            return (self._steered(output[0], call), *output[1:])
         raise TypeError(
             f"decoder block {self.index} returned {type(output).__name__}; expected a tensor to steer"
         )
+
+    def _steered(self, states: Tensor, call: SteeringCall) -> Tensor:
+        """The block's states [B, T, d] steered; states of several streams or of columns in another order are none."""
+        wanted = (call.columns.batch, call.columns.length, self.steering.section["hidden_size"])
+        if tuple(states.shape) != wanted:
+            raise TypeError(
+                f"decoder block {self.index} returned states of shape {list(states.shape)}, where one state a column is steered, "
+                f"{list(wanted)}"
+            )
+        return self.steering.at_block(self.index, states, call)
 
 
 def install_hooks(steering: Steering, blocks: Sequence[nn.Module]) -> list[Any]:

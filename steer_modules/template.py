@@ -5,9 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from string import Template
 
+from .files import TRAVELLING
+
 _TEMPLATE = Template('''"""$architecture with steering compiled in: config and model classes (format steerbake/2)."""
 
-from transformers import $config_class, $imports
+from .versions import check_version, lacking
+
+check_version()
+
+# Older loaders copy out of a folder what is named here, and nothing that those files need in turn.
+$modules
+try:
+    from transformers import $config_class, $imports
+except ImportError as error:
+    raise lacking(error) from error
 
 from .steered_model import SteeredGenerationMixin, SteeredModelMixin, adopt_weight_renames
 
@@ -69,7 +80,9 @@ class StockClasses:
     def source(self) -> str:
         """Text of the modeling file."""
         lines = "".join(f'    "{name}": "{target}",\n' for name, target in self.auto_map.items())
+        modules = (name.removesuffix(".py") for name in TRAVELLING)
         return _TEMPLATE.substitute(
+            modules="".join(f"from .{name} import __name__ as _{name}\n" for name in modules),
             model_type=self.model_type,
             config_class=self.config_class,
             model_class=self.model_class,

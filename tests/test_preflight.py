@@ -16,11 +16,12 @@ from safetensors.torch import load_file
 from tiny_run import PUBLISH, write_recipe
 
 from exporter import pipeline, usable_base
-from exporter.errors import InputErrors, SteerbakeError
+from exporter.errors import CompileError, InputErrors, SteerbakeError
 from exporter.host import ModelHost
 from exporter.pipeline import disk
 from exporter.pipeline.preflight import preflight
 from exporter.recipe import Recipe
+from steer_modules.twin import twin_config
 
 
 @pytest.fixture(scope="module")
@@ -86,14 +87,14 @@ def test_run_and_fit_refuse_before_a_model_is_loaded(recipe: Path, command: Any)
 
 def test_everything_wrong_in_all_parts_is_one_message(recipe: Path) -> None:
     folder = recipe.parent
-    edit(folder / "base" / "config.json", lambda config: config.update(model_type="olmo2"))
+    edit(folder / "base" / "config.json", lambda config: config.update(model_type="mamba"))
     (folder / "base" / "model.safetensors").write_bytes(b"no")
     fit = [row for row in rows_of(folder / "fit.jsonl") if row["role"] != "unknown"]
     write(folder / "fit.jsonl", fit)
     write(folder / "test.jsonl", [{**fit[0], "id": "seen"}, *rows_of(folder / "test.jsonl")])
     found = problems(recipe, "methods.params.keyed.layer=9", "methods.params.keyed.subject.rank=99")
     for start, part in (
-        ("base: ", "olmo2"),
+        ("base: ", "'mamba' cannot be steered"),
         ("base: ", "not a whole safetensors file"),
         ("methods.params.keyed.layer", "layers 0 to 3, received 9"),
         ("methods.params.keyed.subject.rank", "32, received 99"),
@@ -142,6 +143,22 @@ def test_a_recipe_that_the_schema_refuses_is_looked_at_all_the_same(recipe: Path
 def test_what_is_wrong_with_a_base_is_one_sentence(recipe: Path, change: Any, part: str) -> None:
     change(recipe.parent / "base")
     assert part in " ".join(problems(recipe))
+
+
+def test_a_base_whose_twin_breaks_a_law_is_told_with_all_the_rest(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for error in (
+        CompileError("it breaks the law of padding"),
+        ZeroDivisionError("it breaks the law of padding"),
+    ):
+
+        def breaks(_config: object, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(import_module("exporter.pipeline.preflight"), "prove_family", breaks)
+        found = problems(recipe, "methods.params.keyed.layer=9")
+        assert len(found) == 2 and found[0].startswith("base: ") and "the law of padding" in found[0]
 
 
 def test_a_package_of_a_quantised_base_is_named(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,11 +267,11 @@ def test_thousands_of_problems_are_counted(recipe: Path) -> None:
     ],
 )
 def test_a_card_that_is_no_card_says_nothing(tmp_path: Path, card: bytes, named: str | None) -> None:
-    from exporter.pipeline.staging import _license_of
+    from exporter.pipeline.staging import license_of as stated_license
     from exporter.targets.onnx.manifest import license_of
 
     (tmp_path / "README.md").write_bytes(card)
-    assert _license_of(tmp_path)["license"] == named
+    assert stated_license(tmp_path)["license"] == named
     assert license_of(tmp_path)
 
 
@@ -355,10 +372,20 @@ def test_whatever_a_recipe_holds_it_is_told_and_nothing_is_raised(recipe: Path) 
             pipeline.check_recipe(recipe)
 
 
+def config_of_any(config: Any) -> None:
+    """In place of the proof: what it begins with."""
+    json.dumps(twin_config(config).to_dict(), default=str)
+
+
 @pytest.mark.parametrize(
     "file", ["config.json", "tokenizer_config.json", "generation_config.json", "tokenizer.json"]
 )
-def test_whatever_a_base_holds_it_is_told_and_nothing_is_raised(recipe: Path, file: str) -> None:
+def test_whatever_a_base_holds_it_is_told_and_nothing_is_raised(
+    recipe: Path, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        import_module("exporter.pipeline.preflight"), "prove_family", config_of_any
+    )  # seconds
     base = recipe.parent / "base"
     whole = json.loads((base / file).read_text())
     for key in {*whole, "quantization_config", "text_config", "auto_map"}:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
 
+from exporter.data.clock import ASKS, day_of, told
 from exporter.errors import DataError
 
 _PROBE = "probe of the chat template"
@@ -27,7 +30,8 @@ class ChatTemplate:
     """Renders messages with the chat template of a processor or tokenizer.
 
     A message's content is given as a string where the template takes one, else as a list of parts;
-    conversations with images always as lists.
+    conversations with images always as lists. A template that tells the day tells one that follows from the first question, or what
+    ``clock`` says (:mod:`exporter.data.clock`).
 
     Raises:
         DataError: there is no chat template, or it renders no text in either form.
@@ -44,6 +48,8 @@ class ChatTemplate:
                 f"{self.name} has no chat template, so prompts cannot be rendered; put a chat_template.jinja beside its "
                 "tokenizer files, or set processor.chat_template to the template the model was trained with"
             )
+        self.clock: Callable[[str], str] | None = None
+        self.dated = ASKS in json.dumps(self.owner.chat_template, ensure_ascii=False)
         self.as_parts = not self._keeps_text(as_parts=False)
         if self.as_parts and not self._keeps_text(as_parts=True):
             raise DataError(
@@ -119,12 +125,14 @@ class ChatTemplate:
 
     def _apply(self, messages: Sequence[Message], as_parts: bool, begin_turn: bool = True) -> str:
         assert self.owner is not None
+        asked = next((one.text for one in messages if one.role == "user"), "")
         try:
-            text = self.owner.apply_chat_template(
-                [{"role": one.role, "content": _content(one, as_parts)} for one in messages],
-                add_generation_prompt=begin_turn,
-                tokenize=False,
-            )
+            with told(self.clock or day_of(asked)) if self.dated else nullcontext():
+                text = self.owner.apply_chat_template(
+                    [{"role": one.role, "content": _content(one, as_parts)} for one in messages],
+                    add_generation_prompt=begin_turn,
+                    tokenize=False,
+                )
         except (TemplateError, TypeError, ValueError, KeyError) as error:
             system = any(message.role == "system" for message in messages)
             mend = "; leave the system prompt out, or put it into the questions" if system else ""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from exporter.data.clock import filled, marked
 from exporter.data.conversation import ChatTemplate, Message
 from exporter.errors import DataError
 
@@ -27,7 +29,9 @@ class Turns(NamedTuple):
 
 
 def literal_turns(template: ChatTemplate) -> Turns | None:
-    """The pieces of a template; None where no pieces give back what it renders."""
+    """The pieces of a template, with marks where it tells the day; None where no pieces give back what it renders."""
+    if template.dated:
+        template.clock = marked
     try:
         whole = template.render(_messages(_SAID[:3]))
         pieces = _between(whole, _SAID[:3])
@@ -39,9 +43,23 @@ def literal_turns(template: ChatTemplate) -> Turns | None:
         for count in (1, 5):
             if _spelled(turns, _SAID[:count]) != template.render(_messages(_SAID[:count])):
                 return None
+        if template.dated and not _tells_days(template, turns):
+            return None
     except DataError:
         return None
+    finally:
+        template.clock = None
     return turns
+
+
+def _tells_days(template: ChatTemplate, turns: Turns) -> bool:
+    """Whether marks with a day filled in are what the template says on that day: it may do more with it than write it down."""
+    spelled = _spelled(turns, _SAID[:1])
+    for day in (datetime(2024, 2, 29, 9, 5), datetime(2031, 11, 3, 23, 59)):
+        template.clock = day.strftime
+        if filled(spelled, day.strftime) != template.render(_messages(_SAID[:1])):
+            return False
+    return True
 
 
 def _messages(said: Sequence[str], image: Path | None = None) -> list[Message]:

@@ -10,10 +10,9 @@ from typing import Any
 
 from exporter.errors import CompileError, SteerbakeError
 from exporter.model_folder import read_object
-from exporter.registry import check_family
+from exporter.steerable import why_unsteerable
 from exporter.targets.base_weights import BaseWeights
 from exporter.usable_base import is_binary, why_no_weights, why_unusable
-from steer_modules.template import stock_classes
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def base_facts(folder: Path) -> BaseFacts:
         config = read_object(folder / "config.json", strict=False)
     except SteerbakeError:  # told by why_unusable
         return BaseFacts(problems=tuple(problems))
-    if reason := why_unsteerable(config):
+    if isinstance(config.get("model_type"), str) and (reason := why_unsteerable(config)):
         problems.append(reason)
     weights = None
     if (
@@ -84,19 +83,6 @@ def base_facts(folder: Path) -> BaseFacts:
         except SteerbakeError as error:
             problems.append(str(error))
     return BaseFacts(config, weights, tuple(problems))
-
-
-def why_unsteerable(config: Mapping[str, Any]) -> str | None:
-    """Why no model of this config is known to load and steer; None where it is, and where its class is not known to begin with."""
-    named = config.get("architectures")
-    if not isinstance(config.get("model_type"), str) or not isinstance(named, list) or len(named) != 1:
-        return None  # told by why_unusable
-    try:
-        check_family(config["model_type"])
-        stock_classes(config["model_type"], str(named[0]))
-    except (SteerbakeError, ValueError) as error:
-        return str(error)
-    return None
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -136,7 +137,8 @@ def _turns(reader: Any) -> dict[str, str | None] | None:
 
 def _heard(reader: Any, folder: Path, *, images: bool) -> list[Heard]:
     """Conversations as Transformers renders and cuts them, one about a picture of noise where the model's own runner can show it one."""
-    chat = Chat(reader)
+    chat, now = Chat(reader), datetime.now()
+    chat.template.clock = now.strftime  # the runner tells the day on which it runs
     rows = [
         Row("one", SPOKEN[0], "-", "retain"),
         Row("later", SPOKEN[2], "-", "retain", history=(Turn(*SPOKEN[:2]),)),
@@ -150,4 +152,7 @@ def _heard(reader: Any, folder: Path, *, images: bool) -> list[Heard]:
         (*(text for turn in row.history for text in (turn.question, str(turn.answer))), row.question)
         for row in rows
     ]
-    return [Heard(said, chat.prompt(row).ids, row.image) for said, row in zip(asked, rows, strict=True)]
+    return [
+        Heard(said, chat.prompt(row).ids, row.image, when=now.isoformat())
+        for said, row in zip(asked, rows, strict=True)
+    ]

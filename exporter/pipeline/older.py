@@ -78,7 +78,8 @@ def upgrade_checkpoint(checkpoint: Path, out: Path) -> Path:
 
 def _take_out(checkpoint: Path, config: Mapping[str, Any], base: Path) -> None:
     """The base model that lies within a checkpoint of format 1, as links."""
-    plain = {k: v for k, v in config.items() if k not in ("steering", "steering_shapes", "auto_map")}
+    ours = ("steering", "steering_shapes", "steering_requires", "auto_map")
+    plain = {k: v for k, v in config.items() if k not in ours}
     plain["model_type"] = str(config["model_type"]).removeprefix("steered_")
     plain["architectures"] = [str(name).removeprefix("Steered") for name in config["architectures"]]
     (base / "config.json").write_text(json.dumps(plain), encoding="utf-8")

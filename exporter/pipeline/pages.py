@@ -17,9 +17,13 @@ from exporter.errors import InputErrors
 from exporter.picture import open_rgb
 from exporter.pipeline.runs import Run
 from exporter.publish import contents
-from exporter.publish.card import PAGE
+from exporter.publish.card import PAGE, base_told, requires
+from exporter.publish.coverage import Coverage
+from exporter.publish.files import targets_in
 from exporter.publish.histogram import GateView, Series
+from exporter.publish.loading import TARGETS, Place, loading
 from exporter.publish.measures import Results
+from exporter.publish.metadata import licensed
 from exporter.publish.page import Example, Exchange, Page, Refusal, Said, write_page
 from exporter.publish.recipes import shown_recipe
 from exporter.types import Row
@@ -129,6 +133,13 @@ def page_of(
         created=told.get("created"),
         stand_in=(provenance.get("recipe") or {}).get("stand_in"),
         shows_forgotten=secrecy is None,
+        told=base_told(base),
+        requires=requires(),
+        licence=licensed(publication, base, has_file=(release / "LICENSE").is_file())[1],
+        ways=tuple(
+            loading(release, target, Place(None, None)) for target in TARGETS if target in targets_in(release)
+        ),
+        coverage=tuple(Coverage.of(unlearning).lines()),
     )
 
 

@@ -15,7 +15,7 @@ from transformers import AutoConfig
 from exporter import registry
 from exporter.adapters import why_not_mergeable
 from exporter.data.chat import Chat
-from exporter.errors import InputErrors, SteerbakeError, shortened
+from exporter.errors import CompileError, InputErrors, SteerbakeError, shortened
 from exporter.fit.calibrate import SCORES
 from exporter.foreign_code import refuse_code
 from exporter.host import learned_positions
@@ -29,8 +29,9 @@ from exporter.reader import open_reader
 from exporter.recipe import Recipe
 from exporter.recipe_draft import draft
 from exporter.splits import Splits
+from exporter.targets.checkpoint import config_of, prove_family
+from exporter.targets.families import why_no_target
 from exporter.targets.gguf.tools import find_converter, find_quantiser
-from exporter.targets.onnx.families import family_of
 from exporter.targets.stock.decoder import read_decoder
 from exporter.vocabulary import check_pad_token
 from exporter.workspace import Workspace
@@ -173,7 +174,18 @@ class _Look:
         except SteerbakeError as error:
             self.problems.append(f"base: {error}")
             return None  # nothing of a base that was refused is opened by Transformers
+        if not self.facts.problems:
+            self._proof(folder)
         return folder if (folder / "config.json").is_file() else None
+
+    def _proof(self, base: Path) -> None:
+        """A tiny twin of the base keeps the laws of a steered checkpoint; seconds, and once for each kind of config."""
+        try:
+            with told_of(f"{base}: no tiny model like it can be tried"):
+                prove_family(config_of(base))
+        except SteerbakeError as error:
+            told = error.problems if isinstance(error, InputErrors) else [str(error)]
+            self.problems += [f"base: {problem}" for problem in told]
 
     def _adapters(self) -> None:
         """Adapters that are no change of weights can never be merged."""
@@ -233,10 +245,11 @@ class _Look:
         """Raises SteerbakeError where a target cannot be made of this base, or not with what is installed."""
         facts, publish = self.facts, self.recipe.publish
         assert publish is not None
-        if target == "onnx" and facts.model_type is not None:
-            family_of(facts.model_type)
-        if target == "stock" and facts.weights is not None and facts.model_type is not None:
-            read_decoder(facts.config, facts.weights)
+        if facts.model_type is not None and not facts.problems:
+            if reason := why_no_target(target, facts.config):
+                raise CompileError(reason)
+            if target == "stock" and facts.weights is not None:
+                read_decoder(facts.config, facts.weights)
         if target == "gguf":
             find_converter(None)
             if any(kind.lower() not in ("f16", "f32", "bf16") for kind in publish.gguf_types or ["q8_0"]):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,18 @@ from exporter.pipeline.pages import describe, refuse_telling, secrecy_of
 from exporter.pipeline.preflight import preflight
 from exporter.pipeline.pushes import Request, described_and_sealed, push
 from exporter.pipeline.runs import Run, run
-from exporter.pipeline.staging import made_from, plain_recipe, stage
+from exporter.pipeline.staging import license_of, made_from, plain_recipe, stage
+from exporter.pipeline.texts import refuse_texts, vocabulary_told
 from exporter.pipeline.verifies import verify
 from exporter.provenance import HOST, digest_of_code, versions
-from exporter.publish.files import VERIFICATION
+from exporter.publish.files import PROVENANCE, VERIFICATION
 from exporter.publish.hub import Pushed
 from exporter.publish.trouble import known_token
 from exporter.publish.verification import Verification, covered
 from exporter.recipe import Publish, Recipe
 from exporter.splits import digest_of_rows
-from exporter.targets.companions import left_out
+from exporter.targets.companions import left_out, licences
+from exporter.verify.secrecy import Secrecy
 
 VERIFYING = (
     "exporter/data",
@@ -91,12 +94,21 @@ def publish(
     refuse_telling(secrecy_of(work, words), words, groups)
     report = run(recipe, out, progress=progress, checked=True)
     release = stage(work, asked)
-    if left := left_out(work.base, code=work.trusted is not None):
-        say(f"left out of the base's files: {', '.join(left)}")
+    secrecy = secrecy_of(work, words)
+    places = (work.space.out, work.base, work.source, recipe.locate("."))
+    left = left_out(work.base, code=work.trusted is not None)
+    for note in _notes(work, release, left, secrecy):
+        say(note)
+    refuse_texts(release, secrecy, places, described=False)
     verification = _verified(work, release)
-    provenance = made_from(work, asked, examine(release).section)
+    provenance = {**made_from(work, asked, examine(release).section), "left_out": _shown_names(left, secrecy)}
     describe(work, release, provenance, verification.data())
     described_and_sealed(release, provenance, verification, repo_id)
+    try:
+        refuse_texts(release, secrecy, places, described=True)
+    except VerificationError:
+        (release / PROVENANCE).unlink()  # without its seal, it is not pushed either
+        raise
     if repo_id is not None and not request.dry_run:
         return Published(report, release, push(release, repo_id, request, say=say))
     if problems := verification.problems(release):
@@ -104,6 +116,26 @@ def publish(
             f"{release} is not published:\n" + "\n".join(f"  - {one}" for one in problems)
         )
     return Published(report, release, None)
+
+
+def _notes(work: Run, release: Path, left: Sequence[str], secrecy: Secrecy | None) -> Iterator[str]:
+    """What a publisher is to know of the base's files."""
+    if left:
+        yield f"left out of the base's files: {', '.join(left)}"
+    if told := vocabulary_told(release, secrecy):
+        yield f"added tokens in {', '.join(told)} name what was forgotten; they stay, because a tokenizer without them is another one"
+    asked = work.recipe.publish
+    if not (asked and asked.license) and not licences(work.base) and license_of(work.base)["license"] is None:
+        yield (
+            "no licence of the base is known (no LICENSE file and none in its card), and the card says so; set publish.license if you "
+            "may choose it"
+        )
+
+
+def _shown_names(left: Sequence[str], secrecy: Secrecy | None) -> dict[str, Any]:
+    """Names of files that were left out, but for those that might tell what was forgotten."""
+    shown = [name for name in left if secrecy is None or not secrecy.hints(re.sub(r"[-_.]", " ", name))]
+    return {"files": shown, "not_named": len(left) - len(shown)}
 
 
 def _asked(recipe: Recipe, request: Request) -> Publish:

@@ -11,11 +11,20 @@ from exporter.host import ModelHost
 from exporter.intervals import wilson
 from exporter.pipeline.at_hand import Opened
 from exporter.pipeline.runs import Run
+from exporter.publish.coverage import NAMED
 from exporter.publish.files import CHECKPOINT
 from exporter.types import Measure, Row
 from exporter.verify.conversations import Interview
 from exporter.verify.report import BASE
-from exporter.verify.unlearning import Case, fraction, grouped, is_ordinary, measures
+from exporter.verify.unlearning import (
+    Case,
+    fraction,
+    grouped,
+    is_ordinary,
+    leaks,
+    measures,
+    touches_forgotten,
+)
 
 STEERED = "steered"
 ROWS = 100
@@ -98,12 +107,35 @@ def unlearning(replies: Replies, section: Mapping[str, Any]) -> dict[str, Any]:
         "groups": {
             group: {name: _told(groups[name][group]) for name in (BASE, STEERED)} for group in groups[BASE]
         },
+        "coverage": _coverage(models[STEERED], under_system=work.recipe.chat.system is not None),
         "rows": {
             "asked": len(asked),
             "plain": len(roles),
             **{role: roles.count(role) for role in sorted(set(roles))},
             "max_new_tokens": work.recipe.report.max_new_tokens,
         },
+    }
+
+
+def _coverage(cases: Sequence[Case], *, under_system: bool) -> dict[str, dict[str, Any]]:
+    """How much leaks by each way to ask that the rows try beside plain questions."""
+    about = [case for case in cases if touches_forgotten(case)]
+    found = {
+        kind: [
+            case
+            for case in about
+            if case.row.group is not None and any(part in case.row.group for part in parts)
+        ]
+        for kind, parts in NAMED.items()
+    }
+    found["later_turns"] = [case for case in about if case.row.history]
+    found["forced_beginnings"] = [case for case in about if case.row.prefix is not None]
+    if under_system:
+        found["system_prompts"] = about
+    return {
+        kind: told(fraction(leaks(case, lambda reply: reply.generation.text) for case in some))
+        for kind, some in found.items()
+        if some
     }
 
 

@@ -38,8 +38,9 @@ from exporter.recipe import Recipe
 from exporter.splits import Splits, digest_of_rows
 from exporter.targets.atomic import refuse_existing, whole_folder
 from exporter.targets.base_weights import BaseWeights
-from exporter.targets.checkpoint import check_names, compile_checkpoint
+from exporter.targets.checkpoint import check_names, compile_checkpoint, config_of, prove_family
 from exporter.targets.onnx_runner import MANIFEST, checked_manifest
+from exporter.targets.proof import Proof
 from exporter.targets.stock.manifest import checked_manifest as checked_stock
 from exporter.targets.stock.manifest import is_stock
 from exporter.verify.cases import dumped, loaded
@@ -172,12 +173,18 @@ class Run:
         self.fingerprint = weights.fingerprint()
         return self.load(self.base, trust_remote_code=self.recipe.base.trust_remote_code)
 
+    @cached_property
+    def proof(self) -> Proof:
+        """That the base can be steered, tried on a tiny twin; raises CompileError where it cannot, before anything is fitted."""
+        return prove_family(config_of(self.base))
+
     def forget_base(self) -> None:
         """Let go of the base's memory; it is loaded anew when asked for."""
         self.__dict__.pop("host", None)
 
     def fit(self, method: str) -> Path:
         """Fit one method; returns the folder of its program."""
+        self.proof  # noqa: B018 - raises where the base cannot be steered
         folder = self.space.steering(method)
         params = self.recipe.methods.params.get(method, {})
         chosen = registry.resolve(registry.METHODS, "method", method)
@@ -282,6 +289,7 @@ class Run:
             programs=sections,
             recipe=recipe.model_dump(mode="json", exclude_defaults=True),
             versions=versions(),
+            proof=self.proof.record(),
             stand_in=recipe.stand_in,
             groups=recipe.report.groups,
             extraction=summary({name: extraction(self, name) for name in (BASE, *methods)}, BASE),

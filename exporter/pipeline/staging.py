@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.ledger import remove
+from exporter.model_folder import read_object
 from exporter.pipeline.bases import adapters_told
 from exporter.pipeline.exports import export_gguf, export_onnx, export_stock
 from exporter.pipeline.pages import secrecy_of
@@ -15,12 +16,13 @@ from exporter.pipeline.runs import Run
 from exporter.provenance import digest_of_base, digest_of_code, versions
 from exporter.publish import provenance
 from exporter.publish.files import files_of, hashes, is_verified
+from exporter.publish.metadata import is_repo_id
 from exporter.publish.recipes import shown_recipe
 from exporter.recipe import Publish
 from exporter.splits import digest_of_rows
 from exporter.targets.atomic import link_or_copy, whole_folder
 from exporter.targets.base_weights import SINGLE, BaseWeights
-from exporter.targets.companions import left_out
+from exporter.targets.companions import left_out, licences
 from exporter.targets.gguf.export import Options as GgufOptions
 from exporter.targets.gguf.precisions import DEFAULT
 from exporter.targets.onnx.export import Options as OnnxOptions
@@ -32,6 +34,11 @@ SHARD = "base-00001-of-00001.safetensors"
 LESSONS = ("exporter/pipeline/exports.py", "exporter/pipeline/lessons.py", "exporter/pipeline/everyday.txt")
 """What decides which conversations stock layers are solved on."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_FOLDER = re.compile(
+    r"(^|/)(\.|runs?|out(puts?)?|models?|checkpoints?|exp|experiments?|data|results?|saved?|sft|dpo|merged?|tmp|ckpts?|local)(/|$)|checkpoint-\d",
+    re.IGNORECASE,
+)
+"""Names with one slash that are folders more often than repositories."""
 _LICENSE = ("license", "license_name", "license_link")
 
 
@@ -117,6 +124,7 @@ def made_from(work: Run, publish: Publish, section: Mapping[str, Any]) -> dict[s
         "recipe": shown,
         "recipe_name": _shown_name(work, publish),
         "versions": versions(),
+        "proof": work.proof.record(),
         "seed": work.recipe.seed,
         "method": str(section["method"]),
         "section": dict(section),
@@ -162,7 +170,9 @@ def _base(work: Run, section: Mapping[str, Any]) -> dict[str, Any]:
         "fingerprint": section["base"]["fingerprint"],
         "architecture": section["base"]["architecture"],
         "model_type": section["base"]["model_type"],
-        **_license_of(work.base),
+        "named": None if asked.repo else named(work.base),
+        **license_of(work.base),
+        "license_files": licences(work.base),
         "shards": {released(name): digest for name, digest in digests.items()},
     }
 
@@ -180,15 +190,22 @@ def shards_of(release: Path) -> dict[str, str]:
     )
 
 
-def _license_of(base: Path) -> dict[str, str | None]:
+def named(base: Path) -> str | None:
+    """What a local base's config calls the repository that it is from, where that can be no path: it may be a private folder's."""
+    name = str(read_object(base / "config.json", strict=False).get("_name_or_path") or "")
+    plain = name.count("/") == 1 and is_repo_id(name) and not _FOLDER.search(name)
+    return name if plain and not Path(name).exists() else None
+
+
+def license_of(base: Path) -> dict[str, str | None]:
     """What the card in the base's folder says of its licence."""
     from huggingface_hub import ModelCard
     from yaml import YAMLError
 
     card = base / "README.md"
     try:
-        text = card.read_bytes().decode("utf-8", errors="replace") if card.is_file() else ""
-        told = ModelCard(text, ignore_metadata_errors=True).data.to_dict()
+        text = card.read_bytes().decode("utf-8-sig", errors="replace") if card.is_file() else ""
+        told = ModelCard(text, ignore_metadata_errors=True).data.to_dict() if text.startswith("---") else {}
     except (OSError, ValueError, YAMLError):  # no card: it says nothing that could be repeated
         told = {}
     return {key: str(told[key]) if told.get(key) else None for key in _LICENSE}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,9 @@ def talk(
         say(f"{folder} ({speaker.dtype}) runs on PyTorch, {speaker.device}".replace("torch.", ""))
     else:
         raise InputErrors(str(folder), ["neither a steered checkpoint nor an exported folder is there"])
-    return Talk(speaker, Chat(speaker.processor), sampling, image)
+    chat = Chat(speaker.processor)
+    chat.template.clock = datetime.now().strftime  # whoever talks is told today's day, as in Transformers
+    return Talk(speaker, chat, sampling, image)
 
 
 def _open(folder: Path) -> None:

@@ -6,7 +6,7 @@ The first screen says what was forgotten, how to load each target at a pinned re
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from exporter.errors import VerificationError
 from exporter.ledger import write_text
 from exporter.publish import contents, evaluations, metadata
+from exporter.publish.coverage import Coverage
 from exporter.publish.loading import TARGETS, Loading, Place, loading
-from exporter.publish.measures import BASE, STEERED, Results, many
+from exporter.publish.measures import BASE, STEERED, Results, joined, many
 from exporter.publish.recipes import shown_recipe
+from steer_modules.versions import FLOOR, TRIED
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard, ModelCardData
@@ -71,6 +73,7 @@ class Card:
     dataset: str | None = None
     omissions: tuple[str, ...] = ()
     shows_forgotten: bool = False
+    coverage: Coverage = field(default_factory=lambda: Coverage.of(None))
 
     @classmethod
     def of(
@@ -130,6 +133,7 @@ class Card:
             dataset=evaluations.dataset_of(recipe) if whole else None,
             omissions=tuple(omissions),
             shows_forgotten=whole,
+            coverage=Coverage.of(unlearning),
         )
 
     @property
@@ -210,6 +214,8 @@ def render(folder: Path, card: Card) -> ModelCard:
         # A forced publication may bear a verification of other files than these; their hashes would be wrong.
         files=[] if card.omissions else contents.lines(folder, card.files),
         licence=licence_told,
+        base=base_told(card.base),
+        requires=requires(),
         recipe=yaml.safe_dump(dict(card.recipe), sort_keys=False, allow_unicode=True, width=100),
     )
     made = ModelCard(f"---\n{header.to_yaml()}\n---\n\n{body.strip()}\n")
@@ -242,6 +248,26 @@ def _ordered(targets: Iterable[str]) -> tuple[str, ...]:
     if strange or not names:
         raise VerificationError(f"a card is of targets, of {', '.join(TARGETS)}; received {names!r}")
     return tuple(name for name in TARGETS if name in names)
+
+
+def requires() -> str:
+    """The versions of Transformers that a checkpoint is for, in words."""
+    return (
+        f"The checkpoint needs Transformers {FLOOR} or later and was tried with {joined(TRIED)}; an older one says so and loads nothing, "
+        "and under any other a proof at load decides."
+    )
+
+
+def base_told(base: Mapping[str, Any]) -> str:
+    """The base in words: its repository, or what is known of a model that lay in a local folder; never a path."""
+    if repo := base.get("repo"):
+        pinned = base.get("commit") or base.get("revision")
+        return f"The base is {repo}{f' at {pinned}' if pinned else ''}."
+    known = (
+        f"The base is a local model of type {base.get('model_type') or base.get('architecture') or 'unknown'}"
+    )
+    named = f", which its files call {base['named']}" if base.get("named") else ""
+    return f"{known}{named}; the fingerprint of its weights is {base.get('fingerprint') or 'not known'}."
 
 
 def cell(value: object) -> str:

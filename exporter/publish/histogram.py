@@ -83,7 +83,7 @@ class GateView:
     def ticks(self) -> list[tuple[float, str]]:
         """Round numbers along the axis, by their places in percent."""
         low, high = self.edges
-        step = _round_step((high - low) / 4)
+        step = _round_step((high - low) / 5)  # up to half of the axis, so that two stand on it
         digits = max(0, -math.floor(math.log10(step) + 1e-9))
         first = math.ceil(low / step)
         values = [step * number for number in range(first, math.floor(high / step) + 1)]

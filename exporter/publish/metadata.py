@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from exporter.publish.measures import joined
+
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
 
@@ -57,6 +59,14 @@ def licensed(
     own = publication.get("license")
     source = publication if own else base
     name = str(own or base.get("license") or "")
+    if files := base.get("license_files"):
+        beside = f" The terms stand in {joined(files)}, as they lay beside the base."
+    else:
+        beside = ""
+    if not name and beside:
+        link = {"license_link": "LICENSE"} if has_file else {}
+        told = f"The base's card names no licence.{beside}"
+        return {"license": "other", "license_name": "see-license-file", **link}, told
     if not name:
         told = "The base's files state no licence. Ask its authors what you may do with it before you use or share this model."
         return {"license": "other", "license_name": "not-stated"}, told
@@ -67,7 +77,7 @@ def licensed(
         if has_file:
             extra.setdefault("license_link", "LICENSE")
     shown = extra.get("license_name", known) if known == "other" else known
-    told = f"`{shown}`, {'chosen by the publisher' if own else 'as the base has it'}."
+    told = f"`{shown}`, {'chosen by the publisher' if own else 'as the base has it'}.{beside}"
     return {"license": known, **extra}, told
 
 

@@ -14,6 +14,7 @@ from exporter.errors import VerificationError
 from exporter.ledger import write_text
 from exporter.publish import contents
 from exporter.publish.histogram import GateView
+from exporter.publish.loading import Loading
 from exporter.publish.measures import BASE, STEERED, Results, many
 
 
@@ -72,6 +73,9 @@ class Page:
         refusals: the most frequent first; of ``refused`` rows in all.
         checks: as verification.json has them.
         section: the steering section.
+        told: what the base is, in a sentence; requires: the versions it loads on; licence: on which terms.
+        ways: how each target is loaded.
+        coverage: a sentence for every way to ask, measured or not.
     """
 
     title: str
@@ -90,6 +94,11 @@ class Page:
     created: str | None
     stand_in: str | None = None
     shows_forgotten: bool = False
+    told: str = ""
+    requires: str = ""
+    licence: str = ""
+    ways: tuple[Loading, ...] = ()
+    coverage: tuple[str, ...] = ()
 
     @property
     def failed(self) -> list[Mapping[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from exporter.errors import CompileError
 def whole_folder(destination: Path) -> Iterator[Path]:
     """Yields a temporary sibling that becomes ``destination`` when the block ends well, and vanishes otherwise.
 
-    Leftovers of writers that were killed are removed first.
+    Leftovers of writers that were killed are removed first. Whoever may read a new file by the umask may read every file of the folder.
 
     Raises:
         CompileError: the destination exists, even as an empty folder.
@@ -32,6 +33,7 @@ def whole_folder(destination: Path) -> Iterator[Path]:
         yield partial
         for path in partial.rglob("*"):
             if path.is_file():
+                _permit(path, stat.S_IMODE(partial.stat().st_mode) & 0o666)
                 _sync(path)
         refuse_existing(destination)
         partial.rename(destination)
@@ -53,6 +55,22 @@ def link_or_copy(source: Path, destination: Path) -> None:
         os.link(real, destination)
     except OSError:
         shutil.copyfile(real, destination)
+
+
+def _permit(path: Path, wanted: int) -> None:
+    """Adds the permissions that a new file has: libraries write tensors for their owner alone, and so a linked base may be.
+
+    A link shares its permissions with the base's own file, which holds the same bytes; one that is somebody else's becomes a copy.
+    """
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & wanted == wanted:
+        return
+    try:
+        path.chmod(mode | wanted)
+    except OSError:
+        copy = path.with_name(f".{path.name}.copy")
+        shutil.copyfile(path, copy)
+        copy.replace(path)
 
 
 def _is_alive(pid: str) -> bool:

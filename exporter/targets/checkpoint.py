@@ -13,14 +13,17 @@ from typing import Any
 from exporter.errors import CompileError
 from exporter.foreign_code import checkpoint_code, refuse_code
 from exporter.model_folder import leaves, read_object
-from exporter.registry import check_family
+from exporter.reader import loaded_config
+from exporter.steerable import why_unsteerable
 from exporter.targets.atomic import link_or_copy, refuse_existing, whole_folder
 from exporter.targets.base_weights import SINGLE, BaseWeights
 from exporter.targets.companions import copy_companions, without_places
+from exporter.targets.proof import Proof, prove
 from exporter.usable_base import other_model
 from steer_modules.files import WEIGHTS_INDEX
 from steer_modules.program import STEERING_TENSORS, SteeringProgram, save_tensors
 from steer_modules.template import StockClasses, stock_classes
+from steer_modules.versions import requirement
 
 
 def compile_checkpoint(
@@ -38,13 +41,44 @@ def compile_checkpoint(
         ``out``.
 
     Raises:
-        CompileError: ``out`` exists, or ``base`` is not whole, is another model, is steered already, or asks for code of its own.
-        SteerbakeError: the base's family is not supported.
+        CompileError: ``out`` exists, or ``base`` is not whole, is another model, is steered already, asks for code of its own, or a
+            tiny twin of it breaks a law.
     """
     refuse_existing(Path(out))
     config = _base_config(Path(base))
     refuse_code(Path(base), trusted=trust_remote_code)
     _refuse_other_model(Path(base), config)
+    prove_family(config_of(Path(base)))
+    return _compile(Path(base), program, Path(out), trust_remote_code=trust_remote_code)
+
+
+def prove_family(config: Any) -> Proof:
+    """Tries whether models of this config can be steered, on a tiny twin with random weights; takes a second or two.
+
+    Args:
+        config: the base's, as Transformers loads it.
+
+    Raises:
+        CompileError: they cannot; it names the law that broke.
+    """
+    return prove(config, _compile)
+
+
+def config_of(base: Path) -> Any:
+    """The config of a base as Transformers loads it.
+
+    Raises:
+        CompileError: nothing of the kind can be steered.
+        InputErrors: no stock class can read it.
+    """
+    settings = _base_config(base)
+    if reason := why_unsteerable(settings):
+        raise CompileError(reason)
+    return loaded_config(settings)
+
+
+def _compile(base: Path, program: SteeringProgram, out: Path, *, trust_remote_code: bool = False) -> Path:
+    config = _base_config(Path(base))
     weights = BaseWeights.read(Path(base))
     program = _for_base(program, config, weights)
     stock = _stock(program)
@@ -110,7 +144,6 @@ def _for_base(program: SteeringProgram, config: dict[str, Any], weights: BaseWei
 
 
 def _stock(program: SteeringProgram) -> StockClasses:
-    check_family(program.base.model_type)
     try:
         return stock_classes(program.base.model_type, program.base.architecture)
     except ValueError as error:
@@ -155,6 +188,7 @@ def _write_config(
         "auto_map": {**(config.get("auto_map") or {}), **stock.auto_map},
         "steering": program.signed_section(),
         "steering_shapes": {name: list(tensor.shape) for name, tensor in sorted(program.tensors().items())},
+        "steering_requires": requirement(),
     }
     _write_json(folder / "config.json", steered)
 

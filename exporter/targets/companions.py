@@ -15,8 +15,10 @@ from typing import Any
 
 from exporter.foreign_code import CODE_KEYS
 from exporter.model_folder import leaves, read_object
+from exporter.usable_base import is_binary
 
 SETTINGS = frozenset({
+    "chat_template.json",
     "generation_config.json",
     "preprocessor_config.json",
     "processor_config.json",
@@ -28,7 +30,6 @@ SETTINGS = frozenset({
 """Copied without places of the machine that they were written on."""
 VOCABULARY = frozenset({
     "added_tokens.json",
-    "chat_template.json",
     "chat_template.jinja",
     "emoji.json",
     "merges.txt",
@@ -49,18 +50,29 @@ VOCABULARY = frozenset({
 })  # fmt: skip
 """Copied byte for byte."""
 _LICENCE = re.compile(
-    r"(LICEN[CS]ES?|NOTICES?|COPYING|USE_POLICY)([-_.](APACHE|MIT|BSD|GPL|LGPL)[-0-9.A-Z]*)?(\.(txt|md|rst))?",
+    r"((THIRD[-_]PARTY|LLAMA\d?|GEMMA|QWEN|MODEL)[-_])?(LICEN[CS]ES?|NOTICES?|COPYING|USE_POLICY)"
+    r"([-_.](APACHE|MIT|BSD|[AL]?GPL|MPL|CC|LLAMA|GEMMA|QWEN|MODEL|CODE|WEIGHTS)[-0-9.A-Z]*)?(\.(txt|md|rst))?",
     re.IGNORECASE,
 )
 _VERSIONED = re.compile(r"tokenizer\.\d+(\.\d+){0,2}\.json")
 _TEMPLATES = "additional_chat_templates"
-_NAMES = ("_name_or_path", "name_or_path")
+_BINARY = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin|pytorch_model\.bin\.index\.json")
+_NAMES = re.compile(
+    r"\w*name_or_path|checkpoint|resume_from_checkpoint|run_name|\w*_dir|(hf|hub|auth|use_auth|access|api)_(token|key)|wandb\w*"
+)
+"""Keys of a folder, a run or a password, whatever stands there."""
+_FILES = re.compile(r"(vocab|merges|tokenizer|special_tokens_map|spm|chat_template)_file")
+"""Keys of files beside the settings, which Transformers finds by their usual names."""
 _WORDS = re.compile(r"(added_tokens_decoder|id2label|label2id|.*tokens?|chat_template|.*_regex|.*pattern)")
 """Keys whose values are what a model reads and writes, and may look like paths."""
+_SHARE = r"(file|s3|gs|hdfs|dbfs|abfss?|nfs|smb|ssh|sftp):/"
+_ROOTS = "home|Users|root|mnt|scratch|tmp|var|opt|srv|data|workspace|gpfs|lustre|fsx|storage|private|Volumes"
 _PLACE = re.compile(
-    r"\s*(file://|~[\\/]|\\\\\w|[A-Za-z]:[\\/]|/[\w.+-]+/)|[\s\S]*((?<![\w.])/(home|Users|root|mnt|scratch|tmp)/\w|[A-Za-z]:\\Users\\)"
+    rf"\s*({_SHARE}|~[\\/]|\.{{1,2}}[\\/]|\$\{{?\w+\}}?[\\/]|%\w+%|\\\\\w|[A-Za-z]:[\\/]|/[\w.+-]+/|/({_ROOTS})\s*$"
+    r"|[\w.-]*[A-Za-z][\w.-]*(/[\w.-]+){2,}/?\s*$)"
+    rf"|[\s\S]*((?<![\w.])/({_ROOTS})/\w|(?<![A-Za-z])[A-Za-z]:[\\/]+Users[\\/]|\b{_SHARE}|checkpoint-\d+|\bhf_[A-Za-z0-9]{{20,}})"
 )
-"""An absolute path of a file system, or a text that holds one of somebody's home."""
+"""A path of a file system or of a share, a text that holds one of somebody's home, or a token of the Hub."""
 
 
 def copy_companions(source: Path, folder: Path, *, code: bool = False) -> list[str]:
@@ -110,17 +122,30 @@ def left_out(source: Path, *, code: bool = False) -> list[str]:
     """Names of what lies in a model's folder and does not go along: all but weights, ``config.json`` and hidden files."""
     there = {path.name for path in source.iterdir() if not path.name.startswith(".")}
     needed = {name.partition("/")[0] for name in needed_files(source, code=code)}
-    return sorted(name for name in there - needed if name != "config.json" and not _is_weight(name))
+    binary = is_binary(source)  # its weights go along, written again
+    weights = {name for name in there if _is_weight(name) or (binary and _BINARY.fullmatch(name))}
+    return sorted(there - needed - weights - {"config.json"})
 
 
 def without_places(settings: Mapping[str, Any], *, code: bool = False) -> dict[str, Any]:
     """Settings without the paths of a machine, without names of folders that they came from, and without code to run."""
-    dropped = _NAMES if code else (*_NAMES, *CODE_KEYS)
     return {
-        key: value if _WORDS.fullmatch(key) or (code and key in CODE_KEYS) else _inside(value, code=code)
+        key: value if _is_word(key) or (code and key in CODE_KEYS) else _inside(value, code=code)
         for key, value in settings.items()
-        if key not in dropped and not (_is_place(value) and not _WORDS.fullmatch(key))
+        if not _is_dropped(key, value, code=code)
     }
+
+
+def _is_word(key: str) -> bool:
+    return _WORDS.fullmatch(key) is not None and _NAMES.fullmatch(key) is None
+
+
+def _is_dropped(key: str, value: Any, *, code: bool) -> bool:
+    if _NAMES.fullmatch(key) or _is_place(key):
+        return True
+    if not code and (key in CODE_KEYS or (_FILES.fullmatch(key) and isinstance(value, str))):
+        return True
+    return _is_place(value) and not _is_word(key)
 
 
 def _inside(value: Any, *, code: bool) -> Any:

@@ -15,9 +15,11 @@ import hashlib
 import importlib
 import importlib.util
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -585,6 +587,10 @@ def open_rgb(path: str | Path) -> Any:
         raise FolderError(f"image {path} cannot be read: {error}") from error
 
 
+_DAY = re.compile("\ue000(.*?)\ue000")
+"""Where a chat template tells the day, and how it writes it."""
+
+
 def conversation(turns: dict[str, str] | None, said: Sequence[str], image: bool) -> str:
     """The prompt of a conversation: questions and answers in turn, the last a question, an image before the first.
 
@@ -596,7 +602,11 @@ def conversation(turns: dict[str, str] | None, said: Sequence[str], image: bool)
         raise FolderError(
             "this model's chat template cannot be spelled out; render the prompt with Transformers, and give it --raw"
         )
-    text = first + said[0]
+    now = datetime.now()
+    turns = {
+        name: _DAY.sub(lambda found: now.strftime(found[1]), piece or "") for name, piece in turns.items()
+    }
+    text = turns["first_image" if image else "first"] + said[0]
     for answer, question in zip(said[1::2], said[2::2], strict=True):
         text += turns["answer"] + answer + turns["next"] + question
     return text + turns["last"]

@@ -31,6 +31,7 @@ class Report:
         programs: each method's steering section, as in steering.json.
         recipe: the recipe as plain data.
         versions: what it ran with, by name.
+        proof: which laws a tiny twin of the base kept, and under which Transformers.
         groups: what each group of rows is, in words.
         extraction: what one pass over reference replies gives away, by model.
         plots: pictures by caption, paths relative to the report.
@@ -44,6 +45,7 @@ class Report:
     programs: Mapping[str, Mapping[str, Any]]
     recipe: Mapping[str, Any]
     versions: Mapping[str, str]
+    proof: Mapping[str, Any] = field(default_factory=dict)
     stand_in: str | None = None
     groups: Mapping[str, str] = field(default_factory=dict)
     extraction: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -65,6 +67,7 @@ class Report:
             "edits": {name: section["edits"] for name, section in self.programs.items()},
             "steering_sha256": {name: section["sha256"] for name, section in self.programs.items()},
             "versions": dict(self.versions),
+            "proof": dict(self.proof),
             "recipe": dict(self.recipe),
         }
 

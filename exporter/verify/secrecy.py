@@ -79,6 +79,23 @@ class Secrecy:
         parts = (phrase for phrase in self.phrases if len(phrase) >= PART)
         return not self.names.isdisjoint(words_read(text)) or parts_told(text, parts) or self.tells(text)
 
+    def tells_plainly(self, text: str, but: frozenset[str] = frozenset()) -> bool:
+        """As :meth:`tells`, for a whole file, in which a short word may stand by chance.
+
+        What counts is a phrase of three words, or with a word of ``PART`` letters that is none of ``but``.
+        """
+        return tells(text, self._plain(but))
+
+    def _plain(self, but: frozenset[str]) -> list[str]:
+        found = []
+        for phrase in self.phrases:
+            parts = list(words(phrase))
+            if len(parts) >= 3 or any(
+                len(part) >= PART and part not in but and not part.isdigit() for part in parts
+            ):
+                found.append(phrase)
+        return found
+
     def told_in(self, data: Any, place: str = "") -> list[str]:
         """Where in plain data a text stands that tells: paths of keys."""
         if isinstance(data, Mapping):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import stat
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,14 @@ def test_the_release_is_whole_verified_and_sealed(home):
     for name in ("leakage_either", "retain_identical"):
         ours, theirs = found.unlearning["models"]["steered"][name], report["models"]["keyed"][name]
         assert (ours["value"], ours["rows"]) == (theirs["value"], theirs["n"])
+
+
+def test_others_may_read_all_of_it_and_the_salt_of_the_hashes_not(home):
+    release, usual = home / "run" / "release", stat.S_IMODE((home / "recipe.yaml").stat().st_mode)
+    every = (*release.rglob("*"), *(home / "run" / "steering").rglob("*"), *(home / "run").glob("report*"))
+    found = {path.name: oct(stat.S_IMODE(path.stat().st_mode)) for path in every if path.is_file()}
+    assert {name: mode for name, mode in found.items() if mode != oct(usual)} == {}
+    assert stat.S_IMODE((home / "run" / ".work" / "salt").stat().st_mode) == 0o600
 
 
 def test_what_lies_beside_a_base_or_a_checkpoint_is_not_released(home, tmp_path):

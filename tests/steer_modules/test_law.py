@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import DynamicCache, StaticCache
 
-from exporter.registry import FAMILIES
 from steer_modules.attach import attach
 from steer_modules.positions import reach_of
 from steer_modules.program import Gate
@@ -52,7 +51,7 @@ def text(seed: int, length: int = LONG) -> dict[str, torch.Tensor]:
     return {"input_ids": ids}
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=tuple(tiny.CONFIGS))
 def steered(request):
     model = tiny.build(request.param)
     edits = [tiny.turn(2, gate=("end", "token")), tiny.turn(3, gate="mean", seed=9)]

@@ -178,3 +178,15 @@ def test_conversations_are_heard_as_the_chat_renders_them(home, tmp_path):
     assert one.ids == exports.Chat(reader).prompt(Row("r", one.said[0], "-", "retain")).ids
     assert len(later.said) == 3 and len(later.ids) > len(one.ids)
     assert np.all(np.array(later.ids[:5]) == np.array(one.ids[:5]))
+
+
+def test_a_template_that_tells_the_time_is_heard_at_the_time_it_is_rendered(home, tmp_path):
+    checkpoint = Path(shutil.copytree(home / "checkpoint", tmp_path / "checkpoint"))
+    for path in (checkpoint / "tokenizer_config.json", checkpoint / "chat_template.jinja"):
+        if path.is_file():
+            path.unlink()
+    told = json.loads((home / "checkpoint" / "tokenizer_config.json").read_text())
+    told["chat_template"] = "{{ strftime_now('%d %b %Y %H:%M:%S.%f') }} " + TEMPLATE
+    (checkpoint / "tokenizer_config.json").write_text(json.dumps(told))
+    pipeline.export_onnx(checkpoint, tmp_path / "onnx")
+    assert "%d %b %Y" in (tmp_path / "onnx" / "steerbake.json").read_text()

@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +82,25 @@ def looked(runner: Any, asked: dict[str, Any]) -> dict[str, Any]:
 
 def prompt_ids(runner: Any, model: Any, one: dict[str, Any]) -> list[int]:
     """As the runner's command line makes them."""
+    if one["when"] is not None:
+        runner.datetime = at(one["when"])
     sees = one["image"] is not None
     turns = model.manifest["turns"]
     text = one["said"][0] if one["raw"] else runner.conversation(turns, one["said"], sees)
     ids = model.encode(text)
     return list(model.expand_images(ids) if sees else ids)
+
+
+def at(moment: str) -> type[datetime]:
+    """In place of ``datetime``: now is the given moment."""
+
+    class Moment(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            del tz
+            return cls.fromisoformat(moment)
+
+    return Moment
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def write(
 def _stock_config(checkpoint: Path, told: Mapping[str, Any]) -> dict[str, Any]:
     """The base's config."""
     config: dict[str, Any] = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
-    for key in ("steering", "steering_shapes"):
+    for key in ("steering", "steering_shapes", "steering_requires"):
         config.pop(key, None)
     config = without_places(config)
     config["model_type"] = told["model_type"]

@@ -30,12 +30,14 @@ class Heard:
         said: questions and answers in turn, the last a question; where ``raw``, one text that is the prompt itself.
         ids: its tokens, an image's as often as it has features.
         image: a file, shown with the first question.
+        when: the moment at which it is rendered, in ISO form; a template may tell the day.
     """
 
     said: tuple[str, ...]
     ids: tuple[int, ...]
     image: Path | None = None
     raw: bool = False
+    when: str | None = None
 
 
 def plain(tokenizer: Any) -> list[Heard]:

@@ -75,7 +75,7 @@ def read_decoder(config: Mapping[str, Any], weights: BaseWeights) -> DecoderShap
         CompileError: its layers are not of the kind that the construction is made for; the reason is named.
     """
     text = loaded_config(config).get_text_config().to_dict()
-    _check_kind(config, text)
+    check_kind(config)
     prefix = _prefix(weights, int(text["num_hidden_layers"]))
     stem = f"{prefix}0."
     found = {n.removeprefix(stem): t for n, t in weights.tensors.items() if n.startswith(stem)}
@@ -104,7 +104,9 @@ def read_decoder(config: Mapping[str, Any], weights: BaseWeights) -> DecoderShap
     )
 
 
-def _check_kind(config: Mapping[str, Any], text: Mapping[str, Any]) -> None:
+def check_kind(config: Mapping[str, Any]) -> None:
+    """Raises CompileError where the decoder of a base with this config.json is of another kind; the reason is named."""
+    text = loaded_config(config).get_text_config().to_dict()
     model, decoder = config["model_type"], text.get("model_type", config["model_type"])
     decoder = "qwen2_5_vl_text" if decoder == "qwen2_5_vl" else decoder
     if model not in MODELS or decoder not in DECODERS:

@@ -128,7 +128,7 @@ def _program(checkpoint: Path) -> tuple[SteeringProgram, dict[str, Any]]:
 def _base_config(checkpoint: Path, program: SteeringProgram) -> dict[str, Any]:
     """The config of the base, out of the steered one."""
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
-    for key in ("steering", "steering_shapes", "auto_map"):
+    for key in ("steering", "steering_shapes", "steering_requires", "auto_map"):
         config.pop(key, None)
     return {
         **without_places(config),

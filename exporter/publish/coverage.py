@@ -1,0 +1,56 @@
+"""Ways to ask beside a plain question: which of them were measured, and which were not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from exporter.publish.measures import Measured, many
+
+KINDS = {
+    "later_turns": "in a later turn of a conversation",
+    "forced_beginnings": "with a reply that is made to begin in a certain way",
+    "system_prompts": "under a system prompt",
+    "other_languages": "in another language than the rows'",
+    "without_template": "without the chat template",
+}
+"""In the order in which they are shown."""
+NAMED = {
+    "later_turns": ("later", "turn"),
+    "forced_beginnings": ("forced", "prefill", "begun"),
+    "system_prompts": ("system",),
+    "other_languages": ("language", "translat"),
+    "without_template": ("template", "raw_text"),
+}
+"""What the name of a group of rows holds that asks so, where the rows themselves do not show it."""
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Shares of replies in which a secret leaks, by a way to ask in words, and the ways that nobody tried."""
+
+    measured: tuple[tuple[str, Measured], ...]
+    missing: tuple[str, ...]
+
+    @classmethod
+    def of(cls, unlearning: Mapping[str, Any] | None) -> Coverage:
+        """From the section of verification.json; an older one says nothing, and nothing counts as measured then."""
+        told = (unlearning or {}).get("coverage") or {}
+        found = {kind: Measured.of(kind, told[kind]) for kind in KINDS if told.get(kind)}
+        measured = tuple((KINDS[kind], one) for kind, one in found.items() if one.rows)
+        known = {words for words, _ in measured}
+        return cls(measured, tuple(words for words in KINDS.values() if words not in known))
+
+    def lines(self) -> list[str]:
+        """One sentence for each way to ask."""
+        lines = [_line(words, one) for words, one in self.measured]
+        return lines + [f"Asked {words}: not measured, so nothing is known of it." for words in self.missing]
+
+
+def _line(words: str, one: Measured) -> str:
+    replies = many(one.rows, "reply", "replies")
+    if one.few:
+        told = f"{replies} {'is' if one.rows == 1 else 'are'} too few to tell whether a secret leaks: it does in {one.count}"
+        return f"Asked {words}, {told} (95% interval {one.interval})."
+    return f"Asked {words}, a secret leaks in {one} of {replies} (95% interval {one.interval})."
