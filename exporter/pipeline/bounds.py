@@ -28,6 +28,8 @@ WAYS_OUT = {
     "gguf": "leave the file out (publish.gguf_types)",
 }
 """What mends a target of a release whose measures are not within their bounds."""
+HELD_OUT = "leakage_held_out"
+"""The name of the check of rows that were held out in turn."""
 MORE_ROWS = "give the recipe more test rows"
 COUNTED_OVER = {"leakage_either": "forget", "fluent_refusal": "forget", "retain_identical": "retain"}
 
@@ -76,6 +78,19 @@ def bounds_on_one_pass(told: Mapping[str, Any], bounds: Bounds) -> list[Check]:
         for measure, bound in bounds.model_dump(include=set(OF_ONE_PASS)).items()
         if bound is not None
     ]
+
+
+def bounds_on_held_out(told: Mapping[str, Any], bounds: Bounds) -> Check:
+    """Whether rows that were held out in turn leak no more than test rows may: of a recipe with folds, they are all its user brought.
+
+    Args:
+        told: ``leakage_either`` of :func:`exporter.pipeline.cross_validation.cross_validation`.
+    """
+    one = judged("leakage_either", Measure(float(told["value"]), int(told["n"])), bounds)
+    words = f"held out in turn, {one.told}"
+    if not one.holds:
+        words += f"; {'bring more rows to forget' if one.short else WAYS_OUT[CHECKPOINT]}, or change publish.require.{one.key}"
+    return Check(name=HELD_OUT, target=CHECKPOINT, holds=one.holds, told=words, value=float(told["value"]))
 
 
 def bounds_on_checkpoint(unlearning: Mapping[str, Any], bounds: Bounds) -> list[Check]:

@@ -7,6 +7,7 @@ All of it lies in files, so ``steerbake run`` of the recipe gives the same resul
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from exporter.pipeline.runs import run
 from exporter.provenance import digest_of_base, digest_of_code, fetched
 from exporter.recipe import BaseModelSource, Data, Recipe
 from exporter.splits import digest_of_rows, set_aside
+from exporter.steerable import why_unsteerable
 from exporter.topics.made import made_rows, unknown_rows, varied
 from exporter.topics.secrets import with_secrets
 from exporter.topics.subjects import topic_names
@@ -79,6 +81,8 @@ def forget(
         data=Data(fit=[{"path": "."}], test=[{"path": "."}]),
     )
     base = fetched(draft)
+    if reason := why_unsteerable(json.loads((base / "config.json").read_text(encoding="utf-8"))):
+        raise InputErrors(model, [reason])
     inputs = {
         "base": digest_of_base(base),
         "rows": digest_of_rows(brought),

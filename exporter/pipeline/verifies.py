@@ -17,7 +17,7 @@ from exporter.data.chat import Chat
 from exporter.errors import CompileError, SteerbakeError, VerificationError
 from exporter.host import ModelHost
 from exporter.pipeline.at_hand import Opened, logits_of, opened, spoken, targets_at_hand
-from exporter.pipeline.bounds import bounds_on, bounds_on_one_pass
+from exporter.pipeline.bounds import bounds_on, bounds_on_held_out, bounds_on_one_pass
 from exporter.pipeline.extractions import extraction, extraction_of
 from exporter.pipeline.known_files import known_files
 from exporter.pipeline.replies import STEERED, Replies, unlearning
@@ -146,6 +146,8 @@ class _Verifier:
             self.unlearning = {**unlearning(replies, self.section), "extraction": given_away}
             self.checks += bounds_on_one_pass(given_away[STEERED], bounds)
             self.checks += bounds_on(self.unlearning["models"], replies.speakers, bounds)
+            if held := self.work.cross_validated():
+                self.checks.append(bounds_on_held_out(held["leakage_either"], bounds))
 
     def _extraction(self, host: ModelHost, replies: Replies) -> dict[str, dict[str, Any]]:
         """What one pass over the base's replies gives away, of the rows that the checkpoint was asked."""

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from exporter.errors import InputErrors
 from exporter.intervals import wilson
-from exporter.pipeline.bounds import bounds_on, bounds_on_checkpoint, judged, rows_lacking
+from exporter.pipeline.bounds import bounds_on, bounds_on_checkpoint, bounds_on_held_out, judged, rows_lacking
 from exporter.publish.evaluations import Source, write_results
 from exporter.publish.measures import Results
 from exporter.recipe import Bounds, Recipe
@@ -151,3 +151,14 @@ def test_a_card_says_too_few_and_no_bare_number(tmp_path: Path) -> None:
     ]
     assert "leakage_either" not in filed[0] and "retain_identical" in filed[0]
     assert filed[1]["leakage_either"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("leaks", "rows", "holds"), [(0, 12, False), (0, 16, True), (1, 12, False), (1, 40, True)]
+)
+def test_rows_held_out_in_turn_are_bounded_as_test_rows_are(leaks: int, rows: int, holds: bool) -> None:
+    check = bounds_on_held_out({"value": leaks / rows, "n": rows}, Bounds())
+    assert check.holds is holds
+    assert f"held out in turn, {leaks} of {rows} rows leak: at most" in check.told
+    if (leaks, rows) == (0, 12):
+        assert "bring more rows to forget" in check.told
