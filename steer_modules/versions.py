@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 FLOOR = "5.15.0"
-"""The oldest version under which every family keeps the law; older ones call models in other ways, and load nothing."""
+"""The oldest version under which the families of the tests keep the law; older ones call models in other ways, and load nothing."""
 
 TRIED = ("5.15.1", "5.22.2", "5.23.0", "5.24.0")
-"""Versions under which every family was steered, saved and loaded; under any other the proof at load decides."""
+"""Versions under which a checkpoint was loaded and steered, a tiny Llama at the least; the proof at load decides, under these too."""
 
 
 def check_version() -> None:
