@@ -215,6 +215,8 @@ def onnx(
 
     options = pipeline.onnx_options(dtype, gate_state, layout, steered=not unsteered)
     typer.echo(f"onnx: {pipeline.export_onnx(checkpoint, out, options)}")
+    if advice := pipeline.onnx_advice(options):
+        typer.echo(advice, err=True)
 
 
 @export_app.command()

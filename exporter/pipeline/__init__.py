@@ -1,6 +1,13 @@
 """What the commands do: the only place that knows all rooms."""
 
-from exporter.pipeline.exports import export_gguf, export_onnx, export_stock, gguf_options, onnx_options
+from exporter.pipeline.exports import (
+    export_gguf,
+    export_onnx,
+    export_stock,
+    gguf_options,
+    onnx_advice,
+    onnx_options,
+)
 from exporter.pipeline.forgets import Forgotten, forget
 from exporter.pipeline.handoffs import Checked, check, pack, unpack
 from exporter.pipeline.publishes import Published, publish
@@ -41,6 +48,7 @@ __all__ = [
     "inspect",
     "inspect_stock",
     "left_out",
+    "onnx_advice",
     "onnx_options",
     "pack",
     "publish",
