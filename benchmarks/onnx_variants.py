@@ -37,8 +37,8 @@ from exporter.verify.wording import contains_any
 VARIANTS = {
     "fp32": ("fp32", None),
     "int8, products in 8 bits": ("int8", 4),
-    "int8, products in float": ("int8", 0),
     "q4, products in float": ("q4", 0),
+    "int8, products in float": ("int8", 0),
     "q4, products in 8 bits": ("q4", 4),
 }
 """Precision and MatMulNBits' accuracy level, which changes no weight; None: the graph as it is."""
