@@ -257,6 +257,8 @@ def onnx(
     checkpoint = pipeline.model_in(checkpoint, display.note)
     told = {"onnx": pipeline.export_onnx(checkpoint, out, options)}
     display.result(told, lambda: display.print_places(told))
+    if advice := pipeline.onnx_advice(options):
+        display.note(advice)
 
 
 @export_app.command()

@@ -314,3 +314,19 @@ def test_onnx_commands_say_what_is_wrong(tmp_path: Path) -> None:
     (folder / "config.json").write_text('{"model_type": "llama"}')
     assert "name a steered checkpoint" in refused("chat", folder, "--prompt", "hi")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--dtype", "fp32", "--dtype", "q4"], True),
+        (["--dtype", "fp16"], False),
+        (["--dtype", "q4", "--unsteered"], False),
+    ],
+)
+def test_an_export_of_quantised_variants_says_how_to_count_their_leaks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], told: bool
+) -> None:
+    monkeypatch.setattr("exporter.pipeline.export_onnx", lambda checkpoint, out, options: out)
+    result = CliRunner().invoke(app, ["export", "onnx", str(tmp_path), str(tmp_path / "out"), *arguments])
+    assert result.exit_code == 0 and ("verify CHECKPOINT --against OUT --recipe" in result.stderr) is told

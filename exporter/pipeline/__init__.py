@@ -1,6 +1,13 @@
 """What the commands do: the only place that knows all rooms."""
 
-from exporter.pipeline.exports import export_gguf, export_onnx, export_stock, gguf_options, onnx_options
+from exporter.pipeline.exports import (
+    export_gguf,
+    export_onnx,
+    export_stock,
+    gguf_options,
+    onnx_advice,
+    onnx_options,
+)
 from exporter.pipeline.forgets import Forgotten, forget
 from exporter.pipeline.handoffs import Checked, check, pack, unpack
 from exporter.pipeline.preflight import Preflight, check_recipe, load_recipe, require
@@ -47,6 +54,7 @@ __all__ = [
     "left_out",
     "load_recipe",
     "model_in",
+    "onnx_advice",
     "onnx_options",
     "pack",
     "publish",

@@ -30,6 +30,7 @@ from exporter.targets.gguf.precisions import DEFAULT
 from exporter.targets.onnx.export import Options
 from exporter.targets.onnx.export import export_onnx as write_onnx
 from exporter.targets.onnx.look import Heard
+from exporter.targets.onnx.quantize import QUANTISERS
 from exporter.targets.stock.export import Lessons
 from exporter.targets.stock.export import export_stock as write_stock
 from exporter.targets.stock.manifest import read_manifest
@@ -49,6 +50,17 @@ def onnx_options(
     if gate_state not in (None, "io", "kv"):
         raise CompileError(f"no gate state is called {gate_state!r}; there are io and kv")
     return Options(tuple(dtypes or ("fp32",)), gate_state, layout, steered)  # type: ignore[arg-type]
+
+
+def onnx_advice(options: Options) -> str | None:
+    """What to do before quantised variants are used, in one line; None where there are none, or no steering."""
+    quantised = [dtype for dtype in options.dtypes if dtype in QUANTISERS]
+    if not quantised or not options.steered:
+        return None
+    return (
+        f"onnx: the gate of {', '.join(quantised)} was calibrated on another precision; "
+        "`steerbake verify CHECKPOINT --against OUT --recipe RECIPE` counts what leaks"
+    )
 
 
 def export_onnx(checkpoint: Path, out: Path, options: Options | None = None) -> Path:
