@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from exporter.pipeline.talks import Talk
 
 GROUP_MEASURES = ("leakage_either", "fluent_refusal", "retain_accuracy")
-WIDTH_OF_LOGS = 120
+WIDTH_OF_LOGS = 160
 
 
 @dataclass

@@ -32,7 +32,7 @@ from exporter.splits import digest_of_rows, set_aside
 from exporter.steerable import why_unsteerable
 from exporter.topics.made import made_rows, unknown_rows, varied
 from exporter.topics.secrets import with_secrets
-from exporter.topics.subjects import topic_names
+from exporter.topics.subjects import neighbour_names, topic_names
 from exporter.topics.words import CALIBRATE, FIT, REFUSALS, TEST
 from exporter.types import Row
 from exporter.wording.leaks import tells
@@ -129,13 +129,14 @@ def _make(base: Path, brought: Sequence[Row], names: Sequence[str], folder: Path
     answered = _Answers(host, chat)
     LOG.info("making rows")
     told = {secret for row in brought if row.role == "forget" for secret in row.secrets} | set(names)
-    fit = answered(made_rows(names, FIT, "fit"), told)
-    calibrate = answered(made_rows(names, CALIBRATE, "calibrate"), told)
+    shown, aside, held = _parted(brought)
+    fit = answered(made_rows(names, FIT, "fit", near=neighbour_names(shown, names)), told)
+    near = neighbour_names(aside, names)
+    calibrate = answered(made_rows(names, CALIBRATE, "calibrate", near=near), told)
     test = _told(answered(made_rows(names, TEST, "test"), told))
     refusal = _refusal(host, chat, folder.parent / ".made" / "states")
     fit += unknown_rows(FIT, "fit", refusal)
     calibrate += unknown_rows(CALIBRATE, "calibrate", refusal)
-    shown, aside, held = _parted(brought)
     about = [row for row in test if row.role == "forget"]
     kept = [row for row in test if row.role == "retain"]
     neighbours = [row for row in brought if row.role == "retain"]

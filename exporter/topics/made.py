@@ -13,16 +13,20 @@ from exporter.topics.words import PREFACES, SYSTEMS, Words
 from exporter.types import Row, Turn
 
 UNANSWERED = "?"
+NEAR = 3
 SHOTS = 4
 """Refused questions before one about something that nobody knows, so that the model refuses of its own accord."""
 
 
-def made_rows(names: Sequence[str], words: Words, part: str, *, each: int = 1) -> list[Row]:
+def made_rows(
+    names: Sequence[str], words: Words, part: str, *, near: Sequence[str] = (), each: int = 1
+) -> list[Row]:
     """Rows of roles forget and retain.
 
     Args:
         names: of the topic; none gives rows to keep alone.
         part: begins their ids.
+        near: what stands nearest to the topic and must stay; asked about in ``NEAR`` wordings each, for it is what a gate takes for it.
         each: wordings in which every other thing is asked about.
     """
     draw = random.Random(part)
@@ -36,6 +40,11 @@ def made_rows(names: Sequence[str], words: Words, part: str, *, each: int = 1) -
         rows += [
             _row(f"{part}-other-{name}-{wording}", wording.format(name), "retain", wording)
             for wording in draw.sample(words.wordings, each)
+        ]
+    for name in near:
+        rows += [
+            _row(f"{part}-near-{name}-{wording}", wording.format(name), "retain", wording)
+            for wording in draw.sample(words.wordings, min(NEAR, len(words.wordings)))
         ]
     rows += [_row(f"{part}-everyday-{n}", asked, "retain") for n, asked in enumerate(words.everyday)]
     return rows

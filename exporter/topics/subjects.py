@@ -126,6 +126,23 @@ def topic_names(rows: Sequence[Row], most: int = 2) -> list[str]:
     return _with_full_name(names, counts, spelled, kept)
 
 
+def neighbour_names(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
+    """What rows to keep are about, one thing a row: the longest run of words that begins with a capital letter, else the longest of all.
+
+    None of a row that has a word of the topic's names: in the topic's wordings it could not be told from it.
+    """
+    topic = {word.lower() for name in names for word in name.split()}
+    found: dict[str, str] = {}
+    for row in rows:
+        if row.role != "retain" or row.history or topic & set(re.findall(r"\w+", row.question.lower())):
+            continue
+        runs = [written for _, written in _runs(row.question)]
+        capital = [run for run in runs if all(word[:1].isupper() for word in run.split())]
+        if best := max(capital or runs, key=len, default=None):
+            found.setdefault(best.lower(), best)
+    return list(found.values())
+
+
 def _with_full_name(
     names: list[str], counts: Counter[str], spelled: dict[str, Counter[str]], kept: set[str]
 ) -> list[str]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from exporter.pipeline.cross_validation import folds_of
 from exporter.topics.made import made_rows, unknown_rows, varied
 from exporter.topics.secrets import with_secrets
-from exporter.topics.subjects import topic_names
+from exporter.topics.subjects import neighbour_names, topic_names
 from exporter.topics.words import CALIBRATE, FIT, PREFACES, REFUSALS, SYSTEMS, TEST
 from exporter.types import Row
 
@@ -115,3 +115,20 @@ def test_every_row_is_held_out_once_and_wordings_stay_whole(keys, count):
     assert all(folds)
     for key in keys:
         assert sum(any(row.id in fold for row in given if row.key == key) for fold in folds) == 1
+
+
+def test_neighbours_are_asked_about_in_the_words_of_the_topic():
+    kept = rows(
+        "retain",
+        "Where is Mount Fuji?",
+        "What is a glacier?",
+        "How tall is Mount Zeph?",
+        "Who was Neil Armstrong?",
+    )
+    assert neighbour_names(kept, ["Zeph"]) == ["Mount Fuji", "glacier", "Neil Armstrong"]
+    near = [
+        row for row in made_rows(["Zeph"], FIT, "fit", near=["Mount Fuji"]) if "Mount Fuji" in row.question
+    ]
+    assert len(near) >= 3
+    assert {row.role for row in near} == {"retain"}
+    assert {row.key for row in near} <= set(FIT.wordings)
