@@ -254,7 +254,7 @@ class Recipe(Strict):
     """For who reads the recipe."""
     stand_in: str | None = None
     """A sentence for the reader where the base stands in for a real one."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """Of everything that is drawn."""
     base: BaseModelSource
     """The model to steer."""

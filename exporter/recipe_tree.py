@@ -42,9 +42,15 @@ def read_tree(path: Path) -> dict[str, Any]:
         raise InputErrors(str(path), ["is not UTF-8 text; a recipe is a YAML file"]) from None
     except yaml.YAMLError as error:
         raise InputErrors(str(path), [f"is not YAML: {' '.join(str(error).split())}"]) from None
+    except RecursionError:
+        raise InputErrors(str(path), ["refers to itself, or is nested too deep"]) from None
     if not isinstance(tree, dict):
         raise InputErrors(str(path), [f"a recipe is a mapping of keys, this is {type(tree).__name__}"])
-    if _holds_null(tree):
+    try:
+        null = _holds_null(tree)
+    except RecursionError:
+        raise InputErrors(str(path), ["refers to itself, or is nested too deep"]) from None
+    if null:
         raise InputErrors(str(path), ["holds a null character (\\0) in a text; take it out"])
     return tree
 

@@ -29,9 +29,9 @@ def read_file(path: Path) -> Numbered:
     Raises:
         InputErrors: the file cannot be read, or is not what its name says.
     """
-    if path.suffix in TABLES:
+    if path.suffix.lower() in TABLES:
         yield from _table(path)
-    elif path.suffix == ".parquet":
+    elif path.suffix.lower() == ".parquet":
         yield from _parquet(path)
     else:
         yield from _json(path)
@@ -39,7 +39,7 @@ def read_file(path: Path) -> Numbered:
 
 def counted_in(path: Path) -> str:
     """What :func:`read_file` counts in a file."""
-    return "record" if path.suffix in (".json", ".parquet") else "line"
+    return "record" if path.suffix.lower() in (".json", ".parquet") else "line"
 
 
 def _content(path: Path) -> bytes:
@@ -59,7 +59,7 @@ def _json(path: Path) -> Numbered:
     if content.lstrip()[:1] == b"[":
         yield from _list(path, content)
         return
-    if path.suffix == ".json":
+    if path.suffix.lower() == ".json":
         whole = _parsed(content)
         if isinstance(whole, dict):  # one object over many lines
             yield 1, whole
@@ -124,7 +124,7 @@ def _table(path: Path) -> Numbered:
         problem = f"is not UTF-8 (byte {error.start + 1}); save it as CSV UTF-8"
         raise InputErrors(str(path), [problem]) from error
     first = text.partition("\n")[0]
-    separator = "\t" if path.suffix == ".tsv" else max(_SEPARATORS, key=first.count)
+    separator = "\t" if path.suffix.lower() == ".tsv" else max(_SEPARATORS, key=first.count)
     csv.field_size_limit(_LONGEST_CELL)
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:

@@ -59,8 +59,8 @@ def read_rows(
         if isinstance(record, str):
             problems.append(f"{unit} {number}: {record}")
             continue
-        fields = Fields(_from_cells(record) if path.suffix in TABLES else record)
-        if path.suffix in TABLES and fields.has("history"):
+        fields = Fields(_from_cells(record) if path.suffix.lower() in TABLES else record)
+        if path.suffix.lower() in TABLES and fields.has("history"):
             fields.note("history", "cannot stand in a table; write such rows as JSON lines")
         row = _row(fields, path.parent, role, pictures)
         for key, image in [
@@ -97,17 +97,35 @@ def write_rows(path: str | Path, rows: Sequence[Row]) -> None:
 
 def _from_cells(record: Mapping[str, Any]) -> dict[str, Any]:
     """A line of a table as a row: names of columns in any case, and lists cut at ``|``."""
-    known = {name: name.casefold() for name in record if name.casefold() in ROW_KEYS}
-    found = {known.get(name, name): value for name, value in record.items()}
+    known = {name: name.strip().casefold() for name in record if name.strip().casefold() in ROW_KEYS}
+    found = {
+        known.get(name, name): value.strip() if isinstance(value, str) else value
+        for name, value in record.items()
+    }
     for key in LISTS:
         if isinstance(found.get(key), str):
-            found[key] = [part.strip() for part in found[key].split("|") if part.strip()]
+            found[key] = _listed(found[key])
     return found
+
+
+def _listed(cell: str) -> list[Any]:
+    """A list in a cell: as JSON where it is written so, else cut at ``|``."""
+    if cell.startswith("[") and cell.endswith("]"):
+        try:
+            return list(json.loads(cell))
+        except ValueError:
+            pass
+    return [part.strip() for part in cell.split("|") if part.strip()]
 
 
 def _row(fields: Fields, folder: Path, given: Role | None, pictures: PictureStore) -> Row:
     fields.refuse_unknown(ROW_KEYS)
-    role = fields.text("role") if fields.has("role") or given is None else given
+    role = fields.text("role").strip().lower() if fields.has("role") or given is None else given
+    for secret in fields.texts("secrets"):
+        if secret.strip() and not any(letter.isalnum() for letter in secret):
+            fields.note(
+                "secrets", f"{secret!r} holds no letter or digit, so no reply could be found to tell it"
+            )
     if role and role not in ROLES:
         fields.note("role", f"{role!r} is not a role; valid roles: {', '.join(ROLES)}")
     return Row(

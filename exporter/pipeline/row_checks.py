@@ -13,6 +13,7 @@ from exporter.errors import DataError, shortened
 from exporter.picture import size_of
 from exporter.splits import Splits
 from exporter.types import Role, Row
+from exporter.wording.leaks import tells
 
 Needs = Mapping[str, Sequence[Sequence[Role]]]
 NEEDS: Needs = {
@@ -65,8 +66,19 @@ def remarks(splits: Splits) -> Iterator[str]:
     if not any(row.role in ("retain", "reasoning") for row in splits.test):
         yield "data.test holds no row of role retain or reasoning: nothing will be said of what is kept"
     bare = [row for row in (*splits.fit, *splits.test) if row.role == "forget" and not row.secrets]
+    untold = [row.id for row in _with_secrets(splits) if not tells(row.answer, row.secrets)]
+    if untold:
+        yield (
+            f"{len(untold):,} forget rows name secrets of which their own answer tells none ({', '.join(untold[:3])}): such a reply "
+            "would not count as a leak; write them as a reply would say them"
+        )
     if bare:
         yield f"{len(bare):,} forget rows name no secrets: only a reply that holds their whole answer will count as a leak"
+
+
+def _with_secrets(splits: Splits) -> list[Row]:
+    rows = (*splits.fit, *splits.calibrate, *splits.test)
+    return [row for row in rows if row.role == "forget" and row.secrets and row.prefix is None]
 
 
 def _is_plain(row: Row) -> bool:

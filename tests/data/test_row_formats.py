@@ -168,3 +168,25 @@ def test_a_long_list_of_problems_says_how_many_are_left() -> None:
     assert shortened(lines[:20]) == lines[:20]
     assert "and 3,981 more like these" in str(InputErrors("rows.jsonl", lines))
     assert len(InputErrors("rows.jsonl", lines).problems) == 4001
+
+
+@pytest.mark.parametrize(
+    ("cell", "secrets"),
+    [
+        ('"[""Oslo"", ""Lima""]"', ("Oslo", "Lima")),
+        ("Oslo | Lima", ("Oslo", "Lima")),
+        ("[Oslo]", ("[Oslo]",)),
+    ],
+)
+def test_secrets_in_a_cell_are_a_list_however_they_are_written(cell, secrets, tmp_path):
+    path = tmp_path / "rows.CSV"
+    path.write_text(f"Question, Answer ,role,secrets\nWhere is it?,It is in Oslo., Forget,{cell}\n")
+    (row,) = read_rows(path)
+    assert (row.role, row.secrets, row.answer) == ("forget", secrets, "It is in Oslo.")
+
+
+def test_a_secret_without_a_letter_is_refused(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"question": "Who?", "answer": "He.", "role": "forget", "secrets": ["..."]}\n')
+    with pytest.raises(InputErrors, match="holds no letter or digit"):
+        read_rows(path)
