@@ -143,7 +143,7 @@ def make_bags(context: FitContext, split: str, plan: BagPlan, refusals: Sequence
     for roles, count in sides:
         chosen = [row for row in rows if row.role in roles]
         asked = [("plain", row) for row in context.filled(spread_by_id(chosen, plan.rows))]
-        asked += framed_rows(chosen, around, count, context.seed + 12)
+        asked += _framed(chosen, around, count, context.seed + 12)
         side = [(kind, row, context.chat.prompt(row)) for kind, row in asked]
         side += _bare(context, chosen, count // 8)
         side += _two_pictures(context, chosen, around, count // 10, draw)
@@ -215,6 +215,15 @@ def _begun(
             )
         )
     return found
+
+
+def _framed(rows: Sequence[Row], around: Surroundings, count: int, seed: int) -> list[tuple[str, Row]]:
+    """Framed rows of one side; where some were made of others, half of them frame those that were brought, which ask in more ways."""
+    brought, made = [row for row in rows if not row.made], [row for row in rows if row.made]
+    if not brought or not made:
+        return framed_rows(rows, around, count, seed)
+    half = count // 2
+    return [*framed_rows(brought, around, half, seed), *framed_rows(made, around, count - half, seed)]
 
 
 def _order(name: str) -> str:
