@@ -17,6 +17,9 @@ app = typer.Typer(
     add_completion=False,
 )
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file (YAML).", show_default=False)]
+RunFolder = Annotated[
+    Path | None, typer.Option(help="Folder for the results; runs/NAME by default.", show_default=False)
+]
 Changes = Annotated[
     list[str] | None,
     typer.Option(
@@ -56,9 +59,7 @@ def root(
 @answering
 def run(
     recipe: RecipeFile,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for the results; runs/NAME by default.", show_default=False)
-    ] = None,
+    out: RunFolder = None,
     changes: Changes = None,
 ) -> None:
     """Fit, compile, generate and report. The same command resumes a run that was cut off."""
@@ -93,9 +94,7 @@ def fit(
 @answering
 def check_recipe(
     recipe: RecipeFile,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for the results; runs/NAME by default.", show_default=False)
-    ] = None,
+    out: RunFolder = None,
     changes: Changes = None,
 ) -> None:
     """Look at recipe, base, rows, targets and disk without loading a model, and say everything that must be mended. Exit 2 where anything must."""
@@ -178,7 +177,7 @@ def forget(
     from exporter import display, pipeline
 
     display.show_stages()
-    done = pipeline.forget(model, rows, out, about=about or ())
+    done = pipeline.forget(model, rows, out, about=about or (), progress=display.shows_progress())
 
     def show() -> None:
         typer.echo(f"the topic: {', '.join(done.names) or 'no name of it was found; give it with --about'}")

@@ -31,6 +31,15 @@ def digest_of_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def contents(value: object) -> object:
+    """A value with lists for tuples and digests for paths, at any depth: plain data that tells files apart by their bytes."""
+    if isinstance(value, dict):
+        return {key: contents(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [contents(inner) for inner in value]
+    return digest_of_file(value) if isinstance(value, Path) else value
+
+
 def quick_digest(path: Path) -> str:
     """Hex SHA-256 of a file: of all its bytes, or of size and both ends where it is as large as weights are."""
     size = path.stat().st_size

@@ -5,10 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 from exporter.errors import InputErrors
-from exporter.ledger import digest_of, digest_of_file
+from exporter.ledger import contents, digest_of
 from exporter.types import Row
 
 
@@ -76,15 +75,7 @@ def set_aside(rows: Sequence[Row], fraction: float, seed: int) -> tuple[list[Row
 
 def digest_of_rows(rows: Sequence[Row]) -> str:
     """Hex SHA-256 over everything in the rows, images by their bytes."""
-    return digest_of([_plain(asdict(row)) for row in rows])
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return digest_of_file(value) if isinstance(value, Path) else value
+    return digest_of([contents(asdict(row)) for row in rows])
 
 
 def _all_asked(row: Row) -> Iterator[str]:
@@ -96,4 +87,4 @@ def _all_asked(row: Row) -> Iterator[str]:
 def _asked(row: Row) -> str:
     turns = [(turn.question, turn.image) for turn in row.history]
     parts = [row.question, row.image, *(part for turn in turns for part in turn), row.prefix, row.system]
-    return digest_of([_plain(part) for part in parts])
+    return digest_of([contents(part) for part in parts])

@@ -56,12 +56,14 @@ class _Before:
 
     Attributes:
         cache: Transformers' cache of one row; its argument's name in ``argument``.
+        spatial: whether the model works out positions in space, and would count on from the images of a batch before.
         states: by layer, block outputs [p,d].
         last: the decoder's output [p,d].
     """
 
     cache: DynamicCache
     argument: str
+    spatial: bool
     states: dict[int, Tensor]
     last: Tensor
 
@@ -70,12 +72,18 @@ class _Before:
         rows, start = len(inputs["input_ids"]), len(self.last)
         cache = copy.deepcopy(self.cache)
         cache.batch_repeat_interleave(rows)
-        return {
+        found = {
             "input_ids": inputs["input_ids"][:, start:],
             "attention_mask": inputs["attention_mask"],
             "use_cache": True,
             self.argument: cache,
         }
+        if self.spatial:
+            width = inputs["input_ids"].shape[1]
+            found["position_ids"] = torch.arange(start, width, device=inputs["input_ids"].device).expand(
+                rows, -1
+            )
+        return found
 
     def with_last(self, last: Tensor) -> Tensor:
         """The decoder's output [B,T,d] of whole sequences, from that behind the beginning."""
@@ -130,4 +138,7 @@ def _before(host: ModelHost, ids: Sequence[int], layers: Sequence[int]) -> _Befo
     cache = next((value for value in dict(out).values() if isinstance(value, DynamicCache)), None)
     if cache is None or not hasattr(cache, "batch_repeat_interleave") or cache.get_seq_length() != len(ids):
         return None
-    return _Before(cache, cache_argument(type(host.model.base_model)), found, out.last_hidden_state[0])
+    base = host.model.base_model
+    return _Before(
+        cache, cache_argument(type(base)), hasattr(base, "get_rope_index"), found, out.last_hidden_state[0]
+    )

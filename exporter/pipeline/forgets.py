@@ -196,7 +196,7 @@ def _refusal(host: ModelHost, chat: Chat, work: Path) -> str:
         return refusal
     raise FitError(
         "the model says none of the bundled refusals of its own accord; write a recipe with rows of role unknown in its own words "
-        "(docs/recipes.md)"
+        "(docs/methods.md), and run that"
     )
 
 

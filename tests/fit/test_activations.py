@@ -213,6 +213,19 @@ def test_the_same_request_gives_the_same_bytes(tmp_path):
     assert spills(tmp_path / "one") == spills(tmp_path / "two")
 
 
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_a_shared_beginning_does_not_count_on_from_images_before(family, tmp_path):
+    host = numerals.host(family)
+    head = tuple(range(10, 22))
+    items = [
+        PooledSequence(Encoded(Prompt("", (*head, 10 + n, 12)), (11, 13)), ((3, 12), (13,))) for n in range(6)
+    ]
+    alone = collect(host, items, LAYERS, tmp_path / "alone", progress=False).states
+    collect(host, sequences(family, tmp_path), LAYERS, tmp_path / "images", progress=False)
+    again = collect(host, items, LAYERS, tmp_path / "again", progress=False).states
+    torch.testing.assert_close(again, alone, rtol=1e-4, atol=1e-5)
+
+
 def test_other_content_is_run_anew(tmp_path):
     host = numerals.host("llava")
     first = sequences("llava", tmp_path)[0]
