@@ -26,6 +26,8 @@ MOST = {"forget": 1600, "keep": 2800, "unknown": 200}
 EACH = 16
 """Framed rows of each kind where a plan does not say: at most so many, and so many for each row."""
 SIDES = {"forget": ("forget",), "keep": ("retain", "reasoning"), "unknown": ("unknown",)}
+DRAFT = 400
+"""Steps in which layers are told apart; further ones are taken at the best alone."""
 CHUNK = 16_384
 """BagColumns scored at a time."""
 
@@ -49,6 +51,7 @@ class TokenGatePlan(BaseModel):
     forget_prototypes: int = Field(default=64, gt=0)
     keep_prototypes: int = Field(default=96, gt=0)
     steps: int = Field(default=400, gt=0)
+    """Of learning; those past 400 are taken at the best block alone."""
 
     def bags(self, rows: Sequence[Row], share: float) -> BagPlan:
         """The sequences of a split, ``share`` of what is asked for, and no more than its distinct ``rows`` bear."""
@@ -85,18 +88,24 @@ def choose_token_gates(
     layers = plan.blocks(context.host.num_layers)
     fit = gather_bags(context, "fit", plan.bags(context.fit, 1.0), refusals, layers)
     held = gather_bags(context, "calibrate", plan.bags(context.calibrate, 0.5), refusals, layers)
-    learning = BagLearning(
-        rank=plan.rank, forget=plan.forget_prototypes, keep=plan.keep_prototypes, steps=plan.steps
-    )
-    found = []
-    for layer in layers:
-        learned = learn_bag_prototypes(columns_of(fit, layer), plan=learning, seed=context.seed)
-        gate = Gate("topic", layer, "token", "prototype_margin", 0.0, "above", learned.tensors())
-        found.append(judge_bags(gate, columns_of(held, layer)))
-    found.sort(key=lambda one: (round(one.cost, 9), -one.margin, one.gate.layer))
+    learning = BagLearning(rank=plan.rank, forget=plan.forget_prototypes, keep=plan.keep_prototypes)
+
+    def learned(layer: int, steps: int) -> Candidate:
+        given = replace(learning, steps=steps)
+        tensors = learn_bag_prototypes(columns_of(fit, layer), plan=given, seed=context.seed).tensors()
+        gate = Gate("topic", layer, "token", "prototype_margin", 0.0, "above", tensors)
+        return judge_bags(gate, columns_of(held, layer))
+
+    found = _ranked([learned(layer, min(plan.steps, DRAFT)) for layer in layers])
+    if plan.steps > DRAFT:  # only where it pays
+        found = _ranked([learned(found[0].gate.layer, plan.steps), *found])
     for candidate in found:
         context.record("gates", **candidate.line())
     return found
+
+
+def _ranked(found: Sequence[Candidate]) -> list[Candidate]:
+    return sorted(found, key=lambda one: (round(one.cost, 9), -one.margin, one.gate.layer))
 
 
 def columns_of(states: BagStates, layer: int) -> BagColumns:

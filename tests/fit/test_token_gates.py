@@ -49,3 +49,21 @@ def test_a_side_without_rows_is_named(context):
     kept = tuple(row for row in context.calibrate if row.role == "retain")
     with pytest.raises(FitError, match="rows to forget and rows to keep"):
         choose_token_gates(replace(context, calibrate=kept), QUICK, wordings(context))
+
+
+def test_many_steps_are_taken_at_the_best_layer_alone(context, monkeypatch):
+    from exporter.fit import token_gates
+
+    taken = []
+    learn = token_gates.learn_bag_prototypes
+    monkeypatch.setattr(token_gates, "DRAFT", 4)
+
+    def counted(given, *, plan, seed):
+        taken.append(plan.steps)
+        return learn(given, plan=plan, seed=seed)
+
+    monkeypatch.setattr(token_gates, "learn_bag_prototypes", counted)
+    found = choose_token_gates(context, QUICK.model_copy(update={"steps": 9}), wordings(context))
+    assert taken == [4, 4, 4, 9]
+    assert len(found) == 4
+    assert found[0].cost == min(one.cost for one in found)
