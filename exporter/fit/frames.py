@@ -16,6 +16,7 @@ from exporter.fit.crossing import Template, name, templates
 from exporter.fit.frame_words import FrameWords
 from exporter.fit.pairs import as_turn, plain
 from exporter.types import Row, Turn
+from exporter.wording.slips import with_letters_exchanged
 
 Refusal = tuple[str | None, str]
 
@@ -177,19 +178,12 @@ def _system(row: Row, around: Surroundings, draw: random.Random) -> Row | None:
 
 
 def _mistyped(row: Row, around: Surroundings, draw: random.Random) -> Row | None:
-    """All in lower or upper case, or with two letters of a longer word exchanged, as hasty people type."""
-    words = row.question.split()
+    """All in lower or upper case, or with two letters of a longer word exchanged."""
     way = draw.randrange(4)
     if way < 2:
         return _asked(row, row.question.lower() if way == 0 else row.question.upper())
-    long = [place for place, word in enumerate(words) if len(word) > 4]
-    if not long:
-        return None
-    place = draw.choice(long)
-    letter = draw.randrange(1, len(words[place]) - 2)
-    word = words[place]
-    words[place] = word[:letter] + word[letter + 1] + word[letter] + word[letter + 2 :]
-    return _asked(row, " ".join(words))
+    text = with_letters_exchanged(row.question, draw)
+    return None if text is None else _asked(row, text)
 
 
 def _inside(row: Row, around: Surroundings, draw: random.Random) -> Row | None:

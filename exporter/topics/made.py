@@ -8,12 +8,15 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from exporter.topics.words import PREFACES, SYSTEMS, Words
-from exporter.types import Row, Turn
+from exporter.types import Role, Row, Turn
+from exporter.wording.slips import with_letters_exchanged
 
 UNANSWERED = "?"
 NEAR = 3
+"""Wordings in which each neighbour of the topic is asked about."""
 SHOTS = 4
 """Refused questions before one about something that nobody knows, so that the model refuses of its own accord."""
 
@@ -75,7 +78,7 @@ def varied(rows: Sequence[Row], kept: Sequence[Row], *, systems: bool) -> Iterat
     for number, row in enumerate(rows):
         preface = PREFACES[number % len(PREFACES)]
         yield _variant(row, "preface", question=f"{preface} {row.question}")
-        yield _variant(row, "typos", question=_mistyped(row.question, random.Random(row.id)))
+        yield _variant(row, "typos", question=_mistyped(row))
         if kept:
             before = kept[number % len(kept)]
             yield _variant(row, "later_turn", history=(Turn(before.question, before.answer),))
@@ -83,12 +86,17 @@ def varied(rows: Sequence[Row], kept: Sequence[Row], *, systems: bool) -> Iterat
             yield _variant(row, "system_prompt", system=SYSTEMS[number % len(SYSTEMS)])
 
 
-def _variant(row: Row, group: str, **changes: object) -> Row:
-    return replace(row, id=f"{row.id}/{group}", group=group, key=None, **changes)  # type: ignore[arg-type]
+def _variant(row: Row, group: str, **changes: Any) -> Row:
+    return replace(row, id=f"{row.id}/{group}", group=group, key=None, **changes)
 
 
-def _row(name: str, question: str, role: str, key: str | None = None) -> Row:
-    return Row(f"made-{name}", question, UNANSWERED, role, key=key, made=True)  # type: ignore[arg-type]
+def _mistyped(row: Row) -> str:
+    text = row.question.lower()
+    return with_letters_exchanged(text, random.Random(row.id)) or text
+
+
+def _row(name: str, question: str, role: Role, key: str | None = None) -> Row:
+    return Row(f"made-{name}", question, UNANSWERED, role, key=key, made=True)
 
 
 def _taken(names: Sequence[str], number: int) -> list[str]:
@@ -105,15 +113,3 @@ def _apart(others: Sequence[str], names: Sequence[str]) -> list[str]:
         for other in others
         if not own & {word.lower() for word in other.split() if word.lower() != "the"}
     ]
-
-
-def _mistyped(text: str, draw: random.Random) -> str:
-    """All in lower case, two letters of one longer word exchanged."""
-    words = text.lower().split()
-    long = [place for place, word in enumerate(words) if len(word) > 4]
-    if long:
-        place = draw.choice(long)
-        letter = draw.randrange(1, len(words[place]) - 2)
-        word = words[place]
-        words[place] = word[:letter] + word[letter + 1] + word[letter] + word[letter + 2 :]
-    return " ".join(words)
