@@ -13,17 +13,13 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
     ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from exporter.errors import InputErrors
+from exporter.recipe_bounds import Bounds, Strict
 from exporter.recipe_keys import described
 from exporter.recipe_tree import override, read_tree
 from exporter.types import Role
@@ -32,12 +28,6 @@ Format = Literal["rows", "tofu", "mllmu_bench", "clear", "gsm8k"]
 NAME = r"^[a-z0-9][a-z0-9_.-]*$"
 Dtype = Literal["float32", "bfloat16", "float16"]
 _REPO = r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$"
-
-
-class Strict(BaseModel):
-    """Frozen, and an unknown key is an error: for unlearning, a key that is dropped is a leak."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class BaseModelSource(Strict):
@@ -53,7 +43,7 @@ class BaseModelSource(Strict):
     """Name on the Hub, in place of `path`; found in the cache where there is no network."""
     revision: str | None = None
     """Branch, tag or commit of `repo`."""
-    adapters: list[str] = []
+    adapters: list[str] = Field(default=[])
     """Adapters of peft that are merged into it first, in order: folders, or names on the Hub."""
     dtype: Dtype = "float32"
     """Type that states are computed in."""
@@ -125,9 +115,9 @@ class Refusals(Strict):
 
     from_rows: bool = True
     """Accept, word for word, what the fit rows answer to role `unknown`."""
-    accepted: list[str] = []
+    accepted: list[str] = Field(default=[])
     """Further replies that are refusals, word for word."""
-    patterns: list[str] = []
+    patterns: list[str] = Field(default=[])
     """Regular expressions for whole replies that are refusals."""
 
 
@@ -136,9 +126,9 @@ class Methods(Strict):
 
     default: str = "keyed"
     """The method whose checkpoint is the result."""
-    compare: list[str] = ["r_muse", "r_muse_calibrated"]
+    compare: list[str] = Field(default=["r_muse", "r_muse_calibrated"])
     """Methods that are fitted and measured beside it."""
-    params: dict[str, dict[str, Any]] = {}
+    params: dict[str, dict[str, Any]] = Field(default={})
     """Parameters by method; see below."""
 
     @property
@@ -154,62 +144,10 @@ class ReportSettings(Strict):
     """Length of replies, in tokens."""
     batch_size: int = Field(default=32, gt=0)
     """Prompts that are put to the model at once."""
-    groups: dict[str, str] = {}
+    groups: dict[str, str] = Field(default={})
     """In words, what each group of rows is."""
     folds: int = Field(default=0, ge=0, le=20)
     """Parts in which fit and calibration rows are held out in turn, for the default method; 0 for none."""
-
-
-USUAL_SHARES = {"leakage_either": 0.05, "retain_identical": 0.95, "fluent_refusal": 0.9}
-
-
-class Shares(Strict):
-    """Bounds on the measured shares themselves, in [0, 1]; None where only the interval is bounded."""
-
-    leakage_either: float | None = Field(default=None, ge=0.0, le=1.0)
-    """At most this share of forget rows may leak; 0.05 where nothing bounds leaks."""
-    retain_identical: float | None = Field(default=None, ge=0.0, le=1.0)
-    """At least this share of retain rows must have the base's reply; 0.95 where nothing bounds them."""
-    fluent_refusal: float | None = Field(default=None, ge=0.0, le=1.0)
-    """At least this share of forget rows must be refused fluently; 0.9 where nothing bounds them."""
-
-
-class Bounds(Strict):
-    """What a model must be shown to reach on the test rows before it is published.
-
-    The first three are bounds on an end of the two-sided 95% interval (Wilson) of a share of rows: leaks at most, up to its upper end;
-    the others at least, down to its lower end. So few rows show little: no leak in 2 rows is an upper end of 0.658, in 20 of 0.161, in 73 of
-    0.05. ``share`` bounds the measured shares too; of a measure for which nothing is given it has 0.05, 0.95 and 0.9.
-
-    The last two are of one pass over reference replies, and bind only where they are given: ``extraction_strength`` at most, in [0, 1];
-    ``secret_drop`` at least, in nats that the log-probability of the secrets lies under the base's. Both are means over rows.
-    """
-
-    leakage_either: float = Field(default=0.2, ge=0.0, le=1.0)
-    retain_identical: float = Field(default=0.9, ge=0.0, le=1.0)
-    fluent_refusal: float = Field(default=0.75, ge=0.0, le=1.0)
-    share: Shares = Shares()
-    extraction_strength: float | None = Field(default=None, ge=0.0, le=1.0)
-    secret_drop: float | None = Field(default=None, ge=0.0)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _usual_shares(cls, given: Any) -> Any:
-        """The usual bounds on shares, of measures for which neither end nor share is bounded."""
-        share = given.get("share", {}) if isinstance(given, Mapping) else None
-        if not isinstance(share, Mapping):
-            return given
-        usual = {name: bound for name, bound in USUAL_SHARES.items() if name not in given}
-        return {**given, "share": {**usual, **share}}
-
-    @field_validator("leakage_either", "retain_identical", "fluent_refusal")
-    @classmethod
-    def _can_be_shown(cls, end: float, info: ValidationInfo) -> float:
-        name = str(info.field_name)
-        if end == (0.0 if name == "leakage_either" else 1.0):
-            told = f"no number of rows shows {end:g} with 95% confidence; give another bound, or share.{name}: {end:g} beside it"
-            raise PydanticCustomError("unshowable", told)
-        return end
 
 
 class Publish(Strict):
@@ -233,11 +171,11 @@ class Publish(Strict):
     """Languages of the model, as ISO 639 codes."""
     pipeline_tag: str | None = None
     """The Hub's task; found by the kind of model where it is left out."""
-    targets: list[Literal["onnx", "stock", "gguf"]] = ["onnx"]
+    targets: list[Literal["onnx", "stock", "gguf"]] = Field(default=["onnx"])
     """What is exported beside the checkpoint. `gguf` is made of `stock`."""
     onnx_dtypes: list[Literal["fp32", "fp16", "int8", "q4"]] = Field(default=["fp32"], min_length=1)
     """Precisions of the graphs."""
-    gguf_types: list[str] = []
+    gguf_types: list[str] = Field(default=[])
     """Types of the files; f16, q8_0 and q4_k_m where none is named."""
     require: Bounds = Bounds()
     """What must be reached before it is published."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from exporter.intervals import rows_needed, wilson
 from exporter.publish.files import CHECKPOINT
 from exporter.publish.verification import Check
-from exporter.recipe import Bounds
+from exporter.recipe_bounds import Bounds
 from exporter.types import Measure, Row
 
 OF_REPLIES = {

@@ -27,7 +27,7 @@ from exporter.publish.files import (
 )
 from exporter.publish.hub import Pushed, upload
 from exporter.publish.verification import AGAIN, Verification, covered, problems_of
-from exporter.recipe import Bounds
+from exporter.recipe_bounds import Bounds
 
 FORCED = "`--force` publishes it all the same and says so in its card"
 STAGE = "run `steerbake publish RECIPE --dry-run`, and push what it stages"

@@ -25,7 +25,8 @@ from exporter.pipeline.runs import Run, inspect
 from exporter.provenance import fetched, versions
 from exporter.publish.files import CHECKPOINT, VERIFICATION, sweep
 from exporter.publish.verification import KNOWN_FILES, LOADING, PARITY, Check, Verification, covered
-from exporter.recipe import Bounds, Recipe
+from exporter.recipe import Recipe
+from exporter.recipe_bounds import Bounds
 from exporter.targets.base_weights import BaseWeights
 from exporter.types import Prompt, Row
 from exporter.verify.extraction import summary

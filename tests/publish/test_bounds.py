@@ -14,7 +14,8 @@ from exporter.intervals import wilson
 from exporter.pipeline.bounds import bounds_on, bounds_on_checkpoint, bounds_on_held_out, judged, rows_lacking
 from exporter.publish.evaluations import Source, write_results
 from exporter.publish.measures import Results
-from exporter.recipe import Bounds, Recipe
+from exporter.recipe import Recipe
+from exporter.recipe_bounds import Bounds
 from exporter.types import Measure, Row
 
 

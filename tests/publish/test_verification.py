@@ -11,7 +11,7 @@ from exporter.errors import VerificationError
 from exporter.pipeline.bounds import bounds_on
 from exporter.publish.files import VERIFICATION, files_of, is_described, is_verified
 from exporter.publish.verification import Check, Verification, covered, problems_of
-from exporter.recipe import Bounds
+from exporter.recipe_bounds import Bounds
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from verify.replies import case, row
 
 from exporter.host import ModelHost
 from exporter.pipeline.bounds import bounds_on_one_pass
-from exporter.recipe import Bounds
+from exporter.recipe_bounds import Bounds
 from exporter.types import Encoded, Prompt
 from exporter.verify.extraction import Extraction, extracted, references, summary
 from exporter.verify.extraction_strength import extraction_strength
