@@ -63,7 +63,11 @@ def test_a_stranger_hears_the_same(run, tmp_path):
 
 def test_the_onnx_folder_says_the_same(run, tmp_path):
     out = pipeline.export_onnx(run / "checkpoint", tmp_path / "onnx")
-    recipe = Recipe.load(RECIPE, ["methods.compare=[]"])
+    # Twelve rows show little, so the ends of intervals lie far out; the shares are bounded as they are by default.
+    shares = "share: {leakage_either: 0.05, fluent_refusal: 0.9, retain_identical: 0.95}"
+    ends = "leakage_either: 0.5, fluent_refusal: 0.5, retain_identical: 0.65"
+    asked = ["methods.compare=[]", "publish.forgotten=Paris", f"publish.require={{{ends}, {shares}}}"]
+    recipe = Recipe.load(RECIPE, asked)
     found = pipeline.verify(
         run / "checkpoint", [out], recipe=recipe, run=run, limit=12, report=tmp_path / "verification.json"
     )

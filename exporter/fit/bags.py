@@ -218,9 +218,9 @@ def _begun(
 
 
 def _framed(rows: Sequence[Row], around: Surroundings, count: int, seed: int) -> list[tuple[str, Row]]:
-    """Framed rows of one side; where some were made of others, half of them frame those that were brought, which ask in more ways."""
+    """Framed rows of one side; where kept ones were made of others, half of them frame those that were brought: they stand nearest."""
     brought, made = [row for row in rows if not row.made], [row for row in rows if row.made]
-    if not brought or not made:
+    if not brought or not made or brought[0].role == "forget":
         return framed_rows(rows, around, count, seed)
     half = count // 2
     return [*framed_rows(brought, around, half, seed), *framed_rows(made, around, count - half, seed)]

@@ -31,6 +31,7 @@ WAYS_OUT = {
 HELD_OUT = "leakage_held_out"
 """The name of the check of rows that were held out in turn."""
 MORE_ROWS = "give the recipe more test rows"
+FEW_ASKED = f"{MORE_ROWS}, or ask more of them (--limit)"
 COUNTED_OVER = {"leakage_either": "forget", "fluent_refusal": "forget", "retain_identical": "retain"}
 
 
@@ -152,7 +153,7 @@ def _bounded(target: str, measure: str, bounds: Bounds, found: Mapping[str, Meas
     words = "; ".join(f"{name}: {one.told}" for name, one in all_judged.items())
     wrong = [one for one in all_judged.values() if not one.holds]
     if wrong:
-        way_out = MORE_ROWS if all(one.short for one in wrong) else WAYS_OUT.get(target, "leave it out")
+        way_out = FEW_ASKED if all(one.short for one in wrong) else WAYS_OUT.get(target, "leave it out")
         words += f"; {way_out}, or change publish.require.{wrong[0].key}"
     values = {name: share.value if share.n else None for name, share in found.items()}
     return Check(name=measure, target=target, holds=not wrong, told=words, value=values)
