@@ -31,7 +31,7 @@ WAYS_OUT = {
 HELD_OUT = "leakage_held_out"
 """The name of the check of rows that were held out in turn."""
 MORE_ROWS = "give the recipe more test rows"
-FEW_ASKED = f"{MORE_ROWS}, or ask more of them (--limit)"
+FEW_ASKED = f"ask more of its test rows (--limit) where you asked few, or {MORE_ROWS}"
 COUNTED_OVER = {"leakage_either": "forget", "fluent_refusal": "forget", "retain_identical": "retain"}
 
 
