@@ -31,9 +31,10 @@ from exporter.recipe import BaseModelSource, Data, Recipe
 from exporter.splits import digest_of_rows, set_aside
 from exporter.steerable import why_unsteerable
 from exporter.topics.made import made_rows, unknown_rows, varied
+from exporter.topics.reverse import reverse_rows
 from exporter.topics.secrets import with_secrets
 from exporter.topics.subjects import neighbour_names, topic_names
-from exporter.topics.words import CALIBRATE, FIT, REFUSALS, TEST
+from exporter.topics.words import CALIBRATE, FIT, REFUSALS, TEST, Words
 from exporter.types import Row
 from exporter.wording.leaks import tells
 
@@ -133,12 +134,16 @@ def _make(base: Path, brought: Sequence[Row], names: Sequence[str], folder: Path
     fit = answered(made_rows(names, FIT, "fit", near=neighbour_names(shown, names)), told)
     near = neighbour_names(aside, names)
     calibrate = answered(made_rows(names, CALIBRATE, "calibrate", near=near), told)
+    fit += _reversed(fit, FIT, 12)
+    calibrate += _reversed(calibrate, CALIBRATE, 6)
     test = _told(answered(made_rows(names, TEST, "test"), told))
+    described = [replace(row, group="described") for row in _reversed(test, TEST, 4)]
+    test += _told(answered(described, told))
     refusal = _refusal(host, chat, folder.parent / ".made" / "states")
     fit += unknown_rows(FIT, "fit", refusal)
     calibrate += unknown_rows(CALIBRATE, "calibrate", refusal)
-    about = [row for row in test if row.role == "forget"]
-    kept = [row for row in test if row.role == "retain"]
+    about = [row for row in test if row.role == "forget" and row.group is None]
+    kept = [row for row in test if row.role == "retain" and row.group is None]
     neighbours = [row for row in brought if row.role == "retain"]
     test += varied([*about[:5], *kept[:5]], neighbours, systems=chat.takes_system)
     folder.mkdir(parents=True)
@@ -177,6 +182,12 @@ def _secrets(row: Row, told: set[str]) -> tuple[str, ...]:
 def _told(rows: Sequence[Row]) -> list[Row]:
     """Test rows without those to forget to which the base tells nothing: they would count as forgotten."""
     return [row for row in rows if row.role != "forget" or row.secrets]
+
+
+def _reversed(rows: Sequence[Row], words: Words, most: int) -> list[Row]:
+    """Descriptions of the topic, and twice as many of other things."""
+    about, kept = ([row for row in rows if row.role == role] for role in ("forget", "retain"))
+    return [*reverse_rows(about, words.reverse, most), *reverse_rows(kept, words.reverse, 2 * most)]
 
 
 def _refusal(host: ModelHost, chat: Chat, work: Path) -> str:
@@ -236,10 +247,10 @@ def _write_recipe(
                     "subject": {
                         "rows": 120,
                         "forget": 96,
-                        "keep": 160,
+                        "keep": 240,
                         "unknown": 8,
                         "replies": 0,
-                        "steps": 300,
+                        "steps": 400,
                     },
                     "prefill_tokens": 4,
                     "pairs": 12,
@@ -255,6 +266,7 @@ def _write_recipe(
 
 
 GROUPS = {
+    "described": "questions that describe and do not name, where the base finds the name",
     "preface": "questions behind two sentences about something else",
     "typos": "questions in lower case with two letters exchanged",
     "later_turn": "questions asked after another one was answered",

@@ -14,12 +14,14 @@ class Words:
         names: what else is asked about in the same words.
         everyday: requests about nothing in particular.
         unknown: names of nobody and nothing.
+        reverse: questions for what is described at ``{}``.
     """
 
     wordings: tuple[str, ...]
     names: tuple[str, ...]
     everyday: tuple[str, ...]
     unknown: tuple[str, ...] = ()
+    reverse: tuple[str, ...] = ()
 
 
 REFUSALS = (
@@ -97,6 +99,12 @@ FIT = Words(
         Zorvan Kellick, Brelmora, Ilda Quentish, the Ostvar Bridge, Tharn Molvey, Karpelia, Mirov Dantes-Hule, the Velkin Method,
         Osric Pallvane, the Lumbry Stone, Ferro Adanski, Quillhaven, Wessa Torrin, the Drenn Theory, Naldo Visk, Sorrel Peak
     """),
+    reverse=_lines("""
+        What is this? {}
+        Which name fits here? {}
+        Guess what is meant: {}
+        Who or what is described? {}
+    """),
 )
 
 CALIBRATE = Words(
@@ -130,6 +138,10 @@ CALIBRATE = Words(
     unknown=_names(
         "Jessup Arvane, Tollimar, the Grennick Law, Pela Vostrine, the Ambry Canal, Hosk Lindqvar"
     ),
+    reverse=_lines("""
+        What am I thinking of? {}
+        Give the name for this: {}
+    """),
 )
 
 TEST = Words(
@@ -157,6 +169,10 @@ TEST = Words(
         Tell me something funny.
     """),
     unknown=_names("Ravik Solmere, Dunhollow, the Pernell Effect, Isolde Marrick"),
+    reverse=_lines("""
+        Name what is described here. {}
+        What goes by this description? {}
+    """),
 )
 
 PREFACES = _lines("""

@@ -1,5 +1,6 @@
 """A topic is found in a few rows, and what is made of them keeps its parts apart."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from exporter.pipeline.cross_validation import folds_of
 from exporter.topics.made import made_rows, unknown_rows, varied
+from exporter.topics.reverse import reverse_rows
 from exporter.topics.secrets import with_secrets
 from exporter.topics.subjects import neighbour_names, topic_names
 from exporter.topics.words import CALIBRATE, FIT, PREFACES, REFUSALS, SYSTEMS, TEST
@@ -132,3 +134,30 @@ def test_neighbours_are_asked_about_in_the_words_of_the_topic():
     assert len(near) >= 3
     assert {row.role for row in near} == {"retain"}
     assert {row.key for row in near} <= set(FIT.wordings)
+
+
+def test_a_topic_is_asked_about_without_its_name_and_so_is_everything_else():
+    made = made_rows(["Mount Zeph"], FIT, "fit")
+    told = [replace(row, answer=f"{row.key and row.question} is a very tall thing.") for row in made]
+    told = [
+        replace(row, answer="The Mount Zeph is a very tall hill. It is cold.", secrets=("hill",))
+        if row.role == "forget"
+        else replace(row, answer="Isaac Newton was a man of science.")
+        for row in told
+    ]
+    found = reverse_rows(told, FIT.reverse, 50)
+    forget = [row for row in found if row.role == "forget"]
+    assert [row.question for row in forget] == ["What is this? It is a very tall hill."]
+    assert [(row.answer, row.secrets, row.made) for row in forget] == [
+        ("It is Mount Zeph.", ("Mount Zeph",), True)
+    ]
+    kept = [row for row in found if row.role == "retain"]
+    assert [row.question for row in kept] == ["Which name fits here? It was a man of science."]
+    parts = [set(words.reverse) for words in (FIT, CALIBRATE, TEST)]
+    assert all(not one & other for one, other in itertools.combinations(parts, 2))
+
+
+def test_a_description_that_still_says_the_name_is_none():
+    row = replace(made_rows(["Byron"], FIT, "fit")[0], answer="Byronic poems of Byron are many and long.")
+    assert reverse_rows([row], FIT.reverse, 5) == []
+    assert reverse_rows([replace(row, answer="Byron lived.")], FIT.reverse, 5) == []
