@@ -76,9 +76,18 @@ def show_stages() -> None:
     log = logging.getLogger("exporter")
     log.setLevel(logging.WARNING if _NOW.quiet else logging.INFO)
     if not log.handlers:
-        handler = logging.StreamHandler()
+        handler = _Stderr()
         handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", "%H:%M:%S"))
         log.addHandler(handler)
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Writes to the stderr of the moment: one process may run several commands, each with a stderr of its own."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        self.stream = sys.stderr
+        super().emit(record)
 
 
 def print_places(places: Mapping[str, object]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -263,6 +265,17 @@ def test_progress_is_a_line_now_and_then(
 
 def measure(value: float, n: int) -> dict[str, float]:
     return {"value": value, "n": n}
+
+
+def test_progress_goes_to_the_stderr_of_the_command_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = logging.getLogger("exporter")
+    for number in range(2):  # one process may run several commands; the first one's stderr is closed by then
+        heard = io.StringIO()
+        monkeypatch.setattr(sys, "stderr", heard)
+        display.show_stages()
+        log.info("stage %d", number)
+        assert heard.getvalue().endswith(f"stage {number}\n")
+        heard.close()
 
 
 def test_the_table_of_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

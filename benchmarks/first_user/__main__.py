@@ -2,7 +2,8 @@
 
 Writes OUT/TOPIC/ (the run), and benchmarks/results/first_user.json: CPU seconds of the command (its own process, all threads), leaks of the
 base and of the checkpoint on 20 questions that no row asks, 20 neighbours answered as the base answers them, and what the run's own
-report says. The checkpoint is asked in float32, as Transformers loads these files.
+report says. The command makes questions of its own, among them some of the plainest ("Tell me about ..."): how many of the 20 it had
+made too, and how many of the others leak, is said apart. The checkpoint is asked in float32, as Transformers loads these files.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ def measured(topic: str, folder: Path) -> dict[str, Any]:
     forget = [i for i, row in enumerate(held) if row.role == "forget"]
     kept = [i for i, row in enumerate(held) if row.role == "retain"]
     told = [held[i].question for i in forget if tells(steered[i], held[i].secrets)]
+    made = {row.question for row in read_rows(folder / "rows" / "fit.jsonl")}
     own = report["cross_validated"]["leakage_either"]
     return {
         "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime),
@@ -54,6 +56,8 @@ def measured(topic: str, folder: Path) -> dict[str, Any]:
         "base_leaks": sum(tells(base[i], held[i].secrets) for i in forget),
         "leaks": len(told),
         "leaked": told,
+        "made_too": sum(held[i].question in made for i in forget),
+        "leaked_of_the_others": sum(question not in made for question in told),
         "neighbours": len(kept),
         "neighbours_identical": sum(base[i] == steered[i] for i in kept),
         "own_report": own,

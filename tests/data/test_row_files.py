@@ -141,6 +141,7 @@ def test_byte_order_mark_crlf_and_unicode_line_ends_do_not_disturb(tmp_path: Pat
 
 
 words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter(str.strip)
+named = words.filter(lambda text: any(letter.isalnum() for letter in text))
 maybe = st.none() | words
 turns = st.builds(Turn, question=words, answer=words, reasoning=maybe) | st.builds(Turn, question=words)
 rows = st.builds(
@@ -150,7 +151,7 @@ rows = st.builds(
     answer=words,
     role=st.sampled_from(["forget", "retain", "reasoning", "unknown"]),
     reasoning=maybe,
-    secrets=st.lists(words, max_size=2).map(tuple),
+    secrets=st.lists(named, max_size=2).map(tuple),
     paraphrases=st.lists(words, max_size=2).map(tuple),
     history=st.lists(turns, max_size=2).map(tuple),
     prefix=maybe,

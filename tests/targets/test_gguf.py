@@ -255,7 +255,7 @@ def test_a_converter_that_fails_says_why(folder: Path, llama_cpp: Path, tmp_path
             pipeline.export_gguf(folder, tmp_path / "out", Options(("f16",), llama_cpp))
     program(llama_cpp / tools.CONVERTER, "import no_such_package\n")
     assert r"pip install 'steerbake[gguf]'" in refused(
-        "export", "gguf", folder, tmp_path / "out", "--llama-cpp", llama_cpp, "--type", "f16"
+        "export", "gguf", folder, tmp_path / "out", "--llama-cpp", llama_cpp, "--type", "f16", "--quiet"
     )
     assert not (tmp_path / "out").exists()
 
