@@ -25,12 +25,14 @@ from exporter.fit.refusals import natural_refusals, wordings
 from exporter.host import ModelHost
 from exporter.ledger import Ledger, write_text
 from exporter.methods.keyed import KeyedParams
+from exporter.pipeline.continuations import Continuations
 from exporter.pipeline.runs import run
 from exporter.provenance import digest_of_base, digest_of_code, fetched
 from exporter.recipe import BaseModelSource, Data, Recipe
 from exporter.splits import digest_of_rows, set_aside
 from exporter.steerable import why_unsteerable
 from exporter.topics.made import made_rows, unknown_rows, varied
+from exporter.topics.namesakes import namesakes
 from exporter.topics.reverse import reverse_rows
 from exporter.topics.secrets import with_secrets
 from exporter.topics.subjects import neighbour_names, topic_names
@@ -42,6 +44,8 @@ LOG = logging.getLogger(__name__)
 ENOUGH = 60
 """Rows to forget from which on a part of them is set aside for the test; fewer are held out in turn."""
 FOLDS = 4
+NAMESAKES = 12
+"""Other things whose names begin as the topic's, for fit and calibration together."""
 ANSWER, REPLY = 20, 40
 """New tokens of an answer to a made row, and of replies in the report."""
 
@@ -131,9 +135,11 @@ def _make(base: Path, brought: Sequence[Row], names: Sequence[str], folder: Path
     LOG.info("making rows")
     told = {secret for row in brought if row.role == "forget" for secret in row.secrets} | set(names)
     shown, aside, held = _parted(brought)
-    fit = answered(made_rows(names, FIT, "fit", near=neighbour_names(shown, names)), told)
-    near = neighbour_names(aside, names)
-    calibrate = answered(made_rows(names, CALIBRATE, "calibrate", near=near), told)
+    going_on = Continuations(host)
+    alike = namesakes(names, going_on.pieces, going_on, NAMESAKES)
+    near = [neighbour_names(rows, names) + alike[part::2] for part, rows in enumerate((shown, aside))]
+    fit = answered(made_rows(names, FIT, "fit", near=near[0]), told)
+    calibrate = answered(made_rows(names, CALIBRATE, "calibrate", near=near[1]), told)
     fit += _reversed(fit, FIT, 12)
     calibrate += _reversed(calibrate, CALIBRATE, 6)
     test = _told(answered(made_rows(names, TEST, "test"), told))
