@@ -15,7 +15,7 @@ from PIL import Image
 
 from exporter.errors import InputErrors
 from exporter.picture import open_rgb
-from exporter.pipeline.runs import Run
+from exporter.pipeline.run import Run
 from exporter.publish import contents
 from exporter.publish.card import PAGE, base_told, requires
 from exporter.publish.coverage import Coverage

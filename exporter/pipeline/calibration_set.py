@@ -1,7 +1,7 @@
 """Calibration conversations for a stock layer: fit and calibrate rows as they are, in later turns, under other system prompts.
 
 Rows stand close to the forgotten; most of what a model is asked does not, and a layer that is off only nearby would change
-it. So everyday requests (everyday.txt) are asked as well, and the exact gate says what is to be kept.
+it. So everyday requests (generic_prompts.txt) are asked as well, and the exact gate says what is to be kept.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ def conversations(context: FitContext, chat: Chat, split: str) -> list[Conversat
 def _asked_every_day(chat: Chat, split: str) -> list[Conversation]:
     """A third of the everyday requests is held; one that the tokenizer has no words for says nothing."""
     held = split != "fit"
-    found = [_of(chat, row) for number, row in enumerate(everyday()) if (number % 3 == 0) is held]
+    found = [_of(chat, row) for number, row in enumerate(generic_prompts()) if (number % 3 == 0) is held]
     return [one for one in found if chat.tokenizer.unk_token_id not in one.prompt.ids]
 
 
 @lru_cache(maxsize=1)
-def everyday() -> tuple[Row, ...]:
-    """Requests that have nothing to do with any recipe, by line of everyday.txt."""
-    questions = Path(__file__).with_name("everyday.txt").read_text(encoding="utf-8").splitlines()
+def generic_prompts() -> tuple[Row, ...]:
+    """Requests that have nothing to do with any recipe, by line of generic_prompts.txt."""
+    questions = Path(__file__).with_name("generic_prompts.txt").read_text(encoding="utf-8").splitlines()
     return tuple(
         Row(id=f"everyday-{number}", question=question, answer="-", role="retain")
         for number, question in enumerate(questions)

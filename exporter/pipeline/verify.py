@@ -16,12 +16,12 @@ from PIL import Image
 from exporter.data.chat import Chat
 from exporter.errors import CompileError, SteerbakeError, VerificationError
 from exporter.host import ModelHost
-from exporter.pipeline.at_hand import Opened, logits_of, opened, spoken, targets_at_hand
+from exporter.pipeline.allowlist import check_allowlist
 from exporter.pipeline.bounds import bounds_on, bounds_on_held_out, bounds_on_one_pass
+from exporter.pipeline.evaluation import STEERED, Replies, unlearning
 from exporter.pipeline.extractions import extraction, extraction_of
-from exporter.pipeline.known_files import known_files
-from exporter.pipeline.replies import STEERED, Replies, unlearning
-from exporter.pipeline.runs import Run, inspect
+from exporter.pipeline.loaded_target import LoadedTarget, discover_targets, logits_of, opened, spoken
+from exporter.pipeline.run import Run, inspect
 from exporter.provenance import fetched, versions
 from exporter.publish.files import CHECKPOINT, VERIFICATION, sweep
 from exporter.publish.verification import KNOWN_FILES, LOADING, PARITY, Check, Verification, covered
@@ -73,11 +73,11 @@ def verify(
         VerificationError: there is nothing to verify.
         CompileError: the recipe is not the one that the checkpoint was made by.
     """
-    targets = targets_at_hand(folder, against)
+    targets = discover_targets(folder, against)
     sweep(folder)
     files = covered(folder)
     trusted = None if recipe is None or not recipe.base.trust_remote_code else fetched(recipe)
-    checks = [_check(KNOWN_FILES, CHECKPOINT, known_files(folder, targets, trusted))]
+    checks = [_check(KNOWN_FILES, CHECKPOINT, check_allowlist(folder, targets, trusted))]
     parity: Mapping[str, Any] = {}
     counted: Mapping[str, Any] | None = None
     try:
@@ -164,10 +164,10 @@ class _Verifier:
         except (SteerbakeError, ProgramError, OSError) as error:
             self.checks.append(_failed(name, label, error, self.targets))
 
-    def _loading(self, target: Opened) -> Finding:
+    def _loading(self, target: LoadedTarget) -> Finding:
         return target.loads(spoken(self.host, self._tried()), self.trusted)
 
-    def _parity(self, label: str, target: Opened, replies: Replies) -> Finding:
+    def _parity(self, label: str, target: LoadedTarget, replies: Replies) -> Finding:
         """One target held to the checkpoint: by its logits where it is exact, and by its replies."""
         tables = logits_of(target, self.host, _prompts(self.chat, self.rows))
         wrong = list(target.wrong)

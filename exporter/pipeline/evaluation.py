@@ -9,8 +9,8 @@ from typing import Any
 from exporter.data.chat import Chat
 from exporter.host import ModelHost
 from exporter.intervals import wilson
-from exporter.pipeline.at_hand import Opened
-from exporter.pipeline.runs import Run
+from exporter.pipeline.loaded_target import LoadedTarget
+from exporter.pipeline.run import Run
 from exporter.publish.coverage import NAMED
 from exporter.publish.files import CHECKPOINT
 from exporter.types import Measure, Row
@@ -57,7 +57,7 @@ class Replies:
         every = {row.id: row for row in (*self.rows, *self.fewer)}
         self.cases[STEERED] = self._asked(STEERED, host, list(every.values()))
 
-    def of(self, label: str, variant: str, target: Opened) -> dict[str, Any]:
+    def of(self, label: str, variant: str, target: LoadedTarget) -> dict[str, Any]:
         """Asks one variant of a target; returns the share of its replies that are the checkpoint's, token for token."""
         name = f"{label} {variant}".strip()
         rows = [row for row in self.fewer if target.images or row.image is None]

@@ -12,7 +12,7 @@ from publish.folders import SECTION, written
 from exporter.errors import VerificationError
 from exporter.host import ModelHost
 from exporter.ledger import digest_of_file
-from exporter.pipeline.at_hand import opened, targets_at_hand
+from exporter.pipeline.loaded_target import discover_targets, opened
 from exporter.publish.files import CHECKPOINT
 from exporter.types import Prompt
 from exporter.verify.strict import Said
@@ -89,11 +89,11 @@ def test_targets_have_names_of_their_own(tmp_path):
     folder = written(tmp_path / "release", "onnx")
     (tmp_path / "onnx").mkdir()
     (tmp_path / "onnx" / "steerbake.json").write_text("{}")
-    found = targets_at_hand(folder, [tmp_path / "onnx"])
+    found = discover_targets(folder, [tmp_path / "onnx"])
     assert list(found) == [CHECKPOINT, "onnx", "onnx'"] and found["onnx'"] == tmp_path / "onnx"
-    turned = targets_at_hand(tmp_path / "onnx", [folder])
+    turned = discover_targets(tmp_path / "onnx", [folder])
     assert turned == {CHECKPOINT: folder, "onnx": tmp_path / "onnx"}
     with pytest.raises(VerificationError, match="--against"):
-        targets_at_hand(tmp_path / "onnx", [])
+        discover_targets(tmp_path / "onnx", [])
     with pytest.raises(VerificationError, match="neither a steered checkpoint"):
-        targets_at_hand(folder, [tmp_path])
+        discover_targets(folder, [tmp_path])

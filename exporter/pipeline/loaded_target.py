@@ -28,7 +28,7 @@ from exporter.verify.strict import Finding, Said
 EXPORT_AGAIN = "export it again from this checkpoint"
 
 
-def targets_at_hand(folder: Path, against: Sequence[Path]) -> dict[str, Path]:
+def discover_targets(folder: Path, against: Sequence[Path]) -> dict[str, Path]:
     """Every target by label: what lies in ``folder`` by its kind, others by the names of their folders.
 
     Raises:
@@ -58,7 +58,7 @@ def targets_at_hand(folder: Path, against: Sequence[Path]) -> dict[str, Path]:
 
 
 @dataclass(frozen=True)
-class Opened:
+class LoadedTarget:
     """A target whose files are all there.
 
     Attributes:
@@ -103,7 +103,7 @@ class Opened:
         )
 
 
-def opened(label: str, path: Path, section: Mapping[str, Any], host: ModelHost) -> Opened:
+def opened(label: str, path: Path, section: Mapping[str, Any], host: ModelHost) -> LoadedTarget:
     """Opens one target and checks its files against its own manifest.
 
     Args:
@@ -123,7 +123,7 @@ def opened(label: str, path: Path, section: Mapping[str, Any], host: ModelHost) 
             return _gguf(path, section, host)
     except (FolderError, KeyError, ValueError, OSError) as error:
         raise VerificationError(f"{label} cannot be opened: {error}".replace(f"{path}/", "")) from error
-    return Opened(path, CHECKPOINT, {"": host}, {})
+    return LoadedTarget(path, CHECKPOINT, {"": host}, {})
 
 
 def spoken(speaker: Speaks, prompts: Sequence[Prompt]) -> Said:
@@ -132,7 +132,7 @@ def spoken(speaker: Speaks, prompts: Sequence[Prompt]) -> Said:
     return Said(tuple(prompts), tuple(tuple(reply) for reply in replies))
 
 
-def _graphs(path: Path, section: Mapping[str, Any], host: ModelHost) -> Opened:
+def _graphs(path: Path, section: Mapping[str, Any], host: ModelHost) -> LoadedTarget:
     manifest = checked_manifest(path)
     wrong = []
     if manifest["steering"] is None or manifest["steering"]["sha256"] != section["sha256"]:
@@ -140,10 +140,10 @@ def _graphs(path: Path, section: Mapping[str, Any], host: ModelHost) -> Opened:
     speakers = {dtype: OnnxHost.load(path, host.processor, dtype=dtype) for dtype in manifest["variants"]}
     provider = next(iter(speakers.values())).model.provider
     told = {"provider": provider, "gate_state": manifest["gate_state"], "files": manifest["files"]}
-    return Opened(path, "onnx", speakers, told, wrong)
+    return LoadedTarget(path, "onnx", speakers, told, wrong)
 
 
-def _stock(path: Path, section: Mapping[str, Any], host: ModelHost) -> Opened:
+def _stock(path: Path, section: Mapping[str, Any], host: ModelHost) -> LoadedTarget:
     told = checked_stock(path)
     wrong = _of_another(told["checkpoint"], section)
     wrong += [
@@ -154,10 +154,12 @@ def _stock(path: Path, section: Mapping[str, Any], host: ModelHost) -> Opened:
     stock = ModelHost.load(path, dtype=torch.float32)
     if stock.num_layers != host.num_layers + len(told["layers"]):
         wrong.append(f"it has {stock.num_layers} layers, not {host.num_layers + len(told['layers'])}")
-    return Opened(path, "stock", {"": stock}, {"layers": told["layers"], "compared": told["compared"]}, wrong)
+    return LoadedTarget(
+        path, "stock", {"": stock}, {"layers": told["layers"], "compared": told["compared"]}, wrong
+    )
 
 
-def _gguf(path: Path, section: Mapping[str, Any], host: ModelHost) -> Opened:
+def _gguf(path: Path, section: Mapping[str, Any], host: ModelHost) -> LoadedTarget:
     told = json.loads((path / gguf_manifest.MANIFEST).read_text(encoding="utf-8"))
     if told["format"] != gguf_manifest.FORMAT:
         raise VerificationError(f"gguf.json has the format {told['format']!r}, not {gguf_manifest.FORMAT!r}")
@@ -172,7 +174,7 @@ def _gguf(path: Path, section: Mapping[str, Any], host: ModelHost) -> Opened:
         wrong.append("it was made of another stock checkpoint than the one beside it")
     ends = sorted(host.end_ids)
     speakers = {name: GgufHost(path / name, host.tokenizer, ends) for name in told["files"]}
-    return Opened(path, "gguf", speakers, {"layers": told["stock"]["layers"]}, wrong, images=False)
+    return LoadedTarget(path, "gguf", speakers, {"layers": told["stock"]["layers"]}, wrong, images=False)
 
 
 def _of_another(told: Mapping[str, Any], section: Mapping[str, Any]) -> list[str]:
@@ -186,7 +188,7 @@ def _held(check: Mapping[str, Any]) -> bool:
 
 
 def logits_of(
-    target: Opened, host: ModelHost, prompts: Mapping[str, Sequence[Prompt]]
+    target: LoadedTarget, host: ModelHost, prompts: Mapping[str, Sequence[Prompt]]
 ) -> dict[str, dict[str, Any]]:
     """Logits, gates and tokens of every variant of a folder of graphs against the checkpoint's; nothing for other targets."""
     if target.kind != "onnx":
