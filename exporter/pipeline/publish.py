@@ -21,7 +21,7 @@ from exporter.pipeline.verify import verify
 from exporter.provenance import HOST, digest_of_code, versions
 from exporter.publish.files import PROVENANCE, VERIFICATION
 from exporter.publish.hub import Pushed
-from exporter.publish.trouble import known_token
+from exporter.publish.hub_errors import known_token
 from exporter.publish.verification import Verification, covered
 from exporter.recipe import Publish, Recipe
 from exporter.splits import digest_of_rows

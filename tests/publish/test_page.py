@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from published import unlearning
 
 from exporter.errors import VerificationError
-from exporter.publish.contents import lines
+from exporter.publish.file_descriptions import lines
 from exporter.publish.histogram import GateView, Series
 from exporter.publish.measures import Results
 from exporter.publish.page import Example, Exchange, Page, Refusal, Said, render, write_page
