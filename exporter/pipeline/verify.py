@@ -20,7 +20,7 @@ from exporter.pipeline.allowlist import check_allowlist
 from exporter.pipeline.bounds import bounds_on, bounds_on_held_out, bounds_on_one_pass
 from exporter.pipeline.evaluation import STEERED, Replies, unlearning
 from exporter.pipeline.extractions import extraction, extraction_of
-from exporter.pipeline.loaded_target import LoadedTarget, discover_targets, logits_of, opened, spoken
+from exporter.pipeline.loaded_target import LoadedTarget, complete, discover_targets, logits_of, opened
 from exporter.pipeline.run import Run, inspect
 from exporter.provenance import fetched, versions
 from exporter.publish.files import CHECKPOINT, VERIFICATION, sweep
@@ -146,7 +146,7 @@ class _Verifier:
             bounds = self.work.recipe.publish.require if self.work.recipe.publish else Bounds()
             self.unlearning = {**unlearning(replies, self.section), "extraction": given_away}
             self.checks += bounds_on_one_pass(given_away[STEERED], bounds)
-            self.checks += bounds_on(self.unlearning["models"], replies.speakers, bounds)
+            self.checks += bounds_on(self.unlearning["models"], replies.targets, bounds)
             if held := self.work.cross_validated():
                 self.checks.append(bounds_on_held_out(held["leakage_either"], bounds))
 
@@ -165,14 +165,14 @@ class _Verifier:
             self.checks.append(_failed(name, label, error, self.targets))
 
     def _loading(self, target: LoadedTarget) -> Finding:
-        return target.loads(spoken(self.host, self._tried()), self.trusted)
+        return target.loads(complete(self.host, self._tried()), self.trusted)
 
     def _parity(self, label: str, target: LoadedTarget, replies: Replies) -> Finding:
         """One target held to the checkpoint: by its logits where it is exact, and by its replies."""
         tables = logits_of(target, self.host, _prompts(self.chat, self.rows))
         wrong = list(target.wrong)
         wrong += [f"{variant}: {one}" for variant, table in tables.items() for one in table["failures"]]
-        same = {variant: replies.of(label, variant, target) for variant in target.speakers}
+        same = {variant: replies.of(label, variant, target) for variant in target.generators}
         if target.kind == "stock":
             wrong += [
                 f"only {one['value']:.3f} of {one['rows']} replies are the checkpoint's, at least {LEAST_SAME} are needed"

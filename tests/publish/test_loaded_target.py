@@ -15,7 +15,7 @@ from exporter.ledger import digest_of_file
 from exporter.pipeline.loaded_target import discover_targets, opened
 from exporter.publish.files import CHECKPOINT
 from exporter.types import Prompt
-from exporter.verify.strict import Said
+from exporter.verify.strict import Completions
 
 SOURCE = {"sha256": SECTION["sha256"], "fingerprint": SECTION["base"]["fingerprint"]}
 HOST: Any = SimpleNamespace(end_ids={2}, tokenizer=None, num_layers=4)
@@ -70,7 +70,7 @@ def test_without_llama_cpp_a_gguf_file_is_not_verified(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "llama_cpp", None)
     target = opened("gguf", gguf(tmp_path / "a"), SECTION, HOST)
     with pytest.raises(Exception, match="llama-cpp-python"):
-        target.loads(Said([Prompt("x", (1,))], [(1,)]))
+        target.loads(Completions([Prompt("x", (1,))], [(1,)]))
 
 
 def test_a_stock_checkpoint_is_that_of_this_checkpoint(tmp_path, deeper):

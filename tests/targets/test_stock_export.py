@@ -17,7 +17,7 @@ from exporter import pipeline
 from exporter.errors import CompileError, VerificationError
 from exporter.targets.base_weights import BaseWeights
 from exporter.targets.checkpoint import compile_checkpoint
-from exporter.targets.stock import answers, evidence
+from exporter.targets.stock import answers, gate_classifier
 from exporter.targets.stock.control import compare
 from exporter.targets.stock.decoder import read_decoder
 from exporter.targets.stock.export import CalibrationSet, export_stock
@@ -62,7 +62,7 @@ def test_edits(edit, layer, tmp_path):
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
 def test_evidence_of_an_earlier_layer(family, tmp_path, monkeypatch):
     """A layer behind the gate's marks prompt ends, blocks of the base come between, and a layer behind the edited one steers."""
-    monkeypatch.setattr(evidence, "PLAIN_GAIN", -1.0)
+    monkeypatch.setattr(gate_classifier, "PLAIN_GAIN", -1.0)
     host, program, checkpoint = bed(family, tmp_path, gate=1, edit="nearest")
     out = export_stock(checkpoint, tmp_path / "stock", host, CALIBRATION_SET)
     layers = json.loads((out / "stock.json").read_text())["layers"]
