@@ -234,7 +234,7 @@ def test_a_changed_section_is_refused(folder, change):
 
 
 def test_the_file_in_the_folder_refuses_with_status_2(folder):
-    """As a stranger runs it, where none of our packages is."""
+    """As a clean environment runs it, where none of our packages is."""
     model = onnx.load(folder / GRAPH)
     zero(model)
     mended(folder, model)

@@ -6,8 +6,8 @@ import json
 import shutil
 from dataclasses import replace
 
+import clean_environment
 import pytest
-import stranger
 import tiny
 import torch
 import transformers
@@ -136,7 +136,7 @@ def test_shards(tmp_path):
         transformers.AutoModelForCausalLM.from_pretrained(out)
 
 
-_STRANGER = """
+_CLEAN = """
 import transformers
 model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=False)
 ids = torch.tensor([json.loads(sys.argv[2])])
@@ -168,13 +168,13 @@ def test_answers_are_asked_for_once(tmp_path, monkeypatch):
     assert one == two
 
 
-def test_a_stranger_needs_no_code(tmp_path):
+def test_a_clean_environment_needs_no_code(tmp_path):
     host, program, checkpoint = bed("llama", tmp_path)
     out = export_stock(checkpoint, tmp_path / "stock", host, CALIBRATION_SET)
     prompt = next(one.prompt for one in conversations(48, 77) if one.role == "forget")
     with steered(host.model, program):
         (exact,) = host.generate([prompt], max_new_tokens=6)
-    name, said = stranger.run(_STRANGER, str(out), json.dumps(prompt.ids), folder=tmp_path)
+    name, said = clean_environment.run(_CLEAN, str(out), json.dumps(prompt.ids), folder=tmp_path)
     assert name == "LlamaForCausalLM"
     assert tuple(said[: len(exact.tokens)]) == exact.tokens
 
