@@ -202,7 +202,7 @@ class _Verifier:
         return self.work.load(self.targets[CHECKPOINT], trust_remote_code=self.trusted is not None)
 
     def _tried(self) -> list[Prompt]:
-        """Prompts without images that a stranger tries: some that are to fire the gates, some that are not."""
+        """Prompts without images that a clean environment tries: some that are to fire the gates, some that are not."""
         plain = [row for row in self.rows if row.image is None and not row.history]
         about = [row for row in plain if row.role == "forget"]
         other = [row for row in plain if row.role != "forget"]

@@ -1,4 +1,4 @@
-"""Strict loading: a folder in the hands of a stranger loads whole and steers, and damaged it does not load at all."""
+"""Strict loading: a folder loads whole in a clean environment and steers, and damaged it does not load at all."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _finding(wrong: list[str], told: Mapping[str, Any], fine: str, mend: str) ->
 
 
 def _differences(told: Mapping[str, Any], completions: Completions) -> list[str]:
-    """Where a stranger's tokens, or the ids of the prompts, are not ours."""
+    """Where a clean environment's tokens, or the ids of the prompts, are not ours."""
     wrong = []
     others = sum(
         tuple(found[: len(ours)]) != ours
