@@ -352,16 +352,9 @@ class Run:
         steered = model != BASE
         folder = self.space.checkpoint(model, self.recipe.methods.default)
         host = self.load(folder, trust_remote_code=True) if steered else self.host
-        settings = self.recipe.report
-        cases = generate_responses(
-            host,
-            self.test,
-            self.chat(host.processor),
-            name=model,
-            folder=self.space.out,
-            max_new_tokens=settings.max_new_tokens,
-            batch_size=settings.batch_size,
-        )
+        chat, out = self.chat(host.processor), self.space.out
+        lengths = self.recipe.report.model_dump(include={"max_new_tokens", "batch_size"})
+        cases = generate_responses(host, self.test, chat, name=model, folder=out, **lengths)
         write_text(path, dumped(cases))
 
     def load(self, folder: Path, *, trust_remote_code: bool) -> ModelHost:
