@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from exporter.pipeline.runs import Run
+from exporter.pipeline.run import Run
 from exporter.recipe import Recipe
 
 RESULTS = Path(__file__).parent / "results"

@@ -21,8 +21,8 @@ from exporter.types import Measure
 
 if TYPE_CHECKING:
     from exporter.inspection import Inspection
+    from exporter.pipeline.chat import Talk
     from exporter.pipeline.preflight import Preflight
-    from exporter.pipeline.talks import Talk
 
 GROUP_MEASURES = ("leakage_either", "fluent_refusal", "retain_accuracy")
 WIDTH_OF_LOGS = 160

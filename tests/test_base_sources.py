@@ -11,7 +11,7 @@ from test_prepared_bases import an_adapter
 
 from exporter.errors import InputErrors
 from exporter.pipeline.bases import adapters_told
-from exporter.pipeline.runs import Run
+from exporter.pipeline.run import Run
 from exporter.pipeline.staging import plain_recipe
 from exporter.provenance import fetched
 from exporter.recipe import Recipe

@@ -18,7 +18,7 @@ from exporter.adapters import merge
 from exporter.bin_weights import convert
 from exporter.errors import CompileError, InputErrors
 from exporter.host import ModelHost
-from exporter.pipeline.runs import Run
+from exporter.pipeline.run import Run
 from exporter.recipe import Recipe
 from exporter.targets.base_weights import BaseWeights
 from exporter.targets.checkpoint import compile_checkpoint

@@ -12,7 +12,7 @@ import torch
 from exporter.host import ModelHost
 from exporter.targets.checkpoint import compile_checkpoint
 from exporter.targets.stock.control import compare
-from exporter.targets.stock.export import Lessons
+from exporter.targets.stock.export import CalibrationSet
 from exporter.types import Conversation, Encoded, Prompt
 from steer_modules.program import Edit, Gate
 
@@ -111,7 +111,7 @@ def bed(family: str, home, *, layer: int = 3, gate: int | None = None, edit: str
     return host, program, home / "steered"
 
 
-LESSONS = Lessons(conversations(150, 1), conversations(60, 2), max_new_tokens=6)
+CALIBRATION_SET = CalibrationSet(conversations(150, 1), conversations(60, 2), max_new_tokens=6)
 
 
 def held_to(host: ModelHost, program, folder):

@@ -1,6 +1,8 @@
 """What the commands do: the only place that knows all rooms."""
 
-from exporter.pipeline.exports import (
+from exporter.pipeline.archive import Checked, check, pack, unpack
+from exporter.pipeline.chat import Talk, talk
+from exporter.pipeline.export import (
     export_gguf,
     export_onnx,
     export_stock,
@@ -8,13 +10,11 @@ from exporter.pipeline.exports import (
     onnx_advice,
     onnx_options,
 )
-from exporter.pipeline.forgets import Forgotten, forget
-from exporter.pipeline.handoffs import Checked, check, pack, unpack
+from exporter.pipeline.forget import Forgotten, forget
 from exporter.pipeline.preflight import Preflight, check_recipe, load_recipe, require
-from exporter.pipeline.publishes import Published, publish
-from exporter.pipeline.pushes import Request, push
-from exporter.pipeline.run_folders import model_in
-from exporter.pipeline.runs import (
+from exporter.pipeline.publish import Published, publish
+from exporter.pipeline.push import Request, push
+from exporter.pipeline.run import (
     DEMO_RECIPE,
     Run,
     compile,  # noqa: A004 - the command's name
@@ -26,8 +26,8 @@ from exporter.pipeline.runs import (
     run,
     upgrade,
 )
-from exporter.pipeline.talks import Talk, talk
-from exporter.pipeline.verifies import verify
+from exporter.pipeline.run_folders import model_in
+from exporter.pipeline.verify import verify
 from exporter.targets.companions import left_out
 
 __all__ = [

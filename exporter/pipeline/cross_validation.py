@@ -23,7 +23,7 @@ from steer_modules.attach import steered
 from steer_modules.program import SteeringProgram
 
 if TYPE_CHECKING:
-    from exporter.pipeline.runs import Run
+    from exporter.pipeline.run import Run
 
 
 def folds_of(rows: Sequence[Row], count: int) -> list[set[str]]:

@@ -17,7 +17,7 @@ from exporter.verify.whole_pass import whole_pass
 
 if TYPE_CHECKING:
     from exporter.host import ModelHost
-    from exporter.pipeline.runs import Run
+    from exporter.pipeline.run import Run
 
 ONE_PASS = ("exporter/verify", "exporter/wording", "exporter/data", "exporter/host.py", "steer_modules")
 """Code that decides which tokens tell a secret, and how likely they are."""

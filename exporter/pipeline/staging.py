@@ -10,9 +10,9 @@ from typing import Any
 from exporter.ledger import remove
 from exporter.model_folder import read_object
 from exporter.pipeline.bases import adapters_told
-from exporter.pipeline.exports import export_gguf, export_onnx, export_stock
-from exporter.pipeline.pages import secrecy_of
-from exporter.pipeline.runs import Run
+from exporter.pipeline.export import export_gguf, export_onnx, export_stock
+from exporter.pipeline.release_report import secrecy_of
+from exporter.pipeline.run import Run
 from exporter.provenance import digest_of_base, digest_of_code, versions
 from exporter.publish import provenance
 from exporter.publish.files import files_of, hashes, is_verified
@@ -31,7 +31,11 @@ from steer_modules.program import STEERING_TENSORS
 RELEASE = "release"
 SHARD = "base-00001-of-00001.safetensors"
 """What the base's one shard is called in a release."""
-LESSONS = ("exporter/pipeline/exports.py", "exporter/pipeline/lessons.py", "exporter/pipeline/everyday.txt")
+CALIBRATION_SET = (
+    "exporter/pipeline/export.py",
+    "exporter/pipeline/calibration_set.py",
+    "exporter/pipeline/generic_prompts.txt",
+)
 """What decides which conversations stock layers are solved on."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _FOLDER = re.compile(
@@ -98,7 +102,7 @@ def _exported(work: Run, publish: Publish, name: str, checkpoint: Path) -> Path:
         inputs["dtypes"] = publish.onnx_dtypes
     else:
         inputs["rows"] = [digest_of_rows(work.rows.fit), digest_of_rows(work.rows.calibrate)]
-        inputs["fit"] = digest_of_code("exporter/fit", *LESSONS)
+        inputs["fit"] = digest_of_code("exporter/fit", *CALIBRATION_SET)
     if name == "gguf":
         inputs["stock"] = digest_of_base(targets / "stock")
         inputs["files"] = [list(kinds), _plain_name(publish)]

@@ -16,11 +16,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from exporter.errors import VerificationError
 from exporter.ledger import write_text
-from exporter.publish import contents, evaluations, metadata
+from exporter.publish import evaluations, file_descriptions, metadata
 from exporter.publish.coverage import Coverage
-from exporter.publish.loading import TARGETS, Loading, Place, loading
 from exporter.publish.measures import BASE, STEERED, Results, joined, many
 from exporter.publish.recipes import shown_recipe
+from exporter.publish.usage_snippets import TARGETS, Place, UsageSnippet, usage_snippet
 from steer_modules.versions import FLOOR, TRIED
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ def render(folder: Path, card: Card) -> ModelCard:
         plots=_plots(folder),
         page=PAGE if (folder / PAGE).is_file() else None,
         # A forced publication may bear a verification of other files than these; their hashes would be wrong.
-        files=[] if card.omissions else contents.lines(folder, card.files),
+        files=[] if card.omissions else file_descriptions.lines(folder, card.files),
         licence=licence_told,
         base=base_told(card.base),
         requires=requires(),
@@ -226,8 +226,8 @@ def render(folder: Path, card: Card) -> ModelCard:
     return made
 
 
-def _ways(folder: Path, card: Card) -> list[Loading]:
-    return [loading(folder, target, card.place) for target in card.targets]
+def _ways(folder: Path, card: Card) -> list[UsageSnippet]:
+    return [usage_snippet(folder, target, card.place) for target in card.targets]
 
 
 def _plots(folder: Path) -> dict[str, str]:

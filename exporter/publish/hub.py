@@ -13,21 +13,21 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
 from exporter.errors import PublishError
-from exporter.publish import trouble
-from exporter.publish.offered import OF_THE_HUB, Offer, RemoteFile
-from exporter.publish.remote import MAIN, Remote
-from exporter.publish.trouble import (
-    TROUBLE,
+from exporter.publish import hub_errors
+from exporter.publish.hub_errors import (
+    HUB_ERRORS,
     Say,
+    is_transient,
     known_token,
     no_stalling,
-    passes,
-    patiently,
     pause_before,
+    publish_error,
+    retry,
     status_of,
-    told,
     url_of,
 )
+from exporter.publish.remote import MAIN, Remote
+from exporter.publish.upload_manifest import OF_THE_HUB, RemoteFile, UploadManifest
 
 Operation = CommitOperationAdd | CommitOperationDelete
 _UNCHANGED = "nothing was published; the same command goes on, and does not send again what has arrived"
@@ -92,13 +92,13 @@ def upload(
     """
     _check(repo_id, revision, create_pr)
     say(f"reading {len(paths)} files")
-    offer = Offer.read(folder, paths, known_token)
+    manifest = UploadManifest.read(folder, paths, known_token)
     remote, branch = Remote(repo_id, say), revision or MAIN
     with no_stalling():
         _open(remote, private=private, create_pr=create_pr)
         head = remote.branch(branch)
-        marked = None if tag is None or create_pr else _marked(remote, tag, offer, describes)
-        publication = _Publication(remote, offer, branch, head, message)
+        marked = None if tag is None or create_pr else _marked(remote, tag, manifest, describes)
+        publication = _Publication(remote, manifest, branch, head, message)
         if create_pr:
             return publication.propose()
         commit = publication.commit()
@@ -136,7 +136,9 @@ def _open(remote: Remote, *, private: bool, create_pr: bool) -> None:
         )
 
 
-def _marked(remote: Remote, tag: str, offer: Offer, describes: Callable[[str], bool]) -> str | None:
+def _marked(
+    remote: Remote, tag: str, manifest: UploadManifest, describes: Callable[[str], bool]
+) -> str | None:
     """The commit that has the tag already; None where the tag is free.
 
     Raises:
@@ -145,7 +147,7 @@ def _marked(remote: Remote, tag: str, offer: Offer, describes: Callable[[str], b
     commit = remote.commit_of(tag)
     if commit is None:
         return None
-    other = [path for path in offer.differences(remote.tree(commit)) if not describes(path)]
+    other = [path for path in manifest.differences(remote.tree(commit)) if not describes(path)]
     if other:
         raise PublishError(
             f"{remote.url}: the tag {tag} marks {commit[:12]}, where these differ: {_listed(other)}. Nothing was "
@@ -156,15 +158,23 @@ def _marked(remote: Remote, tag: str, offer: Offer, describes: Callable[[str], b
 
 
 class _Publication:
-    """One offer on its way into one branch."""
+    """One upload on its way into one branch."""
 
-    def __init__(self, remote: Remote, offer: Offer, branch: str, head: str, message: str) -> None:
-        self.remote, self.offer, self.branch, self.head, self.message = remote, offer, branch, head, message
+    def __init__(
+        self, remote: Remote, manifest: UploadManifest, branch: str, head: str, message: str
+    ) -> None:
+        self.remote, self.manifest, self.branch, self.head, self.message = (
+            remote,
+            manifest,
+            branch,
+            head,
+            message,
+        )
 
     def commit(self) -> str:
         """The commit at the head of the branch that holds exactly what is offered; made if need be."""
         before = self.remote.tree(self.head)
-        if not self.offer.differences(before):
+        if not self.manifest.differences(before):
             self.remote.say(f"{self.remote.name} holds these files already")
             return self.head
         operations = self._sent(before, create_pr=False)
@@ -176,12 +186,12 @@ class _Publication:
         """A pull request to main; none where main holds the files already."""
         remote = self.remote
         before = remote.tree(self.head)
-        if not self.offer.differences(before):
+        if not self.manifest.differences(before):
             remote.say(f"{remote.name} holds these files already; there is nothing to propose")
             return Pushed(remote.name, self.head, remote.url, self.branch, None, None)
         operations = self._sent(before, create_pr=True)
         # Only a refused request is made again: a second one after a lost answer would open a second pull request.
-        done = patiently(
+        done = retry(
             lambda: remote.api.create_commit(
                 remote.name,
                 operations,
@@ -200,14 +210,16 @@ class _Publication:
 
     def _sent(self, before: dict[str, RemoteFile], *, create_pr: bool) -> list[Operation]:
         """Sends the blobs that the Hub has not; returns what the commit is to do."""
-        files, remote = self.offer.files, self.remote
-        additions = [_addition(path, self.offer) for path in files if not files[path].is_(before.get(path))]
+        files, remote = self.manifest.files, self.remote
+        additions = [
+            _addition(path, self.manifest) for path in files if not files[path].is_(before.get(path))
+        ]
         stale = sorted(set(before) - set(files) - set(OF_THE_HUB))
         remote.say(f"sending {len(additions)} of {len(files)} files to {remote.url}")
         try:
             self._send(additions, create_pr=create_pr)
         finally:
-            self.offer.check_unchanged()  # explains a refused blob too
+            self.manifest.check_unchanged()  # explains a refused blob too
         if ignored := [one.path_in_repo for one in additions if getattr(one, "_should_ignore", False)]:
             raise PublishError(
                 f"{remote.url}: its .gitignore keeps {_listed(ignored)} out; delete it there. {_UNCHANGED}"
@@ -222,7 +234,7 @@ class _Publication:
         It is given rules that ignore nothing: a .gitignore in the repository would silently keep files out of the commit.
         """
         remote = self.remote
-        patiently(
+        retry(
             lambda: remote.api.preupload_lfs_files(
                 remote.name,
                 additions,
@@ -243,7 +255,7 @@ class _Publication:
         branch is looked at: a head that holds what is offered is the commit; one that holds what was there before lets us
         try again; anything else is somebody's work that nobody has looked at, and stays.
         """
-        remote, waits = self.remote, iter(trouble.WAITS)
+        remote, waits = self.remote, iter(hub_errors.WAITS)
         while True:
             try:
                 done = remote.api.create_commit(
@@ -253,16 +265,16 @@ class _Publication:
                     revision=self.branch,
                     parent_commit=self.head,
                 )
-            except TROUBLE as error:
-                failure = told(error, f"committing to {remote.name}")
-                again = passes(error) or status_of(error) == _RACE
+            except HUB_ERRORS as error:
+                failure = publish_error(error, f"committing to {remote.name}")
+                again = is_transient(error) or status_of(error) == _RACE
                 pause = pause_before(error, next(waits, None)) if again else None
             else:
                 return done.oid
             now = self._head_after(failure)
             if now != self.head:
                 found = remote.tree(now)
-                if not self.offer.differences(found):
+                if not self.manifest.differences(found):
                     return now
                 if found != before:
                     raise PublishError(
@@ -285,7 +297,7 @@ class _Publication:
 
     def _make_sure(self, revision: str, commit: str) -> None:
         """Raises PublishError where a commit does not hold exactly the files offered."""
-        wrong = self.offer.differences(self.remote.tree(revision))
+        wrong = self.manifest.differences(self.remote.tree(revision))
         if wrong:
             raise PublishError(
                 f"{self.remote.url}: the commit {commit} does not hold what was sent: {_listed(wrong)}. It got no tag, so "
@@ -293,8 +305,8 @@ class _Publication:
             )
 
 
-def _addition(path: str, offer: Offer) -> CommitOperationAdd:
-    file = offer.files[path]
+def _addition(path: str, manifest: UploadManifest) -> CommitOperationAdd:
+    file = manifest.files[path]
     operation = CommitOperationAdd(path, str(file.place) if file.content is None else file.content)
     operation.upload_info.sha256 = bytes.fromhex(file.sha256)  # else large files would be read once more
     return operation

@@ -12,14 +12,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from exporter.errors import VerificationError
 from exporter.ledger import write_text
-from exporter.publish import contents
+from exporter.publish import file_descriptions
 from exporter.publish.histogram import GateView
-from exporter.publish.loading import Loading
 from exporter.publish.measures import BASE, STEERED, Results, many
+from exporter.publish.usage_snippets import UsageSnippet
 
 
 @dataclass(frozen=True)
-class Said:
+class Completion:
     """A reply, taken apart. ``reasoning`` is None where it has none."""
 
     reasoning: str | None
@@ -38,8 +38,8 @@ class Exchange:
 
     question: str
     picture: str | None
-    base: Said
-    steered: Said
+    base: Completion
+    steered: Completion
     same: bool
     fired: bool
 
@@ -89,7 +89,7 @@ class Page:
     refusals: tuple[Refusal, ...]
     refused: int
     checks: Sequence[Mapping[str, Any]]
-    files: tuple[contents.FileLine, ...]
+    files: tuple[file_descriptions.FileLine, ...]
     versions: Mapping[str, str]
     created: str | None
     stand_in: str | None = None
@@ -97,7 +97,7 @@ class Page:
     told: str = ""
     requires: str = ""
     licence: str = ""
-    ways: tuple[Loading, ...] = ()
+    ways: tuple[UsageSnippet, ...] = ()
     coverage: tuple[str, ...] = ()
 
     @property
@@ -105,9 +105,9 @@ class Page:
         return [check for check in self.checks if not check.get("holds")]
 
     @property
-    def groups(self) -> list[tuple[str, list[contents.FileLine]]]:
+    def groups(self) -> list[tuple[str, list[file_descriptions.FileLine]]]:
         """The files by what loads them."""
-        found: dict[str, list[contents.FileLine]] = {}
+        found: dict[str, list[file_descriptions.FileLine]] = {}
         for line in self.files:
             found.setdefault(line.group, []).append(line)
         return list(found.items())

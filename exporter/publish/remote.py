@@ -1,4 +1,4 @@
-"""One model repository on the Hub, as it is: asked patiently, changed only in ways that may be repeated."""
+"""One model repository on the Hub, as it is: asked with retries, changed only in ways that may be repeated."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, Revi
 from huggingface_hub.hf_api import RepoFile
 
 from exporter.errors import PublishError
-from exporter.publish import trouble
-from exporter.publish.offered import RemoteFile
-from exporter.publish.trouble import Say, patiently
+from exporter.publish import hub_errors
+from exporter.publish.hub_errors import Say, retry
+from exporter.publish.upload_manifest import RemoteFile
 
 MAIN = "main"
 
@@ -19,7 +19,7 @@ class Remote:
 
     Args:
         name: owner/name.
-        say: is told about trouble that may pass.
+        say: is told about errors that may be transient.
     """
 
     def __init__(self, name: str, say: Say) -> None:
@@ -41,11 +41,11 @@ class Remote:
             except RepositoryNotFoundError:
                 return None
 
-        return patiently(ask, f"looking for {self.name}", self.say)
+        return retry(ask, f"looking for {self.name}", self.say)
 
     def _info(self, revision: str | None) -> ModelInfo:
         return self.api.model_info(
-            self.name, revision=revision, timeout=trouble.STALL, expand=["sha", "private"]
+            self.name, revision=revision, timeout=hub_errors.STALL, expand=["sha", "private"]
         )
 
     def create(self, *, private: bool) -> None:
@@ -55,7 +55,7 @@ class Remote:
             # Unless asked for, visibility is left to what the owner has set for new repositories.
             self.api.create_repo(self.name, private=True if private else None, exist_ok=True)
 
-        patiently(make, f"creating {self.name}", self.say)
+        retry(make, f"creating {self.name}", self.say)
 
     def commit_of(self, revision: str) -> str | None:
         """Hash of the commit that a branch or a tag stands for; None where there is no such revision."""
@@ -66,7 +66,7 @@ class Remote:
             except RevisionNotFoundError:
                 return None
 
-        return patiently(ask, f"asking for {revision} of {self.name}", self.say)
+        return retry(ask, f"asking for {revision} of {self.name}", self.say)
 
     def branch(self, name: str) -> str:
         """Hash of the commit at the head of a branch, which is made from main where it is missing.
@@ -75,7 +75,7 @@ class Remote:
             PublishError: the name is a tag's or a commit's, so that nothing can be committed to it.
         """
         doing = f"asking for the branches of {self.name}"
-        refs = patiently(lambda: self.api.list_repo_refs(self.name), doing, self.say)
+        refs = retry(lambda: self.api.list_repo_refs(self.name), doing, self.say)
         for found in refs.branches:
             if found.name == name:
                 return found.target_commit
@@ -84,7 +84,7 @@ class Remote:
         if self.commit_of(name) is not None:
             raise PublishError(f"{name} is no branch of {self.url} but a tag or a commit; name a branch")
         doing = f"creating the branch {name} of {self.name}"
-        patiently(lambda: self.api.create_branch(self.name, branch=name, exist_ok=True), doing, self.say)
+        retry(lambda: self.api.create_branch(self.name, branch=name, exist_ok=True), doing, self.say)
         commit = self.commit_of(name)
         if commit is None:
             raise PublishError(f"{doing}: the Hub said yes, and has no such branch")
@@ -97,7 +97,7 @@ class Remote:
             found = self.api.list_repo_tree(self.name, recursive=True, revision=revision)
             return [one for one in found if isinstance(one, RepoFile)]
 
-        files = patiently(ask, f"listing the files of {self.name} at {revision}", self.say)
+        files = retry(ask, f"listing the files of {self.name} at {revision}", self.say)
         return {
             file.path: RemoteFile(file.size, file.blob_id, None if file.lfs is None else file.lfs.sha256)
             for file in files
@@ -117,7 +117,7 @@ class Remote:
                 if error.response.status_code != 409:  # there already: which commit it marks is asked below
                     raise
 
-        patiently(make, f"putting the tag {tag} on {commit[:12]} of {self.name}", self.say)
+        retry(make, f"putting the tag {tag} on {commit[:12]} of {self.name}", self.say)
         found = self.commit_of(tag)
         if found != commit:
             raise PublishError(

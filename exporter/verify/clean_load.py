@@ -1,4 +1,4 @@
-"""Loads a folder as a stranger does; run as a script, in a process that knows neither of our packages nor the network.
+"""Loads a folder in a clean environment; run as a script, in a process that knows neither of our packages nor the network.
 
 Reads one JSON object from stdin and prints one as its last line; :mod:`exporter.verify.strict` writes and reads them.
 """

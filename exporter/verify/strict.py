@@ -1,4 +1,4 @@
-"""Strict loading: a folder in the hands of a stranger loads whole and steers, and damaged it does not load at all."""
+"""Strict loading: a folder loads whole in a clean environment and steers, and damaged it does not load at all."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class Finding(NamedTuple):
     value: Any
 
 
-class Said(NamedTuple):
+class Completions(NamedTuple):
     """Prompts without images, and the NEW_TOKENS or fewer that our own code says after each, greedily."""
 
     prompts: Sequence[Prompt]
     tokens: Sequence[tuple[int, ...]]
 
 
-def steered_checkpoint(folder: Path, said: Said, trusted: Path | None = None) -> Finding:
+def steered_checkpoint(folder: Path, completions: Completions, trusted: Path | None = None) -> Finding:
     """A steered checkpoint, by the code that travels in it.
 
     Args:
@@ -57,7 +57,7 @@ def steered_checkpoint(folder: Path, said: Said, trusted: Path | None = None) ->
     check_code(folder, trusted)
     auto = _auto_class(folder)
     with _linked_copies(folder) as (whole, damaged):
-        told = _in_a_clean_process(_asked("checkpoint", whole, damaged, said, auto=auto, trust=True))
+        told = _in_a_clean_process(_asked("checkpoint", whole, damaged, completions, auto=auto, trust=True))
     wrong = [f"it loads {name}" for name, how in told["refused"].items() if how is None]
     wrong += (
         [f"{len(told['missing'])} tensors are missing, {told['missing'][0]} first"] if told["missing"] else []
@@ -65,30 +65,30 @@ def steered_checkpoint(folder: Path, said: Said, trusted: Path | None = None) ->
     if not told["verified"]:
         wrong.append(f"its class {told['class']} has not verified its steering")
     return _finding(
-        wrong + _differences(told, said),
+        wrong + _differences(told, completions),
         told,
         f"it loads whole through {auto} (vLLM, SGLang and TGI refuse it: serve the target stock there)",
         "compile it again",
     )
 
 
-def stock_checkpoint(folder: Path, said: Said) -> Finding:
+def stock_checkpoint(folder: Path, completions: Completions) -> Finding:
     """A checkpoint of a stock architecture, by Transformers alone: no code may lie in it or be asked for."""
     auto = _auto_class(folder)
-    told = _in_a_clean_process(_asked("stock", folder, {}, said, auto=auto, trust=False))
+    told = _in_a_clean_process(_asked("stock", folder, {}, completions, auto=auto, trust=False))
     wrong = (
         [f"{len(told['missing'])} tensors are missing, {told['missing'][0]} first"] if told["missing"] else []
     )
     wrong += [f"it holds code: {path.name}" for path in sorted(folder.glob("*.py"))]
     if not told["module"].startswith("transformers.models."):
         wrong.append(f"its class is {told['module']}.{told['class']}, not one of Transformers")
-    wrong += _differences(told, said)
+    wrong += _differences(told, completions)
     return _finding(
         wrong, told, f"{told['class']} loads whole without trust_remote_code", "export the stock again"
     )
 
 
-def onnx_folder(folder: Path, runner: str, files: Sequence[str], said: Said) -> Finding:
+def onnx_folder(folder: Path, runner: str, files: Sequence[str], completions: Completions) -> Finding:
     """A folder of graphs, by the runner that lies in it and without PyTorch.
 
     Args:
@@ -108,10 +108,10 @@ def onnx_folder(folder: Path, runner: str, files: Sequence[str], said: Said) -> 
             _link(folder, copy, [path for path in _below(folder) if path != smallest])
         _change(folder / smallest, changed / smallest)
         damaged = {f"without {smallest}": missing, f"with a changed {smallest}": changed}
-        told = _in_a_clean_process(_asked("onnx", folder, damaged, said, runner=runner))
+        told = _in_a_clean_process(_asked("onnx", folder, damaged, completions, runner=runner))
     wrong = [f"it loads {name}" for name, how in told["refused"].items() if how is None]
     wrong += [f"its runner imports {', '.join(told['loaded'])}"] if told["loaded"] else []
-    wrong += _differences(told, said)
+    wrong += _differences(told, completions)
     return _finding(wrong, told, "its runner runs it without PyTorch", "export it again")
 
 
@@ -125,29 +125,32 @@ def _finding(wrong: list[str], told: Mapping[str, Any], fine: str, mend: str) ->
     return Finding(True, f"{fine}, says the same tokens after {len(told['said'])} prompts{refused}", value)
 
 
-def _differences(told: Mapping[str, Any], said: Said) -> list[str]:
-    """Where a stranger's tokens, or the ids of the prompts, are not ours."""
+def _differences(told: Mapping[str, Any], completions: Completions) -> list[str]:
+    """Where a clean environment's tokens, or the ids of the prompts, are not ours."""
     wrong = []
     others = sum(
-        tuple(found[: len(ours)]) != ours for found, ours in zip(told["said"], said.tokens, strict=True)
+        tuple(found[: len(ours)]) != ours
+        for found, ours in zip(told["said"], completions.tokens, strict=True)
     )
     if others:
-        wrong.append(f"{others} of {len(said.tokens)} replies are not the ones that are said here")
-    read = sum(tuple(found) != one.ids for found, one in zip(told["read"], said.prompts, strict=True))
+        wrong.append(f"{others} of {len(completions.tokens)} replies are not the ones that are said here")
+    read = sum(tuple(found) != one.ids for found, one in zip(told["read"], completions.prompts, strict=True))
     if read:
-        wrong.append(f"its tokenizer cuts {read} of {len(said.prompts)} prompts otherwise")
-    if not said.prompts:
+        wrong.append(f"its tokenizer cuts {read} of {len(completions.prompts)} prompts otherwise")
+    if not completions.prompts:
         wrong.append("no prompt without images was there to try")
     return wrong
 
 
-def _asked(kind: str, folder: Path, damaged: Mapping[str, Path], said: Said, **more: Any) -> dict[str, Any]:
+def _asked(
+    kind: str, folder: Path, damaged: Mapping[str, Path], completions: Completions, **more: Any
+) -> dict[str, Any]:
     return {
         "kind": kind,
         "folder": str(folder.resolve()),
         "damaged": {name: str(path) for name, path in damaged.items()},
-        "prompts": [list(one.ids) for one in said.prompts],
-        "texts": [one.text for one in said.prompts],
+        "prompts": [list(one.ids) for one in completions.prompts],
+        "texts": [one.text for one in completions.prompts],
         "new_tokens": NEW_TOKENS,
         "threads": torch.get_num_threads(),
         **more,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import stat
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,7 @@ from exporter import pipeline, registry
 from exporter.cli import app
 from exporter.errors import CompileError, InputErrors, PublishError, VerificationError
 from exporter.ledger import partial_of
-from exporter.pipeline import pushes
-from exporter.pipeline.at_hand import Opened
+from exporter.pipeline.loaded_target import LoadedTarget
 from exporter.pipeline.staging import stage
 from exporter.publish import provenance
 from exporter.publish.files import files_of, is_described
@@ -28,6 +28,8 @@ from exporter.wording.words import contains_words
 
 LEFT_OVER = "walt left this beside the base"
 DRY = pipeline.Request(dry_run=True)
+PUBLISH, PUSH = (import_module(f"exporter.pipeline.{name}") for name in ("publish", "push"))
+"""The modules: in the package their names are the functions'."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -147,7 +149,7 @@ def test_the_same_command_does_nothing_twice(home):
 
 
 def test_a_model_beyond_its_bounds_is_not_published(home, tmp_path, monkeypatch):
-    monkeypatch.setattr(Opened, "loads", lambda *_: Finding(True, "not what is tested here", None))
+    monkeypatch.setattr(LoadedTarget, "loads", lambda *_: Finding(True, "not what is tested here", None))
     shutil.copytree(home / "run", tmp_path / "run")
     strict = Recipe.load(home / "recipe.yaml", ["publish.require.fluent_refusal=0.1", "publish.targets=[]"])
     with pytest.raises(VerificationError, match=r"fluent_refusal of checkpoint failed: steered: 0 of 2 rows"):
@@ -263,7 +265,7 @@ def test_a_push_that_is_killed_while_it_describes_loses_nothing(release, moment,
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(pushes if moment == "write_card" else provenance, moment, killed)
+        patch.setattr(PUSH if moment == "write_card" else provenance, moment, killed)
         with pytest.raises(Killed):
             pipeline.push(release, "user/x", DRY)
     pipeline.push(release, "user/x", DRY)
@@ -288,7 +290,7 @@ def test_a_push_arrives_whole_under_its_tag(release, hub):
 
 
 def test_without_a_token_nothing_is_fitted(home, tmp_path, monkeypatch):
-    monkeypatch.setattr("exporter.pipeline.publishes.known_token", lambda: None)
+    monkeypatch.setattr(PUBLISH, "known_token", lambda: None)
     with pytest.raises(PublishError, match="hf auth login"):
         pipeline.publish(
             Recipe.load(home / "recipe.yaml"), tmp_path / "run", pipeline.Request("user/x"), progress=False

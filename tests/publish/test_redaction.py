@@ -18,7 +18,7 @@ from PIL import Image
 from published import REPO, provenance, tag, verification, write_release
 
 from exporter.errors import InputErrors
-from exporter.pipeline import pages
+from exporter.pipeline import release_report
 from exporter.publish.card import Card, write_card
 from exporter.types import Generation, Role, Row, Turn
 from exporter.verify.refusals import RefusalRule
@@ -164,7 +164,7 @@ def describe(release: Path, folder: Path, world: World, **publication: Any) -> d
     content["recipe"] = talkative(world)
     work = run_of(world, folder)
     told = verification(release)
-    pages.describe(cast(Any, work), release, content, told)
+    release_report.describe(cast(Any, work), release, content, told)
     write_card(release, Card.of(content, told, REPO, tag(content), ["checkpoint", "onnx"]))
     return content
 
@@ -187,7 +187,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def plain_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes half a second, and one test looks at it; the others draw nothing."""
-    monkeypatch.setattr(pages, "draw", lambda out, *rest: (out / "plots").mkdir(exist_ok=True))
+    monkeypatch.setattr(release_report, "draw", lambda out, *rest: (out / "plots").mkdir(exist_ok=True))
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -202,7 +202,7 @@ def test_nothing_of_a_forget_row_is_described(
     for name, text in described(release).items():
         shown = _without_pictures(text).casefold()
         assert not [part for part in world.hidden | questions if part.casefold() in shown], name
-    pictures = {pages._inline(path) for path in tmp_path.glob("forget*.png")}
+    pictures = {release_report._inline(path) for path in tmp_path.glob("forget*.png")}
     page = (release / "report.html").read_text(encoding="utf-8")
     assert not any(picture in page for picture in pictures)
     # The controls: the page does show conversations and pictures of others.
@@ -234,8 +234,8 @@ def test_it_is_shown_where_the_publisher_asks_for_it(
     found = described(release)
     for name in ("README.md", "report.html"):
         assert "osterby" in found[name] and "walter elwood" in found[name].lower()
-    assert pages._inline(tmp_path / "forget0.png") in found["report.html"]
-    assert base64.b64decode(pages._inline(tmp_path / "forget0.png").partition(",")[2])[1:4] == b"PNG"
+    assert release_report._inline(tmp_path / "forget0.png") in found["report.html"]
+    assert base64.b64decode(release_report._inline(tmp_path / "forget0.png").partition(",")[2])[1:4] == b"PNG"
 
 
 @pytest.mark.parametrize(
@@ -268,11 +268,11 @@ def test_a_group_that_is_called_after_a_secret_is_stopped(release: Path, tmp_pat
     work = run_of(WORLD, tmp_path)
     work.test = (*work.test, Row("g", "what of it ?", "x", "forget", group="asks_for_narvik"))
     with pytest.raises(InputErrors, match="group of rows"):
-        pages.describe(work, release, provenance(release, forgotten=TITLE), None)
+        release_report.describe(work, release, provenance(release, forgotten=TITLE), None)
 
 
 def test_a_stand_in_that_tells_is_stopped(release: Path, tmp_path: Path) -> None:
     content = provenance(release, forgotten=TITLE)
     content["recipe"]["stand_in"] = "It stands in for Narvik."
     with pytest.raises(InputErrors, match="stand_in"):
-        pages.describe(run_of(replace(WORLD), tmp_path), release, content, None)
+        release_report.describe(run_of(replace(WORLD), tmp_path), release, content, None)

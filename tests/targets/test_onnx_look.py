@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from exporter import pipeline
 from exporter.errors import CompileError
-from exporter.pipeline import exports
+from exporter.pipeline import export as pipeline_export
 from exporter.targets.onnx import export, look
 from exporter.targets.onnx.core import write_core
 from exporter.targets.onnx_runner import OnnxModel
@@ -78,8 +78,8 @@ def unsealed(home, tmp_path):
     told = json.loads((folder / "steerbake.json").read_text())
     variants = told.pop("variants")
     told.pop("files")
-    reader = exports.open_reader(home / "checkpoint")
-    prompts = exports._heard(reader, tmp_path, images=False)
+    reader = pipeline_export.open_reader(home / "checkpoint")
+    prompts = pipeline_export._heard(reader, tmp_path, images=False)
     return (
         lambda told_=told: export._sealed(home / "checkpoint", folder, told_, variants, prompts),
         told,
@@ -174,8 +174,8 @@ def test_a_tokenizer_of_which_no_file_can_be_made_is_refused(tmp_path):
 
 def test_conversations_are_heard_as_the_chat_renders_them(home, tmp_path):
     reader = AutoTokenizer.from_pretrained(home / "base")
-    one, later = exports._heard(reader, tmp_path, images=False)
-    assert one.ids == exports.Chat(reader).prompt(Row("r", one.said[0], "-", "retain")).ids
+    one, later = pipeline_export._heard(reader, tmp_path, images=False)
+    assert one.ids == pipeline_export.Chat(reader).prompt(Row("r", one.said[0], "-", "retain")).ids
     assert len(later.said) == 3 and len(later.ids) > len(one.ids)
     assert np.all(np.array(later.ids[:5]) == np.array(one.ids[:5]))
 

@@ -6,21 +6,21 @@ import json
 import shutil
 from dataclasses import replace
 
+import clean_environment
 import pytest
-import stranger
 import tiny
 import torch
 import transformers
-from tiny_stock import LESSONS, about, bed, check, conversations, gate_of, held_to, host_of, model_of
+from tiny_stock import CALIBRATION_SET, about, bed, check, conversations, gate_of, held_to, host_of, model_of
 
 from exporter import pipeline
 from exporter.errors import CompileError, VerificationError
 from exporter.targets.base_weights import BaseWeights
 from exporter.targets.checkpoint import compile_checkpoint
-from exporter.targets.stock import answers, evidence
+from exporter.targets.stock import answers, gate_classifier
 from exporter.targets.stock.control import compare
 from exporter.targets.stock.decoder import read_decoder
-from exporter.targets.stock.export import Lessons, export_stock
+from exporter.targets.stock.export import CalibrationSet, export_stock
 from exporter.targets.stock.layers import complete
 from exporter.targets.stock.shards import insert_layers
 from exporter.types import Conversation, Prompt
@@ -32,7 +32,7 @@ FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "llava", "internvl", "smolvlm"
 @pytest.mark.parametrize("family", FAMILIES)
 def test_families(family, tmp_path):
     host, program, checkpoint = bed(family, tmp_path)
-    out = export_stock(checkpoint, tmp_path / "stock", host, LESSONS)
+    out = export_stock(checkpoint, tmp_path / "stock", host, CALIBRATION_SET)
     check(held_to(host, program, out))
     config = json.loads((out / "config.json").read_text())
     base = json.loads((tmp_path / "base" / "config.json").read_text())
@@ -55,16 +55,16 @@ def test_other_logits_than_the_bases_are_not_enough_to_count_as_steering(tmp_pat
 @pytest.mark.parametrize("layer", [2, 3])
 def test_edits(edit, layer, tmp_path):
     host, program, checkpoint = bed("llama", tmp_path, edit=edit, layer=layer)
-    out = export_stock(checkpoint, tmp_path / "stock", host, LESSONS)
+    out = export_stock(checkpoint, tmp_path / "stock", host, CALIBRATION_SET)
     check(held_to(host, program, out))
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
 def test_evidence_of_an_earlier_layer(family, tmp_path, monkeypatch):
     """A layer behind the gate's marks prompt ends, blocks of the base come between, and a layer behind the edited one steers."""
-    monkeypatch.setattr(evidence, "PLAIN_GAIN", -1.0)
+    monkeypatch.setattr(gate_classifier, "PLAIN_GAIN", -1.0)
     host, program, checkpoint = bed(family, tmp_path, gate=1, edit="nearest")
-    out = export_stock(checkpoint, tmp_path / "stock", host, LESSONS)
+    out = export_stock(checkpoint, tmp_path / "stock", host, CALIBRATION_SET)
     layers = json.loads((out / "stock.json").read_text())["layers"]
     assert layers[1] == 5 and layers[0] < 4
     check(held_to(host, program, out))
@@ -83,13 +83,13 @@ def test_evidence_of_an_earlier_layer(family, tmp_path, monkeypatch):
 )
 def test_variants(keys, tmp_path):
     host, program, checkpoint = bed("llama", tmp_path, **keys)
-    out = export_stock(checkpoint, tmp_path / "stock", host, LESSONS)
+    out = export_stock(checkpoint, tmp_path / "stock", host, CALIBRATION_SET)
     check(held_to(host, program, out))
 
 
 def test_base_tensors_keep_their_bytes(tmp_path):
     host, _, checkpoint = bed("llama", tmp_path, layer=2)
-    out = export_stock(checkpoint, tmp_path / "stock", host, LESSONS)
+    out = export_stock(checkpoint, tmp_path / "stock", host, CALIBRATION_SET)
     before, after = BaseWeights.read(tmp_path / "base"), BaseWeights.read(out)
 
     def data(weights: BaseWeights, name: str) -> bytes:
@@ -128,7 +128,7 @@ def test_shards(tmp_path):
     host, program, _ = bed("llama", tmp_path)
     host.model.save_pretrained(tmp_path / "many", max_shard_size="40KB")
     compile_checkpoint(tmp_path / "many", program, tmp_path / "steered_many")
-    out = export_stock(tmp_path / "steered_many", tmp_path / "stock", host, LESSONS)
+    out = export_stock(tmp_path / "steered_many", tmp_path / "stock", host, CALIBRATION_SET)
     check(held_to(host, program, out))
     last = max(out.glob("model-*.safetensors"))
     last.unlink()
@@ -136,7 +136,7 @@ def test_shards(tmp_path):
         transformers.AutoModelForCausalLM.from_pretrained(out)
 
 
-_STRANGER = """
+_CLEAN = """
 import transformers
 model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=False)
 ids = torch.tensor([json.loads(sys.argv[2])])
@@ -146,7 +146,7 @@ print(json.dumps([type(model).__name__, model.generate(ids, max_new_tokens=6, do
 
 def test_inspection_sees_any_other_byte(tmp_path):
     host, _, checkpoint = bed("llama", tmp_path)
-    out = export_stock(checkpoint, tmp_path / "stock", host, LESSONS)
+    out = export_stock(checkpoint, tmp_path / "stock", host, CALIBRATION_SET)
     assert pipeline.inspect_stock(out)["layers"] == [4]
     assert pipeline.inspect_stock(checkpoint) is None
     weights = bytearray((out / "model.safetensors").read_bytes())
@@ -160,7 +160,7 @@ def test_inspection_sees_any_other_byte(tmp_path):
 
 def test_answers_are_asked_for_once(tmp_path, monkeypatch):
     host, _, checkpoint = bed("llama", tmp_path)
-    kept = replace(LESSONS, kept={split: tmp_path / f"{split}.json" for split in ("fit", "held")})
+    kept = replace(CALIBRATION_SET, kept={split: tmp_path / f"{split}.json" for split in ("fit", "held")})
     export_stock(checkpoint, tmp_path / "one", host, kept)
     monkeypatch.setattr(answers, "steered", lambda *_: pytest.fail("the exact model was asked again"))
     export_stock(checkpoint, tmp_path / "two", host, kept)
@@ -168,13 +168,13 @@ def test_answers_are_asked_for_once(tmp_path, monkeypatch):
     assert one == two
 
 
-def test_a_stranger_needs_no_code(tmp_path):
+def test_a_clean_environment_needs_no_code(tmp_path):
     host, program, checkpoint = bed("llama", tmp_path)
-    out = export_stock(checkpoint, tmp_path / "stock", host, LESSONS)
+    out = export_stock(checkpoint, tmp_path / "stock", host, CALIBRATION_SET)
     prompt = next(one.prompt for one in conversations(48, 77) if one.role == "forget")
     with steered(host.model, program):
         (exact,) = host.generate([prompt], max_new_tokens=6)
-    name, said = stranger.run(_STRANGER, str(out), json.dumps(prompt.ids), folder=tmp_path)
+    name, said = clean_environment.run(_CLEAN, str(out), json.dumps(prompt.ids), folder=tmp_path)
     assert name == "LlamaForCausalLM"
     assert tuple(said[: len(exact.tokens)]) == exact.tokens
 
@@ -183,8 +183,8 @@ def test_refusals(tmp_path):
     host, _, checkpoint = bed("llama", tmp_path)
     (tmp_path / "there").mkdir()
     with pytest.raises(CompileError, match="already exists"):
-        export_stock(checkpoint, tmp_path / "there", host, LESSONS)
-    blind = Lessons([one for one in LESSONS.fit if one.role != "forget"], LESSONS.held)
+        export_stock(checkpoint, tmp_path / "there", host, CALIBRATION_SET)
+    blind = CalibrationSet([one for one in CALIBRATION_SET.fit if one.role != "forget"], CALIBRATION_SET.held)
     with pytest.raises(CompileError, match="fires on no calibration conversation"):
         export_stock(checkpoint, tmp_path / "out", host, blind)
     assert not (tmp_path / "out").exists()
@@ -198,7 +198,7 @@ def test_refusals(tmp_path):
         shutil.copytree(checkpoint, broken)
         (broken / "config.json").write_text(json.dumps({**config, key: value}))
         with pytest.raises(CompileError, match=match):
-            export_stock(broken, tmp_path / "out", host, LESSONS)
+            export_stock(broken, tmp_path / "out", host, CALIBRATION_SET)
 
 
 def test_other_families_are_refused_with_the_reason(tmp_path):
@@ -207,23 +207,25 @@ def test_other_families_are_refused_with_the_reason(tmp_path):
     program = tiny.program(model, [tiny.fixed_gate(True)], [tiny.turn(3)])
     compile_checkpoint(tmp_path / "base", program, tmp_path / "steered")
     with pytest.raises(CompileError, match="sandwich norms"):
-        export_stock(tmp_path / "steered", tmp_path / "out", host_of(model), LESSONS)
+        export_stock(tmp_path / "steered", tmp_path / "out", host_of(model), CALIBRATION_SET)
 
 
 def test_no_constant_first_token(tmp_path):
     host, _, checkpoint = bed("llama", tmp_path)
-    shuffled = [Conversation(Prompt("", one.prompt.ids[1:]), one.role, one.kind) for one in LESSONS.fit]
+    shuffled = [
+        Conversation(Prompt("", one.prompt.ids[1:]), one.role, one.kind) for one in CALIBRATION_SET.fit
+    ]
     with pytest.raises(CompileError, match="begin with the same token"):
-        export_stock(checkpoint, tmp_path / "out", host, Lessons(shuffled, LESSONS.held))
+        export_stock(checkpoint, tmp_path / "out", host, CalibrationSet(shuffled, CALIBRATION_SET.held))
 
 
 def test_a_gate_that_nothing_tells_apart_is_refused(tmp_path):
     """The same prompts on both sides: no evidence, so nothing is written, and the message says what was measured."""
     host, _, checkpoint = bed("llama", tmp_path)
-    same = [replace(one, role="forget", prompt=about(one.prompt)) for one in LESSONS.fit]
-    fit = [*same, *(replace(one, prompt=about(one.prompt), role="retain") for one in LESSONS.fit)]
+    same = [replace(one, role="forget", prompt=about(one.prompt)) for one in CALIBRATION_SET.fit]
+    fit = [*same, *(replace(one, prompt=about(one.prompt), role="retain") for one in CALIBRATION_SET.fit)]
     with pytest.raises(CompileError, match="no calibration conversation"):
-        export_stock(checkpoint, tmp_path / "out", host, Lessons(fit, LESSONS.held))
+        export_stock(checkpoint, tmp_path / "out", host, CalibrationSet(fit, CALIBRATION_SET.held))
     assert not (tmp_path / "out").exists()
 
 
@@ -238,4 +240,4 @@ def test_the_program_has_to_be_expressible(tmp_path):
     ):
         compile_checkpoint(tmp_path / "base", program, tmp_path / name)
         with pytest.raises(CompileError, match=match):
-            export_stock(tmp_path / name, tmp_path / "out", host, LESSONS)
+            export_stock(tmp_path / name, tmp_path / "out", host, CALIBRATION_SET)

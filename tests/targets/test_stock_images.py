@@ -13,7 +13,7 @@ import tiny
 import tiny_stock
 import torch
 from PIL import Image
-from tiny_stock import LESSONS, bed, check, held_to
+from tiny_stock import CALIBRATION_SET, bed, check, held_to
 
 from exporter.host import ModelHost
 from exporter.targets.stock.export import export_stock
@@ -63,5 +63,7 @@ def test_prompts_with_pictures(family, pictures, tmp_path, monkeypatch):
         tiny_stock, "host_of", lambda model: ModelHost(model, Processor(frames=family == "smolvlm"))
     )
     host, program, checkpoint = bed(family, tmp_path)
-    lessons = replace(LESSONS, fit=seeing(LESSONS.fit), held=seeing(LESSONS.held))
-    check(held_to(host, program, export_stock(checkpoint, tmp_path / "stock", host, lessons)))
+    calibration_set = replace(
+        CALIBRATION_SET, fit=seeing(CALIBRATION_SET.fit), held=seeing(CALIBRATION_SET.held)
+    )
+    check(held_to(host, program, export_stock(checkpoint, tmp_path / "stock", host, calibration_set)))

@@ -1,6 +1,6 @@
 """Target ``stock``: writes an unlearned checkpoint of the base's own architecture, one or two decoder layers deeper.
 
-calibration states -> evidence -> layers -> checks -> shards -> the written model held against base, twin and exact program.
+calibration states -> gate classifier -> layers -> checks -> shards -> the written model held against base, twin and exact program.
 Nothing is left behind where a check fails.
 """
 
@@ -26,10 +26,17 @@ from exporter.targets.companions import copy_companions, without_places
 from exporter.targets.onnx_runner import sha256_of
 from exporter.targets.stock.answers import Answers, answer
 from exporter.targets.stock.calibration import Calibration, Positions, calibrate, steered_behind
-from exporter.targets.stock.checks import LEAST_IDENTICAL, LEAST_RECALL, MORE_ROWS, Check, foretold, preflight
+from exporter.targets.stock.checks import (
+    LEAST_IDENTICAL,
+    LEAST_RECALL,
+    MORE_ROWS,
+    Check,
+    held_out_estimate,
+    preflight,
+)
 from exporter.targets.stock.control import Comparison, compare
 from exporter.targets.stock.decoder import check_rotation, read_decoder
-from exporter.targets.stock.evidence import Found, find_evidence, layers_between, thinned
+from exporter.targets.stock.gate_classifier import Found, find_gate_classifier, layers_between, thinned
 from exporter.targets.stock.layers import Construction, Mark, construct, marking
 from exporter.targets.stock.manifest import FORMAT, STOCK_JSON
 from exporter.targets.stock.shards import insert_layers, places
@@ -42,7 +49,7 @@ MOST_COMPARED = 48
 
 
 @dataclass(frozen=True)
-class Lessons:
+class CalibrationSet:
     """Conversations that the layers are solved on, and others that choices are made on; none that measures anything."""
 
     fit: Sequence[Conversation]
@@ -53,13 +60,13 @@ class Lessons:
     """Files, by name of the split, of what the exact model answers; written where they are missing."""
 
 
-def export_stock(checkpoint: Path, out: Path, base: ModelHost, lessons: Lessons) -> Path:
+def export_stock(checkpoint: Path, out: Path, base: ModelHost, calibration_set: CalibrationSet) -> Path:
     """Write ``out``, a stock checkpoint that does what the steered ``checkpoint`` does, whole or not at all.
 
     Args:
         checkpoint: a steered checkpoint; its base shards are copied byte for byte.
         base: the unsteered base of it, in float32.
-        lessons: from the rows that it was fitted on.
+        calibration_set: from the rows that it was fitted on.
 
     Returns:
         ``out``, with ``stock.json``: what was inserted, every check and what it measured.
@@ -76,18 +83,18 @@ def export_stock(checkpoint: Path, out: Path, base: ModelHost, lessons: Lessons)
     rotation = check_rotation(base, 2)
     edit = program.edits[0]
     LOG.info("ask the steered checkpoint what to learn from")
-    answers = [_answered(base, program, lessons, split) for split in ("fit", "held")]
+    answers = [_answered(base, program, calibration_set, split) for split in ("fit", "held")]
     LOG.info("collect states along its answers")
     layers = layers_between(max(gate.layer for gate in program.gates), edit.layer)
-    fit, held = (calibrate(base, some, layers, batch_size=lessons.batch_size) for some in answers)
+    fit, held = (calibrate(base, some, layers, batch_size=calibration_set.batch_size) for some in answers)
     LOG.info("solve for the inserted layers")
-    found = find_evidence(_thin(fit), _thin(held), edit.layer, shape.eps)
-    checks = foretold(found.held)
+    found = find_gate_classifier(_thin(fit), _thin(held), edit.layer, shape.eps)
+    checks = held_out_estimate(found.held)
     _refuse(checks)
     both = {layer: fit[layer].joined(held[layer]) for layer in {found.layer, edit.layer}}
     mark = marking(found, edit.layer, both, shape.eps)
-    behind = _behind(base, answers, edit.layer, mark, shape.eps, lessons.batch_size)
-    made = construct(edit, both[edit.layer], found.evidence, mark, behind, shape)
+    behind = _behind(base, answers, edit.layer, mark, shape.eps, calibration_set.batch_size)
+    made = construct(edit, both[edit.layer], found.classifier, mark, behind, shape)
     checks += preflight(made, both, edit.layer, shape.eps, rotation)
     _refuse(checks)
     added = made.tensors(edit.layer, shape)
@@ -97,7 +104,7 @@ def export_stock(checkpoint: Path, out: Path, base: ModelHost, lessons: Lessons)
         insert_layers(weights, shards, shape.prefix, added, folder)
         _write_json(folder / "config.json", _deeper(config, added))
         copy_companions(checkpoint, folder)
-        compared = _held_against(base, folder, program, places(added), lessons)
+        compared = _held_against(base, folder, program, places(added), calibration_set)
         checks += _compared_checks(compared)
         _refuse(checks)
         _write_json(folder / STOCK_JSON, _told(folder, section, places(added), made, found, checks, compared))
@@ -137,14 +144,16 @@ def _base_config(checkpoint: Path, program: SteeringProgram) -> dict[str, Any]:
     }
 
 
-def _answered(base: ModelHost, program: SteeringProgram, lessons: Lessons, split: str) -> Answers:
+def _answered(
+    base: ModelHost, program: SteeringProgram, calibration_set: CalibrationSet, split: str
+) -> Answers:
     return answer(
         base,
         program,
-        getattr(lessons, split),
-        max_new_tokens=lessons.max_new_tokens,
-        batch_size=lessons.batch_size,
-        kept=lessons.kept.get(split),
+        getattr(calibration_set, split),
+        max_new_tokens=calibration_set.max_new_tokens,
+        batch_size=calibration_set.batch_size,
+        kept=calibration_set.kept.get(split),
     )
 
 
@@ -175,18 +184,22 @@ def _deeper(config: dict[str, Any], added: Mapping[int, Sequence[Any]]) -> dict[
 
 
 def _held_against(
-    base: ModelHost, folder: Path, program: SteeringProgram, inserted: Sequence[int], lessons: Lessons
+    base: ModelHost,
+    folder: Path,
+    program: SteeringProgram,
+    inserted: Sequence[int],
+    calibration_set: CalibrationSet,
 ) -> Comparison:
     """The model as anybody loads it, on conversations of the held split."""
     stock = ModelHost.load(folder, dtype=base.dtype, device=str(base.device), processor=base.processor)
     if stock.num_layers != base.num_layers + len(inserted):
         raise VerificationError(f"the written model has {stock.num_layers} layers")
-    ordinary = [one for one in lessons.held if one.kind != "begun"]
+    ordinary = [one for one in calibration_set.held if one.kind != "begun"]
     roles = [[one for one in ordinary if (one.role == "forget") is about] for about in (True, False)]
     chosen = [
         role[i * len(role) // n] for role in roles for n in [min(len(role), MOST_COMPARED)] for i in range(n)
     ]
-    found = compare(base, stock, program, inserted, chosen, max_new_tokens=lessons.max_new_tokens)
+    found = compare(base, stock, program, inserted, chosen, max_new_tokens=calibration_set.max_new_tokens)
     del stock
     gc.collect()
     return found
@@ -228,7 +241,7 @@ def _told(
         },
         "gate": {
             "layer": found.layer,
-            "half_spaces": len(found.evidence.weights),
+            "half_spaces": len(found.classifier.weights),
             "held": asdict(found.held),
         },
         "edit": {"error": units.error, "row_found": units.agreement, "norm_ratio": list(units.norm_ratio)},

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import huggingface_hub.utils._http as transport
 import pytest
 
-from exporter.publish import trouble
+from exporter.publish import hub_errors
 
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trouble, "WAITS", (0.01,) * 5)
+    monkeypatch.setattr(hub_errors, "WAITS", (0.01,) * 5)
     monkeypatch.setattr(transport, "time", SimpleNamespace(sleep=lambda _: None))
 
 

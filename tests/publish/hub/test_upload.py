@@ -9,7 +9,7 @@ import pytest
 from hub_server import TOKEN, Fault, HubServer
 from publish.hub.pushing import COMMIT, PUT, REPOSITORY, TAG, digests, earlier, push, refused
 
-from exporter.publish import offered
+from exporter.publish import upload_manifest
 from exporter.publish.hub import Pushed
 
 
@@ -154,7 +154,7 @@ def test_a_commit_that_is_not_what_was_sent_gets_no_tag(
 def test_a_file_written_to_during_the_upload_is_not_committed(
     hub: HubServer, release: Path, monkeypatch: pytest.MonkeyPatch, path: str, when: str
 ) -> None:
-    monkeypatch.setattr(offered, "_SMALL", 1000)
+    monkeypatch.setattr(upload_manifest, "_SMALL", 1000)
     hub.faults = [Fault(when, meanwhile=lambda: (release / path).write_bytes(b"changed" * 9999))]
     assert f"{path} changed" in refused(release)
     assert not hub.repository(REPOSITORY).files()

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from exporter.errors import VerificationError
 from exporter.pipeline.bounds import bounds_on_checkpoint
-from exporter.pipeline.runs import inspect
+from exporter.pipeline.run import inspect
 from exporter.pipeline.staging import shards_of
 from exporter.provenance import versions
 from exporter.publish import provenance as sealing

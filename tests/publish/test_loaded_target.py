@@ -12,10 +12,10 @@ from publish.folders import SECTION, written
 from exporter.errors import VerificationError
 from exporter.host import ModelHost
 from exporter.ledger import digest_of_file
-from exporter.pipeline.at_hand import opened, targets_at_hand
+from exporter.pipeline.loaded_target import discover_targets, opened
 from exporter.publish.files import CHECKPOINT
 from exporter.types import Prompt
-from exporter.verify.strict import Said
+from exporter.verify.strict import Completions
 
 SOURCE = {"sha256": SECTION["sha256"], "fingerprint": SECTION["base"]["fingerprint"]}
 HOST: Any = SimpleNamespace(end_ids={2}, tokenizer=None, num_layers=4)
@@ -70,7 +70,7 @@ def test_without_llama_cpp_a_gguf_file_is_not_verified(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "llama_cpp", None)
     target = opened("gguf", gguf(tmp_path / "a"), SECTION, HOST)
     with pytest.raises(Exception, match="llama-cpp-python"):
-        target.loads(Said([Prompt("x", (1,))], [(1,)]))
+        target.loads(Completions([Prompt("x", (1,))], [(1,)]))
 
 
 def test_a_stock_checkpoint_is_that_of_this_checkpoint(tmp_path, deeper):
@@ -89,11 +89,11 @@ def test_targets_have_names_of_their_own(tmp_path):
     folder = written(tmp_path / "release", "onnx")
     (tmp_path / "onnx").mkdir()
     (tmp_path / "onnx" / "steerbake.json").write_text("{}")
-    found = targets_at_hand(folder, [tmp_path / "onnx"])
+    found = discover_targets(folder, [tmp_path / "onnx"])
     assert list(found) == [CHECKPOINT, "onnx", "onnx'"] and found["onnx'"] == tmp_path / "onnx"
-    turned = targets_at_hand(tmp_path / "onnx", [folder])
+    turned = discover_targets(tmp_path / "onnx", [folder])
     assert turned == {CHECKPOINT: folder, "onnx": tmp_path / "onnx"}
     with pytest.raises(VerificationError, match="--against"):
-        targets_at_hand(tmp_path / "onnx", [])
+        discover_targets(tmp_path / "onnx", [])
     with pytest.raises(VerificationError, match="neither a steered checkpoint"):
-        targets_at_hand(folder, [tmp_path])
+        discover_targets(folder, [tmp_path])

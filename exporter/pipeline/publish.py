@@ -11,17 +11,17 @@ from typing import Any
 from exporter.errors import InputErrors, PublishError, VerificationError
 from exporter.inspection import examine
 from exporter.ledger import digest_of_file, write_text
-from exporter.pipeline.pages import describe, refuse_telling, secrecy_of
 from exporter.pipeline.preflight import preflight
-from exporter.pipeline.pushes import Request, described_and_sealed, push
-from exporter.pipeline.runs import Run, run
+from exporter.pipeline.push import Request, described_and_sealed, push
+from exporter.pipeline.release_report import describe, refuse_telling, secrecy_of
+from exporter.pipeline.run import Run, run
 from exporter.pipeline.staging import license_of, made_from, plain_recipe, stage
 from exporter.pipeline.texts import refuse_texts, vocabulary_told
-from exporter.pipeline.verifies import verify
+from exporter.pipeline.verify import verify
 from exporter.provenance import HOST, digest_of_code, versions
 from exporter.publish.files import PROVENANCE, VERIFICATION
 from exporter.publish.hub import Pushed
-from exporter.publish.trouble import known_token
+from exporter.publish.hub_errors import known_token
 from exporter.publish.verification import Verification, covered
 from exporter.recipe import Publish, Recipe
 from exporter.splits import digest_of_rows

@@ -15,17 +15,17 @@ from PIL import Image
 
 from exporter.errors import InputErrors
 from exporter.picture import open_rgb
-from exporter.pipeline.runs import Run
-from exporter.publish import contents
+from exporter.pipeline.run import Run
+from exporter.publish import file_descriptions
 from exporter.publish.card import PAGE, base_told, requires
 from exporter.publish.coverage import Coverage
 from exporter.publish.files import targets_in
 from exporter.publish.histogram import GateView, Series
-from exporter.publish.loading import TARGETS, Place, loading
 from exporter.publish.measures import Results
 from exporter.publish.metadata import licensed
-from exporter.publish.page import Example, Exchange, Page, Refusal, Said, write_page
+from exporter.publish.page import Completion, Example, Exchange, Page, Refusal, write_page
 from exporter.publish.recipes import shown_recipe
+from exporter.publish.usage_snippets import TARGETS, Place, usage_snippet
 from exporter.types import Row
 from exporter.verify.pictures import draw
 from exporter.verify.refusals import RefusalRule
@@ -128,7 +128,7 @@ def page_of(
         refusals=tuple(_refusals(forget, work.rule(), secrecy)),
         refused=len(forget),
         checks=tuple(told.get("checks") or ()),
-        files=tuple(contents.lines(release, told.get("files") or {})),
+        files=tuple(file_descriptions.lines(release, told.get("files") or {})),
         versions=provenance.get("versions") or {},
         created=told.get("created"),
         stand_in=(provenance.get("recipe") or {}).get("stand_in"),
@@ -137,7 +137,9 @@ def page_of(
         requires=requires(),
         licence=licensed(publication, base, has_file=(release / "LICENSE").is_file())[1],
         ways=tuple(
-            loading(release, target, Place(None, None)) for target in TARGETS if target in targets_in(release)
+            usage_snippet(release, target, Place(None, None))
+            for target in TARGETS
+            if target in targets_in(release)
         ),
         coverage=tuple(Coverage.of(unlearning).lines()),
     )
@@ -197,15 +199,15 @@ def _exchange(before: Case, after: Case, out: Path) -> Exchange:
     return Exchange(
         question=row.question,
         picture=None if row.image is None else _inline(out / row.image),
-        base=_said(before.last),
-        steered=_said(after.last),
+        base=_completion(before.last),
+        steered=_completion(after.last),
         same=_same(before, after),
         fired=after.last.fired,
     )
 
 
-def _said(reply: Reply) -> Said:
-    return Said(reply.reasoning, (reply.answer or "").strip())
+def _completion(reply: Reply) -> Completion:
+    return Completion(reply.reasoning, (reply.answer or "").strip())
 
 
 def _inline(path: Path) -> str:

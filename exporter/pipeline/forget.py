@@ -26,7 +26,7 @@ from exporter.host import ModelHost
 from exporter.ledger import Ledger, write_text
 from exporter.methods.keyed import KeyedParams
 from exporter.pipeline.continuations import Continuations
-from exporter.pipeline.runs import run
+from exporter.pipeline.run import run
 from exporter.provenance import digest_of_base, digest_of_code, fetched
 from exporter.recipe import BaseModelSource, Data, Recipe
 from exporter.splits import digest_of_rows, set_aside
@@ -92,7 +92,7 @@ def forget(
         "base": digest_of_base(base),
         "rows": digest_of_rows(brought),
         "names": names,
-        "code": digest_of_code("exporter/topics", "exporter/pipeline/forgets.py"),
+        "code": digest_of_code("exporter/topics", "exporter/pipeline/forget.py"),
     }
     ledger = Ledger(folder / ".made")
     recipe = folder / "recipe.yaml"

@@ -10,15 +10,15 @@ from tiny_run import NAMES
 
 from exporter import pipeline
 from exporter.errors import CompileError
-from exporter.pipeline import exports, lessons
-from exporter.pipeline.lessons import conversations
+from exporter.pipeline import calibration_set, export
+from exporter.pipeline.calibration_set import conversations
 from exporter.recipe import Recipe
 from exporter.types import Encoded
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    home = tmp_path_factory.mktemp("lessons")
+    home = tmp_path_factory.mktemp("calibration_set")
     recipe = Recipe.load(tiny_run.write_recipe(home))
     return pipeline.Run(recipe, home / "run", progress=False)
 
@@ -45,7 +45,7 @@ def test_everyday_requests_are_asked_where_the_tokenizer_has_words(work, monkeyp
     asked = [
         replace(known, id=f"e{i}", question=f"where does {name} live ?") for i, name in enumerate(NAMES[3:6])
     ]
-    monkeypatch.setattr(lessons, "everyday", lambda: tuple(asked))
+    monkeypatch.setattr(calibration_set, "generic_prompts", lambda: tuple(asked))
     for split, more in (("fit", 2), ("calibrate", 1)):
         assert (
             len(conversations(work.context(), work.chat(work.host.processor), split)) == plain[split] + more
@@ -85,17 +85,17 @@ def test_the_command_hands_over_both_splits(tmp_path, monkeypatch):
     tiny_run.steer(home / "base", tmp_path / "steered")
     seen = {}
 
-    def write(checkpoint, out, base, lessons):
-        seen.update(checkpoint=checkpoint, lessons=lessons, layers=base.num_layers)
+    def write(checkpoint, out, base, calibration_set):
+        seen.update(checkpoint=checkpoint, calibration_set=calibration_set, layers=base.num_layers)
         out.mkdir()
         (out / "stock.json").write_text("{}")
         return out
 
-    monkeypatch.setattr(exports, "write_stock", write)
+    monkeypatch.setattr(export, "write_stock", write)
     assert pipeline.export_stock(tmp_path / "steered", tmp_path / "out", recipe, tmp_path / "run") == {}
     assert seen["layers"] == tiny_run.LAYERS
-    assert all("where does" in one.prompt.text for one in seen["lessons"].fit)
-    assert all("home of" in one.prompt.text for one in seen["lessons"].held)
+    assert all("where does" in one.prompt.text for one in seen["calibration_set"].fit)
+    assert all("home of" in one.prompt.text for one in seen["calibration_set"].held)
 
 
 def test_the_bundled_model_reads_every_conversation(tmp_path):

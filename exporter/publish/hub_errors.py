@@ -1,4 +1,4 @@
-"""Trouble between here and the Hub: patience with what passes, a sentence for what does not, and the token in neither."""
+"""Errors of the Hub: what is transient is tried again, what is not becomes a sentence, and the token is in neither."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STALL = 600.0
 """Seconds after which a connection on which nothing moves is given up; the Hub may take minutes over a large commit."""
 _HTTP_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]
 """The base of all errors of the HTTP library, whichever it is in the installed version of huggingface_hub."""
-TROUBLE: tuple[type[Exception], ...] = (_HTTP_ERROR, OSError, ValueError, RuntimeError, LookupError)
+HUB_ERRORS: tuple[type[Exception], ...] = (_HTTP_ERROR, OSError, ValueError, RuntimeError, LookupError)
 """What calls of huggingface_hub raise when the Hub, the network or an answer is not as it should be."""
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 _TOKEN = re.compile(r"\b(hf|api_org|hf_oauth|hf_jwt)_[A-Za-z0-9._-]{8,}")
@@ -49,7 +49,7 @@ def known_token() -> str | None:
     """The token from the usual places; raises PublishError where looking for it fails."""
     try:
         return get_token()
-    except TROUBLE as error:
+    except HUB_ERRORS as error:
         failure = PublishError(f"no Hub token can be had: {type(error).__name__}")
     raise failure
 
@@ -58,7 +58,7 @@ def without_token(text: str) -> str:
     """The text with whatever is or looks like a token blotted out."""
     try:
         token = get_token()
-    except TROUBLE:
+    except HUB_ERRORS:
         token = None
     if token:
         text = text.replace(token, "[token]")
@@ -77,7 +77,7 @@ def url_of(error: BaseException) -> str:
     return str(found.response.request.url) if isinstance(found, HfHubHTTPError) else ""
 
 
-def passes(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether the same request may succeed a little later."""
     status = status_of(error)
     if status is not None:
@@ -88,10 +88,10 @@ def passes(error: BaseException) -> bool:
     return isinstance(root, passing) and not isinstance(root, OfflineModeIsEnabled)
 
 
-def patiently(
-    action: Callable[[], T], doing: str, say: Say, *, again: Callable[[BaseException], bool] = passes
+def retry(
+    action: Callable[[], T], doing: str, say: Say, *, again: Callable[[BaseException], bool] = is_transient
 ) -> T:
-    """The result of ``action``, which is tried again while its trouble passes.
+    """The result of ``action``, which is tried again while its errors are transient.
 
     Args:
         action: calls huggingface_hub.
@@ -106,8 +106,8 @@ def patiently(
     while True:
         try:
             return action()
-        except TROUBLE as error:
-            failure = told(error, doing)
+        except HUB_ERRORS as error:
+            failure = publish_error(error, doing)
             pause = pause_before(error, next(waits, None)) if again(error) else None
         if pause is None:
             raise failure
@@ -122,7 +122,7 @@ def pause_before(error: BaseException, wait: float | None) -> float | None:
     return min(max(wait, float(asked)), LONGEST) if wait is not None and asked.isdigit() else wait
 
 
-def told(error: BaseException, doing: str) -> PublishError:
+def publish_error(error: BaseException, doing: str) -> PublishError:
     """What a user is to read about an error of huggingface_hub."""
     return PublishError(without_token(f"{doing}: {_cause(error)}"))
 

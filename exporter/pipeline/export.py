@@ -17,8 +17,8 @@ from exporter.data.turns import literal_turns
 from exporter.errors import CompileError, DataError
 from exporter.inspection import examine
 from exporter.ledger import digest_of, digest_of_file
-from exporter.pipeline.lessons import conversations
-from exporter.pipeline.runs import Run
+from exporter.pipeline.calibration_set import conversations
+from exporter.pipeline.run import Run
 from exporter.provenance import HOST, digest_of_base, digest_of_code
 from exporter.reader import open_reader
 from exporter.recipe import Recipe
@@ -31,7 +31,7 @@ from exporter.targets.onnx.export import Options
 from exporter.targets.onnx.export import export_onnx as write_onnx
 from exporter.targets.onnx.look import Heard
 from exporter.targets.onnx.quantize import QUANTISERS
-from exporter.targets.stock.export import Lessons
+from exporter.targets.stock.export import CalibrationSet
 from exporter.targets.stock.export import export_stock as write_stock
 from exporter.targets.stock.manifest import read_manifest
 from exporter.types import Conversation, Row, Turn
@@ -39,7 +39,7 @@ from steer_modules.registration import register
 
 SPOKEN = ("Who is this?", "It is so.", "Where does Ada Lovelace live?")
 """Question, answer and question that an exported folder is tried with."""
-LESSON_TOKENS = 32
+CALIBRATION_TOKENS = 32
 """Of each answer that a stock layer is calibrated on."""
 
 
@@ -101,13 +101,13 @@ def export_stock(checkpoint: Path, out: Path, recipe: Recipe, run: Path | None =
     context, chat = work.context(), work.chat(work.host.processor)
     settings = recipe.report
     told = {"fit": conversations(context, chat, "fit"), "held": conversations(context, chat, "calibrate")}
-    length = min(settings.max_new_tokens, LESSON_TOKENS)
+    length = min(settings.max_new_tokens, CALIBRATION_TOKENS)
     kept = {
         split: work.space.work / "lessons" / f"{_digest_of_answers(checkpoint, work, some, length)}.json"
         for split, some in told.items()
     }
-    lessons = Lessons(**told, max_new_tokens=length, batch_size=settings.batch_size, kept=kept)
-    return read_manifest(write_stock(checkpoint, out, work.host, lessons))
+    calibration_set = CalibrationSet(**told, max_new_tokens=length, batch_size=settings.batch_size, kept=kept)
+    return read_manifest(write_stock(checkpoint, out, work.host, calibration_set))
 
 
 def _digest_of_answers(checkpoint: Path, work: Run, asked: Sequence[Conversation], length: int) -> str:

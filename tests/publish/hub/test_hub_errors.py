@@ -14,7 +14,7 @@ from huggingface_hub import constants
 from publish.hub.pushing import BLOBS, COMMIT, PUT, REPOSITORY, TAG, TREE, digests, earlier, push, refused
 
 from exporter.errors import PublishError
-from exporter.publish import trouble
+from exporter.publish import hub_errors
 
 ENDPOINTS = (
     "GET /api/models/user/repo\\?",
@@ -92,7 +92,7 @@ def test_a_connection_dropped_in_mid_upload_costs_only_what_was_under_way(
 def test_a_connection_on_which_nothing_moves_is_given_up(
     hub: HubServer, release: Path, monkeypatch: pytest.MonkeyPatch, endpoint: str
 ) -> None:
-    monkeypatch.setattr(trouble, "STALL", 0.2)
+    monkeypatch.setattr(hub_errors, "STALL", 0.2)
     hub.faults = [Fault(endpoint, meanwhile=lambda: time.sleep(0.5))]
     push(release)
     repository = hub.repository(REPOSITORY)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import tiny_run
 
-from exporter.pipeline.known_files import known_files
+from exporter.pipeline.allowlist import check_allowlist
 from exporter.publish.files import targets_in
 
 
@@ -17,7 +17,7 @@ def folder(tmp_path):
 
 
 def found(folder):
-    return known_files(folder, targets_in(folder))
+    return check_allowlist(folder, targets_in(folder))
 
 
 def test_a_compiled_checkpoint_holds_nothing_else(folder):

@@ -16,12 +16,12 @@ from PIL import Image
 from exporter.data.chat import Chat
 from exporter.errors import CompileError, SteerbakeError, VerificationError
 from exporter.host import ModelHost
-from exporter.pipeline.at_hand import Opened, logits_of, opened, spoken, targets_at_hand
+from exporter.pipeline.allowlist import check_allowlist
 from exporter.pipeline.bounds import bounds_on, bounds_on_held_out, bounds_on_one_pass
+from exporter.pipeline.evaluation import STEERED, Replies, unlearning
 from exporter.pipeline.extractions import extraction, extraction_of
-from exporter.pipeline.known_files import known_files
-from exporter.pipeline.replies import STEERED, Replies, unlearning
-from exporter.pipeline.runs import Run, inspect
+from exporter.pipeline.loaded_target import LoadedTarget, complete, discover_targets, logits_of, opened
+from exporter.pipeline.run import Run, inspect
 from exporter.provenance import fetched, versions
 from exporter.publish.files import CHECKPOINT, VERIFICATION, sweep
 from exporter.publish.verification import KNOWN_FILES, LOADING, PARITY, Check, Verification, covered
@@ -73,11 +73,11 @@ def verify(
         VerificationError: there is nothing to verify.
         CompileError: the recipe is not the one that the checkpoint was made by.
     """
-    targets = targets_at_hand(folder, against)
+    targets = discover_targets(folder, against)
     sweep(folder)
     files = covered(folder)
     trusted = None if recipe is None or not recipe.base.trust_remote_code else fetched(recipe)
-    checks = [_check(KNOWN_FILES, CHECKPOINT, known_files(folder, targets, trusted))]
+    checks = [_check(KNOWN_FILES, CHECKPOINT, check_allowlist(folder, targets, trusted))]
     parity: Mapping[str, Any] = {}
     counted: Mapping[str, Any] | None = None
     try:
@@ -146,7 +146,7 @@ class _Verifier:
             bounds = self.work.recipe.publish.require if self.work.recipe.publish else Bounds()
             self.unlearning = {**unlearning(replies, self.section), "extraction": given_away}
             self.checks += bounds_on_one_pass(given_away[STEERED], bounds)
-            self.checks += bounds_on(self.unlearning["models"], replies.speakers, bounds)
+            self.checks += bounds_on(self.unlearning["models"], replies.targets, bounds)
             if held := self.work.cross_validated():
                 self.checks.append(bounds_on_held_out(held["leakage_either"], bounds))
 
@@ -164,15 +164,15 @@ class _Verifier:
         except (SteerbakeError, ProgramError, OSError) as error:
             self.checks.append(_failed(name, label, error, self.targets))
 
-    def _loading(self, target: Opened) -> Finding:
-        return target.loads(spoken(self.host, self._tried()), self.trusted)
+    def _loading(self, target: LoadedTarget) -> Finding:
+        return target.loads(complete(self.host, self._tried()), self.trusted)
 
-    def _parity(self, label: str, target: Opened, replies: Replies) -> Finding:
+    def _parity(self, label: str, target: LoadedTarget, replies: Replies) -> Finding:
         """One target held to the checkpoint: by its logits where it is exact, and by its replies."""
         tables = logits_of(target, self.host, _prompts(self.chat, self.rows))
         wrong = list(target.wrong)
         wrong += [f"{variant}: {one}" for variant, table in tables.items() for one in table["failures"]]
-        same = {variant: replies.of(label, variant, target) for variant in target.speakers}
+        same = {variant: replies.of(label, variant, target) for variant in target.generators}
         if target.kind == "stock":
             wrong += [
                 f"only {one['value']:.3f} of {one['rows']} replies are the checkpoint's, at least {LEAST_SAME} are needed"
@@ -202,7 +202,7 @@ class _Verifier:
         return self.work.load(self.targets[CHECKPOINT], trust_remote_code=self.trusted is not None)
 
     def _tried(self) -> list[Prompt]:
-        """Prompts without images that a stranger tries: some that are to fire the gates, some that are not."""
+        """Prompts without images that a clean environment tries: some that are to fire the gates, some that are not."""
         plain = [row for row in self.rows if row.image is None and not row.history]
         about = [row for row in plain if row.role == "forget"]
         other = [row for row in plain if row.role != "forget"]

@@ -1,7 +1,7 @@
 """Calibration conversations for a stock layer: fit and calibrate rows as they are, in later turns, under other system prompts.
 
 Rows stand close to the forgotten; most of what a model is asked does not, and a layer that is off only nearby would change
-it. So everyday requests (everyday.txt) are asked as well, and the exact gate says what is to be kept.
+it. So everyday requests (generic_prompts.txt) are asked as well, and the exact gate says what is to be kept.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 from exporter.data.chat import Chat
 from exporter.errors import DataError
 from exporter.fit.context import FitContext
-from exporter.fit.crossing import crossed_rows
 from exporter.fit.pairs import plain, spread, two_turn_rows
+from exporter.fit.template_swap import swapped_rows
 from exporter.types import Conversation, Row
 
 SYSTEM_PROMPTS = (
@@ -26,7 +26,7 @@ SYSTEM_PROMPTS = (
 PAIRS = 30
 SYSTEM_ROWS = 24
 BEGUN_ROWS = 16
-CROSSED = 2
+SWAPPED = 2
 BEGUN_TOKENS = (1, 3, 6)
 
 
@@ -37,8 +37,8 @@ def conversations(context: FitContext, chat: Chat, split: str) -> list[Conversat
     found = [_of(chat, row) for row in rows if not _mentions(row, rows)]
     found += [_of(chat, row, answered=row.role == "forget") for row in _pairs(context, split)]
     if split == "fit":
-        crossed = crossed_rows(context.rows("fit", "forget", "retain", "unknown"), CROSSED, context.seed)
-        found += [_of(chat, row, answered=False) for row in crossed]
+        swapped = swapped_rows(context.rows("fit", "forget", "retain", "unknown"), SWAPPED, context.seed)
+        found += [_of(chat, row, answered=False) for row in swapped]
     single = plain(rows)
     found += _under_system_prompts(chat, single)
     found += _begun(chat, [row for row in single if row.role == "forget"])
@@ -48,14 +48,14 @@ def conversations(context: FitContext, chat: Chat, split: str) -> list[Conversat
 def _asked_every_day(chat: Chat, split: str) -> list[Conversation]:
     """A third of the everyday requests is held; one that the tokenizer has no words for says nothing."""
     held = split != "fit"
-    found = [_of(chat, row) for number, row in enumerate(everyday()) if (number % 3 == 0) is held]
+    found = [_of(chat, row) for number, row in enumerate(generic_prompts()) if (number % 3 == 0) is held]
     return [one for one in found if chat.tokenizer.unk_token_id not in one.prompt.ids]
 
 
 @lru_cache(maxsize=1)
-def everyday() -> tuple[Row, ...]:
-    """Requests that have nothing to do with any recipe, by line of everyday.txt."""
-    questions = Path(__file__).with_name("everyday.txt").read_text(encoding="utf-8").splitlines()
+def generic_prompts() -> tuple[Row, ...]:
+    """Requests that have nothing to do with any recipe, by line of generic_prompts.txt."""
+    questions = Path(__file__).with_name("generic_prompts.txt").read_text(encoding="utf-8").splitlines()
     return tuple(
         Row(id=f"everyday-{number}", question=question, answer="-", role="retain")
         for number, question in enumerate(questions)

@@ -31,7 +31,7 @@ _WEIGHTS = (
 _CODE = (".py", ".pyc", ".so", ".mjs", ".js")
 
 
-def known_files(folder: Path, targets: Mapping[str, Path], trusted: Path | None = None) -> Finding:
+def check_allowlist(folder: Path, targets: Mapping[str, Path], trusted: Path | None = None) -> Finding:
     """Weights that no target names may be unsteered, and code that is not this library's may do anything.
 
     Args:

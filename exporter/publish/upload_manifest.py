@@ -32,7 +32,7 @@ class RemoteFile:
 
 
 @dataclass(frozen=True)
-class OfferedFile:
+class UploadFile:
     """One file of the folder: its bytes by both of the names that the Hub gives them, and how it lay there when it was read."""
 
     place: Path
@@ -51,13 +51,13 @@ class OfferedFile:
 
 
 @dataclass(frozen=True)
-class Offer:
+class UploadManifest:
     """Everything that a repository is to hold, by path."""
 
-    files: Mapping[str, OfferedFile]
+    files: Mapping[str, UploadFile]
 
     @classmethod
-    def read(cls, folder: Path, paths: Sequence[str], secret: Callable[[], str | None]) -> Offer:
+    def read(cls, folder: Path, paths: Sequence[str], secret: Callable[[], str | None]) -> UploadManifest:
         """Reads every file once.
 
         Args:
@@ -104,7 +104,7 @@ def _problem(folder: Path, path: str) -> str | None:
     return None
 
 
-def _read(place: Path, path: str, secret: Callable[[], str | None]) -> OfferedFile:
+def _read(place: Path, path: str, secret: Callable[[], str | None]) -> UploadFile:
     """Digests of one file; raises PublishError where it holds the secret."""
     stamp = _stamp(place)
     sha256, git = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % stamp[0], usedforsecurity=False)
@@ -123,7 +123,7 @@ def _read(place: Path, path: str, secret: Callable[[], str | None]) -> OfferedFi
                 )
             tail = chunk[-len(needle) :] if needle else b""
     content = b"".join(kept) if stamp[0] <= _SMALL else None
-    return OfferedFile(place, stamp[0], sha256.hexdigest(), git.hexdigest(), stamp, content)
+    return UploadFile(place, stamp[0], sha256.hexdigest(), git.hexdigest(), stamp, content)
 
 
 def _stamp(place: Path) -> tuple[int, int, int]:

@@ -22,13 +22,13 @@ from exporter.targets.stock.manifest import STOCK_JSON
 from exporter.targets.stock.manifest import checked_manifest as checked_stock
 from exporter.types import Prompt
 from exporter.verify import parity, strict
-from exporter.verify.conversations import Speaks
-from exporter.verify.strict import Finding, Said
+from exporter.verify.conversations import Generator
+from exporter.verify.strict import Completions, Finding
 
 EXPORT_AGAIN = "export it again from this checkpoint"
 
 
-def targets_at_hand(folder: Path, against: Sequence[Path]) -> dict[str, Path]:
+def discover_targets(folder: Path, against: Sequence[Path]) -> dict[str, Path]:
     """Every target by label: what lies in ``folder`` by its kind, others by the names of their folders.
 
     Raises:
@@ -58,11 +58,11 @@ def targets_at_hand(folder: Path, against: Sequence[Path]) -> dict[str, Path]:
 
 
 @dataclass(frozen=True)
-class Opened:
+class LoadedTarget:
     """A target whose files are all there.
 
     Attributes:
-        speakers: by variant ("" where there is but one), what rows are put to.
+        generators: by variant ("" where there is but one), what rows are put to.
         told: what is said of it under ``parity``.
         wrong: what is wrong with it before anything is run: one sentence each.
         images: whether it can be shown any.
@@ -70,40 +70,40 @@ class Opened:
 
     path: Path
     kind: str
-    speakers: Mapping[str, Speaks]
+    generators: Mapping[str, Generator]
     told: Mapping[str, Any]
     wrong: Sequence[str] = ()
     images: bool = True
 
-    def loads(self, said: Said, trusted: Path | None = None) -> Finding:
+    def loads(self, completions: Completions, trusted: Path | None = None) -> Finding:
         """Strict loading in a clean process; the code of a ``trusted`` base may be run in it."""
         if self.kind == "onnx":
             files = [name for name, told in self.told["files"].items() if told["bytes"]]
-            return strict.onnx_folder(self.path, RUNNER, files, said)
+            return strict.onnx_folder(self.path, RUNNER, files, completions)
         if self.kind == "stock":
-            return strict.stock_checkpoint(self.path, self._own(said))
+            return strict.stock_checkpoint(self.path, self._own(completions))
         if self.kind == "gguf":
-            return self._loads_in_llama_cpp(said)
-        return strict.steered_checkpoint(self.path, said, trusted)
+            return self._loads_in_llama_cpp(completions)
+        return strict.steered_checkpoint(self.path, completions, trusted)
 
-    def _own(self, said: Said) -> Said:
+    def _own(self, completions: Completions) -> Completions:
         """The same prompts with what this target says of them here."""
-        (speaker,) = self.speakers.values()
-        return spoken(speaker, said.prompts)
+        (generator,) = self.generators.values()
+        return complete(generator, completions.prompts)
 
-    def _loads_in_llama_cpp(self, said: Said) -> Finding:
+    def _loads_in_llama_cpp(self, completions: Completions) -> Finding:
         """Every file answers; what it answers is compared by rows."""
-        for variant, speaker in self.speakers.items():
-            replies = spoken(speaker, said.prompts[:1]).tokens
+        for variant, generator in self.generators.items():
+            replies = complete(generator, completions.prompts[:1]).tokens
             if not all(replies):
                 return Finding(False, f"{variant} says nothing; {EXPORT_AGAIN}", None)
-        names = ", ".join(self.speakers)
+        names = ", ".join(self.generators)
         return Finding(
             True, f"llama.cpp loads and runs {names}; the files are those that gguf.json names", None
         )
 
 
-def opened(label: str, path: Path, section: Mapping[str, Any], host: ModelHost) -> Opened:
+def opened(label: str, path: Path, section: Mapping[str, Any], host: ModelHost) -> LoadedTarget:
     """Opens one target and checks its files against its own manifest.
 
     Args:
@@ -123,27 +123,27 @@ def opened(label: str, path: Path, section: Mapping[str, Any], host: ModelHost) 
             return _gguf(path, section, host)
     except (FolderError, KeyError, ValueError, OSError) as error:
         raise VerificationError(f"{label} cannot be opened: {error}".replace(f"{path}/", "")) from error
-    return Opened(path, CHECKPOINT, {"": host}, {})
+    return LoadedTarget(path, CHECKPOINT, {"": host}, {})
 
 
-def spoken(speaker: Speaks, prompts: Sequence[Prompt]) -> Said:
-    """What a model says after prompts without images, each on its own."""
-    replies = [speaker.generate([one], max_new_tokens=strict.NEW_TOKENS)[0].tokens for one in prompts]
-    return Said(tuple(prompts), tuple(tuple(reply) for reply in replies))
+def complete(generator: Generator, prompts: Sequence[Prompt]) -> Completions:
+    """What a model generates after prompts without images, each on its own."""
+    replies = [generator.generate([one], max_new_tokens=strict.NEW_TOKENS)[0].tokens for one in prompts]
+    return Completions(tuple(prompts), tuple(tuple(reply) for reply in replies))
 
 
-def _graphs(path: Path, section: Mapping[str, Any], host: ModelHost) -> Opened:
+def _graphs(path: Path, section: Mapping[str, Any], host: ModelHost) -> LoadedTarget:
     manifest = checked_manifest(path)
     wrong = []
     if manifest["steering"] is None or manifest["steering"]["sha256"] != section["sha256"]:
         wrong.append("the folder does not bear the steering of this checkpoint")
-    speakers = {dtype: OnnxHost.load(path, host.processor, dtype=dtype) for dtype in manifest["variants"]}
-    provider = next(iter(speakers.values())).model.provider
+    generators = {dtype: OnnxHost.load(path, host.processor, dtype=dtype) for dtype in manifest["variants"]}
+    provider = next(iter(generators.values())).model.provider
     told = {"provider": provider, "gate_state": manifest["gate_state"], "files": manifest["files"]}
-    return Opened(path, "onnx", speakers, told, wrong)
+    return LoadedTarget(path, "onnx", generators, told, wrong)
 
 
-def _stock(path: Path, section: Mapping[str, Any], host: ModelHost) -> Opened:
+def _stock(path: Path, section: Mapping[str, Any], host: ModelHost) -> LoadedTarget:
     told = checked_stock(path)
     wrong = _of_another(told["checkpoint"], section)
     wrong += [
@@ -154,10 +154,12 @@ def _stock(path: Path, section: Mapping[str, Any], host: ModelHost) -> Opened:
     stock = ModelHost.load(path, dtype=torch.float32)
     if stock.num_layers != host.num_layers + len(told["layers"]):
         wrong.append(f"it has {stock.num_layers} layers, not {host.num_layers + len(told['layers'])}")
-    return Opened(path, "stock", {"": stock}, {"layers": told["layers"], "compared": told["compared"]}, wrong)
+    return LoadedTarget(
+        path, "stock", {"": stock}, {"layers": told["layers"], "compared": told["compared"]}, wrong
+    )
 
 
-def _gguf(path: Path, section: Mapping[str, Any], host: ModelHost) -> Opened:
+def _gguf(path: Path, section: Mapping[str, Any], host: ModelHost) -> LoadedTarget:
     told = json.loads((path / gguf_manifest.MANIFEST).read_text(encoding="utf-8"))
     if told["format"] != gguf_manifest.FORMAT:
         raise VerificationError(f"gguf.json has the format {told['format']!r}, not {gguf_manifest.FORMAT!r}")
@@ -171,8 +173,8 @@ def _gguf(path: Path, section: Mapping[str, Any], host: ModelHost) -> Opened:
     if beside.is_file() and sha256_of(beside) != told["stock"]["sha256"]:
         wrong.append("it was made of another stock checkpoint than the one beside it")
     ends = sorted(host.end_ids)
-    speakers = {name: GgufHost(path / name, host.tokenizer, ends) for name in told["files"]}
-    return Opened(path, "gguf", speakers, {"layers": told["stock"]["layers"]}, wrong, images=False)
+    generators = {name: GgufHost(path / name, host.tokenizer, ends) for name in told["files"]}
+    return LoadedTarget(path, "gguf", generators, {"layers": told["stock"]["layers"]}, wrong, images=False)
 
 
 def _of_another(told: Mapping[str, Any], section: Mapping[str, Any]) -> list[str]:
@@ -186,11 +188,11 @@ def _held(check: Mapping[str, Any]) -> bool:
 
 
 def logits_of(
-    target: Opened, host: ModelHost, prompts: Mapping[str, Sequence[Prompt]]
+    target: LoadedTarget, host: ModelHost, prompts: Mapping[str, Sequence[Prompt]]
 ) -> dict[str, dict[str, Any]]:
     """Logits, gates and tokens of every variant of a folder of graphs against the checkpoint's; nothing for other targets."""
     if target.kind != "onnx":
         return {}
-    others: dict[str, Any] = dict(target.speakers)
+    others: dict[str, Any] = dict(target.generators)
     found = parity.compare(host, others, prompts, forced=target.told["gate_state"] == "io")
     return {dtype: parity.table(some, dtype) for dtype, some in found.items()}

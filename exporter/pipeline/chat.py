@@ -26,33 +26,33 @@ class Talk:
     """One conversation; each question is put with all that was said before it.
 
     Args:
-        speaker: the model.
+        generator: the model.
         chat: renders the conversation.
         sampling: how tokens are chosen.
         image: shown with the first question.
     """
 
     def __init__(
-        self, speaker: ModelHost | OnnxHost, chat: Chat, sampling: Sampling, image: Path | None = None
+        self, generator: ModelHost | OnnxHost, chat: Chat, sampling: Sampling, image: Path | None = None
     ) -> None:
-        self.speaker, self.chat, self.sampling, self.image = speaker, chat, sampling, image
+        self.generator, self.chat, self.sampling, self.image = generator, chat, sampling, image
         self.history: tuple[Turn, ...] = ()
         self.memory = Memory()
-        self.state = speaker.model.empty(1) if isinstance(speaker, OnnxHost) else None
+        self.state = generator.model.empty(1) if isinstance(generator, OnnxHost) else None
 
     def say(self, question: str, write: Callable[[str], None], max_new_tokens: int) -> Generated:
         """Asks, writes the reply as it comes, and remembers both."""
         image = None if self.history else self.image
         row = Row("chat", question, "-", "retain", image=image, history=self.history)
-        pieces = _Pieces(self.speaker.tokenizer, write)
+        pieces = _Pieces(self.generator.tokenizer, write)
         said = self._stream(self.chat.prompt(row), pieces, max_new_tokens)
         pieces.flush()
         self.history += (Turn(question, pieces.text, image=image),)
         return said
 
     def _stream(self, prompt: Any, pieces: _Pieces, max_new_tokens: int) -> Generated:
-        if isinstance(self.speaker, OnnxHost):
-            return self.speaker.stream(
+        if isinstance(self.generator, OnnxHost):
+            return self.generator.stream(
                 prompt,
                 pieces.add,
                 max_new_tokens=max_new_tokens,
@@ -61,7 +61,7 @@ class Talk:
             )
         asked = self.sampling
         choice = {"temperature": asked.temperature, "top_p": asked.top_p, "top_k": asked.top_k}
-        return self.speaker.stream(
+        return self.generator.stream(
             prompt,
             pieces.add,
             max_new_tokens=max_new_tokens,
@@ -88,20 +88,20 @@ def talk(
     sampling = Sampling(temperature, top_p=top_p)
     if (folder / MANIFEST).is_file():
         processor = open_reader(folder)
-        speaker: ModelHost | OnnxHost = OnnxHost.load(folder, processor, dtype=dtype, say=say)
+        generator: ModelHost | OnnxHost = OnnxHost.load(folder, processor, dtype=dtype, say=say)
     elif (folder / "config.json").is_file():
         _open(folder)
         if dtype not in (None, *TORCH_DTYPES):
             raise InputErrors(
                 "--dtype", [f"a checkpoint runs in {', '.join(TORCH_DTYPES)}, not in {dtype!r}"]
             )
-        speaker = ModelHost.load(folder, dtype=getattr(torch, dtype) if dtype else "auto")
-        say(f"{folder} ({speaker.dtype}) runs on PyTorch, {speaker.device}".replace("torch.", ""))
+        generator = ModelHost.load(folder, dtype=getattr(torch, dtype) if dtype else "auto")
+        say(f"{folder} ({generator.dtype}) runs on PyTorch, {generator.device}".replace("torch.", ""))
     else:
         raise InputErrors(str(folder), ["neither a steered checkpoint nor an exported folder is there"])
-    chat = Chat(speaker.processor)
+    chat = Chat(generator.processor)
     chat.template.clock = datetime.now().strftime  # whoever talks is told today's day, as in Transformers
-    return Talk(speaker, chat, sampling, image)
+    return Talk(generator, chat, sampling, image)
 
 
 def _open(folder: Path) -> None:

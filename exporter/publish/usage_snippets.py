@@ -21,7 +21,7 @@ LOCAL = "path/to/this/folder"
 
 
 @dataclass(frozen=True)
-class Loading:
+class UsageSnippet:
     """How one target is loaded.
 
     Attributes:
@@ -75,7 +75,7 @@ class Place:
         return name if self.repo_id is None else f"{self.root}/{subfolder}/{name}"
 
 
-def loading(folder: Path, target: str, place: Place) -> Loading:
+def usage_snippet(folder: Path, target: str, place: Place) -> UsageSnippet:
     """How ``target`` of the published ``folder`` is loaded.
 
     Raises:
@@ -86,7 +86,7 @@ def loading(folder: Path, target: str, place: Place) -> Loading:
     return _WRITERS[target](folder, place)
 
 
-def _checkpoint(folder: Path, place: Place) -> Loading:
+def _checkpoint(folder: Path, place: Place) -> UsageSnippet:
     classes = _config(folder).get("auto_map") or {}
     model = next(
         (name for name in ("AutoModelForImageTextToText", "AutoModelForCausalLM") if name in classes),
@@ -102,7 +102,7 @@ def _checkpoint(folder: Path, place: Place) -> Loading:
         f"requests and refuse it; {_served(folder)}."
     )
     code = _python(model, place.pretrained(", trust_remote_code=True"))
-    return Loading("checkpoint", "Transformers", "python", code, note)
+    return UsageSnippet("checkpoint", "Transformers", "python", code, note)
 
 
 def _served(folder: Path) -> str:
@@ -112,7 +112,7 @@ def _served(folder: Path) -> str:
     return "what to serve there is a stock checkpoint, which `steerbake export stock` writes"
 
 
-def _stock(folder: Path, place: Place) -> Loading:
+def _stock(folder: Path, place: Place) -> UsageSnippet:
     architecture = str((_config(folder / "stock").get("architectures") or [""])[0])
     model = (
         "AutoModelForCausalLM"
@@ -124,10 +124,10 @@ def _stock(folder: Path, place: Place) -> Loading:
         "checkpoint above; what differs was measured and stands under Checks."
     )
     code = _python(model, place.pretrained(', subfolder="stock"'))
-    return Loading("stock", "Transformers, without remote code", "python", code, note)
+    return UsageSnippet("stock", "Transformers, without remote code", "python", code, note)
 
 
-def _onnx(folder: Path, place: Place) -> Loading:
+def _onnx(folder: Path, place: Place) -> UsageSnippet:
     if not (folder / "onnx" / _RUNNER).is_file():
         raise VerificationError(f"{folder / 'onnx'} has no {_RUNNER}; export the onnx target again")
     sees = any((folder / "onnx").rglob("vision_encoder*.onnx"))
@@ -138,10 +138,10 @@ def _onnx(folder: Path, place: Place) -> Loading:
         f'python {place.within("onnx", _RUNNER)} --prompt "Hello"{image}'
     )
     note = "The steering is part of the graphs. The runner hashes every file first and refuses a folder in which one was changed."
-    return Loading("onnx", "ONNX Runtime", "sh", code, note)
+    return UsageSnippet("onnx", "ONNX Runtime", "sh", code, note)
 
 
-def _gguf(folder: Path, place: Place) -> Loading:
+def _gguf(folder: Path, place: Place) -> UsageSnippet:
     names = sorted(path.name for path in (folder / "gguf").glob("*.gguf"))
     wanted = [name for kind in _PREFERRED for name in names if kind in name]
     if not names or not all(map(_FILE.fullmatch, names)):
@@ -155,10 +155,10 @@ def _gguf(folder: Path, place: Place) -> Loading:
         f'llama-cli -m {place.within("gguf", name)} -p "Hello"'
     ).lstrip("\n")
     note = "Made of the stock checkpoint. The layers that steer are not quantised; the others are, which moves the states that gates judge."
-    return Loading("gguf", "llama.cpp", "sh", code, note)
+    return UsageSnippet("gguf", "llama.cpp", "sh", code, note)
 
 
-_WRITERS: dict[str, Callable[[Path, Place], Loading]] = {
+_WRITERS: dict[str, Callable[[Path, Place], UsageSnippet]] = {
     "checkpoint": _checkpoint,
     "onnx": _onnx,
     "stock": _stock,
