@@ -41,9 +41,10 @@ lint: $(INSTALLED)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+# Never with --quiet: it drops the warnings that --strict counts.
 docs: $(INSTALLED)
 	$(PIP) install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
-	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --quiet --strict --site-dir $(SITE)
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --site-dir $(SITE)
 
 reference: $(INSTALLED)
 	$(VENV)/bin/python -m exporter.reference docs/reference.md
