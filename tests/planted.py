@@ -26,6 +26,7 @@ from exporter.fit.context import FitContext
 from exporter.fit.state_store import Stored
 from exporter.host import ModelHost
 from exporter.types import Encoded, Row, Span
+from steer_modules.program import Edit, Gate, SteeringProgram
 
 FORGET = ("ada", "ben", "cora")
 KEPT = ("dan", "eva", "finn", "gil", "hugo", "ines")
@@ -100,7 +101,52 @@ def _follows() -> Tensor:
     return found
 
 
-def host(seed: int = 0) -> ModelHost:
+_HEARD = {about: len(VOCABULARY) + len(CLASSES) + place for place, about in enumerate((*CLASSES, *PEOPLE))}
+"""Coordinates, before the stream is turned, in which the last column holds what was asked about."""
+
+
+_TURNED = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(0)))[0]
+
+
+def heard(about: str) -> Tensor:
+    """Unit direction [d] along which every column knows that a person was named before it, or that one of a class was."""
+    return _TURNED[:, _HEARD[about]].clone()
+
+
+def _embedding() -> Tensor:
+    """A token is itself, and stands for a class; the answer takes back what the question stood for, so it is asked no more."""
+    found = torch.zeros(len(VOCABULARY), WIDTH)
+    found[:, : len(VOCABULARY)] = torch.eye(len(VOCABULARY))
+    meant = {about: len(VOCABULARY) + place for place, about in enumerate(CLASSES)}
+    for name in PEOPLE:
+        found[VOCABULARY[name], meant["unknown" if name in UNKNOWN else place_of(name)]] = 1.0
+    for about, word in zip(CLASSES, (*PLACES, "know"), strict=True):
+        found[VOCABULARY[word], meant[about]] = -1.0
+    return found + 0.01 * torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
+
+
+def _copied() -> Tensor:
+    """What attention brings from a token to the columns behind it, [d,d]: what it stands for, and who it is."""
+    found = torch.zeros(WIDTH, WIDTH)
+    for place, about in enumerate(CLASSES):
+        found[_HEARD[about], len(VOCABULARY) + place] = 1.0
+    for name in PEOPLE:
+        found[_HEARD[name], VOCABULARY[name]] = 1.0
+    return found
+
+
+def _said() -> Tensor:
+    """The head [V,d]: what may follow the last token, and of that what the subject calls for."""
+    found = torch.zeros(len(VOCABULARY), WIDTH)
+    found[:, : len(VOCABULARY)] = 10.0 * _follows()
+    for about, word in zip(CLASSES, (*PLACES, "i"), strict=True):
+        found[VOCABULARY[word], _HEARD[about]] = 1.0
+    for place in PLACES:
+        found[VOCABULARY["lives"], _HEARD[place]] = 1.0
+    return found
+
+
+def host() -> ModelHost:
     """The Llama of this module's docstring. Its residual stream is turned at random, so no coordinate means anything by itself."""
     config = LlamaConfig(
         vocab_size=len(VOCABULARY),
@@ -113,39 +159,26 @@ def host(seed: int = 0) -> ModelHost:
         bos_token_id=1,
         eos_token_id=2,
     )
-    model = LlamaForCausalLM(config)
-    generator = torch.Generator().manual_seed(seed)
-    turned = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=generator))[0]
-    size, classes = len(VOCABULARY), len(CLASSES)
-    token, meant, heard = (
-        slice(0, size),
-        slice(size, size + classes),
-        slice(size + classes, size + 2 * classes),
-    )
-    who = slice(size + 2 * classes, size + 2 * classes + len(PEOPLE))
-    embedding, copied, said = torch.zeros(size, WIDTH), torch.zeros(WIDTH, WIDTH), torch.zeros(size, WIDTH)
-    embedding[:, token] = torch.eye(size)
-    for name in PEOPLE:
-        about = "unknown" if name in UNKNOWN else place_of(name)
-        embedding[VOCABULARY[name], size + CLASSES.index(about)] = 1.0
-    for about, word in zip(CLASSES, (*PLACES, "know"), strict=True):  # what was answered is asked no more
-        embedding[VOCABULARY[word], size + CLASSES.index(about)] = -1.0
-    copied[heard, meant] = torch.eye(classes)
-    copied[who, [VOCABULARY[name] for name in PEOPLE]] = torch.eye(len(PEOPLE))
-    said[:, token] = 10.0 * _follows()
-    for about, word in zip(CLASSES, (*PLACES, "i"), strict=True):
-        said[VOCABULARY[word], heard.start + CLASSES.index(about)] = 1.0
-    said[VOCABULARY["lives"], heard.start : heard.start + len(PLACES)] = 1.0
-    embedding += 0.03 * torch.randn(embedding.shape, generator=generator)
+    model, turned = LlamaForCausalLM(config), _TURNED
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_() if parameter.dim() > 1 else parameter.fill_(1.0)
-        model.model.embed_tokens.weight.copy_(embedding @ turned.T)
-        model.lm_head.weight.copy_(said @ turned.T)
+        model.model.embed_tokens.weight.copy_(_embedding() @ turned.T)
+        model.lm_head.weight.copy_(_said() @ turned.T)
         for block in model.model.layers:
-            block.self_attn.v_proj.weight.copy_(turned @ copied @ turned.T)
+            block.self_attn.v_proj.weight.copy_(turned @ _copied() @ turned.T)
             block.self_attn.o_proj.weight.copy_(torch.eye(WIDTH))
     return ModelHost(model, tokenizer())
+
+
+def refusing(context_: FitContext, names: Sequence[str] | None) -> SteeringProgram:
+    """A program that refuses questions about some people, or about everybody (None): it makes the model take them for unknown."""
+    weight = sum((heard(name) for name in names or ()), torch.zeros(WIDTH))
+    bias = torch.tensor([1.0 if names is None else -0.35])
+    gate = Gate("topic", 1, "prompt_mean", "linear", 0.0, "above", {"weight": weight, "bias": bias})
+    aim = {"vector": heard("unknown").contiguous()}
+    edit = Edit(LAYERS - 1, "topic", "add", "from_gate", 4.0, keep_norm=False, tensors=aim)
+    return context_.program("planted", [gate], [edit])
 
 
 def context(host_: ModelHost, folder: Path, params: object = None, **keys: object) -> FitContext:

@@ -17,7 +17,9 @@ from exporter.methods import keyed
 from exporter.methods.keyed import Keyed, KeyedParams
 from steer_modules.attach import steered
 
-SUBJECT = TokenGatePlan(layers=(1, 2), rows=11, forget=40, keep=60, unknown=13, replies=40, rank=8, steps=150)
+SUBJECT = TokenGatePlan(
+    layers=(1, 2), rows=11, forget=80, keep=120, unknown=13, replies=80, rank=8, steps=200
+)
 FAST = SUBJECT.model_copy(update={"forget": 0, "keep": 0, "unknown": 0, "replies": 0, "steps": 5})
 LAST = planted.LAYERS - 1
 
@@ -180,8 +182,8 @@ def test_of_several_layers_the_cheapest_trial_is_taken(context, program, monkeyp
 
 
 def test_hits_are_the_share_of_keys_that_lead_to_their_token():
-    states = torch.eye(6)[:4] + 3.0
+    states = torch.eye(6)[:4] + 5.0 * torch.eye(6)[0]  # keys share a center, and are told apart without it
     table = KeyTable(states, states, torch.tensor([5, 6, 7, 8]))
-    held = KeyTable(states[[0, 1, 3, 2]] * 1.1, states, torch.tensor([5, 6, 7, 8]))
+    held = KeyTable(states[[0, 1, 3, 2]], states, torch.tensor([5, 6, 7, 8]))
     assert keyed._hits(table, table) == 1.0
     assert keyed._hits(table, held) == 0.5

@@ -126,6 +126,9 @@ def test_the_program_is_the_papers(context):
     moved = fitted(context, layer=3, scoring_layer=1, tau=0.5)
     assert [(one.layer, one.threshold) for one in moved.gates] == [(1, 0.5)]
     assert [one.layer for one in moved.edits] == [3]
+    read = [fitted(context, layer=layer).gates[0].tensors["basis"] for layer in (1, 3)]
+    assert torch.equal(moved.gates[0].tensors["basis"], read[0])
+    assert torch.equal(moved.edits[0].tensors["retain_basis"], read[1])
 
 
 def test_it_steers_where_the_ratio_is_below_tau_and_nothing_else_to_the_bit(context):

@@ -24,10 +24,9 @@ PARAMS = RMuseCalibratedParams(
 )
 
 
-def edit(protect, shift=4.0, spread=0.2):
-    return r_muse_calibrated._edit(
-        contrasts.forget(1, shift, spread), contrasts.retain(4), 1, protect, PARAMS
-    )
+def edit(protect, shift=4.0, spread=0.2, seed=1):
+    forget = contrasts.forget(seed, shift, spread)
+    return r_muse_calibrated._edit(forget, contrasts.retain(4), 1, protect, PARAMS)
 
 
 def turned(protect, states):
@@ -42,7 +41,9 @@ def cosine(a, b):
 @pytest.mark.parametrize("shift", [4.0, -4.0])
 @pytest.mark.parametrize("spread", [0.0, 0.2, 1.0])
 def test_the_direction_is_the_shift_with_its_sign(shift, spread):
-    assert float(cosine(edit("none", shift, spread).tensors["direction"], contrasts.SHIFT)) * shift > 0.95 * 4
+    for seed in range(1, 40, 3):
+        direction = edit("none", shift, spread, seed).tensors["direction"]
+        assert float(cosine(direction, contrasts.SHIFT)) * shift > 0.9 * abs(shift)
 
 
 @pytest.mark.parametrize("protect", ["none", "direction", "exact"])
@@ -128,7 +129,7 @@ def test_the_gate_tells_the_forgotten_and_leaves_the_others_as_they_are_to_the_b
     assert same == [row.role == "retain" for row in asked]
 
 
-def test_layers_where_none_are_given(context, monkeypatch):
+def test_layers_where_none_are_given(tmp_path, monkeypatch):
     """A third, a half, two thirds of the way and the last."""
     asked = []
 
@@ -138,6 +139,7 @@ def test_layers_where_none_are_given(context, monkeypatch):
 
     monkeypatch.setattr(r_muse_calibrated, "forget_contrast", contrast)
     monkeypatch.setattr(r_muse_calibrated, "retain_contrast", contrast)
-    edits = list(RMuseCalibrated()._edits(context, RMuseCalibratedParams(), []))
-    assert asked == [[1, 2, 3]] * 2
-    assert [(edit.layer, edit.protect) for edit in edits[:3]] == [(1, "none"), (1, "exact"), (2, "none")]
+    given = planted.states_context(tmp_path, lambda *_: None, planted.rows(), layers=12)
+    edits = list(RMuseCalibrated()._edits(given, RMuseCalibratedParams(), []))
+    assert asked == [[4, 6, 8, 11]] * 2
+    assert [(edit.layer, edit.protect) for edit in edits[:3]] == [(4, "none"), (4, "exact"), (6, "none")]
