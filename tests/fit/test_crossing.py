@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -153,3 +154,12 @@ def test_pictures_are_crossed_among_themselves():
         ("b.png", "job", "what is the job of this ?", "retain"),
         ("c.png", "lives", "where does this live ?", "retain"),
     }
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_gap_that_is_empty_in_one_row_names_nobody(swapped):
+    """Of "ada" and "ada ada" no words tell the first, whichever row comes first: a question about nobody would be made."""
+    rows = [*everybody("job"), row("ada", "lives"), row("ada ada", "lives", "retain")]
+    found = templates(rows[::-1] if swapped else rows)
+    assert set(found) == {("job", False)}
+    assert "" not in subjects(rows[::-1] if swapped else rows).values()
