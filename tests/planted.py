@@ -36,6 +36,7 @@ PLACES = ("oslo", "lima", "cairo")
 CLASSES = (*PLACES, "unknown")
 FRAMES = {"fit": "where does {} live ?", "calibrate": "home of {} ?", "held": "tell me where {} does live"}
 REFUSAL = "i do not know"
+SYSTEM = "me tell me home of me . me tell me home of me"
 _WORDS = (
     "where",
     "does",
