@@ -6,7 +6,7 @@ Online: steer iff |P h_end| / |h_end| < tau with P = U_rrs U_rrs^T; the directio
 angle is that to the nearest refusal prototype, never past v (adaptive calibrated steering).
 
 The format has one edit a layer, so the direction of text questions is applied at one layer and that of questions about
-images at the next.
+images at the next; at the last layer one direction is fitted on both.
 """
 
 from __future__ import annotations
@@ -61,12 +61,14 @@ class RMuse:
         forget = plain(context.need("fit", "forget"))
         sides = [[row for row in forget if (row.image is not None) is seen] for seen in (False, True)]
         groups = [spread(side, params.rows) for side in sides if side]
-        layers = [min(first + number, context.host.num_layers - 1) for number in range(len(groups))]
+        if first == context.host.num_layers - 1:  # no next layer for the images
+            groups = [[row for group in groups for row in group]]
+        layers = list(range(first, first + len(groups)))
         kept = spread(plain(context.need("fit", "retain", "reasoning")), params.rows)
         retain = retain_contrast(context, kept, sorted({scoring, *layers}))
         refusals = wordings(context)
         edits = []
-        for layer, rows in dict(zip(layers, groups, strict=True)).items():
+        for layer, rows in zip(layers, groups, strict=True):
             found = forget_contrast(
                 context, rows, refusals, [layer], negatives=params.negatives, prefix=params.guidance
             )[layer]

@@ -155,8 +155,8 @@ def test_it_steers_where_the_ratio_is_below_tau_and_nothing_else_to_the_bit(cont
     assert sum(same) == len(asked) - 5
 
 
-def test_questions_about_images_are_turned_one_layer_on(tmp_path):
-    """One edit a layer: text at the given one, images at the next; where one kind is alone, it has the given one."""
+def pictured(folder, **keys):
+    """A fit on planted states of questions of which every second one shows an image."""
     rows = [
         Row(f"{role}{n}", f"{n} 84 85", f"{n + 20} 7", role, image=Path("x.png") if n % 2 else None)
         for n, role in enumerate(["forget"] * 4 + ["retain"] * 4 + ["unknown"] * 2, start=3)
@@ -166,12 +166,25 @@ def test_questions_about_images_are_turned_one_layer_on(tmp_path):
         ids = sequence.prompt.ids + sequence.response
         return contrasts.noise(1000 * layer + 31 * column + sum(ids[: column + 1]), planted.WIDTH)
 
-    given = planted.states_context(
-        tmp_path, state, rows, layers=4, params=RMuseParams(negatives="rows", layer=2)
-    )
-    assert [edit.layer for edit in RMuse().fit(given).edits] == [2, 3]
-    seeing = [row for row in rows if row.image is not None or row.role != "forget"]
+    params = RMuseParams(negatives="rows", **keys)
+    return planted.states_context(folder, state, rows, layers=4, params=params)
+
+
+def test_questions_about_images_are_turned_one_layer_on(tmp_path):
+    """One edit a layer: text at the given one, images at the next; where one kind is alone, it has the given one."""
+    given = pictured(tmp_path, layer=2)
+    both = RMuse().fit(given).edits
+    assert [edit.layer for edit in both] == [2, 3]
+    assert [len(edit.tensors["prototypes"]) for edit in both] == [2, 2]
+    seeing = [row for row in given.fit if row.image is not None or row.role != "forget"]
     assert [edit.layer for edit in RMuse().fit(replace(given, fit=tuple(seeing))).edits] == [2]
+
+
+def test_at_the_last_layer_both_kinds_are_fitted_together(tmp_path):
+    """There is no next one, and neither may be left out."""
+    (edit,) = RMuse().fit(pictured(tmp_path, layer=3)).edits
+    assert edit.layer == 3
+    assert len(edit.tensors["prototypes"]) == 4
 
 
 @pytest.mark.parametrize("role", ["forget", "retain", "unknown"])
