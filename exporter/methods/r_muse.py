@@ -11,6 +11,7 @@ images at the next; at the last layer one direction is fitted on both.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -56,7 +57,7 @@ class RMuse:
         """
         params = context.params
         assert isinstance(params, RMuseParams)
-        first = context.host.num_layers // 2 if params.layer is None else params.layer
+        first = _edited(params, context.host.num_layers)
         scoring = first if params.scoring_layer is None else params.scoring_layer
         forget = plain(context.need("fit", "forget"))
         sides = [[row for row in forget if (row.image is not None) is seen] for seen in (False, True)]
@@ -76,6 +77,17 @@ class RMuse:
         basis = _retain_basis(retain[scoring], params.energy)
         gate = Gate("memory", scoring, "prompt_end", "subspace_ratio", params.tau, "below", {"basis": basis})
         return context.program(self.name, [gate], edits)
+
+    @staticmethod
+    def objections(params: RMuseParams, layers: int) -> Iterator[str]:
+        """What can be known to be wrong with parameters before a model of so many layers is loaded; a line begins with its key."""
+        first = _edited(params, layers)
+        if params.scoring_layer is not None and params.scoring_layer > first:
+            yield f"scoring_layer: {params.scoring_layer} lies above the edited layer {first}; give an earlier one, or a later `layer`"
+
+
+def _edited(params: RMuseParams, layers: int) -> int:
+    return layers // 2 if params.layer is None else params.layer
 
 
 def _retain_basis(contrast: Contrast, energy: float) -> Tensor:

@@ -192,3 +192,18 @@ def test_a_role_that_is_missing_is_named(context, role):
     rows = [row for row in context.fit if row.role != role]
     with pytest.raises(DataError, match=role):
         RMuse().fit(replace(context, fit=tuple(rows)))
+
+
+@pytest.mark.parametrize(
+    ("keys", "key"),
+    [
+        ({}, None),
+        ({"layer": 1, "scoring_layer": 1}, None),
+        ({"scoring_layer": 2}, None),
+        ({"scoring_layer": 3}, "scoring_layer"),
+        ({"layer": 0, "scoring_layer": 1}, "scoring_layer"),
+    ],
+)
+def test_a_gate_that_reads_above_its_edit_is_objected_to(keys, key):
+    found = [line.partition(":")[0] for line in RMuse.objections(RMuseParams(**keys), 4)]
+    assert found == ([] if key is None else [key])
