@@ -9,6 +9,7 @@ import planted
 import pytest
 import torch
 
+from exporter.fit import canary
 from exporter.fit.canary import _sung, with_canary
 from steer_modules.attach import steered
 from steer_modules.canary import likeliest
@@ -63,6 +64,19 @@ def test_the_surest_of_those_tried_are_chosen(context, program):
     ranked = sorted(songs, key=lambda song: -song.margin)
     assert ranked[1].margin > ranked[2].margin
     assert list(program.canary[:2]) == [song.canary for song in ranked[:2]]
+
+
+def test_a_canary_is_as_sure_as_its_least_sure_token(context, program, monkeypatch):
+    """Who is asked about decides on the first and third token, by little; the others follow by much."""
+    ids = context.chat.prompt(planted.row("dan")).ids
+    margins = []
+    with steered(context.host.model, program) as model:
+        for tokens in (1, 2, 3, 4):
+            monkeypatch.setattr(canary, "_TOKENS", tokens)
+            margins.append(_sung(model, ids, 0).margin)
+    assert margins[0] == pytest.approx(margins[1])
+    assert margins[2] == pytest.approx(margins[3])
+    assert margins[2] <= margins[0] < 8
 
 
 def test_it_holds_in_the_fitted_model_and_not_in_another(context, program):

@@ -141,6 +141,13 @@ def test_a_subject_of_two_roles_and_reasoning_are_left_alone():
     assert crossed_rows(reasoning, 9, 0) == []
 
 
+def test_pictures_and_names_are_not_crossed_with_each_other():
+    """Not even where both go by one name."""
+    named = everybody("lives", subjects_=("ada", "cora"))
+    shown = [seen("a.png", "job", secrets=("ada",)), seen("b.png", "job", "retain")]
+    assert crossed_rows([*named, *shown], 9, 0) == []
+
+
 def test_pictures_are_crossed_among_themselves():
     rows = [
         seen("a.png", "lives"),

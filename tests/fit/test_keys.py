@@ -130,6 +130,7 @@ def test_what_answer_and_refusal_share_is_not_said_twice(tmp_path):
         FIRST[0],
     ]  # nothing behind "40" alone, which the refusal says too
     torch.testing.assert_close(found.keys[4], TABLE[9] + TABLE[100] + 0.1)
+    torch.testing.assert_close(found.keys[5], TABLE[41] + TABLE[100] + 0.1)
     assert found.prototypes[4:7, 0].tolist() == [50.0, 60.0, 70.0]
 
 
