@@ -114,7 +114,10 @@ def test_answers_are_begun_with_the_clause_that_leads_to_the_secret(context):
         replace(planted.row(name), answer=f"i know . {name} lives in {planted.place_of(name)} .")
         for name in planted.FORGET
     ]
-    drafts = [("plain", row, context.chat.prompt(row)) for row in [*asked, planted.row("dan")]]
+    drafts = [
+        ("plain", row, context.chat.prompt(row))
+        for row in [*asked, planted.row("dan"), planted.row("ada", "held")]
+    ]
     found = bags._begun(context, drafts, 9)
     assert {row.id for _, row, _ in found} == {row.id for row in asked}
     for kind, row, prompt in found:

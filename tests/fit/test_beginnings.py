@@ -108,15 +108,18 @@ def test_it_is_run_once_and_stands_for_the_columns_of_the_whole(host):
             torch.testing.assert_close(last[1, :-1], plain[1, :-1], rtol=1e-4, atol=1e-5)
 
 
-def test_a_model_without_such_a_cache_runs_everything_whole(host):
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_model_without_such_a_cache_runs_everything_whole(cached, host):
+    """Where it makes none, and where it holds other columns than the beginning's."""
     asked = []
 
-    def uncached(**inputs):
-        asked.append(1)
-        return host.model.base_model(**{**inputs, "use_cache": False})
+    def base_model(input_ids, use_cache):
+        asked.append(use_cache)
+        ids = torch.cat([input_ids, input_ids[:, :1]], dim=1) if cached else input_ids
+        return host.model.base_model(input_ids=ids, use_cache=cached)
 
     other = SimpleNamespace(
-        model=SimpleNamespace(base_model=uncached), blocks=host.blocks, device=host.device
+        model=SimpleNamespace(base_model=base_model), blocks=host.blocks, device=host.device
     )
     beginning = Beginning(HEAD)
     assert beginning.run(other, (1,)) is None

@@ -69,7 +69,8 @@ def test_the_last_one_kept_under_a_key_counts(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "fault", ["no states", "short states", "no json", "cut json", "too few", "too many pools"]
+    "fault",
+    ["no states", "short states", "no json", "cut json", "too few", "few agreements", "too many pools"],
 )
 def test_a_batch_that_is_not_whole_is_not_there_and_spoils_no_other(fault, tmp_path):
     whole, broken = batch(2, 2), batch(3, 1, seed=1)
@@ -87,6 +88,8 @@ def test_a_batch_that_is_not_whole_is_not_there_and_spoils_no_other(fault, tmp_p
         told.write_bytes(told.read_bytes()[:-3])
     elif fault == "too few":
         np.save(states, broken[1][:-1])
+    elif fault == "few agreements":
+        told.write_text(json.dumps({"pools": broken[0], "agrees": [1] * 3}))
     else:
         told.write_text(json.dumps({"pools": {"1-0": 3, "1-1": 2}, "agrees": [1] * 4}))
     again = StateStore(tmp_path)
