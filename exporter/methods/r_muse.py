@@ -17,11 +17,12 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from exporter.fit.calibrate import spread_rows
 from exporter.fit.context import FitContext
-from exporter.fit.contrast import Contrast, Negatives, forget_contrast, retain_contrast, spread_unit
+from exporter.fit.contrast import Contrast, Negatives, forget_contrast, retain_contrast
 from exporter.fit.pairs import plain, spread
 from exporter.fit.refusals import wordings
-from exporter.fit.subspaces import energy_basis, right_singular
+from exporter.fit.subspaces import energy_basis, right_singular, unit
 from steer_modules.program import Edit, Gate, SteeringProgram
 
 
@@ -107,7 +108,7 @@ def _edit(forget: Contrast, retain: Contrast, layer: int, params: RMuseParams) -
         sign="state",
         tensors={
             "direction": directions[:, 0].contiguous(),
-            "prototypes": spread_unit(forget.positive, params.prototypes),
+            "prototypes": unit(spread_rows(forget.positive, params.prototypes)),
             "retain_basis": _retain_basis(retain, params.energy),
         },
     )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from exporter.errors import FitError
 from exporter.fit import contrast
-from exporter.fit.contrast import Contrast, forget_contrast, retain_contrast, spread_unit
+from exporter.fit.contrast import Contrast, forget_contrast, retain_contrast
 from exporter.fit.refusals import Wording
 from exporter.types import Encoded, Prompt, Row
 
@@ -127,19 +127,3 @@ def test_scores_do_not_hang_on_order_or_units(seed, n):
         flipped = Contrast(-answer, -reasoning, answer)
         torch.testing.assert_close(flipped.hybrid(centred=centred), -whole, rtol=1e-3, atol=1e-3)
         torch.testing.assert_close(flipped.mean, -Contrast(answer, reasoning, answer).mean)
-
-
-@given(st.integers(1, 40), st.integers(1, 40))
-def test_spread_unit_rows(count, most):
-    rows = torch.arange(1.0, count + 1)[:, None] * torch.tensor([[1.0, 0.0]]) + torch.tensor([[0.0, 3.0]])
-    found = spread_unit(rows, most)
-    assert len(found) == min(count, most)
-    torch.testing.assert_close(found.norm(dim=1), torch.ones(len(found)))
-    places = (found[:, 0] / found[:, 1] * 3).round()
-    assert places.tolist() == sorted(set(places.tolist()))
-    assert places[0] == 1
-    assert most == 1 or places[-1] == count
-
-
-def test_a_row_without_length_stays_so():
-    assert torch.equal(spread_unit(torch.zeros(2, 3), 5), torch.zeros(2, 3))
