@@ -66,10 +66,6 @@ class Activations:
         """States of one sequence's pools at one layer, float32 [pools of it, d]."""
         return torch.from_numpy(np.array(self.stored[sequence].states[:, self.layers.index(layer)]))
 
-    def agreement(self, sequence: int) -> list[bool | None]:
-        """Whether the model agrees with the next token, pool by pool."""
-        return [None if value < 0 else bool(value) for value in self.stored[sequence].agrees]
-
 
 def collect(
     host: ModelHost,

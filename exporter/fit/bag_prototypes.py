@@ -95,21 +95,6 @@ class BagColumns:
             return found
         return torch.where(self.behind, found.maximum(shared.max()), found)
 
-    def subset(self, chosen: Tensor) -> BagColumns:
-        """The sequences that ``chosen`` bool [S] says."""
-        columns = chosen[self.owner]
-        counts = self.starts.diff()[chosen]
-        behind = None if self.behind is None else self.behind[chosen]
-        return BagColumns(
-            self.states[columns],
-            torch.cat([counts.new_zeros(1), counts.cumsum(0)]),
-            self.forget[chosen],
-            self.ends[chosen],
-            self.weights[chosen],
-            self.shared,
-            behind,
-        )
-
 
 def learn_bag_prototypes(given: BagColumns, *, plan: BagLearning, seed: int) -> LearnedPrototypes:
     """Learn a gate; the same seed gives the same tensors. The metric is [k,d], the prototypes [m,k] and [n,k]."""

@@ -86,7 +86,6 @@ def search_gates(
     *,
     layers: Sequence[int],
     scores: Sequence[str] = SCORES,
-    name: str = "topic",
     max_prototypes: int = 1024,
 ) -> list[Candidate]:
     """Every candidate, best first: fewest weighted mistakes, then widest margin, then lowest layer, score, pool.
@@ -104,7 +103,7 @@ def search_gates(
     ):
         states = fit.states[pool][:, place]
         for draft in fit_gates(score, states, fit, max_prototypes):
-            gate = replace(draft, name=name, layer=layer, pool=pool)
+            gate = replace(draft, name="topic", layer=layer, pool=pool)
             found.append(judge(gate, calibrate.states[pool][:, place], calibrate))
     return ranked_gates(found)
 

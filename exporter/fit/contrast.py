@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from exporter.errors import FitError
@@ -138,9 +137,3 @@ def _pooled(sequence: Encoded, thinks: bool) -> PooledSequence:
         assert sequence.reasoning is not None
         pools.append(tuple(range(*sequence.reasoning)))
     return PooledSequence(sequence, tuple(pools))
-
-
-def spread_unit(rows: Tensor, most: int) -> Tensor:
-    """At most ``most`` unit rows [m,d] of rows [n,d], evenly spread over their order."""
-    chosen = rows if len(rows) <= most else rows[torch.linspace(0, len(rows) - 1, most).round().long()]
-    return (chosen / chosen.norm(dim=-1, keepdim=True).clamp_min(1e-6)).contiguous()

@@ -10,7 +10,7 @@ of a told answer points to the refusal's beginning.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -162,4 +162,4 @@ def _resumed(context: FitContext, row: Row, refusal: NaturalRefusal, length: int
     sequence = Encoded(own.prompt, response)
     first = sequence.prompt_end + length
     pools = tuple((first + t,) for t in range(len(wanted) - shared))
-    return PooledSequence(replace(sequence, response=response), pools)
+    return PooledSequence(sequence, pools)

@@ -112,10 +112,10 @@ def natural_refusals(
     )
 
 
-def forced(prompt: Prompt, response: Sequence[int], skip: int = 0) -> PooledSequence:
-    """A response forced on a prompt, with one pool per state that predicts a response token, from token ``skip`` on."""
+def forced(prompt: Prompt, response: Sequence[int]) -> PooledSequence:
+    """A response forced on a prompt, with one pool per state that predicts a response token."""
     sequence = Encoded(prompt, tuple(response))
-    return PooledSequence(sequence, tuple((sequence.prompt_end + t,) for t in range(skip, len(response))))
+    return PooledSequence(sequence, tuple((sequence.prompt_end + t,) for t in range(len(response))))
 
 
 def _natural(

@@ -25,13 +25,6 @@ def right_singular(x: Tensor) -> tuple[Tensor, Tensor]:
     return values.float(), rows.T.float().contiguous()
 
 
-def leading_basis(x: Tensor, rank: int) -> Tensor:
-    """Orthonormal [d,r] that keeps most of the energy of x [n,d]; r = rank, or less where x has no more directions."""
-    values, vectors = right_singular(x)
-    full = int((values > values[:1] * 1e-5).sum()) if len(values) else 0
-    return vectors[:, : min(rank, full)]
-
-
 def energy_rank(values: Tensor, energy: float) -> int:
     """Smallest k with sum of the first k squared singular values >= energy x their total; values [n] in falling order."""
     squares = values.double() ** 2
@@ -89,16 +82,6 @@ def whitening_metric(x: Tensor, labels: Tensor, *, shrinkage: float = 0.05) -> T
     values, vectors = torch.linalg.eigh(shrunk)
     roots = values.clamp_min(EPS * mean_variance).rsqrt()
     return ((vectors * (roots / roots.max())) @ vectors.T).float()
-
-
-def orthonormal(x: Tensor) -> Tensor:
-    """Orthonormal basis [d,r] of the column space of x [d,k]; columns that depend on others go."""
-    return leading_basis(x.T, x.shape[1])
-
-
-def remove(x: Tensor, basis: Tensor) -> Tensor:
-    """x - B B^T x for rows x [..., d] and orthonormal B [d,r]."""
-    return x - (x @ basis) @ basis.T
 
 
 def orient(direction: Tensor, difference: Tensor) -> Tensor:

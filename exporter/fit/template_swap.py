@@ -40,7 +40,7 @@ def templates(rows: Sequence[Row]) -> dict[tuple[str, bool], Template]:
     for (key, visual), same in grouped.items():
         words = [tuple(row.question.split()) for row in same]
         before, after = _common(words, visual)
-        if not visual and (before + after == words[0] or not before + after):
+        if not visual and (before + after in words or not before + after):
             continue
         draft = Template(key, visual, before, after, frozenset())
         forget = frozenset(name(row, draft) for row in same if row.role == "forget")

@@ -6,21 +6,23 @@ Online: steer iff |P h_end| / |h_end| < tau with P = U_rrs U_rrs^T; the directio
 angle is that to the nearest refusal prototype, never past v (adaptive calibrated steering).
 
 The format has one edit a layer, so the direction of text questions is applied at one layer and that of questions about
-images at the next.
+images at the next; at the last layer one direction is fitted on both.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from exporter.fit.calibrate import spread_rows
 from exporter.fit.context import FitContext
-from exporter.fit.contrast import Contrast, Negatives, forget_contrast, retain_contrast, spread_unit
+from exporter.fit.contrast import Contrast, Negatives, forget_contrast, retain_contrast
 from exporter.fit.pairs import plain, spread
 from exporter.fit.refusals import wordings
-from exporter.fit.subspaces import energy_basis, right_singular
+from exporter.fit.subspaces import energy_basis, right_singular, unit
 from steer_modules.program import Edit, Gate, SteeringProgram
 
 
@@ -56,17 +58,19 @@ class RMuse:
         """
         params = context.params
         assert isinstance(params, RMuseParams)
-        first = context.host.num_layers // 2 if params.layer is None else params.layer
+        first = _edited(params, context.host.num_layers)
         scoring = first if params.scoring_layer is None else params.scoring_layer
         forget = plain(context.need("fit", "forget"))
         sides = [[row for row in forget if (row.image is not None) is seen] for seen in (False, True)]
         groups = [spread(side, params.rows) for side in sides if side]
-        layers = [min(first + number, context.host.num_layers - 1) for number in range(len(groups))]
+        if first == context.host.num_layers - 1:  # no next layer for the images
+            groups = [[row for group in groups for row in group]]
+        layers = list(range(first, first + len(groups)))
         kept = spread(plain(context.need("fit", "retain", "reasoning")), params.rows)
         retain = retain_contrast(context, kept, sorted({scoring, *layers}))
         refusals = wordings(context)
         edits = []
-        for layer, rows in dict(zip(layers, groups, strict=True)).items():
+        for layer, rows in zip(layers, groups, strict=True):
             found = forget_contrast(
                 context, rows, refusals, [layer], negatives=params.negatives, prefix=params.guidance
             )[layer]
@@ -74,6 +78,17 @@ class RMuse:
         basis = _retain_basis(retain[scoring], params.energy)
         gate = Gate("memory", scoring, "prompt_end", "subspace_ratio", params.tau, "below", {"basis": basis})
         return context.program(self.name, [gate], edits)
+
+    @staticmethod
+    def objections(params: RMuseParams, layers: int) -> Iterator[str]:
+        """What can be known to be wrong with parameters before a model of so many layers is loaded; a line begins with its key."""
+        first = _edited(params, layers)
+        if params.scoring_layer is not None and params.scoring_layer > first:
+            yield f"scoring_layer: {params.scoring_layer} lies above the edited layer {first}; give an earlier one, or a later `layer`"
+
+
+def _edited(params: RMuseParams, layers: int) -> int:
+    return layers // 2 if params.layer is None else params.layer
 
 
 def _retain_basis(contrast: Contrast, energy: float) -> Tensor:
@@ -93,7 +108,7 @@ def _edit(forget: Contrast, retain: Contrast, layer: int, params: RMuseParams) -
         sign="state",
         tensors={
             "direction": directions[:, 0].contiguous(),
-            "prototypes": spread_unit(forget.positive, params.prototypes),
+            "prototypes": unit(spread_rows(forget.positive, params.prototypes)),
             "retain_basis": _retain_basis(retain, params.energy),
         },
     )

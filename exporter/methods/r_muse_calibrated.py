@@ -12,12 +12,13 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from exporter.fit.calibrate import spread_rows
 from exporter.fit.context import FitContext
-from exporter.fit.contrast import Contrast, Negatives, forget_contrast, retain_contrast, spread_unit
+from exporter.fit.contrast import Contrast, Negatives, forget_contrast, retain_contrast
 from exporter.fit.gates import GatePlan, choose_gates, gate_below
 from exporter.fit.pairs import plain, spread
 from exporter.fit.refusals import Wording, wordings
-from exporter.fit.subspaces import energy_basis, orient, right_singular
+from exporter.fit.subspaces import energy_basis, orient, right_singular, unit
 from exporter.fit.trials import Bench, Trial
 from steer_modules.program import Edit, SteeringProgram
 
@@ -92,7 +93,7 @@ def _edit(
     directions = right_singular(forget.hybrid(centred=False))[1]
     tensors = {
         "direction": orient(directions[:, 0], forget.mean).contiguous(),
-        "prototypes": spread_unit(forget.positive, params.prototypes),
+        "prototypes": unit(spread_rows(forget.positive, params.prototypes)),
     }
     if protect != "none":
         tensors["retain_basis"] = energy_basis(retain.hybrid(centred=False), params.energy)

@@ -99,8 +99,8 @@ def test_agreement_says_whether_the_model_would_have_said_the_next_token(side, t
         end = one.prompt_end
         items.append(PooledSequence(one, ((end,), (end, end + 1), (end + 1,), (len(one) - 1,))))
     found = collect(host, items, [1], tmp_path / "spill", batch_size=2, side=side, progress=False)
-    for number in range(len(items)):
-        assert found.agreement(number) == [True, None, number % 2 == 0, None]
+    for number, agrees in enumerate(found.agrees.reshape(len(items), -1).tolist()):
+        assert agrees == [1, -1, 1 - number % 2, -1]
 
 
 def test_an_interrupted_run_is_taken_up_where_it_stopped(tmp_path, monkeypatch):

@@ -46,7 +46,6 @@ def test_energy_basis_is_orthonormal_and_keeps_the_energy(x, energy):
 def test_no_energy_no_directions():
     assert subspaces.energy_basis(torch.zeros(3, 4), 0.8).shape == (4, 0)
     assert subspaces.energy_basis(torch.zeros(0, 4), 0.8).shape == (4, 0)
-    assert subspaces.leading_basis(torch.zeros(3, 4), 2).shape == (4, 0)
     assert subspaces.energy_rank(torch.tensor([3.0, 4.0]).flip(0), 1.0) == 2
     assert subspaces.energy_rank(torch.tensor([2.0, 1.0, 1.0, 1.0]), 4 / 7) == 1
 
@@ -60,34 +59,6 @@ def test_singular_vectors_rebuild_the_matrix_and_have_a_settled_sign(x):
     assert (vectors.gather(0, vectors.abs().argmax(0, keepdim=True)) > 0).all()
     _, again = subspaces.right_singular(-x)
     assert torch.allclose(again, vectors, atol=1e-4)
-
-
-@algebra
-@given(matrices, st.integers(0, 12))
-def test_leading_basis_has_no_more_directions_than_there_are(x, rank):
-    doubled = torch.cat([x, x])
-    basis = subspaces.leading_basis(doubled, rank)
-    assert basis.shape[1] == min(rank, int(torch.linalg.matrix_rank(x.double(), rtol=1e-5)))
-    assert_orthonormal(basis)
-
-
-@algebra
-@given(matrices)
-def test_orthonormal_spans_the_columns(x):
-    basis = subspaces.orthonormal(torch.cat([x, x[:, :1]], dim=1))
-    assert_orthonormal(basis)
-    left = x.T - (x.T @ basis) @ basis.T
-    assert left.norm() <= 1e-3 * x.norm()
-
-
-@algebra
-@given(matrices, st.integers(1, 5))
-def test_remove_leaves_nothing_in_the_basis_and_the_rest_untouched(x, rank):
-    basis = subspaces.leading_basis(sample(1, 12, x.shape[1]), rank)
-    left = subspaces.remove(x, basis)
-    assert (left @ basis).abs().max() <= 1e-4 * (1 + x.abs().max())
-    torch.testing.assert_close(subspaces.remove(left, basis), left, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(left + (x @ basis) @ basis.T, x, rtol=1e-4, atol=1e-4)
 
 
 @algebra
