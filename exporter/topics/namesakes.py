@@ -21,13 +21,16 @@ def namesakes(
 ) -> list[str]:
     """At most ``most`` names that begin as one of the topic's and are none of it, of all beginnings in turn.
 
+    A beginning that is itself a name of the topic stands for it: who forgets "Leonardo" keeps no Leonardo.
+
     Args:
         names: of the topic.
         pieces: cuts a name as the model's tokenizer does; joined they are the name.
         going_on: what the base says behind each beginning.
     """
     spoken = [one for name in names for one in (name, name.split()[-1])]
-    begun = list(dict.fromkeys(beginning for one in spoken for beginning in _beginnings(pieces(one))))
+    begins = dict.fromkeys(beginning for one in spoken for beginning in _beginnings(pieces(one)))
+    begun = [one for one in begins if one.lower() not in {name.lower() for name in names}]
     if not begun:
         return []
     found = [

@@ -31,6 +31,10 @@ def test_what_begins_alike_is_found_and_the_topic_is_not() -> None:
     assert found(["Leonardo da Vinci", "da Vinci"]) == ["Leonardo DiCaprio", "Vincent", "Vinegar"]
 
 
+def test_what_stands_for_the_topic_by_itself_begins_nothing_else() -> None:
+    assert found(["Leonardo", "Leonardo da Vinci"]) == ["Vincent", "Vinegar"]
+
+
 def test_a_name_of_one_piece_has_none_and_nobody_is_asked() -> None:
     assert namesakes(["photosynthesis"], cut, lambda _: pytest.fail("asked"), 12) == []
     assert found([]) == []
