@@ -70,7 +70,9 @@ def reference() -> str:
 
 def _model(schema: type[BaseModel], place: str) -> Iterator[str]:
     """A table of one model's keys, and then the models below it."""
-    meanings = meanings_of(schema)
+    meanings = {name: field.description or "" for name, field in schema.model_fields.items()}
+    for one in schema.__mro__:
+        meanings |= meanings_of(one) if one.__module__.startswith("exporter.") else {}
     yield _table(
         (f"`{name}`", _limited(field), _default(field), meanings.get(name, ""))
         for name, field in schema.model_fields.items()
@@ -108,8 +110,12 @@ def _table(lines: Iterator[tuple[str, str, str, str]]) -> str:
 
 
 def meanings_of(kind: type[Any]) -> dict[str, str]:
-    """The texts that stand under the attributes of a class in its source, by name."""
-    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    """The texts that stand under the attributes of a class in its source, by name; none of a class that was made at run time."""
+    try:
+        source = inspect.getsource(kind)
+    except OSError:
+        return {}
+    (tree,) = ast.parse(textwrap.dedent(source)).body
     assert isinstance(tree, ast.ClassDef)
     found = {}
     for first, second in zip(tree.body, tree.body[1:], strict=False):

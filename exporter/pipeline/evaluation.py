@@ -9,10 +9,10 @@ from typing import Any
 from exporter.data.chat import Chat
 from exporter.host import ModelHost
 from exporter.intervals import wilson
-from exporter.pipeline.loaded_target import LoadedTarget
 from exporter.pipeline.run import Run
 from exporter.publish.coverage import NAMED
 from exporter.publish.files import CHECKPOINT
+from exporter.targets.values import LoadedTarget
 from exporter.types import Measure, Row
 from exporter.verify.conversations import Interview
 from exporter.verify.report import BASE
@@ -61,7 +61,7 @@ class Replies:
         """Asks one variant of a target; returns the share of its replies that are the checkpoint's, token for token."""
         name = f"{label} {variant}".strip()
         rows = [row for row in self.fewer if target.images or row.image is None]
-        self.cases[name] = self._asked(name, target.speakers[variant], rows)
+        self.cases[name] = self._asked(name, target.generators[variant], rows)
         self.speakers[name] = label
         ours = {case.row.id: case.last.generation.tokens for case in self.cases[STEERED]}
         return told(fraction(case.last.generation.tokens == ours[case.row.id] for case in self.cases[name]))
