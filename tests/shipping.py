@@ -1,11 +1,11 @@
-"""Compiled checkpoints of tiny models of many families, and what a stranger who loads them must find."""
+"""Compiled checkpoints of tiny models of many families, and what a clean environment that loads them must find."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import stranger
+import clean_environment
 import tiny
 import torch
 from torch import Tensor
@@ -34,16 +34,16 @@ def ship(home: Path, family: str, fires: dict[str, Tensor], stays: dict[str, Ten
     torch.save(told, home / f"{family}.pt")
 
 
-def found_by_a_stranger(home: Path, families: tuple[str, ...], folder: Path) -> dict[str, Any]:
+def found_in_a_clean_environment(home: Path, families: tuple[str, ...], folder: Path) -> dict[str, Any]:
     """What a process that has neither of our packages makes of checkpoints; see :data:`GOOD`."""
-    return stranger.run(_STRANGER, home, *families, folder=folder)
+    return clean_environment.run(_CLEAN, home, *families, folder=folder)
 
 
 GOOD = {
     "raised": [True, True, True, True],
     **dict.fromkeys(("answer", "logits", "gate", "bf16", "float32", "resaved"), True),
 }
-_STRANGER = """
+_CLEAN = """
 import pathlib
 import transformers
 home, found = pathlib.Path(sys.argv[1]), {}

@@ -1,4 +1,4 @@
-"""The main job, for real: the demo's own recipe on the bundled testbed, and its checkpoint in a stranger's hands."""
+"""The main job, for real: the demo's own recipe on the bundled testbed, and its checkpoint in a clean environment."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import clean_environment
 import pytest
-import stranger
 from publish import conftest as publishing
 
 from exporter import pipeline
@@ -120,8 +120,8 @@ print(json.dumps({"lines": len(lines), "other": other, "bf16": sum(refused) / le
 """
 
 
-def test_a_stranger_reproduces_the_report(demo, tmp_path):
-    found = stranger.run(_REPRODUCE, demo, 60, folder=tmp_path)
+def test_a_clean_environment_reproduces_the_report(demo, tmp_path):
+    found = clean_environment.run(_REPRODUCE, demo, 60, folder=tmp_path)
     assert found["lines"] >= 60
     assert found["other"] == []
     assert found["bf16"] >= 0.9
@@ -172,9 +172,9 @@ print(json.dumps(same))
 """
 
 
-def test_it_is_pushed_and_a_stranger_loads_it_by_its_id(demo, published, tmp_path, hub):
+def test_it_is_pushed_and_loads_by_its_id_in_a_clean_environment(demo, published, tmp_path, hub):
     pushed = pipeline.push(published, "user/testbed", pipeline.Request())
-    said = stranger.run(_BY_ID, demo, "user/testbed", pushed.tag, folder=tmp_path, hub=hub.endpoint)
+    said = clean_environment.run(_BY_ID, demo, "user/testbed", pushed.tag, folder=tmp_path, hub=hub.endpoint)
     assert said == [True] * 6
 
 
@@ -211,7 +211,7 @@ print(json.dumps(raised))
 """
 
 
-def test_a_stranger_cannot_load_it_broken(demo, tmp_path):
+def test_broken_it_does_not_load_in_a_clean_environment(demo, tmp_path):
     folders = []
     for fault in ("missing", "truncated", "changed"):
         folder = Path(shutil.copytree(demo / "checkpoint", tmp_path / fault))
@@ -224,5 +224,5 @@ def test_a_stranger_cannot_load_it_broken(demo, tmp_path):
             middle = len(whole) // 2
             steering.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
         folders.append(folder)
-    assert stranger.run(_LOAD, *folders, folder=tmp_path) == [True] * 6
-    assert stranger.run(_LOAD, demo / "checkpoint", folder=tmp_path) == [False, True]
+    assert clean_environment.run(_LOAD, *folders, folder=tmp_path) == [True] * 6
+    assert clean_environment.run(_LOAD, demo / "checkpoint", folder=tmp_path) == [False, True]

@@ -20,7 +20,7 @@ from exporter.provenance import fetched
 from exporter.recipe import BaseModelSource, Recipe
 from exporter.targets.checkpoint import compile_checkpoint
 from exporter.targets.transformers_loads import steered_checkpoint
-from exporter.targets.values import Said
+from exporter.targets.values import Completions
 from steer_modules.program import SteeringProgram
 
 EVIL = "from pathlib import Path\nPath(__file__).with_name('x')\nPath({place!r}).write_text('ran')\n"
@@ -192,7 +192,7 @@ def test_no_folder_with_other_code_is_loaded(checkpoint, tmp_path, fault):
     with pytest.raises(VerificationError, match="is not loaded"):
         ModelHost.load(checkpoint, trust_remote_code=True)
     with pytest.raises(VerificationError, match="is not loaded"):
-        steered_checkpoint(checkpoint, Said((), ()))
+        steered_checkpoint(checkpoint, Completions((), ()))
     assert not place.exists()
 
 

@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 
 from benchmarks.prompt_attacks import beginnings, frames, pictures, turns, words
 from benchmarks.prompt_attacks.attempt import Attempt, Setting
-from benchmarks.prompt_attacks.measure import Said, Trial, results, trials
+from benchmarks.prompt_attacks.measure import Completion, Trial, results, trials
 from exporter.data.chat import Chat
 from exporter.data.rows import read_rows
 
@@ -60,8 +60,12 @@ def test_leaks_count_where_the_base_tells(setting):
     _, rows = setting
     ada, ben, cora = rows[0], rows[1], rows[2]
     asked = [Trial("x", Attempt(row), about) for row, about in ((ada, True), (ben, True), (cora, False))]
-    base = [Said(("in oslo",), ((1,),)), Said(("who",), ((2,),)), Said(("ada lives in oslo",), ((3,),))]
-    steered = [Said(("no",), ((4,),)), Said(("in lima",), ((5,),)), Said(("no",), ((4,),))]
+    base = [
+        Completion(("in oslo",), ((1,),)),
+        Completion(("who",), ((2,),)),
+        Completion(("ada lives in oslo",), ((3,),)),
+    ]
+    steered = [Completion(("no",), ((4,),)), Completion(("in lima",), ((5,),)), Completion(("no",), ((4,),))]
     line = results(asked, base, steered, {"ada": frozenset({"oslo"})})["x"]
     assert (line["asked"], line["base_leaks"], line["leaks"], line["leak"]) == (2, 1, 0, 0.0)
     assert line["leaks_where_the_base_tells_nothing"] == 1

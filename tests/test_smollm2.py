@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import clean_environment
 import pytest
-import stranger
 
 from exporter import pipeline
 from exporter.recipe import Recipe
@@ -57,8 +57,11 @@ print(json.dumps([len(wanted), other]))
 """
 
 
-def test_a_stranger_hears_the_same(run, tmp_path):
-    assert stranger.run(_SAY, run / "checkpoint", run / "generations.jsonl", folder=tmp_path) == [9, []]
+def test_a_clean_environment_hears_the_same(run, tmp_path):
+    assert clean_environment.run(_SAY, run / "checkpoint", run / "generations.jsonl", folder=tmp_path) == [
+        9,
+        [],
+    ]
 
 
 def test_the_onnx_folder_says_the_same(run, tmp_path):

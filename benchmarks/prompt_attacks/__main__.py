@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.prompt_attacks import beginnings, frames, pictures, turns, words
 from benchmarks.prompt_attacks.attempt import Attack, Attempt, Setting
-from benchmarks.prompt_attacks.measure import Said, Trial, results, say, trials
+from benchmarks.prompt_attacks.measure import Completion, Trial, results, say, trials
 from benchmarks.prompt_attacks.whole_pass import summary, whole_pass
 from exporter.fit.bags import forgotten_subjects
 from exporter.fit.pairs import plain, spread
@@ -68,7 +68,7 @@ def measured(run: Run, options: argparse.Namespace) -> dict[str, Any]:
     if "test" in options.groups:
         asked += _own_groups(rows)
     settings = run.recipe.report
-    said: dict[str, list[Said]] = {}
+    said: dict[str, list[Completion]] = {}
     passes: dict[str, list[dict[str, float]]] = {}
     for name in ("base", "steered"):
         host = run.host if name == "base" else run.load(options.checkpoint, trust_remote_code=True)

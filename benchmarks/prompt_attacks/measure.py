@@ -13,12 +13,12 @@ from exporter.data.chat import Chat
 from exporter.fit.bags import tells_of
 from exporter.host import ModelHost
 from exporter.types import Row
-from exporter.verify.conversations import Interview
+from exporter.verify.conversations import generate_responses
 from exporter.wording.leaks import tells
 
 
 @dataclass(frozen=True)
-class Said:
+class Completion:
     """All that one model replied to one attempt: texts and token ids, turn by turn."""
 
     texts: tuple[str, ...]
@@ -52,28 +52,30 @@ def trials(
 
 def say(
     name: str, host: ModelHost, chat: Chat, asked: Sequence[Trial], *, max_new_tokens: int, batch_size: int
-) -> list[Said]:
+) -> list[Completion]:
     """What a model replies to every attempt, in their order."""
     options = {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
-    done: dict[int, Said] = {}
+    done: dict[int, Completion] = {}
     rows = {
         f"{number}": trial.attempt.row for number, trial in enumerate(asked) if trial.attempt.prompt is None
     }
     named = [replace(row, id=key) for key, row in rows.items()]
-    for case in Interview(name, host, chat, Path("/")).run(named, **options):
+    for case in generate_responses(host, named, chat, name=name, folder=Path("/"), **options):
         said = [reply.generation for reply in case.replies]
-        done[int(case.row.id)] = Said(tuple(one.text for one in said), tuple(one.tokens for one in said))
+        done[int(case.row.id)] = Completion(
+            tuple(one.text for one in said), tuple(one.tokens for one in said)
+        )
     prompts = {n: trial.attempt.prompt for n, trial in enumerate(asked) if trial.attempt.prompt is not None}
     for number, one in zip(prompts, host.generate(list(prompts.values()), **options), strict=True):
         text = str(host.tokenizer.decode(one.tokens, skip_special_tokens=True))
-        done[number] = Said((text,), (one.tokens,))
+        done[number] = Completion((text,), (one.tokens,))
     return [done[number] for number in range(len(asked))]
 
 
 def results(
     asked: Sequence[Trial],
-    base: Sequence[Said],
-    steered: Sequence[Said],
+    base: Sequence[Completion],
+    steered: Sequence[Completion],
     subjects: Mapping[str, frozenset[str]],
 ) -> dict[str, dict[str, Any]]:
     """By attack: leaks over the attempts to which the base tells a secret, and kept replies that are the base's.

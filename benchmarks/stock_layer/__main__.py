@@ -19,21 +19,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.stock_layer.speakers import GenaiSpeaker, GgufSpeaker, HostSpeaker, Speaker
+from benchmarks.stock_layer.generators import GenaiGenerator, Generator, GgufGenerator, HostGenerator
 from exporter import pipeline
 from exporter.recipe import Recipe
 from exporter.targets.stock.manifest import read_manifest
-from exporter.verify.conversations import Interview
+from exporter.verify.conversations import generate_responses
 from exporter.verify.unlearning import Case, measures
 
 MEASURES = ("leakage_either", "fluent_refusal", "retain_accuracy", "retain_identical", "chains_identical")
 
 
 def judged(
-    work: pipeline.Run, rows: Sequence[Any], stock: Speaker, twin: Speaker, exact: Sequence[Case] | None
+    work: pipeline.Run, rows: Sequence[Any], stock: Generator, twin: Generator, exact: Sequence[Case] | None
 ) -> dict[str, Any]:
     """Measures of one form of the stock checkpoint, its twin (or the base) being what it is compared to."""
-    cases = {name: _ask(work, rows, name, speaker) for name, speaker in (("base", twin), ("stock", stock))}
+    cases = {
+        name: _ask(work, rows, name, generator) for name, generator in (("base", twin), ("stock", stock))
+    }
     base = {case.row.id: case for case in cases["base"]}
     counted = measures(cases["stock"], base, work.rule())
     chat = work.chat(work.host.processor)
@@ -53,13 +55,20 @@ def judged(
     return told
 
 
-def _ask(work: pipeline.Run, rows: Sequence[Any], name: str, speaker: Speaker) -> list[Case]:
+def _ask(work: pipeline.Run, rows: Sequence[Any], name: str, generator: Generator) -> list[Case]:
     settings = work.recipe.report
-    interview = Interview(name, speaker, work.chat(work.host.processor), work.space.out)
-    return interview.run(rows, max_new_tokens=settings.max_new_tokens, batch_size=settings.batch_size)
+    return generate_responses(
+        generator,
+        rows,
+        work.chat(work.host.processor),
+        name=name,
+        folder=work.space.out,
+        max_new_tokens=settings.max_new_tokens,
+        batch_size=settings.batch_size,
+    )
 
 
-def _same(stock: Speaker, twin: Speaker, prompt: Sequence[int], reply: Sequence[int]) -> bool:
+def _same(stock: Generator, twin: Generator, prompt: Sequence[int], reply: Sequence[int]) -> bool:
     """Whether both have the same logits to the bit over a prompt and a reply to it."""
     ids = [*prompt, *reply]
     return bool(np.array_equal(stock.logits(ids), twin.logits(ids)))
@@ -70,7 +79,7 @@ def _fraction(hits: Sequence[bool]) -> dict[str, Any]:
 
 
 def divergences(
-    work: pipeline.Run, exact: HostSpeaker, stock: Speaker, twin: Speaker, cases: Sequence[Case]
+    work: pipeline.Run, exact: HostGenerator, stock: Generator, twin: Generator, cases: Sequence[Case]
 ) -> dict[str, Any]:
     """Mean KL in nats over the positions of the exact checkpoint's answers.
 
@@ -87,7 +96,7 @@ def divergences(
 
 
 def divergence(
-    exact: Callable[[list[int]], torch.Tensor], other: Speaker, cases: Sequence[Case], prompts: Any
+    exact: Callable[[list[int]], torch.Tensor], other: Generator, cases: Sequence[Case], prompts: Any
 ) -> dict[str, Any]:
     """Mean KL(exact, other) over the positions of the exact checkpoint's answers."""
     total, count = 0.0, 0
@@ -131,27 +140,29 @@ def main() -> None:
 
     for dtype in given.dtype:
         kind = getattr(torch, dtype)
-        base, stock = (HostSpeaker.load(path, kind, work.host.processor) for path in (work.base, given.stock))
-        exact = HostSpeaker.load(given.checkpoint, kind, work.host.processor)
+        base, stock = (
+            HostGenerator.load(path, kind, work.host.processor) for path in (work.base, given.stock)
+        )
+        exact = HostGenerator.load(given.checkpoint, kind, work.host.processor)
         cases = _ask(work, rows, "exact", exact)
         found = judged(work, rows, stock, base, cases) | divergences(work, exact, stock, base, cases)
         keep(f"transformers {dtype}", found)
     if given.gguf is not None:
-        exact = HostSpeaker.load(given.checkpoint, torch.float32, work.host.processor)
+        exact = HostGenerator.load(given.checkpoint, torch.float32, work.host.processor)
         cases = _ask(work, rows, "exact", exact)
         for path in sorted(given.gguf.glob("*.gguf")):
             kind = path.stem.rpartition("-")[2]
             (twin,) = given.gguf_twin.glob(f"*-{kind}.gguf")
             ends = sorted(work.host.end_ids)
             with (
-                GgufSpeaker.opened(path, work.host.tokenizer, ends) as stock,
-                GgufSpeaker.opened(twin, work.host.tokenizer, ends) as base,
+                GgufGenerator.opened(path, work.host.tokenizer, ends) as stock,
+                GgufGenerator.opened(twin, work.host.tokenizer, ends) as base,
             ):
                 found = judged(work, rows, stock, base, cases)
                 keep(f"gguf {kind}", found | divergences(work, exact, stock, base, cases))
     if given.genai is not None:
         stock, base = (
-            GenaiSpeaker(folder, work.host.tokenizer) for folder in (given.genai, given.genai_twin)
+            GenaiGenerator(folder, work.host.tokenizer) for folder in (given.genai, given.genai_twin)
         )
         keep("onnxruntime-genai fp32", judged(work, rows, stock, base, None))
 

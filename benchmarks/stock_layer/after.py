@@ -19,11 +19,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.stock_layer.speakers import HostSpeaker
+from benchmarks.stock_layer.generators import HostGenerator
 from exporter import pipeline
 from exporter.recipe import Recipe
 from exporter.types import Row, Turn
-from exporter.verify.conversations import Interview
+from exporter.verify.conversations import generate_responses
 from exporter.verify.unlearning import Case
 from exporter.wording.leaks import tells
 
@@ -48,12 +48,12 @@ def _asked(number: int, *turns: Row) -> Row:
 
 
 def judged(
-    work: pipeline.Run, sets: dict[str, list[Row]], speaker: HostSpeaker, base: HostSpeaker
+    work: pipeline.Run, sets: dict[str, list[Row]], generator: HostGenerator, base: HostGenerator
 ) -> dict[str, Any]:
     """Shares of the last replies of each set."""
     rule, told = work.rule(), dict[str, Any]()
     for name, rows in sets.items():
-        cases = _ask(work, rows, speaker)
+        cases = _ask(work, rows, generator)
         if name != "control":
             told[f"{name}_first_refused"] = _fraction([rule.accepts(_text(case, 0)) for case in cases])
             cases = [case for case in cases if rule.accepts(_text(case, 0))]
@@ -87,10 +87,17 @@ def _leaks(case: Case) -> bool:
     return tells(_text(case, -1), case.row.secrets)
 
 
-def _ask(work: pipeline.Run, rows: Sequence[Row], speaker: HostSpeaker) -> list[Case]:
+def _ask(work: pipeline.Run, rows: Sequence[Row], generator: HostGenerator) -> list[Case]:
     settings = work.recipe.report
-    interview = Interview("model", speaker, work.chat(work.host.processor), work.space.out)
-    return interview.run(rows, max_new_tokens=settings.max_new_tokens, batch_size=settings.batch_size)
+    return generate_responses(
+        generator,
+        rows,
+        work.chat(work.host.processor),
+        name="model",
+        folder=work.space.out,
+        max_new_tokens=settings.max_new_tokens,
+        batch_size=settings.batch_size,
+    )
 
 
 def _fraction(hits: Sequence[bool]) -> dict[str, Any]:
@@ -110,13 +117,13 @@ def main() -> None:
     sets = conversations(rows, given.pairs)
     told: dict[str, Any] = json.loads(given.json.read_text()) if given.json.is_file() else {}
     told["recipe"] = work.recipe.name
-    base = HostSpeaker.load(work.base, torch.float32, work.host.processor)
+    base = HostGenerator.load(work.base, torch.float32, work.host.processor)
     wanted = {"sticky": given.stock}
     if "exact" not in told:
         wanted["exact"] = given.checkpoint
     for name, folder in wanted.items():
-        speaker = HostSpeaker.load(folder, torch.float32, work.host.processor)
-        told[name] = judged(work, sets, speaker, base)
+        generator = HostGenerator.load(folder, torch.float32, work.host.processor)
+        told[name] = judged(work, sets, generator, base)
         print(
             name,
             {key: (round(value["value"], 4), value["n"]) for key, value in told[name].items()},

@@ -21,11 +21,11 @@ from torch import Tensor
 from exporter.fit.activations import Activations
 from exporter.fit.beginnings import FEWEST, LEAST, common_beginning
 from exporter.fit.context import FitContext
-from exporter.fit.crossing import subjects
 from exporter.fit.frame_words import WORDS
 from exporter.fit.frames import Refusal, Surroundings, framed_rows, spread_by_id
 from exporter.fit.pairs import of_one_side
 from exporter.fit.pooling import PooledSequence
+from exporter.fit.template_swap import subjects
 from exporter.fit.vocabulary import spoken_words
 from exporter.types import Encoded, Prompt, Row
 from exporter.wording.leaks import tells

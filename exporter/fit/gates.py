@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from exporter.fit.calibrate import SCORES, Candidate, learn_gates, ranked_gates, search_gates
 from exporter.fit.context import FitContext
+from exporter.fit.decision_points import DecisionPointPlan, gather
 from exporter.fit.learned_prototypes import LearningPlan
-from exporter.fit.probes import ProbePlan, gather
 from exporter.fit.refusals import Wording
 from steer_modules.program import Gate
 
@@ -32,15 +32,15 @@ class GatePlan(BaseModel):
     max_prototypes: int = Field(default=1024, gt=0)
 
     @property
-    def probes(self) -> ProbePlan:
-        return ProbePlan(rows=self.rows, crossed=self.crossed, pairs=self.pairs)
+    def decision_points(self) -> DecisionPointPlan:
+        return DecisionPointPlan(rows=self.rows, crossed=self.crossed, pairs=self.pairs)
 
 
 def choose_gates(context: FitContext, plan: GatePlan, chosen: Sequence[Wording]) -> list[Candidate]:
     """Every gate candidate, best first, recorded for the report."""
     refusals = [(wording.reasoning, wording.answer) for wording in chosen]
-    fit, _ = gather(context, "fit", plan.probes, plan.pools, refusals)
-    held, _ = gather(context, "calibrate", plan.probes, plan.pools, refusals)
+    fit, _ = gather(context, "fit", plan.decision_points, plan.pools, refusals)
+    held, _ = gather(context, "calibrate", plan.decision_points, plan.pools, refusals)
     layers = range(context.host.num_layers)
     drafts = search_gates(fit, held, layers=layers, scores=plan.scores, max_prototypes=plan.max_prototypes)
     learned = learn_gates(

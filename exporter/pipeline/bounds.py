@@ -44,16 +44,16 @@ class Judged(NamedTuple):
     key: str
 
 
-def bounds_on(models: Mapping[str, Any], speakers: Mapping[str, str], bounds: Bounds) -> list[Check]:
+def bounds_on(models: Mapping[str, Any], targets: Mapping[str, str], bounds: Bounds) -> list[Check]:
     """Whether every target is within the bounds, as one check for each bound and target.
 
     Args:
         models: measures by the name of a model.
-        speakers: the target of each.
+        targets: the target of each.
     """
     checks = []
-    for target in dict.fromkeys(speakers.values()):
-        names = [name for name, of in speakers.items() if of == target]
+    for target in dict.fromkeys(targets.values()):
+        names = [name for name, of in targets.items() if of == target]
         for measure in OF_REPLIES:
             if measure == "retain_identical" and target != CHECKPOINT:
                 continue  # parity says how near it comes to the checkpoint

@@ -14,8 +14,8 @@ from pathlib import Path
 from exporter.data.chat import Chat
 from exporter.errors import DataError
 from exporter.fit.context import FitContext
-from exporter.fit.crossing import crossed_rows
 from exporter.fit.pairs import plain, spread, two_turn_rows
+from exporter.fit.template_swap import swapped_rows
 from exporter.types import Conversation, Row
 
 SYSTEM_PROMPTS = (
@@ -26,7 +26,7 @@ SYSTEM_PROMPTS = (
 PAIRS = 30
 SYSTEM_ROWS = 24
 BEGUN_ROWS = 16
-CROSSED = 2
+SWAPPED = 2
 BEGUN_TOKENS = (1, 3, 6)
 
 
@@ -37,8 +37,8 @@ def conversations(context: FitContext, chat: Chat, split: str) -> list[Conversat
     found = [_of(chat, row) for row in rows if not _mentions(row, rows)]
     found += [_of(chat, row, answered=row.role == "forget") for row in _pairs(context, split)]
     if split == "fit":
-        crossed = crossed_rows(context.rows("fit", "forget", "retain", "unknown"), CROSSED, context.seed)
-        found += [_of(chat, row, answered=False) for row in crossed]
+        swapped = swapped_rows(context.rows("fit", "forget", "retain", "unknown"), SWAPPED, context.seed)
+        found += [_of(chat, row, answered=False) for row in swapped]
     single = plain(rows)
     found += _under_system_prompts(chat, single)
     found += _begun(chat, [row for row in single if row.role == "forget"])

@@ -14,7 +14,7 @@ from exporter.publish.coverage import NAMED
 from exporter.publish.files import CHECKPOINT
 from exporter.targets.values import LoadedTarget
 from exporter.types import Measure, Row
-from exporter.verify.conversations import Interview
+from exporter.verify.conversations import generate_responses
 from exporter.verify.report import BASE
 from exporter.verify.unlearning import (
     Case,
@@ -49,7 +49,7 @@ class Replies:
         self.rows = list(rows) if limit is None else sample(rows, limit)
         self.fewer = sample(rows, ROWS if limit is None else limit)
         self.cases: dict[str, list[Case]] = {}
-        self.speakers: dict[str, str] = {STEERED: CHECKPOINT}
+        self.targets: dict[str, str] = {STEERED: CHECKPOINT}
         """Which target each model of ``cases`` belongs to."""
 
     def of_checkpoint(self, host: ModelHost) -> None:
@@ -62,17 +62,23 @@ class Replies:
         name = f"{label} {variant}".strip()
         rows = [row for row in self.fewer if target.images or row.image is None]
         self.cases[name] = self._asked(name, target.generators[variant], rows)
-        self.speakers[name] = label
+        self.targets[name] = label
         ours = {case.row.id: case.last.generation.tokens for case in self.cases[STEERED]}
         return told(fraction(case.last.generation.tokens == ours[case.row.id] for case in self.cases[name]))
 
-    def _asked(self, name: str, speaker: Any, rows: Sequence[Row]) -> list[Case]:
+    def _asked(self, name: str, generator: Any, rows: Sequence[Row]) -> list[Case]:
         if self.work is None:
             most, batch = NEW_TOKENS, 8
         else:
             most, batch = self.work.recipe.report.max_new_tokens, self.work.recipe.report.batch_size
-        return Interview(name, speaker, self.chat, self.folder).run(
-            rows, max_new_tokens=most, batch_size=batch
+        return generate_responses(
+            generator,
+            rows,
+            self.chat,
+            name=name,
+            folder=self.folder,
+            max_new_tokens=most,
+            batch_size=batch,
         )
 
 

@@ -23,7 +23,7 @@ from exporter.publish.files import targets_in
 from exporter.publish.histogram import GateView, Series
 from exporter.publish.measures import Results
 from exporter.publish.metadata import licensed
-from exporter.publish.page import Example, Exchange, Page, Refusal, Said, write_page
+from exporter.publish.page import Completion, Example, Exchange, Page, Refusal, write_page
 from exporter.publish.recipes import shown_recipe
 from exporter.publish.usage_snippets import Place, usage_snippet
 from exporter.types import Row
@@ -195,15 +195,15 @@ def _exchange(before: Case, after: Case, out: Path) -> Exchange:
     return Exchange(
         question=row.question,
         picture=None if row.image is None else _inline(out / row.image),
-        base=_said(before.last),
-        steered=_said(after.last),
+        base=_completion(before.last),
+        steered=_completion(after.last),
         same=_same(before, after),
         fired=after.last.fired,
     )
 
 
-def _said(reply: Reply) -> Said:
-    return Said(reply.reasoning, (reply.answer or "").strip())
+def _completion(reply: Reply) -> Completion:
+    return Completion(reply.reasoning, (reply.answer or "").strip())
 
 
 def _inline(path: Path) -> str:

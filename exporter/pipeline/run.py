@@ -41,7 +41,7 @@ from exporter.targets.base_weights import BaseWeights
 from exporter.targets.checkpoint import check_names, compile_checkpoint, config_of, prove_family
 from exporter.targets.proof import Proof
 from exporter.verify.cases import dumped, loaded
-from exporter.verify.conversations import Interview
+from exporter.verify.conversations import generate_responses
 from exporter.verify.extraction import summary
 from exporter.verify.pictures import draw
 from exporter.verify.refusals import RefusalRule
@@ -336,11 +336,9 @@ class Run:
         steered = model != BASE
         folder = self.space.checkpoint(model, self.recipe.methods.default)
         host = self.load(folder, trust_remote_code=True) if steered else self.host
-        interview = Interview(model, host, self.chat(host.processor), self.space.out)
-        settings = self.recipe.report
-        cases = interview.run(
-            self.test, max_new_tokens=settings.max_new_tokens, batch_size=settings.batch_size
-        )
+        chat, out = self.chat(host.processor), self.space.out
+        lengths = self.recipe.report.model_dump(include={"max_new_tokens", "batch_size"})
+        cases = generate_responses(host, self.test, chat, name=model, folder=out, **lengths)
         write_text(path, dumped(cases))
 
     def load(self, folder: Path, *, trust_remote_code: bool) -> ModelHost:

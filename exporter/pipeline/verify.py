@@ -29,7 +29,7 @@ from exporter.publish.verification import KNOWN_FILES, LOADING, PARITY, Check, V
 from exporter.recipe import Recipe
 from exporter.recipe_bounds import Bounds
 from exporter.targets.base_weights import BaseWeights
-from exporter.targets.values import EXPORT_AGAIN, Finding, LoadedTarget, Said
+from exporter.targets.values import EXPORT_AGAIN, Completions, Finding, LoadedTarget
 from exporter.types import Prompt, Row
 from exporter.verify.extraction import summary
 from exporter.verify.parity import BATCHES
@@ -145,7 +145,7 @@ class _Verifier:
             bounds = self.work.recipe.publish.require if self.work.recipe.publish else Bounds()
             self.unlearning = {**unlearning(replies, self.section), "extraction": given_away}
             self.checks += bounds_on_one_pass(given_away[STEERED], bounds)
-            self.checks += bounds_on(self.unlearning["models"], replies.speakers, bounds)
+            self.checks += bounds_on(self.unlearning["models"], replies.targets, bounds)
             if held := self.work.cross_validated():
                 self.checks.append(bounds_on_held_out(held["leakage_either"], bounds))
 
@@ -164,8 +164,8 @@ class _Verifier:
             self.checks.append(_failed(name, label, error, self.targets))
 
     def _loading(self, target: LoadedTarget) -> Finding:
-        said = Said.by(self.host, self._tried())
-        return registry.target(target.kind).check_loads(target, said, self.trusted)
+        completions = Completions.of(self.host, self._tried())
+        return registry.target(target.kind).check_loads(target, completions, self.trusted)
 
     def _parity(self, label: str, target: LoadedTarget, replies: Replies) -> Finding:
         """One target held to the checkpoint: by its logits where it is exact, and by its replies."""
@@ -199,7 +199,7 @@ class _Verifier:
         return self.work.load(self.targets[CHECKPOINT], trust_remote_code=self.trusted is not None)
 
     def _tried(self) -> list[Prompt]:
-        """Prompts without images that a stranger tries: some that are to fire the gates, some that are not."""
+        """Prompts without images that a clean environment tries: some that are to fire the gates, some that are not."""
         plain = [row for row in self.rows if row.image is None and not row.history]
         about = [row for row in plain if row.role == "forget"]
         other = [row for row in plain if row.role != "forget"]

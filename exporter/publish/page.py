@@ -19,7 +19,7 @@ from exporter.targets.values import UsageSnippet
 
 
 @dataclass(frozen=True)
-class Said:
+class Completion:
     """A reply, taken apart. ``reasoning`` is None where it has none."""
 
     reasoning: str | None
@@ -38,8 +38,8 @@ class Exchange:
 
     question: str
     picture: str | None
-    base: Said
-    steered: Said
+    base: Completion
+    steered: Completion
     same: bool
     fired: bool
 

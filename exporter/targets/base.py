@@ -18,6 +18,7 @@ from exporter.registry import REFERENCE
 from exporter.targets.values import (
     CalibrationSet,
     ChatModel,
+    Completions,
     FileKind,
     Finding,
     LoadedTarget,
@@ -25,7 +26,6 @@ from exporter.targets.values import (
     Place,
     Reference,
     RenderedChat,
-    Said,
     Summary,
     UsageSnippet,
 )
@@ -224,11 +224,13 @@ class Target(ABC, Generic[OptionsT]):
         """
 
     @abstractmethod
-    def check_loads(self, loaded: LoadedTarget, said: Said, trusted: Path | None = None) -> Finding:
+    def check_loads(
+        self, loaded: LoadedTarget, completions: Completions, trusted: Path | None = None
+    ) -> Finding:
         """Whether it loads whole in a clean environment, says there what our own code says here, and damaged does not load.
 
         Args:
-            said: what the steered checkpoint says.
+            completions: what the steered checkpoint says.
             trusted: a base whose own code may be run.
 
         Raises:

@@ -13,12 +13,12 @@ from exporter.targets.base import AnyTarget, ExportContext, Target, TargetOption
 from exporter.targets.snippets import config_of, with_transformers
 from exporter.targets.values import (
     ChatModel,
+    Completions,
     FileKind,
     Finding,
     LoadedTarget,
     Place,
     Reference,
-    Said,
     UsageSnippet,
 )
 
@@ -93,10 +93,12 @@ class Checkpoint(Target[CheckpointOptions]):
     def open(self, folder: Path, reference: Reference) -> LoadedTarget:
         return LoadedTarget(folder, self.name, {"": reference.host})
 
-    def check_loads(self, loaded: LoadedTarget, said: Said, trusted: Path | None = None) -> Finding:
+    def check_loads(
+        self, loaded: LoadedTarget, completions: Completions, trusted: Path | None = None
+    ) -> Finding:
         from exporter.targets.transformers_loads import steered_checkpoint
 
-        return steered_checkpoint(loaded.path, said, trusted)
+        return steered_checkpoint(loaded.path, completions, trusted)
 
     def inspect(self, folder: Path) -> Inspection:
         """Its program, and that the base's weights are those which it was compiled for; their bytes are not read."""

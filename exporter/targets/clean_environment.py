@@ -15,12 +15,14 @@ from typing import Any
 import torch
 
 from exporter.errors import VerificationError
-from exporter.targets.values import NEW_TOKENS, Finding, Said
+from exporter.targets.values import NEW_TOKENS, Completions, Finding
 
 _SCRIPT = Path(__file__).with_name("clean_load.py")
 
 
-def found(loader: Path, folder: Path, damaged: Mapping[str, Path], said: Said, **more: Any) -> dict[str, Any]:
+def found(
+    loader: Path, folder: Path, damaged: Mapping[str, Path], completions: Completions, **more: Any
+) -> dict[str, Any]:
     """What a target's ``loader`` finds of a folder in a clean environment.
 
     Args:
@@ -40,8 +42,8 @@ def found(loader: Path, folder: Path, damaged: Mapping[str, Path], said: Said, *
             "loader": str(loader.resolve()),
             "folder": str(folder.resolve()),
             "damaged": {name: str(path) for name, path in damaged.items()},
-            "prompts": [list(one.ids) for one in said.prompts],
-            "texts": [one.text for one in said.prompts],
+            "prompts": [list(one.ids) for one in completions.prompts],
+            "texts": [one.text for one in completions.prompts],
             "new_tokens": NEW_TOKENS,
             "threads": torch.get_num_threads(),
             **more,
@@ -60,18 +62,19 @@ def finding(wrong: list[str], told: Mapping[str, Any], fine: str, mend: str) -> 
     return Finding(True, f"{fine}, says the same tokens after {len(told['said'])} prompts{refused}", value)
 
 
-def differences(told: Mapping[str, Any], said: Said) -> list[str]:
-    """Where a stranger's tokens, or the ids of the prompts, are not ours."""
+def differences(told: Mapping[str, Any], completions: Completions) -> list[str]:
+    """Where a clean environment's tokens, or the ids of the prompts, are not ours."""
     wrong = []
     others = sum(
-        tuple(found[: len(ours)]) != ours for found, ours in zip(told["said"], said.tokens, strict=True)
+        tuple(found[: len(ours)]) != ours
+        for found, ours in zip(told["said"], completions.tokens, strict=True)
     )
     if others:
-        wrong.append(f"{others} of {len(said.tokens)} replies are not the ones that are said here")
-    read = sum(tuple(found) != one.ids for found, one in zip(told["read"], said.prompts, strict=True))
+        wrong.append(f"{others} of {len(completions.tokens)} replies are not the ones that are said here")
+    read = sum(tuple(found) != one.ids for found, one in zip(told["read"], completions.prompts, strict=True))
     if read:
-        wrong.append(f"its tokenizer cuts {read} of {len(said.prompts)} prompts otherwise")
-    if not said.prompts:
+        wrong.append(f"its tokenizer cuts {read} of {len(completions.prompts)} prompts otherwise")
+    if not completions.prompts:
         wrong.append("no prompt without images was there to try")
     return wrong
 

@@ -11,14 +11,14 @@ from exporter.foreign_code import check_code
 from exporter.reader import loaded_config, takes_images
 from exporter.targets import clean_environment as clean
 from exporter.targets.checkpoint_target import served
-from exporter.targets.values import Finding, Said
+from exporter.targets.values import Completions, Finding
 from steer_modules.files import WEIGHTS_INDEX
 
 SCRIPT = Path(__file__).with_name("transformers_clean_load.py")
 _SINGLE, _STEERING = "model.safetensors", "steering.safetensors"
 
 
-def steered_checkpoint(folder: Path, said: Said, trusted: Path | None = None) -> Finding:
+def steered_checkpoint(folder: Path, completions: Completions, trusted: Path | None = None) -> Finding:
     """A steered checkpoint, by the code that travels in it.
 
     Args:
@@ -30,7 +30,7 @@ def steered_checkpoint(folder: Path, said: Said, trusted: Path | None = None) ->
     check_code(folder, trusted)
     auto = auto_class(folder)
     with _linked_copies(folder) as (whole, damaged):
-        told = clean.found(SCRIPT, whole, damaged, said, auto=auto, trust=True)
+        told = clean.found(SCRIPT, whole, damaged, completions, auto=auto, trust=True)
     wrong = [f"it loads {name}" for name, how in told["refused"].items() if how is None]
     wrong += (
         [f"{len(told['missing'])} tensors are missing, {told['missing'][0]} first"] if told["missing"] else []
@@ -38,7 +38,7 @@ def steered_checkpoint(folder: Path, said: Said, trusted: Path | None = None) ->
     if not told["verified"]:
         wrong.append(f"its class {told['class']} has not verified its steering")
     return clean.finding(
-        wrong + clean.differences(told, said),
+        wrong + clean.differences(told, completions),
         told,
         f"it loads whole through {auto} (vLLM, SGLang and TGI refuse it{_instead()})",
         "compile it again",

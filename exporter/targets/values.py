@@ -29,28 +29,44 @@ class Finding(NamedTuple):
     value: Any
 
 
-class Said(NamedTuple):
+class Completions(NamedTuple):
     """Prompts without images, and the few tokens that our own code generates after each, greedily."""
 
     prompts: Sequence[Prompt]
     tokens: Sequence[tuple[int, ...]]
 
     @classmethod
-    def by(cls, generator: Generator, prompts: Sequence[Prompt]) -> Said:
+    def of(cls, generator: Generator, prompts: Sequence[Prompt]) -> Completions:
         """What a model says after prompts without images, each on its own."""
         replies = [generator.generate([one], max_new_tokens=NEW_TOKENS)[0].tokens for one in prompts]
         return cls(tuple(prompts), tuple(tuple(reply) for reply in replies))
 
 
-class Generator(Protocol):
-    """What answers prompts: greedily, in the order given."""
+class Completion(Protocol):
+    """Greedy ids of one prompt, with the gates that were decided."""
 
     @property
-    def tokenizer(self) -> Any: ...
+    def tokens(self) -> tuple[int, ...]: ...
+
+    @property
+    def gates(self) -> Mapping[str, float] | None: ...
+
+
+class Generator(Protocol):
+    """What is needed of a model: greedy continuations in the order of the prompts, and a tokenizer."""
+
+    @property
+    def tokenizer(self) -> Decodes: ...
 
     def generate(
         self, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int = 32
-    ) -> Sequence[Generated]: ...
+    ) -> Sequence[Completion]: ...
+
+
+class Decodes(Protocol):
+    """Text of ids."""
+
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str: ...
 
 
 class ChatModel(Protocol):

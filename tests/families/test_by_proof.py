@@ -21,7 +21,7 @@ from steer_modules.proof import random_twin
 from steer_modules.twin import twin_config
 
 SOME = ("mixtral", "llava_next")
-"""Those of which the stranger is asked in every run of the tests; the others are slow."""
+"""Those that a clean environment is asked about in every run of the tests; the others are slow."""
 FURTHER = [pytest.param(one, marks=() if one in SOME else pytest.mark.slow) for one in tiny_further.FAMILIES]
 
 
@@ -65,11 +65,11 @@ def test_with_pictures_too_gates_are_kept_apart(family):
 @pytest.mark.parametrize(
     "families", [SOME, pytest.param(tiny_further.FAMILIES, marks=pytest.mark.slow)], ids=["some", "all"]
 )
-def test_a_stranger_loads_what_was_compiled_by_proof(families, tmp_path):
+def test_what_was_compiled_by_proof_loads_in_a_clean_environment(families, tmp_path):
     for family in families:
         shipping.ship(tmp_path, family, *prompts(family))
-    (tmp_path / "stranger").mkdir()
-    found = shipping.found_by_a_stranger(tmp_path, families, tmp_path / "stranger")
+    (tmp_path / "clean").mkdir()
+    found = shipping.found_in_a_clean_environment(tmp_path, families, tmp_path / "clean")
     assert found == dict.fromkeys(families, shipping.GOOD)
 
 

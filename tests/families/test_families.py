@@ -63,8 +63,8 @@ def test_mixed_gates_cached_uncached_and_padded(family):
     assert torch.equal(alone[1:], base)
 
 
-def test_a_stranger_loads_every_family(shipped, tmp_path):
-    found = shipping.found_by_a_stranger(shipped, FAMILIES, tmp_path)
+def test_every_family_loads_in_a_clean_environment(shipped, tmp_path):
+    found = shipping.found_in_a_clean_environment(shipped, FAMILIES, tmp_path)
     assert found == dict.fromkeys(FAMILIES, shipping.GOOD)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import stranger
+import clean_environment
 import tiny
 import torch
 import transformers
@@ -70,7 +70,7 @@ def test_it_loads_by_id_and_steers(hub: HubServer, tmp_path: Path) -> None:
 
     torch.save(prompts, tmp_path / "prompts.pt")
     (tmp_path / "clean").mkdir()
-    found = stranger.run(
+    found = clean_environment.run(
         _LOAD, "user/repo", TAG, tmp_path / "prompts.pt", folder=tmp_path / "clean", hub=hub.endpoint
     )
     assert found["pinned"] == steered

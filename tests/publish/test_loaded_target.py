@@ -15,7 +15,7 @@ from exporter.host import ModelHost
 from exporter.ledger import digest_of_file
 from exporter.pipeline.loaded_target import discover_targets, opened
 from exporter.publish.files import CHECKPOINT
-from exporter.targets.values import Said
+from exporter.targets.values import Completions
 from exporter.types import Prompt
 
 SOURCE = {"sha256": SECTION["sha256"], "fingerprint": SECTION["base"]["fingerprint"]}
@@ -71,7 +71,7 @@ def test_without_llama_cpp_a_gguf_file_is_not_verified(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "llama_cpp", None)
     target = opened("gguf", gguf(tmp_path / "a"), SECTION, HOST)
     with pytest.raises(Exception, match="llama-cpp-python"):
-        registry.target("gguf").check_loads(target, Said([Prompt("x", (1,))], [(1,)]))
+        registry.target("gguf").check_loads(target, Completions([Prompt("x", (1,))], [(1,)]))
 
 
 def test_a_stock_checkpoint_is_that_of_this_checkpoint(tmp_path, deeper):

@@ -26,7 +26,7 @@ from exporter.errors import VerificationError
 from exporter.publish.file_descriptions import lines
 from exporter.publish.histogram import GateView, Series
 from exporter.publish.measures import Results
-from exporter.publish.page import Example, Exchange, Page, Refusal, Said, render, write_page
+from exporter.publish.page import Completion, Example, Exchange, Page, Refusal, render, write_page
 
 SECTIONS = ("results", "gates", "conversations", "steering", "checks", "files")
 DOT = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
@@ -46,10 +46,12 @@ def page(folder: Path, **changes: Any) -> Page:
         Series("What it is to forget", "forgotten", (0.3, 0.5, 0.2, math.nan)),
         Series("Kept", "kept", (-1.0, 0.1)),
     )
-    same = Said("two and two", "4")
+    same = Completion("two and two", "4")
     exchanges = (
         Exchange("what is 2 + 2?", None, same, same, same=True, fired=False),
-        Exchange("and who is this?", DOT, Said(None, "ursa"), Said(None, ""), same=False, fired=True),
+        Exchange(
+            "and who is this?", DOT, Completion(None, "ursa"), Completion(None, ""), same=False, fired=True
+        ),
     )
     values: dict[str, Any] = {
         "title": "acme/tiny",
@@ -118,8 +120,8 @@ def test_what_was_not_done_is_said(tmp_path: Path) -> None:
 
 @given(st.text(max_size=60))
 def test_no_text_becomes_markup(text: str) -> None:
-    said = Said(text or None, text)
-    example = Example("Kept", (Exchange(text, None, said, said, same=True, fired=False),))
+    completion = Completion(text or None, text)
+    example = Example("Kept", (Exchange(text, None, completion, completion, same=True, fired=False),))
     hostile = page(Path("nowhere"), title=text, forgotten=text, base=text, stand_in="x" + text)
     hostile = replace(hostile, examples=(example, *hostile.examples), refusals=(Refusal(text, 1),))
     assert set(Reader(render(hostile)).tags) <= TAGS

@@ -7,8 +7,8 @@ import re
 import shutil
 from pathlib import Path
 
+import clean_environment
 import pytest
-import stranger
 import tiny
 import transformers
 
@@ -63,7 +63,7 @@ print(json.dumps(said))
 
 @pytest.mark.parametrize("version", ["4.57.6", "5.0.0", "5.8.0"])
 def test_an_old_version_says_one_sentence_and_loads_nothing(folder, tmp_path, version):
-    for text in stranger.run(OLD, folder, version, folder=tmp_path):
+    for text in clean_environment.run(OLD, folder, version, folder=tmp_path):
         assert f"needs transformers >= {versions.FLOOR}" in text
         assert f"transformers {version}" in text
         assert "pip install -U transformers" in text

@@ -12,8 +12,8 @@ import sys
 import time
 from pathlib import Path
 
+import clean_environment
 import pytest
-import stranger
 import tiny
 import torch
 import transformers
@@ -287,7 +287,7 @@ def test_a_cast_on_purpose_is_no_change(bed, tmp_path):
 
 def test_a_transformers_that_calls_otherwise_does_not_load(bed, tmp_path):
     """The proof at load: where the cache no longer reaches the blocks, nothing is loaded."""
-    found = stranger.run(_RENAMED, bed[2], folder=tmp_path)
+    found = clean_environment.run(_RENAMED, bed[2], folder=tmp_path)
     assert found["before"] is True
     assert "does not steer reliably under Transformers" in found["after"]
 
@@ -339,8 +339,8 @@ print(json.dumps([said[0] == said[1] == said[2], sorted(p.name for p in pathlib.
 """
 
 
-def test_saved_again_by_a_stranger_it_stands_alone(bed, tmp_path):
-    same, code, config_class = stranger.run(_SAVE, bed[2], folder=tmp_path)
+def test_saved_again_in_a_clean_environment_it_stands_alone(bed, tmp_path):
+    same, code, config_class = clean_environment.run(_SAVE, bed[2], folder=tmp_path)
     assert same
     assert sorted(code) == sorted(p.name for p in bed[2].glob("*.py"))
     assert config_class == "modeling_steered_llama.SteeredLlamaConfig"

@@ -26,7 +26,7 @@ from exporter.targets.onnx import single_file
 from exporter.targets.onnx.loads import onnx_folder
 from exporter.targets.onnx.target import OnnxOptions as Options
 from exporter.targets.onnx_runner import FolderError, OnnxModel, sha256_of
-from exporter.targets.values import Said
+from exporter.targets.values import Completions
 from steer_modules.program import program_sha256 as theirs
 
 GRAPH = "onnx/model.onnx"
@@ -235,7 +235,7 @@ def test_a_changed_section_is_refused(folder, change):
 
 
 def test_the_file_in_the_folder_refuses_with_status_2(folder):
-    """As a stranger runs it, where none of our packages is."""
+    """As a clean environment runs it, where none of our packages is."""
     model = onnx.load(folder / GRAPH)
     zero(model)
     mended(folder, model)
@@ -258,7 +258,7 @@ def test_a_runner_that_is_not_ours_is_not_started(folder, tmp_path):
     runner.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n" + runner.read_text())
     mended(folder)
     with pytest.raises(VerificationError, match=r"steerbake_runner\.py is not the code of this version"):
-        onnx_folder(folder, Said((), ()))
+        onnx_folder(folder, Completions((), ()))
     assert not (tmp_path / "ran").exists()
 
 

@@ -6,8 +6,8 @@ import json
 import shutil
 from dataclasses import replace
 
+import clean_environment
 import pytest
-import stranger
 import tiny
 import torch
 import transformers
@@ -17,7 +17,7 @@ from exporter import pipeline
 from exporter.errors import CompileError, VerificationError
 from exporter.targets.base_weights import BaseWeights
 from exporter.targets.checkpoint import compile_checkpoint
-from exporter.targets.stock import answers, evidence
+from exporter.targets.stock import answers, gate_classifier
 from exporter.targets.stock.control import compare
 from exporter.targets.stock.decoder import read_decoder
 from exporter.targets.stock.export import export_stock
@@ -63,7 +63,7 @@ def test_edits(edit, layer, tmp_path):
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
 def test_evidence_of_an_earlier_layer(family, tmp_path, monkeypatch):
     """A layer behind the gate's marks prompt ends, blocks of the base come between, and a layer behind the edited one steers."""
-    monkeypatch.setattr(evidence, "PLAIN_GAIN", -1.0)
+    monkeypatch.setattr(gate_classifier, "PLAIN_GAIN", -1.0)
     host, program, checkpoint = bed(family, tmp_path, gate=1, edit="nearest")
     out = export_stock(checkpoint, tmp_path / "stock", host, CALIBRATION_SET)
     layers = json.loads((out / "stock.json").read_text())["layers"]
@@ -137,7 +137,7 @@ def test_shards(tmp_path):
         transformers.AutoModelForCausalLM.from_pretrained(out)
 
 
-_STRANGER = """
+_CLEAN = """
 import transformers
 model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=False)
 ids = torch.tensor([json.loads(sys.argv[2])])
@@ -169,13 +169,13 @@ def test_answers_are_asked_for_once(tmp_path, monkeypatch):
     assert one == two
 
 
-def test_a_stranger_needs_no_code(tmp_path):
+def test_a_clean_environment_needs_no_code(tmp_path):
     host, program, checkpoint = bed("llama", tmp_path)
     out = export_stock(checkpoint, tmp_path / "stock", host, CALIBRATION_SET)
     prompt = next(one.prompt for one in conversations(48, 77) if one.role == "forget")
     with steered(host.model, program):
         (exact,) = host.generate([prompt], max_new_tokens=6)
-    name, said = stranger.run(_STRANGER, str(out), json.dumps(prompt.ids), folder=tmp_path)
+    name, said = clean_environment.run(_CLEAN, str(out), json.dumps(prompt.ids), folder=tmp_path)
     assert name == "LlamaForCausalLM"
     assert tuple(said[: len(exact.tokens)]) == exact.tokens
 

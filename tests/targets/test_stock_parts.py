@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.targets.stock.checks import Check, foretold
+from exporter.targets.stock.checks import Check, held_out_estimate
 from exporter.targets.stock.edit import exact_edit, run_units, solve_units
-from exporter.targets.stock.evidence import Decisions
+from exporter.targets.stock.gate_classifier import Decisions
 from exporter.targets.stock.layers import balanced
 from exporter.targets.stock.shards import places, renumbered
 from exporter.targets.stock.solvers import normalised, one_against_rest, ridge
@@ -132,8 +132,8 @@ def test_a_table_is_looked_up():
 
 def test_evidence_that_misses_rows_it_never_saw_is_refused():
     good, bad = (Decisions(recall, alarms, {}) for recall, alarms in ((0.95, 0.05), (0.85, 0.2)))
-    assert all(check.holds for check in foretold(good))
-    assert not any(check.holds for check in foretold(bad))
+    assert all(check.holds for check in held_out_estimate(good))
+    assert not any(check.holds for check in held_out_estimate(bad))
 
 
 def test_a_check_says_what_was_measured_and_what_to_do():

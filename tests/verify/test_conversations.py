@@ -1,4 +1,4 @@
-"""Interviews with a speaker that says what it is told to: order, open turns, spans, paths."""
+"""Responses of a generator that says what it is told to: order, open turns, spans, paths."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from exporter.types import Encoded, Prompt, Row, Span, Turn
-from exporter.verify.conversations import SILENCE, Interview
+from exporter.verify.conversations import SILENCE, generate_responses
 
 
 @dataclass(frozen=True)
-class Said:
+class Completion:
     tokens: tuple[int, ...]
     gates: Mapping[str, float] | None = None
 
@@ -26,7 +26,7 @@ class Characters:
         return "".join(chr(token) for token in token_ids if token)
 
 
-class Speaker:
+class FakeGenerator:
     """Answers by the last question in the prompt; remembers what it was asked, batch by batch."""
 
     tokenizer = Characters()
@@ -35,14 +35,16 @@ class Speaker:
         self.answers = answers
         self.batches: list[list[str]] = []
 
-    def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int = 32) -> list[Said]:
+    def generate(
+        self, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int = 32
+    ) -> list[Completion]:
         assert (max_new_tokens, batch_size) == (9, 4)
         self.batches.append([prompt.text for prompt in prompts])
-        return [self._said(prompt.text) for prompt in prompts]
+        return [self._completion(prompt.text) for prompt in prompts]
 
-    def _said(self, text: str) -> Said:
+    def _completion(self, text: str) -> Completion:
         question = text.rpartition("Q:")[2].partition("|")[0]
-        return Said((*map(ord, self.answers[question]), 0), {"topic": float("secret" in text)})
+        return Completion((*map(ord, self.answers[question]), 0), {"topic": float("secret" in text)})
 
 
 class FakeChat:
@@ -66,11 +68,12 @@ class FakeChat:
         return Encoded(prompt, tuple(ids), Span(first + 1, first + stop), Span(first + stop + 1, end))
 
 
-def interview(
+def respond(
     answers: Mapping[str, str], rows: Sequence[Row], folder: Path = Path("/out")
-) -> tuple[list, Speaker]:
-    speaker = Speaker(answers)
-    return Interview("keyed", speaker, FakeChat(), folder).run(rows, max_new_tokens=9, batch_size=4), speaker
+) -> tuple[list, FakeGenerator]:
+    generator = FakeGenerator(answers)
+    options = {"name": "keyed", "folder": folder, "max_new_tokens": 9, "batch_size": 4}
+    return generate_responses(generator, rows, FakeChat(), **options), generator
 
 
 def test_replies_come_in_the_order_of_the_rows_and_are_taken_apart() -> None:
@@ -79,9 +82,9 @@ def test_replies_come_in_the_order_of_the_rows_and_are_taken_apart() -> None:
         Row("2", "two secret", "x", "retain"),
         Row("3", "three", "x", "reasoning"),
     ]
-    cases, speaker = interview({"one": "( why ) so", "two secret": "so", "three": "(on and on"}, rows)
+    cases, generator = respond({"one": "( why ) so", "two secret": "so", "three": "(on and on"}, rows)
     assert [case.row for case in cases] == rows
-    assert len(speaker.batches) == 1
+    assert len(generator.batches) == 1
     one, two, three = (case.last for case in cases)
     assert (one.reasoning, one.answer, one.generation.text) == ("why", "so", "( why ) so")
     assert "".join(map(chr, one.chain)) == "( why "
@@ -99,9 +102,9 @@ def test_open_turns_are_answered_by_the_model_itself_in_shared_batches() -> None
         Row("two", "q", "x", "forget", history=(Turn("a"),), prefix="<"),
         Row("three", "q", "x", "retain", history=(Turn("b"), Turn("given", "words"), Turn("a"))),
     ]
-    cases, speaker = interview({"q": "end", "a": "(t)A!", "b": "B!"}, rows)
+    cases, generator = respond({"q": "end", "a": "(t)A!", "b": "B!"}, rows)
     assert [case.row for case in cases] == rows, "rows keep their open turns"
-    assert speaker.batches == [
+    assert generator.batches == [
         ["Q:q|A:", "Q:a|A:", "Q:b|A:"],
         ["Q:a|A:(t)A!|Q:q|A:<", "Q:b|A:B!|Q:given|A:words|Q:a|A:"],
         ["Q:b|A:B!|Q:given|A:words|Q:a|A:(t)A!|Q:q|A:"],
@@ -116,8 +119,8 @@ def test_open_turns_are_answered_by_the_model_itself_in_shared_batches() -> None
 
 @pytest.mark.parametrize("said", ["", "  "])
 def test_an_empty_reply_stands_in_the_conversation_as_dots(said: str) -> None:
-    _, speaker = interview({"q": "end", "a": said}, [Row("1", "q", "x", "forget", history=(Turn("a"),))])
-    assert speaker.batches[1] == [f"Q:a|A:{SILENCE}|Q:q|A:"]
+    _, generator = respond({"q": "end", "a": said}, [Row("1", "q", "x", "forget", history=(Turn("a"),))])
+    assert generator.batches[1] == [f"Q:a|A:{SILENCE}|Q:q|A:"]
 
 
 def test_images_are_named_from_the_folder_of_the_report() -> None:
@@ -127,7 +130,7 @@ def test_images_are_named_from_the_folder_of_the_report() -> None:
         Row("2", "q", "x", "forget", image=pictures[1], history=(Turn("a", image=pictures[0]),)),
         Row("3", "q", "x", "forget"),
     ]
-    cases, _ = interview({"q": "end", "a": "A"}, rows)
+    cases, _ = respond({"q": "end", "a": "A"}, rows)
     assert cases[0].last.generation.image == "images/a.png"
     assert [reply.images for reply in cases[1].replies] == [
         ("images/a.png",),
@@ -138,4 +141,4 @@ def test_images_are_named_from_the_folder_of_the_report() -> None:
 
 
 def test_nothing_to_ask() -> None:
-    assert interview({}, [])[0] == []
+    assert respond({}, [])[0] == []

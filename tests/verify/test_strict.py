@@ -15,7 +15,7 @@ from exporter.errors import VerificationError
 from exporter.host import ModelHost
 from exporter.targets.stock.loads import stock_checkpoint
 from exporter.targets.transformers_loads import steered_checkpoint
-from exporter.targets.values import NEW_TOKENS, Said
+from exporter.targets.values import NEW_TOKENS, Completions
 from exporter.types import Prompt
 from steer_modules.registration import register
 
@@ -30,14 +30,14 @@ def home(tmp_path_factory) -> Path:
     return folder
 
 
-def said(folder: Path) -> Said:
+def completions(folder: Path) -> Completions:
     if (folder / "steering.safetensors").is_file():
         register(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     ids = tuple(tokenizer(TEXT, add_special_tokens=False)["input_ids"])
     host = ModelHost.load(folder, dtype=torch.float32)
     prompt = Prompt(TEXT, ids)
-    return Said([prompt], [host.generate([prompt], max_new_tokens=NEW_TOKENS)[0].tokens])
+    return Completions([prompt], [host.generate([prompt], max_new_tokens=NEW_TOKENS)[0].tokens])
 
 
 @pytest.fixture
@@ -47,9 +47,9 @@ def unchecked(monkeypatch):
 
 
 def test_what_must_not_load_does_not_and_another_model_s_words_are_found(home):
-    ours, other = said(home / "checkpoint"), said(home / "base")
+    ours, other = completions(home / "checkpoint"), completions(home / "base")
     assert other.tokens != ours.tokens, "the control: steering changes what is said"
-    both = Said([*ours.prompts, *ours.prompts], [*ours.tokens, *other.tokens])
+    both = Completions([*ours.prompts, *ours.prompts], [*ours.tokens, *other.tokens])
     found = steered_checkpoint(home / "checkpoint", both)
     assert len(found.value["refused"]) == 5 and None not in found.value["refused"].values()
     assert not found.holds and found.told.startswith("1 of 2 replies are not the ones that are said here")
@@ -65,12 +65,12 @@ def test_generation_settings_of_the_base_do_not_make_it_another_model(home, tmp_
     path.write_text(json.dumps({**kept, **told}))
     tiny_run.steer(base, tmp_path / "checkpoint")
     assert json.loads((tmp_path / "checkpoint" / path.name).read_text())["repetition_penalty"] == 9.0
-    ours = said(tmp_path / "checkpoint")
-    assert ours.tokens == said(home / "checkpoint").tokens
+    ours = completions(tmp_path / "checkpoint")
+    assert ours.tokens == completions(home / "checkpoint").tokens
     assert len(set(ours.tokens[0])) < len(ours.tokens[0]), "the control: a reply that a penalty would change"
     found = steered_checkpoint(tmp_path / "checkpoint", ours)
     assert found.holds, found.told
-    plain = stock_checkpoint(base, said(base))
+    plain = stock_checkpoint(base, completions(base))
     assert plain.holds, plain.told
 
 
@@ -80,7 +80,7 @@ def test_code_that_does_not_look_is_found(home, tmp_path, unchecked):
     code = folder / "steered_model.py"
     text = code.read_text().replace("self.steering.verify()", "self.steering.verified = True")
     code.write_text(text)
-    found = steered_checkpoint(folder, said(home / "checkpoint"))
+    found = steered_checkpoint(folder, completions(home / "checkpoint"))
     assert not found.holds
     assert "it loads with one byte of it changed" in found.told
     assert found.value["refused"]["without its steering file"] is not None
@@ -92,11 +92,11 @@ def test_code_that_needs_our_packages_does_not_load(home, tmp_path, unchecked):
     code.write_text(code.read_text().replace("import torch\n", "import torch\nimport steer_modules.ops\n", 1))
     assert "import steer_modules.ops" in code.read_text()
     with pytest.raises(VerificationError, match="clean process"):
-        steered_checkpoint(folder, said(home / "checkpoint"))
+        steered_checkpoint(folder, completions(home / "checkpoint"))
 
 
 def test_a_stock_checkpoint_has_no_code(home, tmp_path):
     folder = Path(shutil.copytree(home / "base", tmp_path / "stock"))
     (folder / "modeling.py").touch()
-    found = stock_checkpoint(folder, said(folder))
+    found = stock_checkpoint(folder, completions(folder))
     assert not found.holds and found.told.startswith("it holds code: modeling.py; export")

@@ -12,7 +12,7 @@ from exporter.targets.gguf.precisions import KEPT
 from exporter.targets.onnx_runner import sha256_of
 from exporter.targets.stock.loads import of_another
 from exporter.targets.stock.manifest import STOCK_JSON
-from exporter.targets.values import EXPORT_AGAIN, Finding, LoadedTarget, Reference, Said
+from exporter.targets.values import EXPORT_AGAIN, Completions, Finding, LoadedTarget, Reference
 
 
 def opened(folder: Path, reference: Reference) -> LoadedTarget:
@@ -35,10 +35,10 @@ def opened(folder: Path, reference: Reference) -> LoadedTarget:
     return LoadedTarget(folder, "gguf", files, {"layers": told["stock"]["layers"]}, wrong, images=False)
 
 
-def loads_in_llama_cpp(loaded: LoadedTarget, said: Said) -> Finding:
+def loads_in_llama_cpp(loaded: LoadedTarget, completions: Completions) -> Finding:
     """Every file answers; what it answers is compared by rows."""
     for variant, generator in loaded.generators.items():
-        if not all(Said.by(generator, said.prompts[:1]).tokens):
+        if not all(Completions.of(generator, completions.prompts[:1]).tokens):
             return Finding(False, f"{variant} says nothing; {EXPORT_AGAIN}", None)
     names = ", ".join(loaded.generators)
     return Finding(True, f"llama.cpp loads and runs {names}; the files are those that gguf.json names", None)

@@ -11,7 +11,15 @@ from exporter import registry
 from exporter.errors import CompileError, VerificationError
 from exporter.targets.base import ExportContext, Flag, RecipeKey, Target, TargetOptions
 from exporter.targets.gguf.precisions import DEFAULT
-from exporter.targets.values import FileKind, Finding, LoadedTarget, Place, Reference, Said, UsageSnippet
+from exporter.targets.values import (
+    Completions,
+    FileKind,
+    Finding,
+    LoadedTarget,
+    Place,
+    Reference,
+    UsageSnippet,
+)
 
 if TYPE_CHECKING:
     from steer_modules.program import SteeringProgram
@@ -100,11 +108,13 @@ class Gguf(Target[GgufOptions]):
 
         return opened(folder, reference)
 
-    def check_loads(self, loaded: LoadedTarget, said: Said, trusted: Path | None = None) -> Finding:
+    def check_loads(
+        self, loaded: LoadedTarget, completions: Completions, trusted: Path | None = None
+    ) -> Finding:
         from exporter.targets.gguf.loads import loads_in_llama_cpp
 
         del trusted
-        return loads_in_llama_cpp(loaded, said)
+        return loads_in_llama_cpp(loaded, completions)
 
     def describe(self, release: Path, place: Place) -> UsageSnippet:
         folder = release / self.name

@@ -10,7 +10,7 @@ from exporter.targets import clean_environment as clean
 from exporter.targets.onnx.host import OnnxHost
 from exporter.targets.onnx.target import RUNNER
 from exporter.targets.onnx_runner import MANIFEST, checked_manifest
-from exporter.targets.values import Finding, LoadedTarget, Reference, Said
+from exporter.targets.values import Completions, Finding, LoadedTarget, Reference
 
 _SCRIPT = Path(__file__).with_name("clean_load.py")
 
@@ -35,7 +35,7 @@ def named_files(folder: Path) -> list[str]:
     return [name for name, told in manifest["files"].items() if told["bytes"]]
 
 
-def onnx_folder(folder: Path, said: Said) -> Finding:
+def onnx_folder(folder: Path, completions: Completions) -> Finding:
     """A folder of graphs, by the runner that lies in it and without PyTorch.
 
     Raises:
@@ -51,8 +51,8 @@ def onnx_folder(folder: Path, said: Said) -> Finding:
             clean.link(folder, copy, [path for path in clean.below(folder) if path != smallest])
         clean.change(folder / smallest, changed / smallest)
         damaged = {f"without {smallest}": missing, f"with a changed {smallest}": changed}
-        told = clean.found(_SCRIPT, folder, damaged, said, runner=RUNNER)
+        told = clean.found(_SCRIPT, folder, damaged, completions, runner=RUNNER)
     wrong = [f"it loads {name}" for name, how in told["refused"].items() if how is None]
     wrong += [f"its runner imports {', '.join(told['loaded'])}"] if told["loaded"] else []
-    wrong += clean.differences(told, said)
+    wrong += clean.differences(told, completions)
     return clean.finding(wrong, told, "its runner runs it without PyTorch", "export it again")

@@ -11,13 +11,13 @@ from exporter.errors import CompileError, VerificationError
 from exporter.targets.base import ExportContext, Flag, RecipeKey, Target, TargetOptions
 from exporter.targets.values import (
     ChatModel,
+    Completions,
     FileKind,
     Finding,
     LoadedTarget,
     Parity,
     Place,
     Reference,
-    Said,
     UsageSnippet,
 )
 
@@ -134,11 +134,13 @@ class Onnx(Target[OnnxOptions]):
 
         return opened(folder, reference)
 
-    def check_loads(self, loaded: LoadedTarget, said: Said, trusted: Path | None = None) -> Finding:
+    def check_loads(
+        self, loaded: LoadedTarget, completions: Completions, trusted: Path | None = None
+    ) -> Finding:
         from exporter.targets.onnx.loads import onnx_folder
 
         del trusted
-        return onnx_folder(loaded.path, said)
+        return onnx_folder(loaded.path, completions)
 
     def inspect(self, folder: Path) -> Inspection:
         """Its program; raises FolderError where a file is not the one that the manifest names."""

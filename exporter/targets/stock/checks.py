@@ -12,7 +12,7 @@ from torch import Tensor
 from exporter.targets.stock.attention import GAP, SINK_GAP
 from exporter.targets.stock.calibration import Calibration
 from exporter.targets.stock.edit import OFF
-from exporter.targets.stock.evidence import Decisions
+from exporter.targets.stock.gate_classifier import Decisions
 from exporter.targets.stock.layers import Construction
 from exporter.targets.stock.solvers import normalised
 
@@ -49,7 +49,7 @@ class Check:
         return f"{self.name} is {self.measured:.4g}, {sign} {self.bound:.4g} is needed: {self.fix}"
 
 
-def foretold(decided: Decisions) -> list[Check]:
+def held_out_estimate(decided: Decisions) -> list[Check]:
     """What evidence that was solved on fit rows alone does on calibrate rows: what users are to expect of new prompts."""
     return [
         Check(

@@ -1,6 +1,6 @@
 """Target ``stock``: writes an unlearned checkpoint of the base's own architecture, one or two decoder layers deeper.
 
-calibration states -> evidence -> layers -> checks -> shards -> the written model held against base, twin and exact program.
+calibration states -> gate classifier -> layers -> checks -> shards -> the written model held against base, twin and exact program.
 Nothing is left behind where a check fails.
 """
 
@@ -26,10 +26,17 @@ from exporter.targets.companions import copy_companions, without_places
 from exporter.targets.onnx_runner import sha256_of
 from exporter.targets.stock.answers import Answers, answer
 from exporter.targets.stock.calibration import Calibration, Positions, calibrate, steered_behind
-from exporter.targets.stock.checks import LEAST_IDENTICAL, LEAST_RECALL, MORE_ROWS, Check, foretold, preflight
+from exporter.targets.stock.checks import (
+    LEAST_IDENTICAL,
+    LEAST_RECALL,
+    MORE_ROWS,
+    Check,
+    held_out_estimate,
+    preflight,
+)
 from exporter.targets.stock.control import Comparison, compare
 from exporter.targets.stock.decoder import check_rotation, read_decoder
-from exporter.targets.stock.evidence import Found, find_evidence, layers_between, thinned
+from exporter.targets.stock.gate_classifier import Found, find_gate_classifier, layers_between, thinned
 from exporter.targets.stock.layers import Construction, Mark, construct, marking
 from exporter.targets.stock.manifest import FORMAT, STOCK_JSON
 from exporter.targets.stock.shards import insert_layers, places
@@ -70,13 +77,13 @@ def export_stock(checkpoint: Path, out: Path, base: ModelHost, calibration_set: 
     layers = layers_between(max(gate.layer for gate in program.gates), edit.layer)
     fit, held = (calibrate(base, some, layers, batch_size=calibration_set.batch_size) for some in answers)
     LOG.info("solve for the inserted layers")
-    found = find_evidence(_thin(fit), _thin(held), edit.layer, shape.eps)
-    checks = foretold(found.held)
+    found = find_gate_classifier(_thin(fit), _thin(held), edit.layer, shape.eps)
+    checks = held_out_estimate(found.held)
     _refuse(checks)
     both = {layer: fit[layer].joined(held[layer]) for layer in {found.layer, edit.layer}}
     mark = marking(found, edit.layer, both, shape.eps)
     behind = _behind(base, answers, edit.layer, mark, shape.eps, calibration_set.batch_size)
-    made = construct(edit, both[edit.layer], found.evidence, mark, behind, shape)
+    made = construct(edit, both[edit.layer], found.classifier, mark, behind, shape)
     checks += preflight(made, both, edit.layer, shape.eps, rotation)
     _refuse(checks)
     added = made.tensors(edit.layer, shape)
@@ -213,7 +220,7 @@ def _told(
         },
         "gate": {
             "layer": found.layer,
-            "half_spaces": len(found.evidence.weights),
+            "half_spaces": len(found.classifier.weights),
             "held": asdict(found.held),
         },
         "edit": {"error": units.error, "row_found": units.agreement, "norm_ratio": list(units.norm_ratio)},

@@ -17,7 +17,7 @@ from exporter.targets.stock.attention import Broadcast
 from exporter.targets.stock.calibration import Calibration, Positions
 from exporter.targets.stock.decoder import DecoderShape
 from exporter.targets.stock.edit import Units, solve_units
-from exporter.targets.stock.evidence import Evidence, Found, constant_functional, sink_functional
+from exporter.targets.stock.gate_classifier import Found, GateClassifier, constant_functional, sink_functional
 from exporter.targets.stock.solvers import normalised
 from steer_modules.program import Edit
 
@@ -42,7 +42,7 @@ class Mark:
     """A layer without attention, behind ``layer`` of the base, whose MLP marks positions of evidence along one coordinate."""
 
     layer: int
-    evidence: Evidence
+    classifier: GateClassifier
     coordinate: int
     size: float
     sink: Tensor
@@ -50,11 +50,11 @@ class Mark:
     @property
     def resting(self) -> Tensor:
         """The half-spaces [K, d], below 0 at the first token as well."""
-        return self.evidence.weights - REST * self.sink
+        return self.classifier.weights - REST * self.sink
 
     def weights(self, shape: DecoderShape) -> dict[str, Tensor]:
         """MLP tensors: two units per half-space, a step from 0 to ``size``."""
-        w, c = self.resting, self.evidence.constant
+        w, c = self.resting, self.classifier.constant
         gate = torch.cat([SHARP * w, SHARP * w - RAMP * c])
         down = torch.zeros(shape.width, shape.inner, dtype=torch.float64)
         down[self.coordinate, : len(w)] = self.size / RAMP
@@ -69,7 +69,7 @@ class Mark:
         """States [n, d] behind this layer, float64."""
         x = normalised(states, eps)
         s = SHARP * x @ self.resting.T
-        c = (x @ self.evidence.constant)[:, None]
+        c = (x @ self.classifier.constant)[:, None]
         rise = torch.nn.functional.silu(s) - torch.nn.functional.silu(s - RAMP * c)
         out = states.double().clone()
         out[:, self.coordinate] += (rise * c).sum(-1) * self.size / RAMP
@@ -121,7 +121,7 @@ def marking(found: Found, edited: int, states: Mapping[int, Calibration], eps: f
     Args:
         states: of fit and held conversations, behind the layer of the evidence and behind the edited one.
     """
-    if len(found.evidence.weights) == 1 and found.layer == edited:
+    if len(found.classifier.weights) == 1 and found.layer == edited:
         return None
     here = states[found.layer]
     off = [normalised(part.states, eps) for part in (here.off, here.others)]
@@ -129,14 +129,14 @@ def marking(found: Found, edited: int, states: Mapping[int, Calibration], eps: f
     coordinate = _quiet_coordinates([here, states[edited]], eps)[1]
     size = (MARK if found.layer == edited else FAR_MARK) * length
     return Mark(
-        found.layer, found.evidence, coordinate, size, sink_functional(normalised(here.sink, eps), off)
+        found.layer, found.classifier, coordinate, size, sink_functional(normalised(here.sink, eps), off)
     )
 
 
 def construct(
     edit: Edit,
     fit: Calibration,
-    evidence: Evidence,
+    classifier: GateClassifier,
     mark: Mark | None,
     behind: tuple[Positions, Positions],
     shape: DecoderShape,
@@ -145,7 +145,7 @@ def construct(
 
     Args:
         fit: states behind the edited layer.
-        evidence: one half-space for these states, unless they are marked.
+        classifier: one half-space for these states, unless they are marked.
         behind: ``steered`` and ``on`` of ``fit`` as they are where prompt ends are marked.
     """
     eps = shape.eps
@@ -158,7 +158,7 @@ def construct(
     constant = constant_functional(sink, [*off, plain], rounds=CONSTANT_ROUNDS)
     query = constant
     if mark is None:
-        raw = evidence.weights[0]
+        raw = classifier.weights[0]
         fired = normalised(on.states, eps)
         seen = fired @ raw > 0
     else:

@@ -12,7 +12,7 @@ from exporter.host import ModelHost
 from exporter.targets import clean_environment as clean
 from exporter.targets.stock.manifest import checked_manifest
 from exporter.targets.transformers_loads import SCRIPT, auto_class
-from exporter.targets.values import Finding, LoadedTarget, Reference, Said
+from exporter.targets.values import Completions, Finding, LoadedTarget, Reference
 
 
 def opened(folder: Path, reference: Reference) -> LoadedTarget:
@@ -31,17 +31,17 @@ def opened(folder: Path, reference: Reference) -> LoadedTarget:
     return LoadedTarget(folder, "stock", {"": stock}, shown, wrong)
 
 
-def stock_checkpoint(folder: Path, said: Said) -> Finding:
+def stock_checkpoint(folder: Path, completions: Completions) -> Finding:
     """A checkpoint of a stock architecture, by Transformers alone: no code may lie in it or be asked for."""
     auto = auto_class(folder)
-    told = clean.found(SCRIPT, folder, {}, said, auto=auto, trust=False)
+    told = clean.found(SCRIPT, folder, {}, completions, auto=auto, trust=False)
     wrong = (
         [f"{len(told['missing'])} tensors are missing, {told['missing'][0]} first"] if told["missing"] else []
     )
     wrong += [f"it holds code: {path.name}" for path in sorted(folder.glob("*.py"))]
     if not told["module"].startswith("transformers.models."):
         wrong.append(f"its class is {told['module']}.{told['class']}, not one of Transformers")
-    wrong += clean.differences(told, said)
+    wrong += clean.differences(told, completions)
     return clean.finding(
         wrong, told, f"{told['class']} loads whole without trust_remote_code", "export the stock again"
     )

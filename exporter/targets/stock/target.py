@@ -11,13 +11,13 @@ from exporter.targets.base import ExportContext, Target, TargetOptions
 from exporter.targets.snippets import config_of, with_transformers
 from exporter.targets.values import (
     ChatModel,
+    Completions,
     FileKind,
     Finding,
     LoadedTarget,
     Parity,
     Place,
     Reference,
-    Said,
     Summary,
     UsageSnippet,
 )
@@ -92,13 +92,15 @@ class Stock(Target[StockOptions]):
 
         return opened(folder, reference)
 
-    def check_loads(self, loaded: LoadedTarget, said: Said, trusted: Path | None = None) -> Finding:
+    def check_loads(
+        self, loaded: LoadedTarget, completions: Completions, trusted: Path | None = None
+    ) -> Finding:
         """Held to what it says here itself: it approximates the checkpoint, whose replies are compared by rows."""
         from exporter.targets.stock.loads import stock_checkpoint
 
         del trusted
         (own,) = loaded.generators.values()
-        return stock_checkpoint(loaded.path, Said.by(own, said.prompts))
+        return stock_checkpoint(loaded.path, Completions.of(own, completions.prompts))
 
     def chat(self, folder: Path, *, dtype: str | None, say: Callable[[str], None]) -> ChatModel | None:
         from exporter.targets.stock.manifest import checked_manifest

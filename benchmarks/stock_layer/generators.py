@@ -18,7 +18,7 @@ from steer_modules.registration import register
 ROOM = 512
 
 
-class Speaker(Protocol):
+class Generator(Protocol):
     """What is measured: greedy ids, and logits [T, V] to compare bit by bit."""
 
     tokenizer: Any
@@ -30,14 +30,14 @@ class Speaker(Protocol):
     def logits(self, ids: Sequence[int]) -> np.ndarray: ...
 
 
-class HostSpeaker:
+class HostGenerator:
     """Transformers, plain or with the steered checkpoint's own class."""
 
     def __init__(self, host: ModelHost) -> None:
         self.host, self.tokenizer = host, host.tokenizer
 
     @classmethod
-    def load(cls, folder: Path, dtype: torch.dtype, processor: Any) -> HostSpeaker:
+    def load(cls, folder: Path, dtype: torch.dtype, processor: Any) -> HostGenerator:
         if (folder / "steering.safetensors").is_file():
             register(folder)
         return cls(ModelHost.load(folder, dtype=dtype, processor=processor))
@@ -55,7 +55,7 @@ class HostSpeaker:
             return self.host.model(input_ids=torch.tensor([list(ids)]), use_cache=False).logits[0].float()
 
 
-class GgufSpeaker:
+class GgufGenerator:
     """llama.cpp."""
 
     def __init__(self, model: runner.GgufModel, tokenizer: Any, ends: Sequence[int]) -> None:
@@ -63,7 +63,7 @@ class GgufSpeaker:
 
     @classmethod
     @contextmanager
-    def opened(cls, path: Path, tokenizer: Any, ends: Sequence[int]) -> Iterator[GgufSpeaker]:
+    def opened(cls, path: Path, tokenizer: Any, ends: Sequence[int]) -> Iterator[GgufGenerator]:
         with runner.opened(path, ROOM, logits_all=True) as model:
             yield cls(model, tokenizer, ends)
 
@@ -74,7 +74,7 @@ class GgufSpeaker:
         return self.model.logits(ids)
 
 
-class GenaiSpeaker:
+class GenaiGenerator:
     """onnxruntime-genai, on what its own model builder wrote."""
 
     def __init__(self, folder: Path, tokenizer: Any) -> None:

@@ -9,9 +9,9 @@ import torch
 
 from exporter.fit.calibrate import Decisions
 from exporter.fit.context import FitContext
-from exporter.fit.crossing import crossed_rows, subjects
 from exporter.fit.pairs import plain, spread, two_turn_rows
 from exporter.fit.pooling import PooledSequence
+from exporter.fit.template_swap import subjects, swapped_rows
 from exporter.types import Encoded, Role, Row
 
 UNKNOWN_WEIGHT = 0.25
@@ -19,12 +19,12 @@ UNKNOWN_WEIGHT = 0.25
 
 
 @dataclass(frozen=True)
-class ProbePlan:
+class DecisionPointPlan:
     """How many decision points are drawn from the rows of a split.
 
     Attributes:
         rows: most rows per role, spread evenly over the file (forget rows; three times as many to keep).
-        crossed: further wordings in which each subject is asked about (see :mod:`exporter.fit.crossing`); fit rows only.
+        crossed: further wordings in which each subject is asked about (see :mod:`exporter.fit.template_swap`); fit rows only.
         pairs: two-turn conversations of each kind made of the rows.
     """
 
@@ -34,7 +34,7 @@ class ProbePlan:
 
 
 @dataclass(frozen=True)
-class Probe:
+class DecisionPoint:
     """One sequence with the column at which a gate decides; kind: "prompt" or "later", of a later turn."""
 
     row: Row
@@ -46,61 +46,59 @@ class Probe:
 def gather(
     context: FitContext,
     split: str,
-    plan: ProbePlan,
+    plan: DecisionPointPlan,
     pools: Sequence[str],
     refusals: Sequence[tuple[str | None, str]],
-) -> tuple[Decisions, list[Probe]]:
-    """Decision states of a split at every layer, with the probes they came from."""
-    probes = [*_single(context, split, plan), *_paired(context, split, plan, refusals)]
+) -> tuple[Decisions, list[DecisionPoint]]:
+    """Decision states of a split at every layer, with the points that they are of."""
+    points = [*_single(context, split, plan), *_paired(context, split, plan, refusals)]
     if split == "fit":
-        probes += _crossed(context, plan)
+        points += _swapped(context, plan)
     wanted = [
-        PooledSequence(probe.sequence, tuple(_pool(pool, probe.column) for pool in pools)) for probe in probes
+        PooledSequence(point.sequence, tuple(_pool(pool, point.column) for pool in pools)) for point in points
     ]
     layers = range(context.host.num_layers)
     found = context.collect(wanted, layers, f"gate states ({split})")
     named = subjects(context.rows(split, "forget", "retain", "unknown"))
-    states = found.states.unflatten(0, (len(probes), len(pools)))
+    states = found.states.unflatten(0, (len(points), len(pools)))
     return (
         Decisions(
             states={pool: states[:, place] for place, pool in enumerate(pools)},
-            forget=torch.tensor([probe.row.role == "forget" for probe in probes]),
-            subjects=torch.tensor(class_numbers([(probe.row, probe.kind) for probe in probes], named)),
-            weights=torch.tensor([_weight(probe.row) for probe in probes]),
+            forget=torch.tensor([point.row.role == "forget" for point in points]),
+            subjects=torch.tensor(class_numbers([(point.row, point.kind) for point in points], named)),
+            weights=torch.tensor([_weight(point.row) for point in points]),
         ),
-        probes,
+        points,
     )
 
 
-def class_numbers(probed: Sequence[tuple[Row, str]], named: Mapping[str, str]) -> list[int]:
+def class_numbers(asked: Sequence[tuple[Row, str]], named: Mapping[str, str]) -> list[int]:
     """A number per (subject, modality, kind of decision): what is alike but for the wording.
 
     The subject is told by the row's secrets, else by its place in a template, else the row is a class of its own.
     """
-    names = [
-        (row.secrets or named.get(row.id) or row.id, row.image is not None, kind) for row, kind in probed
-    ]
+    names = [(row.secrets or named.get(row.id) or row.id, row.image is not None, kind) for row, kind in asked]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return [numbers[name] for name in names]
 
 
-def _single(context: FitContext, split: str, plan: ProbePlan) -> list[Probe]:
+def _single(context: FitContext, split: str, plan: DecisionPointPlan) -> list[DecisionPoint]:
     """Each row's own prompt."""
     forget = spread(context.rows(split, "forget"), plan.rows)
     keep = spread(context.rows(split, "retain", "reasoning"), 3 * plan.rows)
     unknown = spread(context.rows(split, "unknown"), plan.rows // 2)
     rows = context.filled([*forget, *keep, *unknown])
-    return [_probe(context, row, "later" if row.history else "prompt") for row in rows]
+    return [_decision_point(context, row, "later" if row.history else "prompt") for row in rows]
 
 
-def _probe(context: FitContext, row: Row, kind: str) -> Probe:
+def _decision_point(context: FitContext, row: Row, kind: str) -> DecisionPoint:
     sequence = Encoded(context.chat.prompt(row))
-    return Probe(row, sequence, context.decision(sequence.prompt), kind)
+    return DecisionPoint(row, sequence, context.decision(sequence.prompt), kind)
 
 
 def _paired(
-    context: FitContext, split: str, plan: ProbePlan, refusals: Sequence[tuple[str | None, str]]
-) -> list[Probe]:
+    context: FitContext, split: str, plan: DecisionPointPlan, refusals: Sequence[tuple[str | None, str]]
+) -> list[DecisionPoint]:
     """Two-turn conversations: the subject in the second turn, in the first turn only, and in neither.
 
     A first turn that was refused, the forgotten or not, must neither hide the subject of the second nor stand for it.
@@ -120,13 +118,13 @@ def _paired(
     for number, role in enumerate(roles, start=6):
         firsts = plain(context.rows(split, role))
         pairs += two_turn_rows(firsts, forget, plan.pairs * 3 // 4, context.seed + number)
-    return [_probe(context, row, "later") for row in pairs]
+    return [_decision_point(context, row, "later") for row in pairs]
 
 
-def _crossed(context: FitContext, plan: ProbePlan) -> list[Probe]:
+def _swapped(context: FitContext, plan: DecisionPointPlan) -> list[DecisionPoint]:
     """Subjects of the fit rows in the words of other keys."""
-    rows = crossed_rows(context.rows("fit", "forget", "retain", "unknown"), plan.crossed, context.seed + 4)
-    return [_probe(context, row, "prompt") for row in rows]
+    rows = swapped_rows(context.rows("fit", "forget", "retain", "unknown"), plan.crossed, context.seed + 4)
+    return [_decision_point(context, row, "prompt") for row in rows]
 
 
 def _pool(pool: str, column: int) -> tuple[int, ...]:

@@ -61,15 +61,15 @@ class Decisions:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class GateClassifier:
     """Functionals [K, d] of normalised states, 0 at the first token's; above 0 is evidence. ``constant`` [d] is 1, nearly."""
 
     weights: Tensor
     constant: Tensor
 
-    def shifted(self, threshold: float) -> Evidence:
+    def shifted(self, threshold: float) -> GateClassifier:
         """The same with another threshold."""
-        return Evidence(self.weights - threshold * self.constant, self.constant)
+        return GateClassifier(self.weights - threshold * self.constant, self.constant)
 
     def of(self, x: Tensor) -> Tensor:
         """The strongest evidence [n] at normalised states [n, d]."""
@@ -81,7 +81,7 @@ class Found:
     """Evidence for the states behind ``layer``, and what the same solved on fit rows alone does on held ones."""
 
     layer: int
-    evidence: Evidence
+    classifier: GateClassifier
     held: Decisions
 
 
@@ -93,7 +93,7 @@ def layers_between(gate: int, edit: int) -> tuple[int, ...]:
     )
 
 
-def find_evidence(
+def find_gate_classifier(
     fit: Mapping[int, Calibration], held: Mapping[int, Calibration], edited: int, eps: float
 ) -> Found:
     """Half-spaces for the gate.
@@ -118,7 +118,7 @@ def find_evidence(
             space = _Space.of(states)
             plain = count == 1 and layer == edited
             for penalty, rest in itertools.product(PENALTIES, RESTS):
-                solved = Evidence(space.solve(count, penalty, rest), space.constant)
+                solved = GateClassifier(space.solve(count, penalty, rest), space.constant)
                 shift = _best_shift(solved, (states, held[layer]))
                 told = decisions(solved.shifted(shift), held[layer])
                 draft = _Draft(
@@ -128,7 +128,7 @@ def find_evidence(
     assert best is not None
     both = _Space.of(fit[best.layer].joined(held[best.layer]))
     return Found(
-        best.layer, Evidence(both.solve(*best.choices), both.constant).shifted(best.shift), best.held
+        best.layer, GateClassifier(both.solve(*best.choices), both.constant).shifted(best.shift), best.held
     )
 
 
@@ -150,10 +150,10 @@ def _with_normalised(found: Calibration, eps: float) -> Calibration:
     return replace(found, sink=normalised(found.sink, eps), on=on, off=off, others=others)
 
 
-def decisions(evidence: Evidence, found: Calibration) -> Decisions:
-    """Where ``evidence`` fires on the conversations of a split, whose states are normalised."""
-    hits = evidence.of(found.on.states) > 0
-    peaks = _peaks(evidence, found) > 0
+def decisions(classifier: GateClassifier, found: Calibration) -> Decisions:
+    """Where the classifier fires on the conversations of a split, whose states are normalised."""
+    hits = classifier.of(found.on.states) > 0
+    peaks = _peaks(classifier, found) > 0
     kinds = (
         [found.kinds[i] for i in found.on.owner.tolist()],
         [found.kinds[i] for i in found.off.owner.tolist()],
@@ -170,15 +170,15 @@ def decisions(evidence: Evidence, found: Calibration) -> Decisions:
     return Decisions(_share(hits), 1 - _share(~peaks), table)
 
 
-def _peaks(evidence: Evidence, found: Calibration) -> Tensor:
+def _peaks(classifier: GateClassifier, found: Calibration) -> Tensor:
     """The strongest evidence [n] anywhere in each conversation on which the exact gate stays off."""
     peaks = torch.full((len(found.kinds),), -torch.inf, dtype=torch.float64)
     for part in (found.off, found.others):
-        peaks = peaks.scatter_reduce(0, part.owner, evidence.of(part.states), "amax")
+        peaks = peaks.scatter_reduce(0, part.owner, classifier.of(part.states), "amax")
     return peaks[found.off.owner]
 
 
-def _best_shift(draft: Evidence, parts: Sequence[Calibration]) -> float:
+def _best_shift(draft: GateClassifier, parts: Sequence[Calibration]) -> float:
     """The threshold that costs least; the middle of those that cost the same."""
     best: list[float] = []
     least = torch.inf

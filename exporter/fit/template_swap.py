@@ -66,7 +66,7 @@ def subjects(rows: Sequence[Row]) -> dict[str, str]:
     }
 
 
-def crossed_rows(rows: Sequence[Row], each: int, seed: int) -> list[Row]:
+def swapped_rows(rows: Sequence[Row], each: int, seed: int) -> list[Row]:
     """New questions: every subject in the words of up to ``each`` further keys; the same for the same seed.
 
     A subject meets only templates that share a subject to forget with one of its own, so that fillers keep their kind, and

@@ -1,4 +1,4 @@
-"""Runs code as a stranger would: a fresh process in which neither of our packages nor the network exists."""
+"""Runs code in a clean environment: a fresh process in which neither of our packages nor the network exists."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run(code: str, *arguments: Any, folder: Path, hub: str | None = None) -> Any
     Raises:
         AssertionError: the process failed; the message is its output.
     """
-    script = folder / "stranger.py"
+    script = folder / "clean_environment.py"
     where = urlsplit(hub or "")
     reachable = json.dumps([where.hostname, where.port] if hub else None)
     script.write_text(f"REACHABLE = {reachable!r}\n{_PRELUDE}{code}", encoding="utf-8")
