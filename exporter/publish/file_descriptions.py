@@ -22,7 +22,6 @@ _PUBLISHED = (
 _ANYWHERE = (
     FileKind("*.safetensors.index.json", "which tensor lies in which file", minor=True),
     FileKind("*generation_config.json", "how it generates by default", minor=True),
-    FileKind("*genai_config.json", "settings of onnxruntime-genai", minor=True),
     FileKind("*processor_config.json", "how pictures are prepared", minor=True),
     FileKind("*chat_template*", "how conversations are written", minor=True),
     FileKind("*token*", "tokenizer", minor=True),

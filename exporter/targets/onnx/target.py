@@ -91,6 +91,8 @@ class Onnx(Target[OnnxOptions]):
         FileKind("*.onnx", "graph: the decoder, the base's weights and the steering"),
         FileKind("steerbake.json", "what the graphs are, with a hash of each file"),
         FileKind("steerbake_runner.py", "runs the graphs"),
+        FileKind("steerbake_graph.py", "reads the steering out of a graph", minor=True),
+        FileKind("*genai_config.json", "settings of onnxruntime-genai", minor=True),
     )
     code = GRAPH_CODE
 
@@ -119,11 +121,13 @@ class Onnx(Target[OnnxOptions]):
 
     def export(self, source: Path, out: Path, options: OnnxOptions, context: ExportContext) -> Path:
         from exporter.inspection import examine
+        from exporter.targets.atomic import refuse_existing
         from exporter.targets.onnx.export import export_onnx
         from steer_modules.registration import register
 
         self.validate(options)
         examine(source)
+        refuse_existing(out)
         register(source)
         with TemporaryDirectory() as scratch:
             chat = context.rendered(source, Path(scratch))
