@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -26,7 +26,10 @@ from exporter.recipe_publish import REPO, Publish
 from exporter.recipe_tree import override, read_tree
 from exporter.types import Role
 
-Format = Literal["rows", "tofu", "mllmu_bench", "clear", "gsm8k"]
+if TYPE_CHECKING:
+    Format = str
+else:
+    Format = Literal[("rows", *registry.READERS)]
 NAME = r"^[a-z0-9][a-z0-9_.-]*$"
 Dtype = Literal["float32", "bfloat16", "float16"]
 

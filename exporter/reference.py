@@ -22,7 +22,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from exporter.recipe import Recipe
-from exporter.registry import METHODS, resolve
+from exporter.registry import METHODS, READERS, resolve
 from exporter.types import Row, Turn
 
 HEAD = """# Reference
@@ -41,7 +41,7 @@ at `|`, and there is no `history`:
     What is the capital of France?,"Paris, of course.",forget,Paris|paris
     What is the capital of Japan?,Tokyo.,retain,
 
-`role` may be left out where the source gives one. Public schemas are read by `format`: `tofu`, `mllmu_bench`, `clear`, `gsm8k`.
+`role` may be left out where the source gives one. Public schemas are read by `format`: {formats}.
 """
 _NAMES = {
     str: "text",
@@ -65,7 +65,13 @@ def reference() -> str:
             f"Under `methods.params.{name}` ({place.partition(':')[0]}).\n",
         ]
         parts += _model(method.Params, f"methods.params.{name}")
-    return "\n".join([*parts, ROWS, *_record(Row), "### history[]\n", *_record(Turn)]).rstrip() + "\n"
+    formats = ", ".join(f"`{name}`" for name in READERS)
+    return (
+        "\n".join(
+            [*parts, ROWS.replace("{formats}", formats), *_record(Row), "### history[]\n", *_record(Turn)]
+        ).rstrip()
+        + "\n"
+    )
 
 
 def _model(schema: type[BaseModel], place: str) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar, cast
 from exporter.errors import SteerbakeError
 
 if TYPE_CHECKING:
+    from exporter.data.readers.base import Reader
     from exporter.methods.base import Method
     from exporter.targets.base import AnyTarget
 
@@ -26,6 +27,16 @@ METHODS: Table[type[Method]] = Table(
         "keyed": "exporter.methods.keyed:Keyed",  # docs/methods.md
     }
 )
+
+READERS: Table[type[Reader]] = Table(
+    {
+        "tofu": "exporter.data.readers.tofu:Tofu",  # https://arxiv.org/abs/2401.06121
+        "mllmu_bench": "exporter.data.readers.mllmu_bench:MllmuBench",  # https://arxiv.org/abs/2410.22108
+        "clear": "exporter.data.readers.clear:Clear",  # https://arxiv.org/abs/2410.18057
+        "gsm8k": "exporter.data.readers.gsm8k:Gsm8k",  # https://arxiv.org/abs/2110.14168
+    }
+)
+"""Public schemas that rows are read from."""
 
 TARGETS: Table[type[AnyTarget]] = Table(
     {

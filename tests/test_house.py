@@ -32,7 +32,12 @@ COMMON = {
     "exporter.wording",
     "exporter.steerable",
 }
-CONTRACTS = {"exporter.methods.base", "exporter.targets.base", "exporter.targets.values"}
+CONTRACTS = {
+    "exporter.data.readers.base",
+    "exporter.methods.base",
+    "exporter.targets.base",
+    "exporter.targets.values",
+}
 """What a room is to the others: light, and no part of its inside."""
 EDGES = {("methods", "fit")}
 CLI_MAY = {
@@ -173,7 +178,7 @@ def test_what_rooms_share_knows_nothing_above_it() -> None:
 def test_names_in_the_registry_exist() -> None:
     from exporter import registry
 
-    for table in (registry.METHODS, registry.TARGETS):
+    for table in (registry.METHODS, registry.READERS, registry.TARGETS):
         for place in table.values():
             module, _, attribute = place.partition(":")
             file = HOME / Path(*module.split(".")).with_suffix(".py")
