@@ -287,7 +287,7 @@ class Target(ABC, Generic[OptionsT]):
         return None
 
     def texts(self, path: Path) -> Iterable[str]:
-        """The texts in a file of a kind that only this target knows; none in others."""
+        """The texts in a file of a kind that only this target knows; none in others. A release is searched for what it must not tell in them."""
         del path
         return ()
 
