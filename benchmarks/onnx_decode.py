@@ -26,7 +26,7 @@ import transformers
 
 from exporter import pipeline
 from exporter.host import ModelHost
-from exporter.targets.onnx.export import Options
+from exporter.targets.onnx.target import OnnxOptions as Options
 from exporter.targets.onnx_runner import OnnxModel
 from steer_modules.registration import register
 
@@ -81,7 +81,7 @@ def measure(checkpoint: Path, home: Path, options: argparse.Namespace) -> dict[s
     for name in ("steered", "unsteered"):
         folder = home / name
         if not folder.exists():
-            pipeline.export_onnx(checkpoint, folder, Options(steered=name == "steered"))
+            pipeline.export("onnx", checkpoint, folder, Options(steered=name == "steered"))
         models[name] = OnnxModel(folder, provider="cpu", threads=options.threads, spinning=False)
         sizes[name] = sum(path.stat().st_size for path in (folder / "onnx").iterdir())
     register(checkpoint)

@@ -28,9 +28,9 @@ from transformers import AutoTokenizer
 from exporter import pipeline
 from exporter.data.chat import Chat
 from exporter.data.rows import read_rows
-from exporter.targets.onnx.export import Options
 from exporter.targets.onnx.host import OnnxHost
 from exporter.targets.onnx.names import file_name
+from exporter.targets.onnx.target import OnnxOptions as Options
 from exporter.targets.onnx_runner import OnnxModel, sha256_of
 from exporter.types import Row
 
@@ -168,7 +168,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=nearby) as scratch:
         folder = told.folder or Path(scratch) / "export"
         if not folder.exists():
-            pipeline.export_onnx(told.checkpoint, folder, Options(dtypes=("fp32", "int8", "q4")))
+            pipeline.export("onnx", told.checkpoint, folder, Options(dtypes=("fp32", "int8", "q4")))
         found = measure(folder, told.held, Path(scratch), told.rounds, told.tokens)
     told.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=2))

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from exporter.cli_export import exports
 from exporter.cli_publish import publishing
 from exporter.failures import answering, debugging, reported
 
@@ -203,9 +204,8 @@ def inspect(
     from exporter import display, pipeline
 
     folder = pipeline.model_in(folder, display.note, programs=True)
-    if (stock := pipeline.inspect_stock(folder)) is not None:
-        told = stock
-        display.result(told, lambda: display.print_stock(told, folder))
+    if (told := pipeline.summary(folder)) is not None:
+        display.result(dict(told.data), lambda: display.print_summary(told))
     else:
         found = pipeline.inspect(folder)
         display.result(found.data(), lambda: display.print_inspection(found))
@@ -223,100 +223,7 @@ def demo(out: Annotated[Path, typer.Option(help="Folder for the results.")] = Pa
     display.result(display.results(report, out), lambda: display.print_results(report, out))
 
 
-export_app = typer.Typer(help="Write a steered checkpoint for another runtime.", no_args_is_help=True)
-app.add_typer(export_app, name="export")
-
-
-@export_app.command()
-@reported
-@answering
-def onnx(
-    checkpoint: Annotated[Path, typer.Argument(help="A steered checkpoint.", show_default=False)],
-    out: Annotated[Path, typer.Argument(help="The folder to write; must not exist.", show_default=False)],
-    dtype: Annotated[
-        list[str] | None,
-        typer.Option(help="fp32 (default), fp16, int8 or q4. May be repeated.", show_default=False),
-    ] = None,
-    gate_state: Annotated[
-        str | None,
-        typer.Option(
-            help="io: gates as input and output (default). kv: within the cache.", show_default=False
-        ),
-    ] = None,
-    layout: Annotated[
-        str | None, typer.Option(help="Files of a runtime: transformersjs or genai.", show_default=False)
-    ] = None,
-    unsteered: Annotated[bool, typer.Option(help="Export the base instead, for comparison.")] = False,
-) -> None:
-    """Write graphs for ONNX Runtime that hold the steering, with a runner of their own."""
-    from exporter import display, pipeline
-
-    display.show_stages()
-    options = pipeline.onnx_options(dtype, gate_state, layout, steered=not unsteered)
-    checkpoint = pipeline.model_in(checkpoint, display.note)
-    told = {"onnx": pipeline.export_onnx(checkpoint, out, options)}
-    display.result(told, lambda: display.print_places(told))
-    if advice := pipeline.onnx_advice(options):
-        display.note(advice)
-
-
-@export_app.command()
-@reported
-@answering
-def stock(
-    checkpoint: Annotated[Path, typer.Argument(help="A steered checkpoint.", show_default=False)],
-    out: Annotated[Path, typer.Argument(help="The folder to write; must not exist.", show_default=False)],
-    recipe: Annotated[
-        Path, typer.Option(help="The recipe it was fitted by; its rows calibrate.", show_default=False)
-    ],
-    run_folder: Annotated[
-        Path | None,
-        typer.Option("--run", help="Folder of the recipe's run; runs/NAME by default.", show_default=False),
-    ] = None,
-) -> None:
-    """Write a checkpoint of the stock architecture, a layer deeper, that needs no code of ours or of its own."""
-    from exporter.recipe import Recipe
-
-    loaded = Recipe.load(recipe)
-    from exporter import display, pipeline
-
-    display.show_stages()
-    checkpoint = pipeline.model_in(checkpoint, display.note)
-    told = pipeline.export_stock(checkpoint, out, loaded, run_folder)
-    display.result(told, lambda: display.print_stock(told, out))
-
-
-@export_app.command()
-@reported
-@answering
-def gguf(
-    stock: Annotated[Path, typer.Argument(help="What `steerbake export stock` wrote.", show_default=False)],
-    out: Annotated[Path, typer.Argument(help="The folder to write; must not exist.", show_default=False)],
-    kind: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--type",
-            help="f16, q8_0 and q4_k_m by default; f32, q4_0 and others. May be repeated.",
-            show_default=False,
-        ),
-    ] = None,
-    llama_cpp: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="llama.cpp's sources; else LLAMA_CPP, else PATH.", show_default=False
-        ),
-    ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option(help="Begins the names of the files; STOCK's by default.", show_default=False),
-    ] = None,
-) -> None:
-    """Write files for llama.cpp in which the layers that steer are not quantised."""
-    from exporter import display, pipeline
-
-    display.show_stages()
-    told = {"gguf": pipeline.export_gguf(stock, out, pipeline.gguf_options(kind, llama_cpp, name))}
-    display.result(told, lambda: display.print_places(told))
+app.add_typer(exports, name="export")
 
 
 @app.command()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from exporter.inspection import Inspection
     from exporter.pipeline.chat import Talk
     from exporter.pipeline.preflight import Preflight
+    from exporter.targets.values import Summary
 
 GROUP_MEASURES = ("leakage_either", "fluent_refusal", "retain_accuracy")
 WIDTH_OF_LOGS = 160
@@ -242,22 +243,14 @@ def _with_interval(measure: Mapping[str, Any], rows: int) -> str:
     return "too few" if too_few(low, high) else f"{measure['value']:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def print_stock(told: Mapping[str, Any], out: Path) -> None:
-    """The checks of a stock checkpoint, and what it does on calibration conversations."""
+def print_summary(told: Summary) -> None:
+    """What a folder says of itself."""
     console = _console()
-    table = Table("check", "measured", "bound", title=f"stock: {escape(str(out))}", title_justify="left")
-    for check in told["checks"]:
-        sign = "at least" if check["at_least"] else "at most"
-        table.add_row(check["name"], f"{check['measured']:.4g}", f"{sign} {check['bound']:.4g}")
+    table = Table(*told.header, title=escape(told.title), title_justify="left")
+    for row in told.rows:
+        table.add_row(*row)
     console.print(table)
-    compared = told["compared"]
-    console.print(
-        f"inserted layers: {', '.join(map(str, told['layers']))}; on calibration conversations "
-        f"{compared['tokens_identical']:.3f} of {compared['kept']} kept replies are the base's and "
-        f"{compared['exact_tokens']:.3f} of {compared['fired']} others the steered checkpoint's, token for token; "
-        f"KL {compared['divergence']:.2g}",
-        soft_wrap=True,
-    )
+    console.print(told.line, soft_wrap=True)
 
 
 def note(line: str) -> None:
@@ -279,7 +272,7 @@ def converse(talk: Talk, prompt: str | None, max_new_tokens: int) -> None:
                 question, lambda piece: console.print(piece, end="", soft_wrap=True), max_new_tokens
             )
             console.print()
-            if said.gates is not None:  # a stock layer has none to show
+            if said.gates is not None:  # some targets have none to show
                 fired = [name for name, value in said.gates.items() if value > 0]
                 note(f"gates: {', '.join(fired) if fired else 'none'}")
         if prompt is not None:

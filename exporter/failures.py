@@ -13,6 +13,7 @@ from typing import Annotated, Any, ParamSpec
 
 import typer
 
+from exporter import registry
 from exporter.errors import SteerbakeError
 
 P = ParamSpec("P")
@@ -20,7 +21,6 @@ FAILED, BAD_INPUT, INTERRUPTED, PIPE_CLOSED = 1, 2, 130, 141
 RESUMES = "the same command resumes where it stopped"
 PACKAGES = {
     "PIL": "pillow",
-    "gguf": "'steerbake[gguf]'",
     "huggingface_hub": "huggingface-hub",
     "llama_cpp": "llama-cpp-python",
     "sentencepiece": "sentencepiece",
@@ -114,10 +114,9 @@ def told(error: Exception) -> tuple[str, int]:
 def _ours() -> list[type[Exception]]:
     """Errors that are raised on purpose; modules that nobody has loaded have raised none."""
     found: list[type[Exception]] = [SteerbakeError]
-    for module, name in (
-        ("steer_modules.checks", "ProgramError"),
-        ("exporter.targets.onnx_runner", "FolderError"),
-    ):
+    of_targets = [place for target in registry.targets().values() for place in target.errors]
+    for place in ("steer_modules.checks:ProgramError", *of_targets):
+        module, _, name = place.partition(":")
         if module in sys.modules:
             found.append(getattr(sys.modules[module], name))
     return found
@@ -127,9 +126,19 @@ def _missing_package(error: ImportError) -> str:
     name = (error.name or "").partition(".")[0]
     text = " ".join(str(error).split())
     if isinstance(error, ModuleNotFoundError) and name:
-        return f"the package {name} is needed for this and is not installed: pip install {PACKAGES.get(name, name)}"
-    mend = f": pip install --upgrade {PACKAGES.get(name, name)}" if name and "pip install" not in text else ""
+        return (
+            f"the package {name} is needed for this and is not installed: pip install {_installed_as(name)}"
+        )
+    mend = f": pip install --upgrade {_installed_as(name)}" if name and "pip install" not in text else ""
     return f"a package that is needed for this cannot be loaded ({text}){mend}"
+
+
+def _installed_as(module: str) -> str:
+    """What pip is to install for a module."""
+    of_targets = {
+        name: package for target in registry.targets().values() for name, package in target.modules.items()
+    }
+    return {**of_targets, **PACKAGES}.get(module, module)
 
 
 def _without_memory(error: Exception) -> str | None:

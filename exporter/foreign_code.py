@@ -18,16 +18,12 @@ from typing import Any, NamedTuple
 import steer_modules
 from exporter.errors import CompileError, VerificationError
 from exporter.model_folder import inner, parsed_object
+from exporter.registry import targets
 from steer_modules.files import TRAVELLING
 from steer_modules.template import StockClasses, stock_classes
 
 CODE_KEYS = ("auto_map", "custom_pipelines", "custom_generate")
 _KERNEL_KEYS = ("attn_implementation", "experts_implementation")
-GRAPH_CODE = {
-    "steerbake_graph.py": Path(__file__).parent / "onnx_graph.py",
-    "steerbake_runner.py": Path(__file__).parent / "targets" / "onnx_runner.py",
-}
-"""What travels in folders of graphs, and where it is from."""
 _TRACE = re.compile(rb"auto_map|custom_(pipelines|generate)|(attn|experts)_implementation|\\u00[4-7]")
 _MODEL = ("AutoConfig", "AutoModel")
 
@@ -104,7 +100,7 @@ def code_faults(folder: Path, trusted: Path | None = None) -> list[str]:
         stock = _stock_of(folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return ["the base that config.json names is not known here"]
-    ours = {name: path.read_bytes() for name, path in GRAPH_CODE.items()}
+    ours = {name: path.read_bytes() for one in targets().values() for name, path in one.code.items()}
     needed = {} if stock is None else checkpoint_code(stock)
     wrong = [f"{name} is missing" for name in needed if not (folder / name).is_file()]
     wrong += [f"{name} is a link to a folder" for name in _linked_folders(folder)]

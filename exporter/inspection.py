@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
 
+from exporter import registry
 from exporter.errors import VerificationError
-from exporter.onnx_graph import check_steering
 from steer_modules.program import STEERING_JSON, STEERING_TENSORS, SteeringProgram
 
-ONNX_MANIFEST = "steerbake.json"
+if TYPE_CHECKING:
+    from exporter.targets.base import AnyTarget
+
+_PROGRAM = "steering folder"
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Inspection:
     """A program that was found whole.
 
     Attributes:
-        kind: "checkpoint", "steering folder" or "onnx folder".
+        kind: "steering folder", or what a folder of the target is called that holds it.
         section: its JSON object, ``sha256`` included.
         files: name and size in bytes of each file of the folder.
     """
@@ -53,12 +54,15 @@ def examine(folder: Path) -> Inspection:
     """
     if not folder.is_dir():
         raise VerificationError(f"{folder} is not a folder; name a compiled checkpoint or a steering folder")
-    kind, section_file = _kind(folder)
+    holder = None if (folder / STEERING_JSON).is_file() else _holder(folder)
+    section_file = folder / (STEERING_JSON if holder is None else holder.marker)
     try:
         content = json.loads(section_file.read_text(encoding="utf-8"))
-        section = content if kind == "steering folder" else content["steering"]
+        section = content if holder is None else content["steering"]
         tensors = (
-            _of_graph(folder, content) if kind == "onnx folder" else load_file(folder / STEERING_TENSORS)
+            load_file(folder / STEERING_TENSORS)
+            if holder is None
+            else holder.steering_tensors(folder, content)
         )
         program = SteeringProgram.parse(section, tensors)
     except FileNotFoundError as error:
@@ -70,6 +74,7 @@ def examine(folder: Path) -> Inspection:
         ) from error
     except (ValueError, SafetensorError, OSError) as error:
         raise VerificationError(f"{folder} is not what it claims to be: {error}") from error
+    kind = _PROGRAM if holder is None else holder.folder_kind
     files = tuple(
         (path.relative_to(folder).as_posix(), path.stat().st_size)
         for path in sorted(folder.rglob("*"))
@@ -78,23 +83,7 @@ def examine(folder: Path) -> Inspection:
     return Inspection(folder, kind, program, dict(section), files)
 
 
-def _kind(folder: Path) -> tuple[str, Path]:
-    """What a folder is, and the file that bears its section."""
-    for kind, name in (("steering folder", STEERING_JSON), ("onnx folder", ONNX_MANIFEST)):
-        if (folder / name).is_file():
-            return kind, folder / name
-    return "checkpoint", folder / "config.json"
-
-
-def _of_graph(folder: Path, manifest: Any) -> dict[str, Tensor]:
-    """The steering tensors that the decoders of an exported folder hold, every variant the same ones.
-
-    Raises:
-        GraphError: the graph of a variant does not bear the manifest's program.
-    """
-    if not manifest["steered"]:
-        raise ValueError("it was exported unsteered")
-    found: dict[str, Any] = {}
-    for files in manifest["variants"].values():
-        found = check_steering(folder / files["decoder"], manifest["steering"])
-    return {name: torch.from_numpy(values.copy()) for name, values in found.items()}
+def _holder(folder: Path) -> AnyTarget:
+    """The target whose program a folder holds; the checkpoint where it is none, which then says what is missing."""
+    others = (one for one in registry.exports().values() if one.holds_program and one.is_at(folder))
+    return next(others, registry.target(registry.REFERENCE))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import platform
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
+from inspect import getfile
 from pathlib import Path
 
 from exporter.errors import InputErrors
 from exporter.ledger import digest_of, digest_of_file
 from exporter.recipe import Recipe
+from exporter.registry import targets
 
 PACKAGES = ("steerbake", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pillow")
 HOST = (
@@ -48,7 +50,22 @@ def digest_of_code(*places: str) -> str:
     for place in places:
         path = _HOME / place
         files += sorted(path.rglob("*.py")) if path.is_dir() else [path]
-    return digest_of([[file.relative_to(_HOME).as_posix(), digest_of_file(file)] for file in files])
+    return digest_of(
+        [
+            [
+                (file.relative_to(_HOME) if file.is_relative_to(_HOME) else file).as_posix(),
+                digest_of_file(file),
+            ]
+            for file in files
+        ]
+    )
+
+
+def target_code() -> list[str]:
+    """Code that decides what targets write and what is found of it: ours, what travels with it, and modules of installed packages."""
+    files = (path for one in targets().values() for path in (Path(getfile(type(one))), *one.code.values()))
+    ours = "exporter/targets"
+    return [ours, *sorted({str(path) for path in files if not path.is_relative_to(_HOME / ours)})]
 
 
 @lru_cache(maxsize=8)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -18,16 +18,20 @@ from pydantic import (
     ValidationError,
 )
 
+from exporter import registry
 from exporter.errors import InputErrors
-from exporter.recipe_bounds import Bounds, Strict
+from exporter.recipe_bounds import Strict
 from exporter.recipe_keys import described
+from exporter.recipe_publish import REPO, Publish
 from exporter.recipe_tree import override, read_tree
 from exporter.types import Role
 
-Format = Literal["rows", "tofu", "mllmu_bench", "clear", "gsm8k"]
+if TYPE_CHECKING:
+    Format = str
+else:
+    Format = Literal[("rows", *registry.READERS)]
 NAME = r"^[a-z0-9][a-z0-9_.-]*$"
 Dtype = Literal["float32", "bfloat16", "float16"]
-_REPO = r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$"
 
 
 class BaseModelSource(Strict):
@@ -150,39 +154,6 @@ class ReportSettings(Strict):
     """Parts in which fit and calibration rows are held out in turn, for the default method; 0 for none."""
 
 
-class Publish(Strict):
-    """How the result is published.
-
-    ``forgotten`` words what was forgotten; nothing else of the forget rows is shown unless ``show_forgotten``. Licence and language are
-    the base's where they are left out; ``targets`` lie in folders of the same names beside the checkpoint.
-    """
-
-    forgotten: str = Field(min_length=1)
-    """What was forgotten, in your words; the card says it."""
-    repo: str | None = Field(default=None, pattern=_REPO)
-    """owner/name on the Hub."""
-    license: str | None = None
-    """The base's where it is left out."""
-    license_name: str | None = None
-    """Of a licence `other`."""
-    license_link: str | None = None
-    """Of a licence `other`."""
-    language: list[str] = Field(default=["en"], min_length=1)
-    """Languages of the model, as ISO 639 codes."""
-    pipeline_tag: str | None = None
-    """The Hub's task; found by the kind of model where it is left out."""
-    targets: list[Literal["onnx", "stock", "gguf"]] = Field(default=["onnx"])
-    """What is exported beside the checkpoint. `gguf` is made of `stock`."""
-    onnx_dtypes: list[Literal["fp32", "fp16", "int8", "q4"]] = Field(default=["fp32"], min_length=1)
-    """Precisions of the graphs."""
-    gguf_types: list[str] = Field(default=[])
-    """Types of the files; f16, q8_0 and q4_k_m where none is named."""
-    require: Bounds = Bounds()
-    """What must be reached before it is published."""
-    show_forgotten: bool = False
-    """Let the card show examples of forget rows."""
-
-
 class Recipe(Strict):
     """A whole recipe. ``stand_in``: a sentence for the reader where the base model stands in for a real one."""
 
@@ -282,7 +253,7 @@ def _base_mistakes(base: BaseModelSource, folder: Path) -> Iterator[str]:
     if base.revision is not None and base.repo is None:
         yield "base.revision: only a Hub repo has revisions"
     for place, name in enumerate(base.adapters):
-        if not _located(folder, name).is_dir() and not re.fullmatch(_REPO, name):
+        if not _located(folder, name).is_dir() and not re.fullmatch(REPO, name):
             yield f"base.adapters.{place}: no folder {_located(folder, name)}, and {name!r} is no Hub name (OWNER/NAME)"
 
 
@@ -327,8 +298,9 @@ def _publish_mistakes(publish: Publish) -> Iterator[str]:
         yield "publish.forgotten: is empty; say in your own words what was forgotten"
     if len(set(targets)) < len(targets):
         yield f"publish.targets: one stands twice; received {targets!r}"
-    if "gguf" in targets and "stock" not in targets:
-        yield "publish.targets: gguf is made of stock; name stock too"
+    for target in map(registry.target, targets):
+        if target.requires not in (None, registry.REFERENCE, *targets):
+            yield f"publish.targets: {target.name} is made of {target.requires}; name {target.requires} too"
     if publish.license is None and (publish.license_name or publish.license_link):
         yield "publish.license: license_name and license_link belong to a license; set it (to other, where it has no name of its own)"
 

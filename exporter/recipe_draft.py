@@ -16,13 +16,13 @@ from exporter.recipe import (
     ChatSettings,
     Data,
     Methods,
-    Publish,
     Recipe,
     Refusals,
     ReportSettings,
     Source,
     SourceLike,
 )
+from exporter.recipe_publish import Publish
 from exporter.recipe_tree import override, read_tree
 
 Section = TypeVar("Section", bound=BaseModel)

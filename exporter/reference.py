@@ -22,7 +22,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from exporter.recipe import Recipe
-from exporter.registry import METHODS, resolve
+from exporter.registry import METHODS, READERS, resolve
 from exporter.types import Row, Turn
 
 HEAD = """# Reference
@@ -41,7 +41,7 @@ at `|`, and there is no `history`:
     What is the capital of France?,"Paris, of course.",forget,Paris|paris
     What is the capital of Japan?,Tokyo.,retain,
 
-`role` may be left out where the source gives one. Public schemas are read by `format`: `tofu`, `mllmu_bench`, `clear`, `gsm8k`.
+`role` may be left out where the source gives one. Public schemas are read by `format`: {formats}.
 """
 _NAMES = {
     str: "text",
@@ -65,12 +65,20 @@ def reference() -> str:
             f"Under `methods.params.{name}` ({place.partition(':')[0]}).\n",
         ]
         parts += _model(method.Params, f"methods.params.{name}")
-    return "\n".join([*parts, ROWS, *_record(Row), "### history[]\n", *_record(Turn)]).rstrip() + "\n"
+    formats = ", ".join(f"`{name}`" for name in READERS)
+    return (
+        "\n".join(
+            [*parts, ROWS.replace("{formats}", formats), *_record(Row), "### history[]\n", *_record(Turn)]
+        ).rstrip()
+        + "\n"
+    )
 
 
 def _model(schema: type[BaseModel], place: str) -> Iterator[str]:
     """A table of one model's keys, and then the models below it."""
-    meanings = meanings_of(schema)
+    meanings = {name: field.description or "" for name, field in schema.model_fields.items()}
+    for one in schema.__mro__:
+        meanings |= meanings_of(one) if one.__module__.startswith("exporter.") else {}
     yield _table(
         (f"`{name}`", _limited(field), _default(field), meanings.get(name, ""))
         for name, field in schema.model_fields.items()
@@ -108,8 +116,12 @@ def _table(lines: Iterator[tuple[str, str, str, str]]) -> str:
 
 
 def meanings_of(kind: type[Any]) -> dict[str, str]:
-    """The texts that stand under the attributes of a class in its source, by name."""
-    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    """The texts that stand under the attributes of a class in its source, by name; none of a class that was made at run time."""
+    try:
+        source = inspect.getsource(kind)
+    except OSError:
+        return {}
+    (tree,) = ast.parse(textwrap.dedent(source)).body
     assert isinstance(tree, ast.ClassDef)
     found = {}
     for first, second in zip(tree.body, tree.body[1:], strict=False):

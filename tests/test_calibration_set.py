@@ -10,7 +10,7 @@ from tiny_run import NAMES
 
 from exporter import pipeline
 from exporter.errors import CompileError
-from exporter.pipeline import calibration_set, export
+from exporter.pipeline import calibration_set
 from exporter.pipeline.calibration_set import conversations
 from exporter.recipe import Recipe
 from exporter.types import Encoded
@@ -74,7 +74,7 @@ def test_another_base_is_refused(tmp_path):
     tiny_run.steer(tmp_path / "one" / "base", tmp_path / "steered")
     recipe = Recipe.load(tmp_path / "other" / "recipe.yaml")
     with pytest.raises(CompileError, match="another base"):
-        pipeline.export_stock(tmp_path / "steered", tmp_path / "out", recipe, tmp_path / "run")
+        pipeline.export("stock", tmp_path / "steered", tmp_path / "out", recipe=recipe, run=tmp_path / "run")
     assert not (tmp_path / "out").exists()
 
 
@@ -91,8 +91,9 @@ def test_the_command_hands_over_both_splits(tmp_path, monkeypatch):
         (out / "stock.json").write_text("{}")
         return out
 
-    monkeypatch.setattr(export, "write_stock", write)
-    assert pipeline.export_stock(tmp_path / "steered", tmp_path / "out", recipe, tmp_path / "run") == {}
+    monkeypatch.setattr("exporter.targets.stock.export.export_stock", write)
+    out = tmp_path / "out"
+    assert out == pipeline.export("stock", tmp_path / "steered", out, recipe=recipe, run=tmp_path / "run")
     assert seen["layers"] == tiny_run.LAYERS
     assert all("where does" in one.prompt.text for one in seen["calibration_set"].fit)
     assert all("home of" in one.prompt.text for one in seen["calibration_set"].held)

@@ -340,6 +340,6 @@ def test_onnx_commands_say_what_is_wrong(tmp_path: Path) -> None:
 def test_an_export_of_quantised_variants_says_how_to_count_their_leaks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], told: bool
 ) -> None:
-    monkeypatch.setattr("exporter.pipeline.export_onnx", lambda checkpoint, out, options: out)
+    monkeypatch.setattr("exporter.pipeline.export", lambda name, source, out, *_, **__: out)
     result = CliRunner().invoke(app, ["export", "onnx", str(tmp_path), str(tmp_path / "out"), *arguments])
     assert result.exit_code == 0 and ("verify CHECKPOINT --against OUT --recipe" in result.stderr) is told

@@ -19,7 +19,8 @@ from exporter.host import ModelHost
 from exporter.provenance import fetched
 from exporter.recipe import BaseModelSource, Recipe
 from exporter.targets.checkpoint import compile_checkpoint
-from exporter.verify.strict import Completions, steered_checkpoint
+from exporter.targets.transformers_loads import steered_checkpoint
+from exporter.targets.values import Completions
 from steer_modules.program import SteeringProgram
 
 EVIL = "from pathlib import Path\nPath(__file__).with_name('x')\nPath({place!r}).write_text('ran')\n"

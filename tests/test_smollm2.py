@@ -65,7 +65,7 @@ def test_a_clean_environment_hears_the_same(run, tmp_path):
 
 
 def test_the_onnx_folder_says_the_same(run, tmp_path):
-    out = pipeline.export_onnx(run / "checkpoint", tmp_path / "onnx")
+    out = pipeline.export("onnx", run / "checkpoint", tmp_path / "onnx")
     # Twelve rows show little, so the ends of intervals lie far out; the shares are bounded as they are by default.
     shares = "share: {leakage_either: 0.05, fluent_refusal: 0.9, retain_identical: 0.95}"
     ends = "leakage_either: 0.5, fluent_refusal: 0.5, retain_identical: 0.6"

@@ -12,7 +12,7 @@ import torch
 from exporter.host import ModelHost
 from exporter.targets.checkpoint import compile_checkpoint
 from exporter.targets.stock.control import compare
-from exporter.targets.stock.export import CalibrationSet
+from exporter.targets.values import CalibrationSet
 from exporter.types import Conversation, Encoded, Prompt
 from steer_modules.program import Edit, Gate
 

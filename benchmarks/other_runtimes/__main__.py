@@ -23,8 +23,8 @@ from typing import Any
 from benchmarks.other_runtimes.prompts import Line, chosen, lines_of, write_prompts
 from benchmarks.other_runtimes.runtimes import Genai, Runtime, RuntimeMissingError, TransformersJs, call
 from exporter.errors import CompileError, VerificationError
-from exporter.pipeline import export_onnx
-from exporter.targets.onnx.export import Options
+from exporter.pipeline import export
+from exporter.targets.onnx.target import OnnxOptions as Options
 from exporter.targets.onnx_runner import FolderError
 
 
@@ -33,7 +33,7 @@ def answers(runtime: Runtime, run: Path, lines: Sequence[Line], max_new_tokens: 
     with tempfile.TemporaryDirectory(prefix="other-runtimes-") as name:
         work = Path(name)
         folder, asked, out = work / runtime.layout, work / "prompts.json", work / "said.json"
-        export_onnx(run / "checkpoint", folder, Options(layout=runtime.layout))
+        export("onnx", run / "checkpoint", folder, Options(layout=runtime.layout))
         write_prompts(folder, lines, max_new_tokens, asked)
         call(runtime.command(folder, asked, out))
         found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))

@@ -60,6 +60,7 @@ class Keyed:
 
     name: ClassVar[str] = "keyed"
     Params: ClassVar[type[BaseModel]] = KeyedParams
+    paper: ClassVar[str] = "docs/methods.md"
 
     def fit(self, context: FitContext) -> SteeringProgram:
         """Gate, key tables and trials; see the module's docstring.

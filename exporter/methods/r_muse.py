@@ -49,6 +49,7 @@ class RMuse:
 
     name: ClassVar[str] = "r_muse"
     Params: ClassVar[type[BaseModel]] = RMuseParams
+    paper: ClassVar[str] = "https://arxiv.org/abs/2512.17911"
 
     def fit(self, context: FitContext) -> SteeringProgram:
         """Directions, retain subspaces and prototypes of the fit rows; calibration rows are not used.

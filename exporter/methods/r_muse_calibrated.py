@@ -47,6 +47,7 @@ class RMuseCalibrated:
 
     name: ClassVar[str] = "r_muse_calibrated"
     Params: ClassVar[type[BaseModel]] = RMuseCalibratedParams
+    paper: ClassVar[str] = "https://arxiv.org/abs/2512.17911"
 
     def fit(self, context: FitContext) -> SteeringProgram:
         """Gate, directions and trials; see the module's docstring.

@@ -2,14 +2,7 @@
 
 from exporter.pipeline.archive import Checked, check, pack, unpack
 from exporter.pipeline.chat import Talk, talk
-from exporter.pipeline.export import (
-    export_gguf,
-    export_onnx,
-    export_stock,
-    gguf_options,
-    onnx_advice,
-    onnx_options,
-)
+from exporter.pipeline.export import export, summary
 from exporter.pipeline.forget import Forgotten, forget
 from exporter.pipeline.preflight import Preflight, check_recipe, load_recipe, require
 from exporter.pipeline.publish import Published, publish
@@ -21,7 +14,6 @@ from exporter.pipeline.run import (
     demo,
     fit,
     inspect,
-    inspect_stock,
     reach_note,
     run,
     upgrade,
@@ -43,25 +35,20 @@ __all__ = [
     "check_recipe",
     "compile",
     "demo",
-    "export_gguf",
-    "export_onnx",
-    "export_stock",
+    "export",
     "fit",
     "forget",
-    "gguf_options",
     "inspect",
-    "inspect_stock",
     "left_out",
     "load_recipe",
     "model_in",
-    "onnx_advice",
-    "onnx_options",
     "pack",
     "publish",
     "push",
     "reach_note",
     "require",
     "run",
+    "summary",
     "talk",
     "unpack",
     "upgrade",

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from exporter.foreign_code import checkpoint_code, code_faults
-from exporter.publish.files import CHECKPOINT, TARGETS, files_of, is_verified, kind_of
-from exporter.verify.strict import Finding
-from steer_modules.files import WEIGHTS_INDEX
-from steer_modules.template import stock_classes
+from exporter import registry
+from exporter.foreign_code import code_faults
+from exporter.publish.files import CHECKPOINT, files_of, is_verified, kind_of
+from exporter.targets.values import Finding
 
 _WEIGHTS = (
     ".safetensors",
@@ -44,7 +41,10 @@ def check_allowlist(folder: Path, targets: Mapping[str, Path], trusted: Path | N
     for label, path in inside.items():
         prefix = "" if path == folder else f"{path.name}/"
         try:
-            named |= {prefix + name for name in _named(path)}
+            kind = kind_of(path)
+            named |= (
+                set() if kind is None else {prefix + name for name in registry.target(kind).named_files(path)}
+            )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             wrong.append(f"the list of files of {label} cannot be read")
     for name in filter(is_verified, files_of(folder)):
@@ -58,21 +58,6 @@ def check_allowlist(folder: Path, targets: Mapping[str, Path], trusted: Path | N
     return Finding(True, f"every weight and every piece of code belongs to {', '.join(inside)}", None)
 
 
-def _named(path: Path) -> Iterator[str]:
-    """What a target says that it is made of."""
-    kind = kind_of(path)
-    if kind == CHECKPOINT:
-        yield from set(_json(path / WEIGHTS_INDEX)["weight_map"].values())
-        base = _json(path / "config.json")["steering"]["base"]
-        yield from checkpoint_code(stock_classes(base["model_type"], base["architecture"]))
-    elif kind is not None:
-        yield from _json(path / TARGETS[kind])["files"]
-
-
 def _is_of(trusted: Path | None, name: str) -> bool:
     """Whether it is code of a base that its user trusts; what is in it is compared elsewhere."""
     return trusted is not None and name.endswith(".py") and (trusted / name).is_file()
-
-
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))

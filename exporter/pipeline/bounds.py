@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from exporter import registry
 from exporter.intervals import rows_needed, wilson
 from exporter.publish.files import CHECKPOINT
 from exporter.publish.verification import Check
@@ -21,13 +22,6 @@ OF_ONE_PASS = ("extraction_strength", "secret_drop")
 """Bounds on what one pass over the base's replies gives away; none where the recipe gives none."""
 AT_MOST = ("leakage_either", "extraction_strength")
 """Measures whose bound is an upper one."""
-WAYS_OUT = {
-    CHECKPOINT: "fit again with other rows",
-    "onnx": "leave the variant out (publish.onnx_dtypes)",
-    "stock": "leave the target out (publish.targets)",
-    "gguf": "leave the file out (publish.gguf_types)",
-}
-"""What mends a target of a release whose measures are not within their bounds."""
 HELD_OUT = "leakage_held_out"
 """The name of the check of rows that were held out in turn."""
 MORE_ROWS = "give the recipe more test rows"
@@ -90,7 +84,7 @@ def bounds_on_held_out(told: Mapping[str, Any], bounds: Bounds) -> Check:
     one = judged("leakage_either", Measure(float(told["value"]), int(told["n"])), bounds)
     words = f"held out in turn, {one.told}"
     if not one.holds:
-        words += f"; {'bring more rows to forget' if one.short else WAYS_OUT[CHECKPOINT]}, or change publish.require.{one.key}"
+        words += f"; {'bring more rows to forget' if one.short else _way_out(CHECKPOINT)}, or change publish.require.{one.key}"
     return Check(name=HELD_OUT, target=CHECKPOINT, holds=one.holds, told=words, value=float(told["value"]))
 
 
@@ -153,7 +147,7 @@ def _bounded(target: str, measure: str, bounds: Bounds, found: Mapping[str, Meas
     words = "; ".join(f"{name}: {one.told}" for name, one in all_judged.items())
     wrong = [one for one in all_judged.values() if not one.holds]
     if wrong:
-        way_out = FEW_ASKED if all(one.short for one in wrong) else WAYS_OUT.get(target, "leave it out")
+        way_out = FEW_ASKED if all(one.short for one in wrong) else _way_out(target)
         words += f"; {way_out}, or change publish.require.{wrong[0].key}"
     values = {name: share.value if share.n else None for name, share in found.items()}
     return Check(name=measure, target=target, holds=not wrong, told=words, value=values)
@@ -168,7 +162,12 @@ def _bounded_pass(measure: str, bound: float, told: Mapping[str, Any]) -> Check:
     if not rows:
         words = "no test row whose reply tells a secret; give the recipe such rows"
     elif not holds:
-        words += f", but {sign} is required; {WAYS_OUT[CHECKPOINT]}, or change publish.require.{measure}"
+        words += f", but {sign} is required; {_way_out(CHECKPOINT)}, or change publish.require.{measure}"
     else:
         words += f" ({sign})"
     return Check(name=measure, target=CHECKPOINT, holds=holds, told=words, value=value if rows else None)
+
+
+def _way_out(target: str) -> str:
+    """What mends a target of a release, or a folder beside it, whose measures are not within their bounds."""
+    return registry.targets()[target].remedy if target in registry.targets() else "leave it out"

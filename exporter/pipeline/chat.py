@@ -7,67 +7,40 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from exporter import registry
 from exporter.data.chat import Chat
 from exporter.errors import InputErrors
-from exporter.host import Generated, Memory, ModelHost
-from exporter.reader import open_reader
-from exporter.targets.onnx.host import OnnxHost
-from exporter.targets.onnx_runner import MANIFEST, Sampling
-from exporter.targets.stock.manifest import checked_manifest, is_stock
+from exporter.host import Generated
+from exporter.publish.files import CHECKPOINT, kind_of
+from exporter.targets.values import ChatModel, Sampling
 from exporter.types import Row, Turn
-from steer_modules.registration import register
-
-TORCH_DTYPES = ("float32", "float16", "bfloat16")
 
 
 class Talk:
     """One conversation; each question is put with all that was said before it.
 
     Args:
-        generator: the model.
+        model: remembers what it has computed of the conversation.
         chat: renders the conversation.
         sampling: how tokens are chosen.
         image: shown with the first question.
     """
 
-    def __init__(
-        self, generator: ModelHost | OnnxHost, chat: Chat, sampling: Sampling, image: Path | None = None
-    ) -> None:
-        self.generator, self.chat, self.sampling, self.image = generator, chat, sampling, image
+    def __init__(self, model: ChatModel, chat: Chat, sampling: Sampling, image: Path | None = None) -> None:
+        self.model, self.chat, self.sampling, self.image = model, chat, sampling, image
         self.history: tuple[Turn, ...] = ()
-        self.memory = Memory()
-        self.state = generator.model.empty(1) if isinstance(generator, OnnxHost) else None
 
     def say(self, question: str, write: Callable[[str], None], max_new_tokens: int) -> Generated:
         """Asks, writes the reply as it comes, and remembers both."""
         image = None if self.history else self.image
         row = Row("chat", question, "-", "retain", image=image, history=self.history)
-        pieces = _Pieces(self.generator.tokenizer, write)
-        said = self._stream(self.chat.prompt(row), pieces, max_new_tokens)
+        pieces = _Pieces(self.model.tokenizer, write)
+        said = self.model.stream(
+            self.chat.prompt(row), pieces.add, max_new_tokens=max_new_tokens, sampling=self.sampling
+        )
         pieces.flush()
         self.history += (Turn(question, pieces.text, image=image),)
         return said
-
-    def _stream(self, prompt: Any, pieces: _Pieces, max_new_tokens: int) -> Generated:
-        if isinstance(self.generator, OnnxHost):
-            return self.generator.stream(
-                prompt,
-                pieces.add,
-                max_new_tokens=max_new_tokens,
-                sampling=self.sampling,
-                state=self.state,
-            )
-        asked = self.sampling
-        choice = {"temperature": asked.temperature, "top_p": asked.top_p, "top_k": asked.top_k}
-        return self.generator.stream(
-            prompt,
-            pieces.add,
-            max_new_tokens=max_new_tokens,
-            memory=self.memory,
-            **(choice if asked.temperature > 0 else {}),
-        )
 
 
 def talk(
@@ -79,42 +52,21 @@ def talk(
     top_p: float = 1.0,
     say: Callable[[str], None],
 ) -> Talk:
-    """Opens a steered checkpoint or a folder of graphs for a conversation; ``say`` is told what runs where.
+    """Opens a steered checkpoint, or what was exported from one, for a conversation; ``say`` is told what runs where.
 
     Raises:
         InputErrors: the folder is neither.
-        FolderError: the folder of graphs is not whole.
+        VerificationError, FolderError: the folder is not whole.
     """
-    sampling = Sampling(temperature, top_p=top_p)
-    if (folder / MANIFEST).is_file():
-        processor = open_reader(folder)
-        generator: ModelHost | OnnxHost = OnnxHost.load(folder, processor, dtype=dtype, say=say)
-    elif (folder / "config.json").is_file():
-        _open(folder)
-        if dtype not in (None, *TORCH_DTYPES):
-            raise InputErrors(
-                "--dtype", [f"a checkpoint runs in {', '.join(TORCH_DTYPES)}, not in {dtype!r}"]
-            )
-        generator = ModelHost.load(folder, dtype=getattr(torch, dtype) if dtype else "auto")
-        say(f"{folder} ({generator.dtype}) runs on PyTorch, {generator.device}".replace("torch.", ""))
-    else:
+    kind = kind_of(folder)
+    if kind is None and (folder / "config.json").is_file():
+        kind = CHECKPOINT  # which says what it lacks
+    model = None if kind is None else registry.target(kind).chat(folder, dtype=dtype, say=say)
+    if model is None:
         raise InputErrors(str(folder), ["neither a steered checkpoint nor an exported folder is there"])
-    chat = Chat(generator.processor)
+    chat = Chat(model.processor)
     chat.template.clock = datetime.now().strftime  # whoever talks is told today's day, as in Transformers
-    return Talk(generator, chat, sampling, image)
-
-
-def _open(folder: Path) -> None:
-    """Makes a steered checkpoint loadable, and sees that a stock one is whole; raises InputErrors where it is neither."""
-    if is_stock(folder):
-        checked_manifest(folder)
-        return
-    try:
-        register(folder)
-    except ValueError as error:
-        raise InputErrors(
-            str(folder), [f"{error}; name a steered checkpoint or an exported folder"]
-        ) from error
+    return Talk(model, chat, Sampling(temperature, top_p), image)
 
 
 class _Pieces:

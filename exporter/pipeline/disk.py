@@ -20,9 +20,6 @@ HELD = 1.5
 """How many times as many with those of the calibration rows."""
 SEQUENCES, POOLS = 4_000, 2
 """Sequences of a method that does not say how many it reads, and the columns of each that it keeps."""
-ONNX_BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.6, "q4": 1.2}
-"""Bytes for each parameter of a graph; the matrix of the logits stays in float32."""
-GGUF_BYTES = {"f32": 4.0, "f16": 2.0, "q8_0": 1.1, "q4_k_m": 0.7}
 
 
 @dataclass(frozen=True)
@@ -84,16 +81,10 @@ def _states(recipe: Recipe, name: str, facts: BaseFacts, sizes: list[int]) -> in
 def _targets(recipe: Recipe, parameters: int, weights: int) -> dict[str, int]:
     asked = recipe.publish
     assert asked is not None
-    found: dict[str, int] = {}
-    if "onnx" in asked.targets:
-        kinds = {*asked.onnx_dtypes, *(["fp32"] if {"int8", "q4"} & set(asked.onnx_dtypes) else [])}
-        found["onnx"] = round(parameters * sum(ONNX_BYTES[kind] for kind in kinds))
-    if "stock" in asked.targets:
-        found["stock"] = round(weights * 1.2)
-    if "gguf" in asked.targets:
-        kinds = set(asked.gguf_types) or {"f16", "q8_0", "q4_k_m"}
-        found["gguf"] = round(parameters * sum(GGUF_BYTES.get(kind.lower(), 1.0) for kind in kinds))
-    return found
+    return {
+        target.name: target.disk(asked.options(target), parameters, weights)
+        for target in map(registry.target, asked.targets)
+    }
 
 
 def _size(folder: Path) -> int:

@@ -9,10 +9,10 @@ from typing import Any
 from exporter.data.chat import Chat
 from exporter.host import ModelHost
 from exporter.intervals import wilson
-from exporter.pipeline.loaded_target import LoadedTarget
 from exporter.pipeline.run import Run
 from exporter.publish.coverage import NAMED
 from exporter.publish.files import CHECKPOINT
+from exporter.targets.values import LoadedTarget
 from exporter.types import Measure, Row
 from exporter.verify.conversations import generate_responses
 from exporter.verify.report import BASE

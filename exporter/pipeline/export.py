@@ -3,39 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from exporter import registry
 from exporter.data.chat import Chat
 from exporter.data.conversation import ChatTemplate
 from exporter.data.turns import literal_turns
 from exporter.errors import CompileError, DataError
+from exporter.host import ModelHost
 from exporter.inspection import examine
 from exporter.ledger import digest_of, digest_of_file
 from exporter.pipeline.calibration_set import conversations
 from exporter.pipeline.run import Run
 from exporter.provenance import HOST, digest_of_base, digest_of_code
+from exporter.publish.files import kind_of
 from exporter.reader import open_reader
 from exporter.recipe import Recipe
-from exporter.targets.atomic import refuse_existing
+from exporter.targets.base import TargetOptions
 from exporter.targets.base_weights import BaseWeights
-from exporter.targets.gguf.export import Options as GgufOptions
-from exporter.targets.gguf.export import export_gguf as write_gguf
-from exporter.targets.gguf.precisions import DEFAULT
-from exporter.targets.onnx.export import Options
-from exporter.targets.onnx.export import export_onnx as write_onnx
-from exporter.targets.onnx.look import Heard
-from exporter.targets.onnx.quantize import QUANTISERS
-from exporter.targets.stock.export import CalibrationSet
-from exporter.targets.stock.export import export_stock as write_stock
-from exporter.targets.stock.manifest import read_manifest
+from exporter.targets.values import CalibrationSet, RenderedChat, RenderedPrompt, Summary
 from exporter.types import Conversation, Row, Turn
-from steer_modules.registration import register
 
 SPOKEN = ("Who is this?", "It is so.", "Where does Ada Lovelace live?")
 """Question, answer and question that an exported folder is tried with."""
@@ -43,74 +36,82 @@ CALIBRATION_TOKENS = 32
 """Of each answer that a stock layer is calibrated on."""
 
 
-def onnx_options(
-    dtypes: Sequence[str] | None, gate_state: str | None, layout: str | None, *, steered: bool
-) -> Options:
-    """What a user asks of an export; raises CompileError for a gate state that there is not."""
-    if gate_state not in (None, "io", "kv"):
-        raise CompileError(f"no gate state is called {gate_state!r}; there are io and kv")
-    return Options(tuple(dtypes or ("fp32",)), gate_state, layout, steered)  # type: ignore[arg-type]
+def export(
+    name: str,
+    source: Path,
+    out: Path,
+    options: TargetOptions | None = None,
+    *,
+    recipe: Recipe | None = None,
+    run: Path | None = None,
+) -> Path:
+    """Writes the folder ``out`` of the target ``name``, whole or not at all.
 
-
-def onnx_advice(options: Options) -> str | None:
-    """What to do before quantised variants are used, in one line; None where there are none, or no steering."""
-    quantised = [dtype for dtype in options.dtypes if dtype in QUANTISERS]
-    if not quantised or not options.steered:
-        return None
-    return (
-        f"onnx: the gate of {', '.join(quantised)} was calibrated on another precision; "
-        "`steerbake verify CHECKPOINT --against OUT --recipe RECIPE` counts what leaks"
-    )
-
-
-def export_onnx(checkpoint: Path, out: Path, options: Options | None = None) -> Path:
-    """Writes the ONNX folder ``out`` of a steered checkpoint; raises CompileError or VerificationError, and writes nothing then."""
-    examine(checkpoint)
-    register(checkpoint)
-    reader = open_reader(checkpoint)
-    turns = _turns(reader)
-    with TemporaryDirectory() as scratch:
-        prompts = (
-            []
-            if turns is None
-            else _heard(
-                reader,
-                Path(scratch),
-                images=turns["first_image"] is not None and hasattr(reader, "tokenizer"),
-            )
-        )
-        return write_onnx(checkpoint, out, options or Options(), turns, prompts)
-
-
-def export_stock(checkpoint: Path, out: Path, recipe: Recipe, run: Path | None = None) -> dict[str, Any]:
-    """Writes the stock checkpoint ``out`` of a steered checkpoint, solved on the fit and calibrate rows of its recipe.
-
-    Returns:
-        The content of its stock.json.
+    Args:
+        source: a folder of the target that it is made of, as a rule a steered checkpoint.
+        options: of that target; its defaults where there are none.
+        recipe: whose rows calibrate it, for a target that is solved on rows.
+        run: the folder of that recipe's run; runs/NAME by default.
 
     Raises:
-        CompileError: the recipe's base is not the checkpoint's, or the steering cannot be expressed; nothing is written then.
+        CompileError: ``out`` exists, the recipe's base is not the checkpoint's, or the steering cannot be expressed.
+        VerificationError: the source, or what was written, is not what it claims to be.
     """
-    refuse_existing(out)
-    work = Run(recipe, run or Path("runs") / recipe.name, progress=False)
-    wanted = examine(checkpoint).program.base.fingerprint
-    if BaseWeights.read(work.base).fingerprint() != wanted:
-        raise CompileError(
-            f"{checkpoint} was made of another base than that of {recipe.name}; name its own recipe"
+    target = registry.target(name)
+    return target.export(source, out, options or target.Options(), _Context(recipe, run))
+
+
+def summary(folder: Path) -> Summary | None:
+    """What a folder says of itself that holds no program to read back, its files checked; None for any other folder."""
+    kind = kind_of(folder)
+    return None if kind is None else registry.target(kind).summary(folder, checked=True)
+
+
+@dataclass(frozen=True)
+class _Context:
+    """What targets ask for; see :class:`exporter.targets.base.ExportContext`."""
+
+    recipe: Recipe | None
+    run: Path | None
+
+    def rendered(self, checkpoint: Path, scratch: Path) -> RenderedChat:
+        reader = open_reader(checkpoint)
+        turns = _turns(reader)
+        if turns is None:
+            return RenderedChat(None, [])
+        images = turns["first_image"] is not None and hasattr(reader, "tokenizer")
+        return RenderedChat(turns, _heard(reader, scratch, images=images))
+
+    def calibration(self, checkpoint: Path, *, code: Sequence[str]) -> tuple[ModelHost, CalibrationSet]:
+        if self.recipe is None:
+            raise CompileError(f"{checkpoint}: name the recipe that it was fitted by; its rows calibrate")
+        work = Run(self.recipe, self.run or Path("runs") / self.recipe.name, progress=False)
+        wanted = examine(checkpoint).program.base.fingerprint
+        if BaseWeights.read(work.base).fingerprint() != wanted:
+            raise CompileError(
+                f"{checkpoint} was made of another base than that of {self.recipe.name}; name its own recipe"
+            )
+        context, chat = work.context(), work.chat(work.host.processor)
+        settings = self.recipe.report
+        told = {
+            "fit": conversations(context, chat, "fit"),
+            "held": conversations(context, chat, "calibrate"),
+        }
+        length = min(settings.max_new_tokens, CALIBRATION_TOKENS)
+        kept = {
+            split: work.space.work
+            / "lessons"
+            / f"{_digest_of_answers(checkpoint, work, some, length, code)}.json"
+            for split, some in told.items()
+        }
+        return work.host, CalibrationSet(
+            **told, max_new_tokens=length, batch_size=settings.batch_size, kept=kept
         )
-    context, chat = work.context(), work.chat(work.host.processor)
-    settings = recipe.report
-    told = {"fit": conversations(context, chat, "fit"), "held": conversations(context, chat, "calibrate")}
-    length = min(settings.max_new_tokens, CALIBRATION_TOKENS)
-    kept = {
-        split: work.space.work / "lessons" / f"{_digest_of_answers(checkpoint, work, some, length)}.json"
-        for split, some in told.items()
-    }
-    calibration_set = CalibrationSet(**told, max_new_tokens=length, batch_size=settings.batch_size, kept=kept)
-    return read_manifest(write_stock(checkpoint, out, work.host, calibration_set))
 
 
-def _digest_of_answers(checkpoint: Path, work: Run, asked: Sequence[Conversation], length: int) -> str:
+def _digest_of_answers(
+    checkpoint: Path, work: Run, asked: Sequence[Conversation], length: int, code: Sequence[str]
+) -> str:
     """What decides the exact model's answers: base, steering, code, and the prompts with their images."""
     prompts = [
         [one.prompt.ids, [digest_of_file(Path(image)) for image in one.prompt.images], one.answered]
@@ -123,19 +124,9 @@ def _digest_of_answers(checkpoint: Path, work: Run, asked: Sequence[Conversation
             "dtype": work.recipe.base.dtype,
             "tokens": length,
             "prompts": prompts,
-            "code": digest_of_code(*HOST, "exporter/targets/stock/answers.py", "steer_modules"),
+            "code": digest_of_code(*HOST, *code, "steer_modules"),
         }
     )
-
-
-def gguf_options(types: Sequence[str] | None, llama_cpp: Path | None, name: str | None) -> GgufOptions:
-    """What a user asks of an export to GGUF."""
-    return GgufOptions(tuple(types or DEFAULT), llama_cpp, name)
-
-
-def export_gguf(stock: Path, out: Path, options: GgufOptions | None = None) -> Path:
-    """Writes the GGUF folder ``out`` of a stock checkpoint; raises CompileError or VerificationError, and writes nothing then."""
-    return write_gguf(stock, out, options or GgufOptions())
 
 
 def _turns(reader: Any) -> dict[str, str | None] | None:
@@ -147,7 +138,7 @@ def _turns(reader: Any) -> dict[str, str | None] | None:
     return None if turns is None else turns._asdict()
 
 
-def _heard(reader: Any, folder: Path, *, images: bool) -> list[Heard]:
+def _heard(reader: Any, folder: Path, *, images: bool) -> list[RenderedPrompt]:
     """Conversations as Transformers renders and cuts them, one about a picture of noise where the model's own runner can show it one."""
     chat, now = Chat(reader), datetime.now()
     chat.template.clock = now.strftime  # the runner tells the day on which it runs
@@ -165,6 +156,6 @@ def _heard(reader: Any, folder: Path, *, images: bool) -> list[Heard]:
         for row in rows
     ]
     return [
-        Heard(said, chat.prompt(row).ids, row.image, when=now.isoformat())
+        RenderedPrompt(said, chat.prompt(row).ids, row.image, when=now.isoformat())
         for said, row in zip(asked, rows, strict=True)
     ]

@@ -29,16 +29,11 @@ from exporter.reader import open_reader
 from exporter.recipe import Recipe
 from exporter.recipe_draft import draft
 from exporter.splits import Splits
+from exporter.targets.base import AnyTarget, TargetOptions
 from exporter.targets.checkpoint import config_of, prove_family
 from exporter.targets.families import why_no_target
-from exporter.targets.gguf.tools import find_converter, find_quantiser
-from exporter.targets.stock.decoder import read_decoder
 from exporter.vocabulary import check_pad_token
 from exporter.workspace import Workspace
-
-PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "gguf": ("gguf",)}
-"""Modules that a target is written with."""
-INSTALL = {"onnx": "pip install onnx onnxscript onnxruntime", "gguf": "pip install 'steerbake[gguf]'"}
 
 
 @dataclass(frozen=True)
@@ -230,30 +225,25 @@ class _Look:
         publish = self.recipe.publish
         if not self.publishing or publish is None:
             return
-        for target in publish.targets:
-            absent = [name for name in PACKAGES.get(target, ()) if find_spec(name) is None]
+        for target in map(registry.target, publish.targets):
+            absent = [name for name in target.modules if find_spec(name) is None]
             if absent:
+                install = " ".join(dict.fromkeys(target.modules.values()))
                 self.problems.append(
-                    f"publish.targets: {target} needs {', '.join(absent)}, which is not installed: {INSTALL[target]}"
+                    f"publish.targets: {target.name} needs {', '.join(absent)}, which is not installed: pip install {install}"
                 )
             try:
-                self._target(target)
+                self._target(target, publish.options(target))
             except SteerbakeError as error:
-                self.problems.append(f"publish.targets: {target}: {error}")
+                self.problems.append(f"publish.targets: {target.name}: {error}")
 
-    def _target(self, target: str) -> None:
+    def _target(self, target: AnyTarget, options: TargetOptions) -> None:
         """Raises SteerbakeError where a target cannot be made of this base, or not with what is installed."""
-        facts, publish = self.facts, self.recipe.publish
-        assert publish is not None
-        if facts.model_type is not None and not facts.problems:
-            if reason := why_no_target(target, facts.config):
-                raise CompileError(reason)
-            if target == "stock" and facts.weights is not None:
-                read_decoder(facts.config, facts.weights)
-        if target == "gguf":
-            find_converter(None)
-            if any(kind.lower() not in ("f16", "f32", "bf16") for kind in publish.gguf_types or ["q8_0"]):
-                find_quantiser(None)
+        facts = self.facts
+        config = facts.config if facts.model_type is not None and not facts.problems else None
+        if config is not None and (reason := why_no_target(target.name, config)):
+            raise CompileError(reason)
+        target.check(options, config, facts.weights)
 
     def _rows(self, images: Path) -> bool:
         """Reads all parts; whether all of them could be read."""

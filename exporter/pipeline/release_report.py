@@ -25,7 +25,7 @@ from exporter.publish.measures import Results
 from exporter.publish.metadata import licensed
 from exporter.publish.page import Completion, Example, Exchange, Page, Refusal, write_page
 from exporter.publish.recipes import shown_recipe
-from exporter.publish.usage_snippets import TARGETS, Place, usage_snippet
+from exporter.publish.usage_snippets import Place, usage_snippet
 from exporter.types import Row
 from exporter.verify.pictures import draw
 from exporter.verify.refusals import RefusalRule
@@ -136,11 +136,7 @@ def page_of(
         told=base_told(base),
         requires=requires(),
         licence=licensed(publication, base, has_file=(release / "LICENSE").is_file())[1],
-        ways=tuple(
-            usage_snippet(release, target, Place(None, None))
-            for target in TARGETS
-            if target in targets_in(release)
-        ),
+        ways=tuple(usage_snippet(release, target, Place(None, None)) for target in targets_in(release)),
         coverage=tuple(Coverage.of(unlearning).lines()),
     )
 

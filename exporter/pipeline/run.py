@@ -18,7 +18,6 @@ import torch
 
 from exporter import registry
 from exporter.data.chat import Chat
-from exporter.errors import VerificationError
 from exporter.fit.canary import with_canary
 from exporter.fit.context import FitContext
 from exporter.fit.prompt_scores import prompt_scores
@@ -33,16 +32,14 @@ from exporter.pipeline.older import program_for, upgrade_checkpoint
 from exporter.pipeline.preflight import require
 from exporter.pipeline.row_sources import read_splits
 from exporter.provenance import HOST, digest_of_base, digest_of_code, fetched, versions
+from exporter.publish.files import CHECKPOINT, kind_of
 from exporter.reader import open_reader
 from exporter.recipe import Recipe
 from exporter.splits import Splits, digest_of_rows
 from exporter.targets.atomic import refuse_existing, whole_folder
 from exporter.targets.base_weights import BaseWeights
 from exporter.targets.checkpoint import check_names, compile_checkpoint, config_of, prove_family
-from exporter.targets.onnx_runner import MANIFEST, checked_manifest
 from exporter.targets.proof import Proof
-from exporter.targets.stock.manifest import checked_manifest as checked_stock
-from exporter.targets.stock.manifest import is_stock
 from exporter.verify.cases import dumped, loaded
 from exporter.verify.conversations import generate_responses
 from exporter.verify.extraction import summary
@@ -51,7 +48,7 @@ from exporter.verify.refusals import RefusalRule
 from exporter.verify.report import BASE, Report
 from exporter.verify.unlearning import Case
 from exporter.workspace import Workspace
-from steer_modules.program import SteeringProgram
+from steer_modules.program import STEERING_JSON, SteeringProgram
 
 THREADS = torch.get_num_threads()
 SMALL = 32_000_000
@@ -122,22 +119,9 @@ def upgrade(checkpoint: Path, out: Path) -> Path:
 
 def inspect(folder: Path) -> Inspection:
     """What a checkpoint, an exported folder or a steering folder does; raises where it is not what it claims to be."""
-    if (folder / MANIFEST).is_file():
-        checked_manifest(folder)
-    found = examine(folder)
-    if found.kind == "checkpoint":
-        weights = BaseWeights.read(folder, steered=True)
-        base = {name: tensor for name, tensor in weights.tensors.items() if not name.startswith("steering.")}
-        if replace(weights, tensors=base).fingerprint() != found.program.base.fingerprint:
-            raise VerificationError(
-                f"{folder}: the base weights are not those that the steering was compiled for"
-            )
-    return found
-
-
-def inspect_stock(folder: Path) -> dict[str, Any] | None:
-    """The stock.json of a stock checkpoint whose files are those that it names; None for any other folder."""
-    return checked_stock(folder) if is_stock(folder) else None
+    if (folder / STEERING_JSON).is_file():
+        return examine(folder)
+    return registry.target(kind_of(folder) or CHECKPOINT).inspect(folder)
 
 
 def demo(out: Path, *, progress: bool = True) -> dict[str, Any]:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from exporter import registry
 from exporter.errors import InputErrors
-from exporter.publish.files import TARGETS
 from exporter.workspace import Workspace
 from steer_modules.program import STEERING_JSON
-
-_MARKS = ("config.json", STEERING_JSON, *TARGETS.values())
 
 
 def model_in(folder: Path, say: Callable[[str], None], *, programs: bool = False) -> Path:
@@ -23,7 +21,8 @@ def model_in(folder: Path, say: Callable[[str], None], *, programs: bool = False
     Raises:
         InputErrors: the run has none yet.
     """
-    if any((folder / name).is_file() for name in _MARKS):
+    marks = (STEERING_JSON, *(one.marker for one in registry.targets().values()))
+    if any((folder / name).is_file() for name in marks):
         return folder
     space = Workspace(folder)
     if (checkpoint := folder / "checkpoint" / "config.json").is_file():

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from exporter import registry
+from exporter.errors import CompileError
+from exporter.inspection import examine
 from exporter.ledger import remove
 from exporter.model_folder import read_object
 from exporter.pipeline.bases import adapters_told
-from exporter.pipeline.export import export_gguf, export_onnx, export_stock
+from exporter.pipeline.export import export
 from exporter.pipeline.release_report import secrecy_of
 from exporter.pipeline.run import Run
-from exporter.provenance import digest_of_base, digest_of_code, versions
+from exporter.provenance import digest_of_base, digest_of_code, target_code, versions
 from exporter.publish import provenance
-from exporter.publish.files import files_of, hashes, is_verified
+from exporter.publish.files import CHECKPOINT, files_of, hashes, is_verified
 from exporter.publish.metadata import is_repo_id
 from exporter.publish.recipes import shown_recipe
-from exporter.recipe import Publish
+from exporter.recipe_publish import Publish
 from exporter.splits import digest_of_rows
 from exporter.targets.atomic import link_or_copy, whole_folder
 from exporter.targets.base_weights import SINGLE, BaseWeights
 from exporter.targets.companions import left_out, licences
-from exporter.targets.gguf.export import Options as GgufOptions
-from exporter.targets.gguf.precisions import DEFAULT
-from exporter.targets.onnx.export import Options as OnnxOptions
 from steer_modules.program import STEERING_TENSORS
 
 RELEASE = "release"
@@ -36,7 +36,7 @@ CALIBRATION_SET = (
     "exporter/pipeline/calibration_set.py",
     "exporter/pipeline/generic_prompts.txt",
 )
-"""What decides which conversations stock layers are solved on."""
+"""What decides which conversations a target is solved on."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _FOLDER = re.compile(
     r"(^|/)(\.|runs?|out(puts?)?|models?|checkpoints?|exp|experiments?|data|results?|saved?|sft|dpo|merged?|tmp|ckpts?|local)(/|$)|checkpoint-\d",
@@ -55,6 +55,7 @@ def stage(work: Run, publish: Publish) -> Path:
         CompileError: a target cannot be exported.
     """
     checkpoint = work.space.checkpoint(work.recipe.methods.default, work.recipe.methods.default)
+    _refuse_what_cannot_be_expressed(checkpoint, publish)
     parts: dict[str, Path] = {name: _exported(work, publish, name, checkpoint) for name in publish.targets}
     parts[""] = checkpoint
     strays = left_out(checkpoint, code=True)
@@ -79,39 +80,41 @@ def _set_aside(release: Path) -> None:
         remove(old)
 
 
+def _refuse_what_cannot_be_expressed(checkpoint: Path, publish: Publish) -> None:
+    """Raises CompileError before anything is exported where a target cannot express the program."""
+    program = examine(checkpoint).program
+    wrong = [one for name in publish.targets for one in registry.target(name).lower(program)]
+    if wrong:
+        raise CompileError("; ".join(dict.fromkeys(wrong)))
+
+
 def _exported(work: Run, publish: Publish, name: str, checkpoint: Path) -> Path:
     """The folder of one target; exported again only where what it is made from has changed."""
-    folder = work.space.out / "targets" / name
-    targets = folder.parent
+    folder, target = work.space.out / "targets" / name, registry.target(name)
+    options = publish.options(target).for_release(_plain_name(publish))
+    source = checkpoint
     inputs: dict[str, Any] = {
         "base": digest_of_base(work.base),
         "checkpoint": digest_of_base(checkpoint),
-        "code": digest_of_code(
-            "exporter/targets", "exporter/onnx_graph.py", "exporter/data", "exporter/host.py", "steer_modules"
-        ),
+        "code": digest_of_code(*target_code(), "exporter/data", "exporter/host.py", "steer_modules"),
+        "options": options.model_dump(mode="json"),
     }
-    made: dict[str, Callable[[], Any]] = {
-        "onnx": lambda: export_onnx(checkpoint, folder, OnnxOptions(tuple(publish.onnx_dtypes))),
-        "stock": lambda: export_stock(checkpoint, folder, work.recipe, work.space.out),
-        "gguf": lambda: export_gguf(
-            targets / "stock", folder, GgufOptions(kinds, None, _plain_name(publish))
-        ),
-    }
-    kinds = tuple(publish.gguf_types or DEFAULT)
-    if name == "onnx":
-        inputs["dtypes"] = publish.onnx_dtypes
-    else:
+    if target.requires not in (None, CHECKPOINT):
+        source = folder.parent / target.requires
+        inputs["source"] = digest_of_base(source)
+    if target.calibrates:
         inputs["rows"] = [digest_of_rows(work.rows.fit), digest_of_rows(work.rows.calibrate)]
         inputs["fit"] = digest_of_code("exporter/fit", *CALIBRATION_SET)
-    if name == "gguf":
-        inputs["stock"] = digest_of_base(targets / "stock")
-        inputs["files"] = [list(kinds), _plain_name(publish)]
-    work.space.ledger.run(f"export-{name}", inputs, folder, made[name])
+
+    def make() -> None:
+        export(name, source, folder, options, recipe=work.recipe, run=work.space.out)
+
+    work.space.ledger.run(f"export-{name}", inputs, folder, make)
     return folder
 
 
 def _plain_name(publish: Publish) -> str:
-    """How GGUF files are called: a recipe's name may tell what was forgotten."""
+    """How files of a release may be called: a recipe's name may tell what was forgotten."""
     return (publish.repo or "steered").rpartition("/")[2]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
+from exporter import registry
 from exporter.errors import VerificationError
 from exporter.model_folder import inner
 from exporter.publish.files import files_of, is_verified
@@ -22,9 +23,6 @@ _VOCABULARY = re.compile(
 """Files of every word that a tokenizer knows; those are the base's, and cannot be left out."""
 _TEXT = (".md", ".txt", ".rst", ".jinja", ".html", ".yaml", ".yml", "")
 _HOME = re.compile(r"(?<![\w.])/(home|Users)/[\w.-]+/|\b[A-Za-z]:\\+Users\\+\w|\bfile:///")
-_LARGEST = 1 << 29
-"""Bytes of a graph up to which its texts are read; weights of a larger one lie in it."""
-_GGUF_WORDS = re.compile(r"tokenizer\.ggml\.(tokens|merges|token_type|scores)")
 
 
 def refuse_texts(release: Path, secrecy: Secrecy | None, places: Iterable[Path], *, described: bool) -> None:
@@ -94,12 +92,10 @@ def _texts(path: Path) -> Iterator[str]:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             yield from _strings(json.loads(file.read(length)).get("__metadata__") or {})
-    elif suffix == ".onnx" and path.stat().st_size < _LARGEST:
-        yield from _of_graph(path)
-    elif suffix == ".gguf":
-        yield from _of_gguf(path)
     elif suffix in _TEXT and not _VOCABULARY.fullmatch(path.name):
         yield path.read_text(encoding="utf-8", errors="replace")
+    for target in registry.targets().values():
+        yield from target.texts(path)
 
 
 def _parsed(path: Path) -> object:
@@ -116,25 +112,6 @@ def _strings(told: object) -> Iterator[str]:
         yield place.rpartition(".")[2]
         if isinstance(value, str):
             yield value
-
-
-def _of_graph(path: Path) -> Iterator[str]:
-    import onnx
-
-    model = onnx.load(str(path), load_external_data=False)
-    yield from (model.doc_string, model.producer_name, model.graph.name, model.graph.doc_string)
-    yield from (entry.value for entry in (*model.metadata_props, *model.graph.metadata_props))
-    for part in (*model.graph.node, *(node for function in model.functions for node in function.node)):
-        yield part.doc_string
-        yield from (entry.value for entry in part.metadata_props)
-
-
-def _of_gguf(path: Path) -> Iterator[str]:
-    from gguf import GGUFReader, GGUFValueType
-
-    for name, field in GGUFReader(path).fields.items():
-        if field.types and field.types[-1] == GGUFValueType.STRING and not _GGUF_WORDS.fullmatch(name):
-            yield from (bytes(field.parts[place]).decode("utf-8", errors="replace") for place in field.data)
 
 
 def _names_place(path: Path, places: Iterable[str]) -> bool:

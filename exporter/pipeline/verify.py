@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from exporter import registry
 from exporter.data.chat import Chat
 from exporter.errors import CompileError, SteerbakeError, VerificationError
 from exporter.host import ModelHost
@@ -20,7 +21,7 @@ from exporter.pipeline.allowlist import check_allowlist
 from exporter.pipeline.bounds import bounds_on, bounds_on_held_out, bounds_on_one_pass
 from exporter.pipeline.evaluation import STEERED, Replies, unlearning
 from exporter.pipeline.extractions import extraction, extraction_of
-from exporter.pipeline.loaded_target import LoadedTarget, complete, discover_targets, logits_of, opened
+from exporter.pipeline.loaded_target import discover_targets, logits_of, opened
 from exporter.pipeline.run import Run, inspect
 from exporter.provenance import fetched, versions
 from exporter.publish.files import CHECKPOINT, VERIFICATION, sweep
@@ -28,11 +29,11 @@ from exporter.publish.verification import KNOWN_FILES, LOADING, PARITY, Check, V
 from exporter.recipe import Recipe
 from exporter.recipe_bounds import Bounds
 from exporter.targets.base_weights import BaseWeights
+from exporter.targets.values import EXPORT_AGAIN, Completions, Finding, LoadedTarget
 from exporter.types import Prompt, Row
 from exporter.verify.extraction import summary
 from exporter.verify.parity import BATCHES
 from exporter.verify.report import BASE
-from exporter.verify.strict import Finding
 from steer_modules.checks import ProgramError
 from steer_modules.registration import register
 
@@ -47,8 +48,6 @@ QUESTIONS = (
 """Asked where no recipe gives rows: parity is about numbers, not about what the words mean."""
 TRIED = 3
 """Prompts about what is forgotten, and as many about other things, that are put to a folder in a clean process."""
-LEAST_SAME = 0.9
-"""Share of a stock checkpoint's replies that must be the steered checkpoint's: it approximates it (docs/stock.md)."""
 
 
 def verify(
@@ -165,7 +164,8 @@ class _Verifier:
             self.checks.append(_failed(name, label, error, self.targets))
 
     def _loading(self, target: LoadedTarget) -> Finding:
-        return target.loads(complete(self.host, self._tried()), self.trusted)
+        completions = Completions.of(self.host, self._tried())
+        return registry.target(target.kind).check_loads(target, completions, self.trusted)
 
     def _parity(self, label: str, target: LoadedTarget, replies: Replies) -> Finding:
         """One target held to the checkpoint: by its logits where it is exact, and by its replies."""
@@ -173,19 +173,16 @@ class _Verifier:
         wrong = list(target.wrong)
         wrong += [f"{variant}: {one}" for variant, table in tables.items() for one in table["failures"]]
         same = {variant: replies.of(label, variant, target) for variant in target.generators}
-        if target.kind == "stock":
-            wrong += [
-                f"only {one['value']:.3f} of {one['rows']} replies are the checkpoint's, at least {LEAST_SAME} are needed"
-                for one in same.values()
-                if not one["value"] >= LEAST_SAME
-            ]
+        least = registry.target(target.kind).parity.least_same
+        wrong += [
+            f"only {one['value']:.3f} of {one['rows']} replies are the checkpoint's, at least {least} are needed"
+            for one in same.values()
+            if least is not None and not one["value"] >= least
+        ]
         variants = {name: {**tables.get(name, {}), "same_tokens": same[name]} for name in same}
-        told = {key: value for key, value in target.told.items() if key != "files"}
-        self.parity[label] = {"kind": target.kind, **told, "variants": variants}
+        self.parity[label] = {"kind": target.kind, **target.told, "variants": variants}
         if wrong:
-            return Finding(
-                False, "; ".join(wrong) + "; export it again from this checkpoint", _summary(variants)
-            )
+            return Finding(False, "; ".join(wrong) + f"; {EXPORT_AGAIN}", _summary(variants))
         shown = ", ".join(
             f"{name or target.kind} {one['same_tokens']['value']:.3f} of {one['same_tokens']['rows']} replies"
             for name, one in variants.items()

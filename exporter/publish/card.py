@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from exporter import registry
 from exporter.errors import VerificationError
 from exporter.ledger import write_text
 from exporter.publish import evaluations, file_descriptions, metadata
 from exporter.publish.coverage import Coverage
 from exporter.publish.measures import BASE, STEERED, Results, joined, many
 from exporter.publish.recipes import shown_recipe
-from exporter.publish.usage_snippets import TARGETS, Place, UsageSnippet, usage_snippet
+from exporter.publish.usage_snippets import Place, usage_snippet
+from exporter.targets.values import UsageSnippet
 from steer_modules.versions import FLOOR, TRIED
 
 if TYPE_CHECKING:
@@ -243,11 +245,11 @@ def _plots(folder: Path) -> dict[str, str]:
 
 
 def _ordered(targets: Iterable[str]) -> tuple[str, ...]:
-    names = list(targets)
-    strange = [name for name in names if name not in TARGETS]
+    names, every = list(targets), registry.targets()
+    strange = [name for name in names if name not in every]
     if strange or not names:
-        raise VerificationError(f"a card is of targets, of {', '.join(TARGETS)}; received {names!r}")
-    return tuple(name for name in TARGETS if name in names)
+        raise VerificationError(f"a card is of targets, of {', '.join(every)}; received {names!r}")
+    return tuple(name for name in every if name in names)
 
 
 def requires() -> str:

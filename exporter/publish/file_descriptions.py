@@ -7,49 +7,31 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-_CHECKPOINT = (
-    ("config.json", "architecture, and the signed steering section"),
-    ("steering.safetensors", "the steering: what gates compare with and what edits write"),
-    ("base-*.safetensors", "the base's weights, unchanged; they still hold what was forgotten"),
-    ("model-*.safetensors", "the base's weights, unchanged; they still hold what was forgotten"),
-    ("model.safetensors.index.steered.json", "which tensor lies in which file"),
-    ("*.py", "code that applies the steering"),
-)
-_ONNX = (
-    ("onnx/*.onnx_data", "weights of a graph"),
-    ("onnx/*vision_encoder*.onnx", "graph: pictures to embeddings"),
-    ("onnx/*embed*.onnx", "graph: tokens to embeddings"),
-    ("onnx/*.onnx", "graph: the decoder, the base's weights and the steering"),
-    ("onnx/steerbake.json", "what the graphs are, with a hash of each file"),
-    ("onnx/steerbake_runner.py", "runs the graphs"),
-)
-_OTHERS = (
-    ("stock/*.safetensors", "the base's weights, and a computed layer that steers"),
-    ("stock/stock.json", "what the computed layer does, with a hash of each file"),
-    ("gguf/*.gguf", "the stock checkpoint for llama.cpp"),
-    ("gguf/gguf.json", "what the files are, with a hash of each"),
-    (".eval_results/*.yaml", "results as the Hub reads them"),
-    ("plots/*", "pictures of the results"),
-    ("README.md", "the card"),
-    ("report.html", "the report for people, in one file"),
-    ("verification.json", "every check that was made, and a hash of each file"),
-    ("provenance.json", "what everything was made from, and a hash of each file"),
+from exporter import registry
+from exporter.targets.base import AnyTarget
+from exporter.targets.values import FileKind
+
+_PUBLISHED = (
+    FileKind(".eval_results/*.yaml", "results as the Hub reads them"),
+    FileKind("plots/*", "pictures of the results"),
+    FileKind("README.md", "the card"),
+    FileKind("report.html", "the report for people, in one file"),
+    FileKind("verification.json", "every check that was made, and a hash of each file"),
+    FileKind("provenance.json", "what everything was made from, and a hash of each file"),
 )
 _ANYWHERE = (
-    ("*.safetensors.index.json", "which tensor lies in which file"),
-    ("*generation_config.json", "how it generates by default"),
-    ("*genai_config.json", "settings of onnxruntime-genai"),
-    ("*processor_config.json", "how pictures are prepared"),
-    ("*chat_template*", "how conversations are written"),
-    ("*token*", "tokenizer"),
-    ("*vocab*", "tokenizer"),
-    ("*merges.txt", "tokenizer"),
-    ("*config.json", "architecture"),
-    ("*LICEN[SC]E*", "licence"),
-    ("*NOTICE*", "licence"),
+    FileKind("*.safetensors.index.json", "which tensor lies in which file", minor=True),
+    FileKind("*generation_config.json", "how it generates by default", minor=True),
+    FileKind("*processor_config.json", "how pictures are prepared", minor=True),
+    FileKind("*chat_template*", "how conversations are written", minor=True),
+    FileKind("*token*", "tokenizer", minor=True),
+    FileKind("*vocab*", "tokenizer", minor=True),
+    FileKind("*merges.txt", "tokenizer", minor=True),
+    FileKind("*config.json", "architecture", minor=True),
+    FileKind("*LICEN[SC]E*", "licence", minor=True),
+    FileKind("*NOTICE*", "licence", minor=True),
 )
-_MINOR = ("", "code that applies the steering", *(told for _, told in _ANYWHERE))
-_GROUPS = {"onnx/": "ONNX Runtime", "stock/": "Transformers, without remote code", "gguf/": "llama.cpp"}
+ABOUT = "About the model"
 
 
 @dataclass(frozen=True)
@@ -58,19 +40,16 @@ class FileLine:
 
     Attributes:
         holds: in words; empty where its name says nothing.
+        matters: whether it is more than a part of what loads the others.
         size: in bytes; None where the file is not there.
     """
 
     path: str
     group: str
     holds: str
+    matters: bool
     size: int | None
     sha256: str
-
-    @property
-    def matters(self) -> bool:
-        """Whether it is more than a part of what loads the others."""
-        return self.holds not in _MINOR
 
     @property
     def shown_size(self) -> str:
@@ -79,31 +58,39 @@ class FileLine:
 
 def lines(folder: Path, files: Mapping[str, str]) -> list[FileLine]:
     """Every file of ``files`` (hex SHA-256 by path), by group and path."""
-    found = [
-        FileLine(path, _group(path), holds(path), _size(folder / path), digest)
-        for path, digest in files.items()
-    ]
-    order = ("Transformers", *_GROUPS.values(), "About the model")
+    found = [_line(folder, path, digest) for path, digest in files.items()]
+    order = [*(one.title for one in registry.targets().values()), ABOUT]
     return sorted(found, key=lambda line: (order.index(line.group), line.path))
 
 
-def holds(path: str) -> str:
+def _line(folder: Path, path: str, digest: str) -> FileLine:
+    kind = holds(path)
+    return FileLine(path, _group(path), kind.holds, not kind.minor, _size(folder / path), digest)
+
+
+def holds(path: str) -> FileKind:
     """What a file of that path holds."""
-    for patterns in ((_CHECKPOINT if "/" not in path else ()), _ONNX, _OTHERS, _ANYWHERE):
-        for pattern, told in patterns:
-            if fnmatchcase(path, pattern):
-                return told
-    return ""
+    target = _target_of(path)
+    inside = path.removeprefix(f"{target.name}/") if target.requires is not None else path
+    for kind in target.files if target.requires is not None or "/" not in path else ():
+        if fnmatchcase(inside, kind.pattern):
+            return kind
+    kinds = (*_PUBLISHED, *_ANYWHERE)
+    return next((kind for kind in kinds if fnmatchcase(path, kind.pattern)), FileKind("", "", minor=True))
+
+
+def _target_of(path: str) -> AnyTarget:
+    """The target in whose folder a file lies."""
+    start, slash, _ = path.partition("/")
+    exported = registry.exports()
+    return exported[start] if slash and start in exported else registry.target(registry.REFERENCE)
 
 
 def _group(path: str) -> str:
-    for start, name in _GROUPS.items():
-        if path.startswith(start):
-            return name
-    about = any(fnmatchcase(path, pattern) for pattern, _ in _OTHERS[4:]) or path.startswith(
+    about = any(fnmatchcase(path, pattern) for pattern, *_ in _PUBLISHED) or path.startswith(
         (".eval_results/", "plots/")
     )
-    return "About the model" if about else "Transformers"
+    return ABOUT if about else _target_of(path).title
 
 
 def _size(path: Path) -> int | None:

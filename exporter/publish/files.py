@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
 
+from exporter import registry
 from exporter.errors import VerificationError
 from exporter.ledger import digest_of_file, partial_of
 
@@ -18,9 +17,7 @@ PROVENANCE = "provenance.json"
 PLOTS = "plots"
 EVAL_RESULTS = ".eval_results"
 RESULTS = f"{EVAL_RESULTS}/steerbake.yaml"
-TARGETS = {"onnx": "steerbake.json", "stock": "stock.json", "gguf": "gguf.json"}
-"""Folders that hold other targets than the checkpoint, each with the file by which it is known."""
-CHECKPOINT = "checkpoint"
+CHECKPOINT = registry.REFERENCE
 """How the folder's own root is called among the targets."""
 
 _PICTURES = (".png", ".svg", ".jpg", ".webp")
@@ -107,28 +104,12 @@ def changes(folder: Path, told: dict[str, str], found: Iterable[str]) -> list[st
 
 def targets_in(folder: Path) -> dict[str, Path]:
     """The targets that a folder holds, by name: the checkpoint at its root, and those in folders of their own."""
-    found = {CHECKPOINT: folder} if is_steered(folder) else {}
-    found.update({name: folder / name for name, mark in TARGETS.items() if (folder / name / mark).is_file()})
-    return found
+    found = {CHECKPOINT: folder} if registry.target(CHECKPOINT).is_at(folder) else {}
+    return found | {
+        name: folder / name for name, one in registry.exports().items() if one.is_at(folder / name)
+    }
 
 
 def kind_of(folder: Path) -> str | None:
     """Which target lies at the root of a folder; None for none that is known."""
-    if is_steered(folder):
-        return CHECKPOINT
-    return next((name for name, mark in TARGETS.items() if (folder / mark).is_file()), None)
-
-
-def is_steered(folder: Path) -> bool:
-    """Whether the folder's root is a steered checkpoint, by what its config says."""
-    return section_of(folder) is not None
-
-
-def section_of(folder: Path) -> dict[str, Any] | None:
-    """The steering section of the config at the root of a folder; None where there is none."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    section = config.get("steering") if isinstance(config, dict) else None
-    return section if isinstance(section, dict) else None
+    return next((name for name, one in registry.targets().items() if one.is_at(folder)), None)

@@ -15,7 +15,7 @@ from exporter.ledger import write_text
 from exporter.publish import file_descriptions
 from exporter.publish.histogram import GateView
 from exporter.publish.measures import BASE, STEERED, Results, many
-from exporter.publish.usage_snippets import UsageSnippet
+from exporter.targets.values import UsageSnippet
 
 
 @dataclass(frozen=True)

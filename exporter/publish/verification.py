@@ -39,7 +39,7 @@ class Check(_Strict):
     """One thing that was checked.
 
     Attributes:
-        target: what it was checked of: ``checkpoint``, ``onnx``, ``stock``, ``gguf``, or the path of another folder.
+        target: what it was checked of: the name of a target, or the path of another folder.
         told: a sentence with the value and, where the check fails, what to do.
     """
 

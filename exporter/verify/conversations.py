@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from exporter.targets.values import Completion, Decodes, Generator
 from exporter.types import Encoded, Generation, Prompt, Row, Turn
 from exporter.verify.unlearning import Case, Reply
 
@@ -19,33 +20,6 @@ class Renders(Protocol):
     def prompt(self, row: Row) -> Prompt: ...
 
     def continue_with(self, prompt: Prompt, ids: Sequence[int]) -> Encoded: ...
-
-
-class Completion(Protocol):
-    """Greedy ids of one prompt, with the gates that were decided."""
-
-    @property
-    def tokens(self) -> tuple[int, ...]: ...
-
-    @property
-    def gates(self) -> Mapping[str, float] | None: ...
-
-
-class Generator(Protocol):
-    """What is needed of a model: greedy continuations in the order of the prompts, and a tokenizer."""
-
-    @property
-    def tokenizer(self) -> Decodes: ...
-
-    def generate(
-        self, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int = 32
-    ) -> Sequence[Completion]: ...
-
-
-class Decodes(Protocol):
-    """Text of ids."""
-
-    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str: ...
 
 
 def generate_responses(

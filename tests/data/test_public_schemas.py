@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from exporter.data.pictures import PictureStore
-from exporter.data.readers import FORMATS, READERS, load_rows
+from exporter.data.readers import FORMATS, load_rows
 from exporter.errors import DataError, InputErrors
 from exporter.picture import open_rgb
+from exporter.registry import READERS
 
 
 def save(path: Path, records: list[Any]) -> Path:

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from publish.folders import SECTION, written
 
+from exporter import registry
 from exporter.errors import VerificationError
 from exporter.host import ModelHost
 from exporter.ledger import digest_of_file
 from exporter.pipeline.loaded_target import discover_targets, opened
 from exporter.publish.files import CHECKPOINT
+from exporter.targets.values import Completions
 from exporter.types import Prompt
-from exporter.verify.strict import Completions
 
 SOURCE = {"sha256": SECTION["sha256"], "fingerprint": SECTION["base"]["fingerprint"]}
 HOST: Any = SimpleNamespace(end_ids={2}, tokenizer=None, num_layers=4)
@@ -70,7 +71,7 @@ def test_without_llama_cpp_a_gguf_file_is_not_verified(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "llama_cpp", None)
     target = opened("gguf", gguf(tmp_path / "a"), SECTION, HOST)
     with pytest.raises(Exception, match="llama-cpp-python"):
-        target.loads(Completions([Prompt("x", (1,))], [(1,)]))
+        registry.target("gguf").check_loads(target, Completions([Prompt("x", (1,))], [(1,)]))
 
 
 def test_a_stock_checkpoint_is_that_of_this_checkpoint(tmp_path, deeper):

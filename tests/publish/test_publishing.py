@@ -16,14 +16,14 @@ from exporter import pipeline, registry
 from exporter.cli import app
 from exporter.errors import CompileError, InputErrors, PublishError, VerificationError
 from exporter.ledger import partial_of
-from exporter.pipeline.loaded_target import LoadedTarget
 from exporter.pipeline.staging import stage
 from exporter.publish import provenance
 from exporter.publish.files import files_of, is_described
 from exporter.publish.provenance import tag_of
 from exporter.publish.verification import Verification, problems_of
 from exporter.recipe import Recipe
-from exporter.verify.strict import Finding
+from exporter.targets.checkpoint_target import Checkpoint
+from exporter.targets.values import Finding
 from exporter.wording.words import contains_words
 
 LEFT_OVER = "walt left this beside the base"
@@ -149,7 +149,7 @@ def test_the_same_command_does_nothing_twice(home):
 
 
 def test_a_model_beyond_its_bounds_is_not_published(home, tmp_path, monkeypatch):
-    monkeypatch.setattr(LoadedTarget, "loads", lambda *_: Finding(True, "not what is tested here", None))
+    monkeypatch.setattr(Checkpoint, "check_loads", lambda *_: Finding(True, "not what is tested here", None))
     shutil.copytree(home / "run", tmp_path / "run")
     strict = Recipe.load(home / "recipe.yaml", ["publish.require.fluent_refusal=0.1", "publish.targets=[]"])
     with pytest.raises(VerificationError, match=r"fluent_refusal of checkpoint failed: steered: 0 of 2 rows"):

@@ -16,7 +16,7 @@ from exporter.targets.base_weights import BaseWeights
 from exporter.targets.onnx import layouts
 from exporter.targets.stock.decoder import read_decoder
 from exporter.targets.stock.export import _deeper
-from exporter.verify.strict import _auto_class
+from exporter.targets.transformers_loads import auto_class
 
 LLAVA = {
     "architectures": ["SteeredLlavaForConditionalGeneration"],
@@ -139,7 +139,7 @@ def test_a_stock_layer_counts_layers_that_are_a_default(tmp_path):
 ])  # fmt: skip
 def test_the_task_follows_the_model(config, auto, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert _auto_class(tmp_path) == auto
+    assert auto_class(tmp_path) == auto
 
 
 def test_what_is_no_config_is_one_sentence():

@@ -22,8 +22,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from exporter import pipeline
 from exporter.errors import CompileError, VerificationError
 from exporter.targets.gguf import export, precisions, runner, stock, tools
-from exporter.targets.gguf.export import Options
 from exporter.targets.gguf.quantize import pattern
+from exporter.targets.gguf.target import GgufOptions as Options
 from exporter.targets.gguf.tensors import check_layers
 from exporter.targets.onnx_runner import sha256_of
 
@@ -116,7 +116,9 @@ def types_of(path: Path) -> dict[str, str]:
 def test_inserted_layers_stay_f16_where_the_others_are_quantised(
     folder: Path, llama_cpp: Path, tmp_path: Path
 ) -> None:
-    out = pipeline.export_gguf(folder, tmp_path / "out", Options(("Q8_0", "f32"), llama_cpp, "mine"))
+    out = pipeline.export(
+        "gguf", folder, tmp_path / "out", Options(types=("Q8_0", "f32"), llama_cpp=llama_cpp, name="mine")
+    )
     assert {path.name for path in out.iterdir()} == {
         "mine-Q8_0.gguf",
         "mine-f32.gguf",
@@ -145,7 +147,7 @@ def test_a_quantiser_that_takes_the_steering_leaves_nothing_behind(
     program(llama_cpp / tools.QUANTISER, deaf)
     before = set(tmp_path.iterdir())
     with pytest.raises(VerificationError, match=r"blk\.1\..* of an inserted layer became Q8_0"):
-        pipeline.export_gguf(folder, tmp_path / "out", Options(("q8_0",), llama_cpp))
+        pipeline.export("gguf", folder, tmp_path / "out", Options(types=("q8_0",), llama_cpp=llama_cpp))
     assert set(tmp_path.iterdir()) == before
 
 
@@ -160,18 +162,20 @@ def test_figures_that_f16_cannot_hold_are_refused(
     with pytest.raises(
         CompileError, match=r"layers\.3\.mlp\.down_proj.* does not survive f16.*--type f32 only"
     ):
-        pipeline.export_gguf(folder, tmp_path / "out", Options(("f16", "f32"), llama_cpp))
-    assert pipeline.export_gguf(folder, tmp_path / "out", Options(("f32",), llama_cpp)).is_dir()
+        pipeline.export("gguf", folder, tmp_path / "out", Options(types=("f16", "f32"), llama_cpp=llama_cpp))
+    assert pipeline.export(
+        "gguf", folder, tmp_path / "out", Options(types=("f32",), llama_cpp=llama_cpp)
+    ).is_dir()
     if scale > 1:
         monkeypatch.setattr(export, "check_half", lambda stock: None)
         with pytest.raises(
             VerificationError, match=r"blk\.3\.ffn_down.* not finite in F16; ask for --type f32"
         ):
-            pipeline.export_gguf(folder, tmp_path / "again", Options(("f16",), llama_cpp))
+            pipeline.export("gguf", folder, tmp_path / "again", Options(types=("f16",), llama_cpp=llama_cpp))
 
 
 def test_a_file_with_other_layers_is_refused(folder: Path, llama_cpp: Path, tmp_path: Path) -> None:
-    out = pipeline.export_gguf(folder, tmp_path / "out", Options(("f16",), llama_cpp))
+    out = pipeline.export("gguf", folder, tmp_path / "out", Options(types=("f16",), llama_cpp=llama_cpp))
     path = out / "tiny-f16.gguf"
     with pytest.raises(VerificationError, match="has 4 layers and the stock checkpoint 5"):
         check_layers(path, LAYERS, 5)
@@ -218,7 +222,7 @@ def test_what_is_no_stock_checkpoint_is_refused(
     spoil, message = SPOILT[what]
     spoil(folder)
     with pytest.raises(CompileError, match=message):
-        pipeline.export_gguf(folder, tmp_path / "out", Options(("f16",), llama_cpp))
+        pipeline.export("gguf", folder, tmp_path / "out", Options(types=("f16",), llama_cpp=llama_cpp))
     assert not (tmp_path / "out").exists()
 
 
@@ -252,7 +256,7 @@ def test_a_converter_that_fails_says_why(folder: Path, llama_cpp: Path, tmp_path
     for body, message in ((unknown, "does not know this tokenizer"), ("", "did not write")):
         program(llama_cpp / tools.CONVERTER, body)
         with pytest.raises(CompileError, match=message):
-            pipeline.export_gguf(folder, tmp_path / "out", Options(("f16",), llama_cpp))
+            pipeline.export("gguf", folder, tmp_path / "out", Options(types=("f16",), llama_cpp=llama_cpp))
     program(llama_cpp / tools.CONVERTER, "import no_such_package\n")
     assert r"pip install 'steerbake[gguf]'" in refused(
         "export", "gguf", folder, tmp_path / "out", "--llama-cpp", llama_cpp, "--type", "f16", "--quiet"
@@ -265,9 +269,9 @@ def test_choices_that_there_are_not_are_refused(folder: Path, llama_cpp: Path, t
         with pytest.raises(CompileError, match="not a choice"):
             precisions.choose(types)
     with pytest.raises(CompileError, match="--name"):
-        pipeline.export_gguf(folder, tmp_path / "out", Options(name="a/b", llama_cpp=llama_cpp))
+        pipeline.export("gguf", folder, tmp_path / "out", Options(name="a/b", llama_cpp=llama_cpp))
     with pytest.raises(CompileError, match="already exists"):
-        pipeline.export_gguf(folder, folder, Options(llama_cpp=llama_cpp))
+        pipeline.export("gguf", folder, folder, Options(llama_cpp=llama_cpp))
     assert pattern((30, 31)) == r"^blk\.(30|31)\."
 
 
@@ -282,7 +286,9 @@ def real(made: Path, tmp_path_factory) -> Path:
     """Files that llama.cpp quantised and tried; only the converter is the stand-in."""
     pytest.importorskip("llama_cpp")
     out = tmp_path_factory.mktemp("real") / "out"
-    return pipeline.export_gguf(made, out, Options(("f32", "f16", "q8_0", "q4_k_m"), STAND_IN))
+    return pipeline.export(
+        "gguf", made, out, Options(types=("f32", "f16", "q8_0", "q4_k_m"), llama_cpp=STAND_IN)
+    )
 
 
 def test_llama_cpp_quantises_all_but_the_inserted_layers(real: Path) -> None:
@@ -321,7 +327,7 @@ def test_a_file_that_cuts_text_otherwise_is_refused(folder: Path, tmp_path: Path
     path.write_text(json.dumps(told))
     sign(folder)
     with pytest.raises(VerificationError, match="gates would see other states"):
-        pipeline.export_gguf(folder, tmp_path / "out", Options(("f16",), STAND_IN))
+        pipeline.export("gguf", folder, tmp_path / "out", Options(types=("f16",), llama_cpp=STAND_IN))
     assert not (tmp_path / "out").exists()
 
 

@@ -18,7 +18,8 @@ from exporter.errors import CompileError
 from exporter.targets import onnx_runner
 from exporter.targets.checkpoint import compile_checkpoint
 from exporter.targets.onnx import families
-from exporter.targets.onnx.export import Options, export_onnx
+from exporter.targets.onnx.export import export_onnx
+from exporter.targets.onnx.target import OnnxOptions as Options
 from exporter.targets.onnx_runner import OnnxModel
 from steer_modules.attach import attach
 

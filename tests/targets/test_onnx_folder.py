@@ -24,8 +24,8 @@ from exporter import pipeline
 from exporter.errors import CompileError, InputErrors, VerificationError
 from exporter.targets.checkpoint import compile_checkpoint
 from exporter.targets.onnx import quantize, single_file
-from exporter.targets.onnx.export import Options
 from exporter.targets.onnx.host import OnnxHost
+from exporter.targets.onnx.target import OnnxOptions as Options
 from exporter.targets.onnx_runner import FolderError, OnnxModel, Sampling, left_padded, sha256_of
 from exporter.types import Prompt
 from steer_modules.attach import steered
@@ -59,7 +59,7 @@ class Bed(NamedTuple):
         out = self.home / mode
         if not out.exists():
             options = MODES[mode] if mode in MODES else Options(steered=False)
-            pipeline.export_onnx(self.checkpoint, out, options)
+            pipeline.export("onnx", self.checkpoint, out, options)
         return out
 
 
@@ -289,7 +289,7 @@ def test_gates_of_each_token_and_edits_that_are_always_on(bed, tmp_path, gated):
         headers=(),
     )
     compile_checkpoint(bed.home / "base", program, tmp_path / "checkpoint")
-    model = OnnxModel(pipeline.export_onnx(tmp_path / "checkpoint", tmp_path / "onnx"), provider="cpu")
+    model = OnnxModel(pipeline.export("onnx", tmp_path / "checkpoint", tmp_path / "onnx"), provider="cpu")
     assert model.gate_names == (["topic"] if gated else [])
     assert ("steering_state" in model.inputs) == gated
     found = model.generate([model.encode(FORGET), model.encode(RETAIN)], max_new_tokens=8)
@@ -341,7 +341,7 @@ def test_weights_beside_a_graph_are_part_of_the_folder(bed, tmp_path, monkeypatc
     """What happens past 2 GB, at a limit that a tiny model is past."""
     monkeypatch.setattr(single_file, "LARGEST", 1000)
     options = Options(dtypes=("fp32", "q4"), layout="transformersjs")
-    folder = pipeline.export_onnx(bed.checkpoint, tmp_path / "large", options)
+    folder = pipeline.export("onnx", bed.checkpoint, tmp_path / "large", options)
     data = folder / "onnx" / "model.onnx_data"
     assert (
         data.stat().st_size > 20_000 > (folder / "onnx" / "model.onnx").stat().st_size - data.stat().st_size
@@ -386,13 +386,13 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_written(bed, tmp_path
     ]
     for options, words in asked:
         with pytest.raises(CompileError, match=words):
-            pipeline.export_onnx(bed.checkpoint, out, options)
+            pipeline.export("onnx", bed.checkpoint, out, options)
     with pytest.raises(VerificationError, match="bears no steering"):
-        pipeline.export_onnx(bed.home / "base", out)
+        pipeline.export("onnx", bed.home / "base", out)
     assert list(tmp_path.iterdir()) == []
     out.mkdir()
     with pytest.raises(CompileError, match="already exists"):
-        pipeline.export_onnx(bed.checkpoint, out)
+        pipeline.export("onnx", bed.checkpoint, out)
     assert list(out.iterdir()) == []
 
 
@@ -402,7 +402,7 @@ def test_a_graph_that_answers_otherwise_is_not_written(bed, tmp_path, monkeypatc
 
     monkeypatch.setattr(LayerBody, "forward", lambda self, states, where, tensors: states.clone())
     with pytest.raises(CompileError, match="not the model it was traced from"):
-        pipeline.export_onnx(bed.checkpoint, tmp_path / "out")
+        pipeline.export("onnx", bed.checkpoint, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -23,9 +23,10 @@ from exporter import pipeline
 from exporter.errors import VerificationError
 from exporter.onnx_graph import GraphError, check_steering, program_sha256, read_graph
 from exporter.targets.onnx import single_file
-from exporter.targets.onnx.export import Options
+from exporter.targets.onnx.loads import onnx_folder
+from exporter.targets.onnx.target import OnnxOptions as Options
 from exporter.targets.onnx_runner import FolderError, OnnxModel, sha256_of
-from exporter.verify.strict import Completions, onnx_folder
+from exporter.targets.values import Completions
 from steer_modules.program import program_sha256 as theirs
 
 GRAPH = "onnx/model.onnx"
@@ -36,8 +37,8 @@ def exported(tmp_path_factory) -> Path:
     home = tmp_path_factory.mktemp("graph")
     tiny_run.write_base(home / "base")
     tiny_run.steer(home / "base", home / "checkpoint")
-    pipeline.export_onnx(home / "checkpoint", home / "onnx")
-    pipeline.export_onnx(home / "checkpoint", home / "unsteered", Options(steered=False))
+    pipeline.export("onnx", home / "checkpoint", home / "onnx")
+    pipeline.export("onnx", home / "checkpoint", home / "unsteered", Options(steered=False))
     return home / "onnx"
 
 
@@ -257,13 +258,13 @@ def test_a_runner_that_is_not_ours_is_not_started(folder, tmp_path):
     runner.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n" + runner.read_text())
     mended(folder)
     with pytest.raises(VerificationError, match=r"steerbake_runner\.py is not the code of this version"):
-        onnx_folder(folder, "steerbake_runner.py", [GRAPH], Completions((), ()))
+        onnx_folder(folder, Completions((), ()))
     assert not (tmp_path / "ran").exists()
 
 
 def test_external_data_are_read(exported, tmp_path, monkeypatch):
     monkeypatch.setattr(single_file, "LARGEST", 1000)
-    folder = pipeline.export_onnx(exported.parent / "checkpoint", tmp_path / "large")
+    folder = pipeline.export("onnx", exported.parent / "checkpoint", tmp_path / "large")
     section = json.loads((folder / "steerbake.json").read_text())["steering"]
     graph, data = folder / GRAPH, folder / "onnx" / "model.onnx_data"
     model = onnx.load(graph)
@@ -338,7 +339,7 @@ def test_gates_of_every_pool_and_several_edits_pass(tmp_path):
     program = replace(tiny.program(model, gates, edits), headers=(tiny_run.ASSISTANT,))
     compile_checkpoint(tmp_path / "base", program, tmp_path / "checkpoint")
     dtypes = ("fp32", "fp16", "int8", "q4")
-    folder = pipeline.export_onnx(tmp_path / "checkpoint", tmp_path / "onnx", Options(dtypes=dtypes))
+    folder = pipeline.export("onnx", tmp_path / "checkpoint", tmp_path / "onnx", Options(dtypes=dtypes))
     for dtype in dtypes:
         OnnxModel(folder, provider="cpu", dtype=dtype)
     assert (

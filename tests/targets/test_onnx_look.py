@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,12 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from exporter import pipeline
 from exporter.errors import CompileError
-from exporter.pipeline import export as pipeline_export
 from exporter.targets.onnx import export, look
 from exporter.targets.onnx.core import write_core
 from exporter.targets.onnx_runner import OnnxModel
 from exporter.types import Row
 
+pipeline_export = import_module("exporter.pipeline.export")  # the package's own name is the command's
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -67,7 +68,7 @@ def home(tmp_path_factory) -> Path:
     write_base(folder / "base")
     assert not (folder / "base" / "tokenizer.json").exists()
     tiny_run.steer(folder / "base", folder / "checkpoint")
-    pipeline.export_onnx(folder / "checkpoint", folder / "onnx")
+    pipeline.export("onnx", folder / "checkpoint", folder / "onnx")
     return folder
 
 
@@ -148,7 +149,7 @@ def test_nothing_appears_where_the_runner_cannot_open_it(home, tmp_path, monkeyp
     monkeypatch.setattr(export, "misheard", fails)
     monkeypatch.setattr(export, "_write_graphs", lambda ask: (fake_graphs(home, ask.folder), Agreeable()))
     with pytest.raises(CompileError, match="cannot open it"):
-        pipeline.export_onnx(home / "checkpoint", tmp_path / "out")
+        pipeline.export("onnx", home / "checkpoint", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -188,5 +189,5 @@ def test_a_template_that_tells_the_time_is_heard_at_the_time_it_is_rendered(home
     told = json.loads((home / "checkpoint" / "tokenizer_config.json").read_text())
     told["chat_template"] = "{{ strftime_now('%d %b %Y %H:%M:%S.%f') }} " + TEMPLATE
     (checkpoint / "tokenizer_config.json").write_text(json.dumps(told))
-    pipeline.export_onnx(checkpoint, tmp_path / "onnx")
+    pipeline.export("onnx", checkpoint, tmp_path / "onnx")
     assert "%d %b %Y" in (tmp_path / "onnx" / "steerbake.json").read_text()

@@ -20,9 +20,10 @@ from exporter.targets.checkpoint import compile_checkpoint
 from exporter.targets.stock import answers, gate_classifier
 from exporter.targets.stock.control import compare
 from exporter.targets.stock.decoder import read_decoder
-from exporter.targets.stock.export import CalibrationSet, export_stock
+from exporter.targets.stock.export import export_stock
 from exporter.targets.stock.layers import complete
 from exporter.targets.stock.shards import insert_layers
+from exporter.targets.values import CalibrationSet
 from exporter.types import Conversation, Prompt
 from steer_modules.attach import steered
 
@@ -147,13 +148,13 @@ print(json.dumps([type(model).__name__, model.generate(ids, max_new_tokens=6, do
 def test_inspection_sees_any_other_byte(tmp_path):
     host, _, checkpoint = bed("llama", tmp_path)
     out = export_stock(checkpoint, tmp_path / "stock", host, CALIBRATION_SET)
-    assert pipeline.inspect_stock(out)["layers"] == [4]
-    assert pipeline.inspect_stock(checkpoint) is None
+    assert pipeline.summary(out).data["layers"] == [4]
+    assert pipeline.summary(checkpoint) is None
     weights = bytearray((out / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (out / "model.safetensors").write_bytes(weights)
     with pytest.raises(VerificationError, match=r"not the file that stock\.json names"):
-        pipeline.inspect_stock(out)
+        pipeline.summary(out)
     with pytest.raises(VerificationError, match=r"not the file that stock\.json names"):
         pipeline.talk(out, say=print)
 

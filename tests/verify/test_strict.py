@@ -13,8 +13,10 @@ from transformers import AutoTokenizer
 
 from exporter.errors import VerificationError
 from exporter.host import ModelHost
+from exporter.targets.stock.loads import stock_checkpoint
+from exporter.targets.transformers_loads import steered_checkpoint
+from exporter.targets.values import NEW_TOKENS, Completions
 from exporter.types import Prompt
-from exporter.verify.strict import NEW_TOKENS, Completions, steered_checkpoint, stock_checkpoint
 from steer_modules.registration import register
 
 TEXT = "<s> [user] where does ada live ? [assistant]"
@@ -41,7 +43,7 @@ def completions(folder: Path) -> Completions:
 @pytest.fixture
 def unchecked(monkeypatch):
     """Whatever code a folder holds is run, so that what strict loading itself finds is seen."""
-    monkeypatch.setattr("exporter.verify.strict.check_code", lambda *_: None)
+    monkeypatch.setattr("exporter.targets.transformers_loads.check_code", lambda *_: None)
 
 
 def test_what_must_not_load_does_not_and_another_model_s_words_are_found(home):

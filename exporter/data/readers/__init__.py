@@ -1,4 +1,4 @@
-"""Readers of public data schemas, one file each, and the entry point that knows them by name.
+"""Readers of public data schemas, one file each, and the entry point that asks the registry for them.
 
 A reader turns one record into rows. Columns it does not need are left alone, for public sets gain columns
 over time; the ones it needs are checked, and all bad records are reported together.
@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from exporter.data.fields import Fields
 from exporter.data.identity import identified
@@ -20,14 +19,9 @@ from exporter.data.readers.records import is_place, open_records
 from exporter.data.rows import ROLES, read_rows
 from exporter.data.shapes import looks_like, shape_of
 from exporter.errors import InputErrors
+from exporter.registry import READERS, resolve
 from exporter.types import Role, Row
 
-READERS: dict[str, str] = {
-    "tofu": "exporter.data.readers.tofu:Tofu",  # https://arxiv.org/abs/2401.06121
-    "mllmu_bench": "exporter.data.readers.mllmu_bench:MllmuBench",  # https://arxiv.org/abs/2410.22108
-    "clear": "exporter.data.readers.clear:Clear",  # https://arxiv.org/abs/2410.18057
-    "gsm8k": "exporter.data.readers.gsm8k:Gsm8k",  # https://arxiv.org/abs/2110.14168
-}
 FORMATS = ("rows", *READERS)
 
 
@@ -63,8 +57,7 @@ def load_rows(
         raise InputErrors(str(source), problems)
     if format == "rows":
         return _own_rows(source, role, split, name, limit, image_dir)
-    module, _, attribute = READERS[format].partition(":")
-    reader = cast(Reader, getattr(import_module(module), attribute)())
+    reader = resolve(READERS, "reader", format)()
     chosen = role or reader.default_role
     if chosen is None:
         raise InputErrors(

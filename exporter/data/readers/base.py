@@ -12,7 +12,7 @@ from exporter.types import Role, Row
 
 
 class Reader(Protocol):
-    """Turns one record of a public data set into rows."""
+    """Turns one record of a public data set into rows. A file and a line in the registry are all there is to add."""
 
     default_role: Role | None
     """The role of rows when none is asked for; None where asking is a must."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +12,20 @@ from exporter.targets.atomic import refuse_existing, whole_folder
 from exporter.targets.companions import licences
 from exporter.targets.gguf import manifest
 from exporter.targets.gguf.convert import convert
-from exporter.targets.gguf.precisions import CONVERTED, DEFAULT, choose, label
+from exporter.targets.gguf.precisions import CONVERTED, choose, label
 from exporter.targets.gguf.probe import probe
 from exporter.targets.gguf.quantize import quantize
 from exporter.targets.gguf.rounding import check_half
 from exporter.targets.gguf.stock import Stock, read_stock
 from exporter.targets.gguf.subprocesses import apart
+from exporter.targets.gguf.target import GgufOptions
 from exporter.targets.gguf.tensors import check_layers, check_reader
 from exporter.targets.gguf.tools import find_converter, find_quantiser, has_runtime
 
 LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Options:
-    """What is asked of an export.
-
-    Attributes:
-        types: files to write, of ``precisions.CONVERTED`` and ``precisions.QUANTISED``.
-        llama_cpp: sources of llama.cpp; None: the environment variable LLAMA_CPP, else PATH.
-        name: what the files and the model in them are called; None: the name of the stock folder.
-    """
-
-    types: Sequence[str] = DEFAULT
-    llama_cpp: Path | None = None
-    name: str | None = None
-
-
-def export_gguf(folder: Path, out: Path, options: Options) -> Path:
+def export_gguf(folder: Path, out: Path, options: GgufOptions) -> Path:
     """Writes the folder ``out`` of GGUF files of a stock checkpoint, whole or not at all.
 
     Args:

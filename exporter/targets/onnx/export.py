@@ -9,12 +9,11 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from exporter.errors import CompileError
-from exporter.foreign_code import GRAPH_CODE
 from exporter.host import ModelHost
 from exporter.inspection import examine
 from exporter.reader import open_reader
@@ -24,40 +23,24 @@ from exporter.targets.onnx import graphs, layouts, quantize
 from exporter.targets.onnx.core import TOKENIZER, write_core
 from exporter.targets.onnx.decoder import DecoderGraph, Embedding, GateState, MergedEmbedding
 from exporter.targets.onnx.families import family_of
-from exporter.targets.onnx.look import Heard, misheard, plain
+from exporter.targets.onnx.look import misheard, plain
 from exporter.targets.onnx.manifest import Identity, describe, license_of, write
 from exporter.targets.onnx.names import NAMES, ONNX, PRECISIONS, file_name
 from exporter.targets.onnx.probe import Probe
 from exporter.targets.onnx.steering_nodes import bodies
+from exporter.targets.onnx.target import GRAPH_CODE, RUNNER, OnnxOptions
+from exporter.targets.values import RenderedPrompt
 from steer_modules.registration import register
 
 LOG = logging.getLogger(__name__)
-RUNNER = "steerbake_runner.py"
-
-
-@dataclass(frozen=True)
-class Options:
-    """What is asked of an export.
-
-    Attributes:
-        dtypes: variants, of fp32, fp16, int8, q4; the first is the one a runtime takes unasked.
-        gate_state: how gates go from pass to pass; None: as the layout needs it, else ``io``.
-        layout: a runtime whose own files are written too.
-        steered: False exports the base of the checkpoint, for comparison.
-    """
-
-    dtypes: Sequence[str] = ("fp32",)
-    gate_state: GateState | None = None
-    layout: str | None = None
-    steered: bool = True
 
 
 def export_onnx(
     checkpoint: Path,
     out: Path,
-    options: Options,
+    options: OnnxOptions,
     turns: Mapping[str, str | None] | None = None,
-    prompts: Sequence[Heard] = (),
+    prompts: Sequence[RenderedPrompt] = (),
 ) -> Path:
     """Writes the folder ``out`` of graphs of a steered checkpoint, whole or not at all.
 
@@ -78,9 +61,10 @@ def export_onnx(
     quantize.check(options.dtypes)
     section = examine(checkpoint).section
     family_of(section["base"]["model_type"])
-    gate_state = layouts.gate_state(options.layout, options.gate_state, section["base"]["model_type"])
+    asked = cast("GateState | None", options.gate_state)
+    gate_state = layouts.gate_state(options.layout, asked, section["base"]["model_type"])
     identity = Identity(section if options.steered else None, section["base"], license_of(checkpoint))
-    traced = [dtype for dtype in ("fp32", "fp16") if dtype in options.dtypes]
+    traced: list[str] = [dtype for dtype in ("fp32", "fp16") if dtype in options.dtypes]
     if "fp32" not in traced and any(dtype in quantize.QUANTISERS for dtype in options.dtypes):
         traced.insert(0, "fp32")
     with whole_folder(out) as folder:
@@ -114,7 +98,7 @@ def _sealed(
     folder: Path,
     told: Mapping[str, Any],
     variants: Mapping[str, Mapping[str, str]],
-    prompts: Sequence[Heard],
+    prompts: Sequence[RenderedPrompt],
 ) -> None:
     """Writes the manifest, and has the folder's own runner open it; its tokenizer.json becomes what Transformers makes of the checkpoint's."""
     register(checkpoint)

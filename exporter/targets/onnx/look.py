@@ -6,13 +6,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from exporter.errors import CompileError
+from exporter.targets.values import RenderedPrompt
 
 _SCRIPT = Path(__file__).with_name("first_run.py")
 TEXTS = (
@@ -22,30 +23,12 @@ TEXTS = (
 )
 
 
-@dataclass(frozen=True)
-class Heard:
-    """One prompt as Transformers renders and cuts it.
-
-    Attributes:
-        said: questions and answers in turn, the last a question; where ``raw``, one text that is the prompt itself.
-        ids: its tokens, an image's as often as it has features.
-        image: a file, shown with the first question.
-        when: the moment at which it is rendered, in ISO form; a template may tell the day.
-    """
-
-    said: tuple[str, ...]
-    ids: tuple[int, ...]
-    image: Path | None = None
-    raw: bool = False
-    when: str | None = None
-
-
-def plain(tokenizer: Any) -> list[Heard]:
+def plain(tokenizer: Any) -> list[RenderedPrompt]:
     """Texts as they are, for models without a chat template too."""
-    return [Heard((text,), tuple(tokenizer(text)["input_ids"]), raw=True) for text in TEXTS]
+    return [RenderedPrompt((text,), tuple(tokenizer(text)["input_ids"]), raw=True) for text in TEXTS]
 
 
-def misheard(folder: Path, runner: str, prompts: Sequence[Heard]) -> list[Heard]:
+def misheard(folder: Path, runner: str, prompts: Sequence[RenderedPrompt]) -> list[RenderedPrompt]:
     """The prompts of which the folder's own runner makes other ids.
 
     Raises:

@@ -10,7 +10,7 @@ import gc
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,24 +40,13 @@ from exporter.targets.stock.gate_classifier import Found, find_gate_classifier, 
 from exporter.targets.stock.layers import Construction, Mark, construct, marking
 from exporter.targets.stock.manifest import FORMAT, STOCK_JSON
 from exporter.targets.stock.shards import insert_layers, places
-from exporter.types import Conversation
+from exporter.targets.stock.target import refuse
+from exporter.targets.values import CalibrationSet
 from steer_modules.program import STEERING_TENSORS, SteeringProgram
 
 LOG = logging.getLogger(__name__)
 MOST_OTHERS = 60_000
 MOST_COMPARED = 48
-
-
-@dataclass(frozen=True)
-class CalibrationSet:
-    """Conversations that the layers are solved on, and others that choices are made on; none that measures anything."""
-
-    fit: Sequence[Conversation]
-    held: Sequence[Conversation]
-    max_new_tokens: int = 48
-    batch_size: int = 32
-    kept: Mapping[str, Path] = field(default_factory=dict)
-    """Files, by name of the split, of what the exact model answers; written where they are missing."""
 
 
 def export_stock(checkpoint: Path, out: Path, base: ModelHost, calibration_set: CalibrationSet) -> Path:
@@ -118,17 +107,7 @@ def _program(checkpoint: Path) -> tuple[SteeringProgram, dict[str, Any]]:
             f"{checkpoint} is a {found.kind}; name a checkpoint that `steerbake compile` wrote"
         )
     program = found.program
-    if len(program.edits) != 1:
-        layers = ", ".join(str(edit.layer) for edit in program.edits)
-        raise CompileError(
-            f"the program edits {len(program.edits)} layers ({layers}); a stock layer can stand behind one: fit a method that "
-            "edits one layer (keyed)"
-        )
-    edit = program.edits[0]
-    if edit.gate is None:
-        raise CompileError(
-            "a stock layer steers from the prompt's end on where a gate is on by then; the edit of this program has no gate"
-        )
+    refuse(program)
     return program, found.section
 
 

@@ -13,11 +13,6 @@ STOCK_JSON = "stock.json"
 FORMAT = "steerbake-stock/1"
 
 
-def is_stock(folder: Path) -> bool:
-    """Whether ``export stock`` wrote the folder."""
-    return (folder / STOCK_JSON).is_file()
-
-
 def checked_manifest(folder: Path) -> dict[str, Any]:
     """The content of stock.json; raises VerificationError where a file is not the one that it names."""
     told = read_manifest(folder)

@@ -1,0 +1,33 @@
+"""The contract of a method: what fits a steering program."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    from exporter.fit.context import FitContext
+    from steer_modules.program import SteeringProgram
+
+
+class Method(Protocol):
+    """One unlearning method. A file and a line in the registry are all there is to add.
+
+    A class may also have ``needs`` (roles that its rows must have) and ``objections(params, layers)``, a sentence for everything of its
+    parameters that a model of so many layers cannot have.
+    """
+
+    name: ClassVar[str]
+    Params: ClassVar[type[BaseModel]]
+    """What ``methods.params.NAME`` of a recipe may hold; an unknown key is an error."""
+    paper: ClassVar[str]
+    """Where it is described: a URL, or a document of this repository."""
+
+    def fit(self, context: FitContext) -> SteeringProgram:
+        """The program, from the context's rows alone.
+
+        Raises:
+            FitError: nothing that could be trusted was found.
+        """
+        ...

@@ -1,0 +1,81 @@
+"""The section ``publish`` of a recipe; what targets let a recipe choose are keys of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, create_model
+
+from exporter import registry
+from exporter.recipe_bounds import Bounds, Strict
+
+if TYPE_CHECKING:
+    from exporter.targets.base import AnyTarget, TargetOptions
+
+REPO = r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$"
+
+
+class _Described(Strict):
+    """Where it goes, and what its card says."""
+
+    forgotten: str = Field(min_length=1)
+    """What was forgotten, in your words; the card says it."""
+    repo: str | None = Field(default=None, pattern=REPO)
+    """owner/name on the Hub."""
+    license: str | None = None
+    """The base's where it is left out."""
+    license_name: str | None = None
+    """Of a licence `other`."""
+    license_link: str | None = None
+    """Of a licence `other`."""
+    language: list[str] = Field(default=["en"], min_length=1)
+    """Languages of the model, as ISO 639 codes."""
+    pipeline_tag: str | None = None
+    """The Hub's task; found by the kind of model where it is left out."""
+
+
+def _keys_of_targets() -> Iterator[tuple[str, Any]]:
+    """``targets``, and TARGET_OPTION for each option of a target that a recipe may choose."""
+    exports = registry.exports()
+    made = "".join(
+        f" `{one.name}` is made of `{one.requires}`."
+        for one in exports.values()
+        if one.requires != registry.REFERENCE
+    )
+    default = [name for name, one in exports.items() if one.by_default]
+    told = f"What is exported beside the checkpoint.{made}"
+    names: Any = Literal.__getitem__(tuple(exports))
+    yield "targets", (list[names], Field(default=default, description=told))
+    for name, one in exports.items():
+        for option, key in one.Options.recipe_keys().items():
+            found = Field(default=list(key.default), description=key.meaning, **key.limits)
+            yield f"{name}_{option}", (key.type, found)
+
+
+if TYPE_CHECKING:
+    _WithTargets = _Described
+else:
+    _WithTargets = create_model("_WithTargets", __base__=_Described, **dict(_keys_of_targets()))
+
+
+class Publish(_WithTargets):
+    """How the result is published.
+
+    ``forgotten`` words what was forgotten; nothing else of the forget rows is shown unless ``show_forgotten``. Licence and language are
+    the base's where they are left out; ``targets`` lie in folders of the same names beside the checkpoint.
+    """
+
+    if TYPE_CHECKING:
+        targets: list[str]
+
+    require: Bounds = Bounds()
+    """What must be reached before it is published."""
+    show_forgotten: bool = False
+    """Let the card show examples of forget rows."""
+
+    def options(self, target: AnyTarget) -> TargetOptions:
+        """What the recipe asks of a target; its defaults for what is left out or empty."""
+        asked = {option: getattr(self, f"{target.name}_{option}") for option in target.Options.recipe_keys()}
+        found: TargetOptions = target.Options(**{option: value for option, value in asked.items() if value})
+        return found

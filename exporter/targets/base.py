@@ -1,0 +1,295 @@
+"""The contract of a target: one way to write a steering program into something that loads without this library.
+
+Light on purpose: names, options and recipe keys of every target are read by ``--help`` and by a recipe, which load no PyTorch.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from exporter.registry import REFERENCE
+from exporter.targets.values import (
+    CalibrationSet,
+    ChatModel,
+    Completions,
+    FileKind,
+    Finding,
+    LoadedTarget,
+    Parity,
+    Place,
+    Reference,
+    RenderedChat,
+    Summary,
+    UsageSnippet,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from exporter.host import ModelHost
+    from exporter.inspection import Inspection
+    from steer_modules.program import SteeringProgram
+
+
+class TargetOptions(BaseModel):
+    """What may be asked of an export. A field with a :class:`Flag` is an option of the command, one with a :class:`RecipeKey` a key of recipes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    @classmethod
+    def flags(cls) -> dict[str, Flag]:
+        """The options that the command has, by field."""
+        return {name: one for name, one in cls._marked() if isinstance(one, Flag)}
+
+    @classmethod
+    def recipe_keys(cls) -> dict[str, RecipeKey]:
+        """The options that a recipe has, by field."""
+        return {name: one for name, one in cls._marked() if isinstance(one, RecipeKey)}
+
+    @classmethod
+    def _marked(cls) -> Iterator[tuple[str, Any]]:
+        yield from ((name, one) for name, field in cls.model_fields.items() for one in field.metadata)
+
+    def for_release(self, name: str) -> TargetOptions:
+        """The same for a release whose files may be called ``name``."""
+        del name
+        return self
+
+
+@dataclass(frozen=True)
+class Flag:
+    """How ``steerbake export NAME`` asks for an option."""
+
+    name: str
+    help: str
+    metavar: str | None = None
+
+
+@dataclass(frozen=True)
+class RecipeKey:
+    """That the section ``publish`` of a recipe has the option too, as TARGET_OPTION.
+
+    Attributes:
+        type: a list, as the recipe's schema has it; an empty one leaves the option at its default.
+        limits: of pydantic's ``Field``.
+    """
+
+    type: Any
+    meaning: str
+    default: Sequence[str] = ()
+    limits: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ExportContext(Protocol):
+    """What an export may ask of the pipeline; each is made when it is asked for."""
+
+    def rendered(self, checkpoint: Path, scratch: Path) -> RenderedChat:
+        """The checkpoint's chat template; pictures are drawn into ``scratch``, which must outlive what is returned."""
+        ...
+
+    def calibration(self, checkpoint: Path, *, code: Sequence[str]) -> tuple[ModelHost, CalibrationSet]:
+        """The unsteered base, and conversations from the rows of the recipe that the checkpoint was fitted by.
+
+        Args:
+            code: files of this library that decide what is asked of the exact model; its answers are kept by their digest too.
+
+        Raises:
+            CompileError: no recipe was named, or one of another base.
+        """
+        ...
+
+
+OptionsT = TypeVar("OptionsT", bound=TargetOptions)
+
+
+class Target(ABC, Generic[OptionsT]):
+    """One way to write a steering program. A subclass in a light module of its own, and a line in the registry, are all there is to add."""
+
+    name: ClassVar[str]
+    """Also of its folder in a release and of its command."""
+    title: ClassVar[str]
+    """The runtime, for readers of a card."""
+    artifact: ClassVar[str]
+    """What its folder is, as a sentence for the help of commands that read one."""
+    help: ClassVar[str] = ""
+    """What its command does."""
+    marker: ClassVar[str]
+    """The file that says that a folder is one; a JSON object that names its ``files``."""
+    Options: type[OptionsT]
+    by_default: ClassVar[bool] = False
+    """Whether a recipe that does not say what is published beside the checkpoint gets it."""
+    requires: ClassVar[str | None] = REFERENCE
+    """The target that it is made of."""
+    serves: ClassVar[bool] = False
+    """Whether servers that put several requests into one row can run it."""
+    calibrates: ClassVar[bool] = False
+    """Whether it is solved on the rows of a recipe."""
+    holds_program: ClassVar[bool] = False
+    """Whether the steering program can be read back from its folder."""
+    parity: ClassVar[Parity] = Parity()
+    remedy: ClassVar[str] = "leave it out"
+    """What mends a release in which it is not within the bounds."""
+    modules: ClassVar[Mapping[str, str]] = {}
+    """Modules that it is written with, each with what pip is to install for it."""
+    errors: ClassVar[tuple[str, ...]] = ()
+    """Exceptions of its own that are a user's to mend, as MODULE:CLASS."""
+    files: ClassVar[tuple[FileKind, ...]] = ()
+    """What its files hold, by patterns within its folder; the first that fits counts."""
+    code: ClassVar[Mapping[str, Path]] = {}
+    """Code that travels in its folder by name, and where it is from."""
+
+    @property
+    def folder_kind(self) -> str:
+        """What a folder of it is called."""
+        return f"{self.name} folder"
+
+    def is_at(self, folder: Path) -> bool:
+        """Whether the folder is one."""
+        return (folder / self.marker).is_file()
+
+    def named_files(self, folder: Path) -> Iterable[str]:
+        """The files that the folder says it is made of.
+
+        Raises:
+            OSError, ValueError, KeyError, TypeError, AttributeError: the folder does not say so in a way that can be read.
+        """
+        named: Mapping[str, Any] = json.loads((folder / self.marker).read_text(encoding="utf-8"))["files"]
+        return named
+
+    def lower(self, program: SteeringProgram) -> list[str]:
+        """What of a program cannot be expressed, a sentence each with what to do; nothing where all of it can."""
+        del program
+        return []
+
+    def check_family(self, config: Mapping[str, Any]) -> None:
+        """Raises SteerbakeError where it cannot be written for a base, told from its config.json alone."""
+        del config
+
+    def check(self, options: OptionsT, config: Mapping[str, Any] | None, weights: Any) -> None:
+        """Looks, before anything is fitted, at what :meth:`export` would need.
+
+        Args:
+            config: content of the base's config.json; None where the base is not sound.
+            weights: its headers (:class:`exporter.targets.base_weights.BaseWeights`); None where they cannot be read.
+
+        Raises:
+            SteerbakeError: it cannot be written for this base, or not with what is installed.
+        """
+        del options, config, weights
+
+    def disk(self, options: OptionsT, parameters: int, weights: int) -> int:
+        """Bytes that it will take, roughly.
+
+        Args:
+            weights: bytes of the base's weights.
+        """
+        del options, parameters
+        return weights
+
+    def validate(self, options: OptionsT) -> None:
+        """Raises CompileError for a choice that there is not, before the source is looked at."""
+        del options
+
+    def advice(self, options: OptionsT) -> str | None:
+        """What to do before what was written is used, in one line."""
+        del options
+        return None
+
+    @abstractmethod
+    def export(self, source: Path, out: Path, options: OptionsT, context: ExportContext) -> Path:
+        """Writes the folder ``out``, whole or not at all, and returns it.
+
+        Args:
+            source: a folder of the target that this one requires.
+
+        Raises:
+            CompileError: ``out`` exists, or the source cannot be expressed.
+            VerificationError: the source, or what was written, is not what it claims to be.
+        """
+
+    @abstractmethod
+    def open(self, folder: Path, reference: Reference) -> LoadedTarget:
+        """Checks the files of a folder against its own manifest, and opens it.
+
+        Raises:
+            KeyError, ValueError, OSError: the manifest cannot be read.
+            VerificationError: a file is missing or was changed, or no part of it can be run.
+        """
+
+    @abstractmethod
+    def check_loads(
+        self, loaded: LoadedTarget, completions: Completions, trusted: Path | None = None
+    ) -> Finding:
+        """Whether it loads whole in a clean environment, says there what our own code says here, and damaged does not load.
+
+        Args:
+            completions: what the steered checkpoint says.
+            trusted: a base whose own code may be run.
+
+        Raises:
+            VerificationError: code in it is not what this version writes, and is not run; or it does not load.
+        """
+
+    @abstractmethod
+    def describe(self, release: Path, place: Place) -> UsageSnippet:
+        """How the target within a published folder is loaded; it names only files that are there.
+
+        Raises:
+            VerificationError: the folder lacks a file of it.
+        """
+
+    def chat(self, folder: Path, *, dtype: str | None, say: Callable[[str], None]) -> ChatModel | None:
+        """The folder opened for one conversation; None where none can be held. ``say`` is told what runs where.
+
+        Raises:
+            InputErrors: there is no such dtype.
+            VerificationError, ValueError: the folder is not whole.
+        """
+        del folder, dtype, say
+        return None
+
+    def inspect(self, folder: Path) -> Inspection:
+        """The program of a folder that holds one, with its files checked.
+
+        Raises:
+            VerificationError, ValueError: there is none, or the folder is not what it claims to be.
+        """
+        from exporter.inspection import examine
+
+        return examine(folder)
+
+    def steering_tensors(self, folder: Path, manifest: Mapping[str, Any]) -> Mapping[str, Tensor]:
+        """The tensors of the program in a folder, by name, where it holds one.
+
+        Args:
+            manifest: content of the file that marks the folder.
+
+        Raises:
+            ValueError, KeyError, TypeError, OSError: they are not there, or not those of the manifest.
+        """
+        del manifest
+        raise ValueError(f"{folder} holds no program that can be read back")
+
+    def summary(self, folder: Path, *, checked: bool) -> Summary | None:
+        """What a folder says of itself; None where only its place and its program are of interest.
+
+        Args:
+            checked: hold every file to its digest first; raises VerificationError where one is another.
+        """
+        del folder, checked
+        return None
+
+    def texts(self, path: Path) -> Iterable[str]:
+        """The texts in a file of a kind that only this target knows; none in others. A release is searched for what it must not tell in them."""
+        del path
+        return ()
+
+
+AnyTarget = Target[Any]

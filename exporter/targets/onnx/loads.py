@@ -1,0 +1,58 @@
+"""A folder of graphs opened, and held to what it must be in a clean environment."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from exporter.foreign_code import check_code
+from exporter.targets import clean_environment as clean
+from exporter.targets.onnx.host import OnnxHost
+from exporter.targets.onnx.target import RUNNER
+from exporter.targets.onnx_runner import MANIFEST, checked_manifest
+from exporter.targets.values import Completions, Finding, LoadedTarget, Reference
+
+_SCRIPT = Path(__file__).with_name("clean_load.py")
+
+
+def opened(folder: Path, reference: Reference) -> LoadedTarget:
+    """Checks every file and opens every variant; raises FolderError where the folder is not whole."""
+    manifest = checked_manifest(folder)
+    wrong = []
+    if manifest["steering"] is None or manifest["steering"]["sha256"] != reference.section["sha256"]:
+        wrong.append("the folder does not bear the steering of this checkpoint")
+    variants = {
+        dtype: OnnxHost.load(folder, reference.host.processor, dtype=dtype) for dtype in manifest["variants"]
+    }
+    provider = next(iter(variants.values())).model.provider
+    told = {"provider": provider, "gate_state": manifest["gate_state"]}
+    return LoadedTarget(folder, "onnx", variants, told, wrong, forced=manifest["gate_state"] == "io")
+
+
+def named_files(folder: Path) -> list[str]:
+    """The files that the manifest names, but for empty ones."""
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    return [name for name, told in manifest["files"].items() if told["bytes"]]
+
+
+def onnx_folder(folder: Path, completions: Completions) -> Finding:
+    """A folder of graphs, by the runner that lies in it and without PyTorch.
+
+    Raises:
+        VerificationError: its runner is not what this version writes, and is not run; or it does not run.
+    """
+    check_code(folder)
+    smallest = min(
+        named_files(folder), key=lambda name: (folder / name).stat().st_size
+    )  # a copy of the graphs would be large
+    with clean.scratch() as scratch:
+        missing, changed = scratch / "missing", scratch / "changed"
+        for copy in (missing, changed):
+            clean.link(folder, copy, [path for path in clean.below(folder) if path != smallest])
+        clean.change(folder / smallest, changed / smallest)
+        damaged = {f"without {smallest}": missing, f"with a changed {smallest}": changed}
+        told = clean.found(_SCRIPT, folder, damaged, completions, runner=RUNNER)
+    wrong = [f"it loads {name}" for name, how in told["refused"].items() if how is None]
+    wrong += [f"its runner imports {', '.join(told['loaded'])}"] if told["loaded"] else []
+    wrong += clean.differences(told, completions)
+    return clean.finding(wrong, told, "its runner runs it without PyTorch", "export it again")

@@ -1,0 +1,198 @@
+"""Target ``onnx`` as the commands know it: graphs for ONNX Runtime that hold the steering, with a runner of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from exporter.errors import CompileError, VerificationError
+from exporter.targets.base import ExportContext, Flag, RecipeKey, Target, TargetOptions
+from exporter.targets.values import (
+    ChatModel,
+    Completions,
+    FileKind,
+    Finding,
+    LoadedTarget,
+    Parity,
+    Place,
+    Reference,
+    UsageSnippet,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from exporter.inspection import Inspection
+
+RUNNER = "steerbake_runner.py"
+_HOME = Path(__file__).resolve().parents[2]
+GRAPH_CODE = {
+    "steerbake_graph.py": _HOME / "onnx_graph.py",
+    RUNNER: _HOME / "targets" / "onnx_runner.py",
+}
+"""What travels in folders of graphs, and where it is from."""
+GATE_STATES = ("io", "kv")
+QUANTISED = ("int8", "q4")
+BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.6, "q4": 1.2}
+"""Bytes for each parameter of a graph; the matrix of the logits stays in float32."""
+_LARGEST = 1 << 29
+"""Bytes of a graph up to which its texts are read; weights of a larger one lie in it."""
+
+
+class OnnxOptions(TargetOptions):
+    """What may be asked of an export.
+
+    Attributes:
+        dtypes: variants, of fp32, fp16, int8, q4; the first is the one a runtime takes unasked.
+        gate_state: how gates go from pass to pass; None: as the layout needs it, else ``io``.
+        layout: a runtime whose own files are written too.
+        steered: False exports the base of the checkpoint, for comparison.
+    """
+
+    dtypes: Annotated[
+        tuple[str, ...],
+        Flag("--dtype", "fp32 (default), fp16, int8 or q4. May be repeated."),
+        RecipeKey(
+            list[Literal["fp32", "fp16", "int8", "q4"]],
+            "Precisions of the graphs.",
+            ("fp32",),
+            {"min_length": 1},
+        ),
+    ] = ("fp32",)
+    gate_state: Annotated[
+        str | None,
+        Flag("--gate-state", "io: gates as input and output (default). kv: within the cache."),
+    ] = None
+    layout: Annotated[str | None, Flag("--layout", "Files of a runtime: transformersjs or genai.")] = None
+    steered: Annotated[bool, Flag(" /--unsteered", "Export the base instead, for comparison.")] = True
+
+
+class Onnx(Target[OnnxOptions]):
+    """Computes what the checkpoint computes, so its logits are compared."""
+
+    name = "onnx"
+    title = "ONNX Runtime"
+    artifact = "What `steerbake export onnx` wrote."
+    help = "Write graphs for ONNX Runtime that hold the steering, with a runner of their own."
+    marker = "steerbake.json"
+    Options = OnnxOptions
+    by_default = True
+    holds_program = True
+    parity = Parity(logits=True)
+    remedy = "leave the variant out (publish.onnx_dtypes)"
+    modules: ClassVar[Mapping[str, str]] = {name: name for name in ("onnx", "onnxscript", "onnxruntime")}
+    errors = ("exporter.targets.onnx_runner:FolderError",)
+    files = (
+        FileKind("*.onnx_data", "weights of a graph"),
+        FileKind("*vision_encoder*.onnx", "graph: pictures to embeddings"),
+        FileKind("*embed*.onnx", "graph: tokens to embeddings"),
+        FileKind("*.onnx", "graph: the decoder, the base's weights and the steering"),
+        FileKind("steerbake.json", "what the graphs are, with a hash of each file"),
+        FileKind("steerbake_runner.py", "runs the graphs"),
+        FileKind("steerbake_graph.py", "reads the steering out of a graph", minor=True),
+        FileKind("*genai_config.json", "settings of onnxruntime-genai", minor=True),
+    )
+    code = GRAPH_CODE
+
+    def check_family(self, config: Mapping[str, Any]) -> None:
+        from exporter.targets.onnx.families import family_of
+
+        family_of(str(config["model_type"]))
+
+    def disk(self, options: OnnxOptions, parameters: int, weights: int) -> int:
+        del weights
+        kinds = {*options.dtypes, *(["fp32"] if {*QUANTISED} & {*options.dtypes} else [])}
+        return round(parameters * sum(BYTES[kind] for kind in kinds))
+
+    def validate(self, options: OnnxOptions) -> None:
+        if options.gate_state not in (None, *GATE_STATES):
+            raise CompileError(f"no gate state is called {options.gate_state!r}; there are io and kv")
+
+    def advice(self, options: OnnxOptions) -> str | None:
+        quantised = [dtype for dtype in options.dtypes if dtype in QUANTISED]
+        if not quantised or not options.steered:
+            return None
+        return (
+            f"onnx: the gate of {', '.join(quantised)} was calibrated on another precision; "
+            "`steerbake verify CHECKPOINT --against OUT --recipe RECIPE` counts what leaks"
+        )
+
+    def export(self, source: Path, out: Path, options: OnnxOptions, context: ExportContext) -> Path:
+        from exporter.inspection import examine
+        from exporter.targets.atomic import refuse_existing
+        from exporter.targets.onnx.export import export_onnx
+        from steer_modules.registration import register
+
+        self.validate(options)
+        examine(source)
+        refuse_existing(out)
+        register(source)
+        with TemporaryDirectory() as scratch:
+            chat = context.rendered(source, Path(scratch))
+            return export_onnx(source, out, options, chat.turns, chat.prompts)
+
+    def open(self, folder: Path, reference: Reference) -> LoadedTarget:
+        from exporter.targets.onnx.loads import opened
+
+        return opened(folder, reference)
+
+    def check_loads(
+        self, loaded: LoadedTarget, completions: Completions, trusted: Path | None = None
+    ) -> Finding:
+        from exporter.targets.onnx.loads import onnx_folder
+
+        del trusted
+        return onnx_folder(loaded.path, completions)
+
+    def inspect(self, folder: Path) -> Inspection:
+        """Its program; raises FolderError where a file is not the one that the manifest names."""
+        from exporter.targets.onnx_runner import checked_manifest
+
+        checked_manifest(folder)
+        return super().inspect(folder)
+
+    def steering_tensors(self, folder: Path, manifest: Mapping[str, Any]) -> Mapping[str, Tensor]:
+        """The tensors that the decoders hold, every variant the same ones; raises GraphError where one does not."""
+        import torch
+
+        from exporter.onnx_graph import check_steering
+
+        if not manifest["steered"]:
+            raise ValueError("it was exported unsteered")
+        found: dict[str, Any] = {}
+        for files in manifest["variants"].values():
+            found = check_steering(folder / files["decoder"], manifest["steering"])
+        return {name: torch.from_numpy(values.copy()) for name, values in found.items()}
+
+    def chat(self, folder: Path, *, dtype: str | None, say: Callable[[str], None]) -> ChatModel | None:
+        from exporter.targets.onnx.chat import OnnxChat
+
+        return OnnxChat.load(folder, dtype, say)
+
+    def describe(self, release: Path, place: Place) -> UsageSnippet:
+        folder = release / self.name
+        if not (folder / RUNNER).is_file():
+            raise VerificationError(f"{folder} has no {RUNNER}; export the onnx target again")
+        sees = any(folder.rglob("vision_encoder*.onnx"))
+        image = " --image picture.png" if sees else ""
+        code = (
+            f"pip install onnxruntime numpy tokenizers{' pillow' if sees else ''}{'' if place.repo_id is None else ' huggingface_hub'}\n"
+            f"{place.download(self.name)}\n"
+            f'python {place.within(self.name, RUNNER)} --prompt "Hello"{image}'
+        )
+        note = "The steering is part of the graphs. The runner hashes every file first and refuses a folder in which one was changed."
+        return UsageSnippet(self.name, self.title, "sh", code, note)
+
+    def texts(self, path: Path) -> Iterator[str]:
+        if path.suffix.lower() != ".onnx" or path.stat().st_size >= _LARGEST:
+            return
+        import onnx
+
+        model = onnx.load(str(path), load_external_data=False)
+        yield from (model.doc_string, model.producer_name, model.graph.name, model.graph.doc_string)
+        yield from (entry.value for entry in (*model.metadata_props, *model.graph.metadata_props))
+        for part in (*model.graph.node, *(node for function in model.functions for node in function.node)):
+            yield part.doc_string
+            yield from (entry.value for entry in part.metadata_props)

@@ -1,0 +1,58 @@
+"""A stock checkpoint opened, and held to what it must be in a clean environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from exporter.host import ModelHost
+from exporter.targets import clean_environment as clean
+from exporter.targets.stock.manifest import checked_manifest
+from exporter.targets.transformers_loads import SCRIPT, auto_class
+from exporter.targets.values import Completions, Finding, LoadedTarget, Reference
+
+
+def opened(folder: Path, reference: Reference) -> LoadedTarget:
+    """Checks every file and loads the model; raises VerificationError where a file is not the one that stock.json names."""
+    told, host = checked_manifest(folder), reference.host
+    wrong = of_another(told["checkpoint"], reference.section)
+    wrong += [
+        f"{check['name']}: it was written although that failed"
+        for check in told["checks"]
+        if not _held(check)
+    ]
+    stock = ModelHost.load(folder, dtype=torch.float32)
+    if stock.num_layers != host.num_layers + len(told["layers"]):
+        wrong.append(f"it has {stock.num_layers} layers, not {host.num_layers + len(told['layers'])}")
+    shown = {"layers": told["layers"], "compared": told["compared"]}
+    return LoadedTarget(folder, "stock", {"": stock}, shown, wrong)
+
+
+def stock_checkpoint(folder: Path, completions: Completions) -> Finding:
+    """A checkpoint of a stock architecture, by Transformers alone: no code may lie in it or be asked for."""
+    auto = auto_class(folder)
+    told = clean.found(SCRIPT, folder, {}, completions, auto=auto, trust=False)
+    wrong = (
+        [f"{len(told['missing'])} tensors are missing, {told['missing'][0]} first"] if told["missing"] else []
+    )
+    wrong += [f"it holds code: {path.name}" for path in sorted(folder.glob("*.py"))]
+    if not told["module"].startswith("transformers.models."):
+        wrong.append(f"its class is {told['module']}.{told['class']}, not one of Transformers")
+    wrong += clean.differences(told, completions)
+    return clean.finding(
+        wrong, told, f"{told['class']} loads whole without trust_remote_code", "export the stock again"
+    )
+
+
+def of_another(told: Mapping[str, Any], section: Mapping[str, Any]) -> list[str]:
+    """That a manifest's ``checkpoint`` is not the one with this steering section; nothing where it is."""
+    same = told["sha256"] == section["sha256"] and told["fingerprint"] == section["base"]["fingerprint"]
+    return [] if same else ["it was made of another steered checkpoint"]
+
+
+def _held(check: Mapping[str, Any]) -> bool:
+    measured, bound = check["measured"], check["bound"]
+    return bool(measured >= bound if check["at_least"] else measured <= bound)

@@ -1,0 +1,156 @@
+"""Target ``stock`` as the commands know it: a checkpoint of the base's own architecture, one or two decoder layers deeper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exporter.errors import CompileError
+from exporter.targets.base import ExportContext, Target, TargetOptions
+from exporter.targets.snippets import config_of, with_transformers
+from exporter.targets.values import (
+    ChatModel,
+    Completions,
+    FileKind,
+    Finding,
+    LoadedTarget,
+    Parity,
+    Place,
+    Reference,
+    Summary,
+    UsageSnippet,
+)
+
+if TYPE_CHECKING:
+    from steer_modules.program import SteeringProgram
+
+
+class StockOptions(TargetOptions):
+    """There is nothing to choose."""
+
+
+class Stock(Target[StockOptions]):
+    """Exact where its layers are solved, and an approximation of the steered checkpoint elsewhere (docs/stock.md)."""
+
+    name = "stock"
+    title = "Transformers, without remote code"
+    artifact = "What `steerbake export stock` wrote."
+    help = "Write a checkpoint of the stock architecture, a layer deeper, that needs no code of ours or of its own."
+    marker = "stock.json"
+    Options = StockOptions
+    serves = True
+    calibrates = True
+    parity = Parity(least_same=0.9)
+    remedy = "leave the target out (publish.targets)"
+    files = (
+        FileKind("*.safetensors", "the base's weights, and a computed layer that steers"),
+        FileKind("stock.json", "what the computed layer does, with a hash of each file"),
+    )
+
+    def lower(self, program: SteeringProgram) -> list[str]:
+        if len(program.edits) != 1:
+            layers = ", ".join(str(edit.layer) for edit in program.edits)
+            told = (
+                f"the program edits {len(program.edits)} layers ({layers}); a stock layer can stand behind one: fit a method that "
+                "edits one layer (keyed)"
+            )
+            return [told]
+        if program.edits[0].gate is None:
+            return [
+                "a stock layer steers from the prompt's end on where a gate is on by then; the edit of this program has no gate"
+            ]
+        return []
+
+    def check_family(self, config: Mapping[str, Any]) -> None:
+        from exporter.targets.stock.decoder import check_kind
+
+        check_kind(config)
+
+    def check(self, options: StockOptions, config: Mapping[str, Any] | None, weights: Any) -> None:
+        from exporter.targets.stock.decoder import read_decoder
+
+        del options
+        if config is not None and weights is not None:
+            read_decoder(dict(config), weights)
+
+    def disk(self, options: StockOptions, parameters: int, weights: int) -> int:
+        del options, parameters
+        return round(weights * 1.2)
+
+    def export(self, source: Path, out: Path, options: StockOptions, context: ExportContext) -> Path:
+        from exporter.targets.atomic import refuse_existing
+        from exporter.targets.stock import export
+
+        del options
+        refuse_existing(out)
+        base, calibration_set = context.calibration(source, code=("exporter/targets/stock/answers.py",))
+        return export.export_stock(source, out, base, calibration_set)
+
+    def open(self, folder: Path, reference: Reference) -> LoadedTarget:
+        from exporter.targets.stock.loads import opened
+
+        return opened(folder, reference)
+
+    def check_loads(
+        self, loaded: LoadedTarget, completions: Completions, trusted: Path | None = None
+    ) -> Finding:
+        """Held to what it says here itself: it approximates the checkpoint, whose replies are compared by rows."""
+        from exporter.targets.stock.loads import stock_checkpoint
+
+        del trusted
+        (own,) = loaded.generators.values()
+        return stock_checkpoint(loaded.path, Completions.of(own, completions.prompts))
+
+    def chat(self, folder: Path, *, dtype: str | None, say: Callable[[str], None]) -> ChatModel | None:
+        from exporter.targets.stock.manifest import checked_manifest
+        from exporter.targets.torch_chat import TorchChat
+
+        checked_manifest(folder)
+        return TorchChat.load(folder, dtype, say)
+
+    def summary(self, folder: Path, *, checked: bool) -> Summary | None:
+        from exporter.targets.stock.manifest import checked_manifest, read_manifest
+
+        told = checked_manifest(folder) if checked else read_manifest(folder)
+        return summarised(folder, told)
+
+    def describe(self, release: Path, place: Place) -> UsageSnippet:
+        architecture = str((config_of(release / self.name).get("architectures") or [""])[0])
+        model = (
+            "AutoModelForCausalLM"
+            if architecture.endswith(("ForCausalLM", "LMHeadModel"))
+            else "AutoModelForImageTextToText"
+        )
+        note = (
+            "An ordinary checkpoint of the base's own architecture, with a computed layer in place of code. It approximates the "
+            "checkpoint above; what differs was measured and stands under Checks."
+        )
+        code = with_transformers(model, place.pretrained(', subfolder="stock"'))
+        return UsageSnippet(self.name, self.title, "python", code, note)
+
+
+def summarised(folder: Path, told: Mapping[str, Any]) -> Summary:
+    """The checks of a stock checkpoint, and what it does on calibration conversations."""
+    compared = told.get("compared") or {}
+    rows = [
+        (
+            check["name"],
+            f"{check['measured']:.4g}",
+            f"{'at least' if check['at_least'] else 'at most'} {check['bound']:.4g}",
+        )
+        for check in told["checks"]
+    ]
+    line = (
+        f"inserted layers: {', '.join(map(str, told['layers']))}; on calibration conversations "
+        f"{compared['tokens_identical']:.3f} of {compared['kept']} kept replies are the base's and "
+        f"{compared['exact_tokens']:.3f} of {compared['fired']} others the steered checkpoint's, token for token; "
+        f"KL {compared['divergence']:.2g}"
+    )
+    return Summary(told, f"stock: {folder}", ("check", "measured", "bound"), rows, line)
+
+
+def refuse(program: SteeringProgram) -> None:
+    """Raises CompileError for a program that a stock layer cannot express."""
+    if wrong := Stock().lower(program):
+        raise CompileError(wrong[0])

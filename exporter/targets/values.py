@@ -1,0 +1,223 @@
+"""What targets and the rooms that use them hand to each other; light, like the contract itself (:mod:`exporter.targets.base`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from exporter.host import Generated, ModelHost
+    from exporter.types import Conversation, Prompt
+
+NEW_TOKENS = 12
+"""Of each reply that a clean environment is held to."""
+EXPORT_AGAIN = "export it again from this checkpoint"
+
+
+class Finding(NamedTuple):
+    """What came of one check.
+
+    Attributes:
+        told: a sentence; where the check fails, with what to do.
+        value: what was measured, as plain data.
+    """
+
+    holds: bool
+    told: str
+    value: Any
+
+
+class Completions(NamedTuple):
+    """Prompts without images, and the few tokens that our own code generates after each, greedily."""
+
+    prompts: Sequence[Prompt]
+    tokens: Sequence[tuple[int, ...]]
+
+    @classmethod
+    def of(cls, generator: Generator, prompts: Sequence[Prompt]) -> Completions:
+        """What a model says after prompts without images, each on its own."""
+        replies = [generator.generate([one], max_new_tokens=NEW_TOKENS)[0].tokens for one in prompts]
+        return cls(tuple(prompts), tuple(tuple(reply) for reply in replies))
+
+
+class Completion(Protocol):
+    """Greedy ids of one prompt, with the gates that were decided."""
+
+    @property
+    def tokens(self) -> tuple[int, ...]: ...
+
+    @property
+    def gates(self) -> Mapping[str, float] | None: ...
+
+
+class Generator(Protocol):
+    """What is needed of a model: greedy continuations in the order of the prompts, and a tokenizer."""
+
+    @property
+    def tokenizer(self) -> Decodes: ...
+
+    def generate(
+        self, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int = 32
+    ) -> Sequence[Completion]: ...
+
+
+class Decodes(Protocol):
+    """Text of ids."""
+
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str: ...
+
+
+class ChatModel(Protocol):
+    """What holds one conversation: each prompt goes on from those before it."""
+
+    @property
+    def processor(self) -> Any: ...
+
+    @property
+    def tokenizer(self) -> Any: ...
+
+    def stream(
+        self, prompt: Prompt, write: Callable[[int], None], *, max_new_tokens: int, sampling: Sampling
+    ) -> Generated: ...
+
+
+class Sampling(NamedTuple):
+    """How the next token is chosen: greedily where ``temperature`` is 0."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+
+class Parity(NamedTuple):
+    """How a target is held to the checkpoint, beside a share of equal replies that is always told.
+
+    Attributes:
+        logits: its logits and gates are compared too, step by step; its generators have ``replay``.
+        least_same: share of replies that must be the checkpoint's, token for token; None where that is no condition.
+    """
+
+    logits: bool = False
+    least_same: float | None = None
+
+
+class FileKind(NamedTuple):
+    """What files of a pattern hold; ``minor`` ones are only a part of what loads the others."""
+
+    pattern: str
+    holds: str
+    minor: bool = False
+
+
+class Summary(NamedTuple):
+    """What a folder says of itself that holds no program to read back: data, and the same as a table and a line."""
+
+    data: Mapping[str, Any]
+    title: str
+    header: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    line: str
+
+
+@dataclass(frozen=True)
+class UsageSnippet:
+    """How one target is loaded.
+
+    Attributes:
+        title: the runtime's name.
+        language: of the code block.
+        code: three lines.
+        note: what the reader must know of this target.
+    """
+
+    target: str
+    title: str
+    language: str
+    code: str
+    note: str
+
+
+class Place(Protocol):
+    """Where a published folder is found: a repository at a pinned revision, or a folder on a disk (``repo_id`` None)."""
+
+    @property
+    def repo_id(self) -> str | None: ...
+
+    def pretrained(self, options: str = "") -> str:
+        """Arguments of ``from_pretrained``."""
+        ...
+
+    def download(self, subfolder: str) -> str:
+        """The line that brings one folder of the repository."""
+        ...
+
+    def within(self, subfolder: str, name: str) -> str:
+        """A file of a downloaded target."""
+        ...
+
+
+class Reference(NamedTuple):
+    """The steered checkpoint that a target must have been made of: its section, and itself in float32."""
+
+    section: Mapping[str, Any]
+    host: ModelHost
+
+
+@dataclass(frozen=True)
+class LoadedTarget:
+    """A target whose files are all there.
+
+    Attributes:
+        kind: the target's name.
+        generators: by variant ("" where there is but one), what rows are put to.
+        told: what is said of it under ``parity``.
+        wrong: what is wrong with it before anything is run: one sentence each.
+        images: whether it can be shown any.
+        forced: whether gates can be set from outside, where its logits are compared.
+    """
+
+    path: Path
+    kind: str
+    generators: Mapping[str, Generator]
+    told: Mapping[str, Any] = field(default_factory=dict)
+    wrong: Sequence[str] = ()
+    images: bool = True
+    forced: bool = False
+
+
+@dataclass(frozen=True)
+class RenderedPrompt:
+    """One prompt as Transformers renders and cuts it.
+
+    Attributes:
+        said: questions and answers in turn, the last a question; where ``raw``, one text that is the prompt itself.
+        ids: its tokens, an image's as often as it has features.
+        image: a file, shown with the first question.
+        when: the moment at which it is rendered, in ISO form; a template may tell the day.
+    """
+
+    said: tuple[str, ...]
+    ids: tuple[int, ...]
+    image: Path | None = None
+    raw: bool = False
+    when: str | None = None
+
+
+class RenderedChat(NamedTuple):
+    """A chat template in literal pieces (None where it does not fall into pieces), and prompts as it renders them."""
+
+    turns: Mapping[str, str | None] | None
+    prompts: Sequence[RenderedPrompt]
+
+
+@dataclass(frozen=True)
+class CalibrationSet:
+    """Conversations that a target is solved on, and others that choices are made on; none that measures anything."""
+
+    fit: Sequence[Conversation]
+    held: Sequence[Conversation]
+    max_new_tokens: int = 48
+    batch_size: int = 32
+    kept: Mapping[str, Path] = field(default_factory=dict)
+    """Files, by name of the split, of what the exact model answers; written where they are missing."""

@@ -1,0 +1,45 @@
+"""What the registry promises: names lead to objects with their contract, nothing heavy is loaded for them, and an unknown one lists the valid ones."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from exporter import registry
+from exporter.errors import SteerbakeError
+
+
+@pytest.mark.parametrize("name", registry.METHODS)
+def test_a_method_keeps_its_contract(name: str) -> None:
+    method = registry.resolve(registry.METHODS, "method", name)
+    assert method.name == name and callable(method.fit)
+    assert method.paper.startswith("https://") or (Path(__file__).parents[1] / method.paper).is_file()
+    method.Params()
+    with pytest.raises(ValidationError):
+        method.Params.model_validate({"no such parameter": 1})
+
+
+@pytest.mark.parametrize("name", registry.READERS)
+def test_a_reader_keeps_its_contract(name: str) -> None:
+    reader = registry.resolve(registry.READERS, "reader", name)()
+    assert callable(reader.rows) and reader.default_role in (None, "reasoning")
+
+
+def test_an_unknown_name_lists_the_valid_ones() -> None:
+    for look in (registry.target, lambda name: registry.resolve(registry.METHODS, "method", name)):
+        with pytest.raises(SteerbakeError, match=r"'none'; there are .*(keyed|checkpoint)"):
+            look("none")
+
+
+def test_names_and_recipes_load_no_pytorch() -> None:
+    """Nor does a command line that only tells its commands."""
+    script = (
+        "import sys, exporter.cli, exporter.recipe, exporter.registry as r\n"
+        "[one.Options.flags() for one in r.targets().values()]\n"
+        "sys.exit(bool({'torch', 'transformers', 'onnx'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
