@@ -16,8 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from exporter.intervals import too_few, wilson
-from exporter.types import Measure
+from exporter.estimate import Estimate
 
 if TYPE_CHECKING:
     from exporter.inspection import Inspection
@@ -116,7 +115,9 @@ def print_results(report: Mapping[str, Any], out: Path) -> None:
     for label, measures in _lines(models):
         count = max(int(measure["n"]) for measure in measures)
         if count:
-            table.add_row(escape(label), *(_with_interval(m, int(m["n"])) for m in measures), str(count))
+            table.add_row(
+                escape(label), *(_with_interval(Estimate.read(one)) for one in measures), str(count)
+            )
     for label, key, number in (
         ("extraction_strength, one pass", "extraction_strength", "{:.3f}"),
         ("secret_logprob, one pass, nats", "secret_logprob", "{:.2f}"),
@@ -127,10 +128,11 @@ def print_results(report: Mapping[str, Any], out: Path) -> None:
     console.print(table)
     if held := report.get("cross_validated"):
         told = held["leakage_either"]
-        few = "; too few to tell, bring more" if too_few(told["low"], told["high"]) else ""
+        leak = Estimate(told["value"], told["n"], told["low"], told["high"])
+        few = "; too few to tell, bring more" if leak.few else ""
         console.print(
-            f"Rows to forget that were held out in turn: {round(told['value'] * told['n'])} of {told['n']} leak, "
-            f"at most {told['high']:.3f} with 95% confidence{few}",
+            f"Rows to forget that were held out in turn: {leak.count} of {leak.n} leak, "
+            f"at most {leak.high:.3f} with 95% confidence{few}",
             soft_wrap=True,
         )
     if few := report.get("too_few_rows", ()):
@@ -231,15 +233,15 @@ def print_sentences(told: Iterable[str], wrong: Iterable[str]) -> None:
 
 
 def _of_rows(value: Mapping[str, Any]) -> str:
-    return f"{_with_interval(value, int(value['rows']))} of {value['rows']}" if value["rows"] else "-"
+    one = Estimate.read(value, "rows")
+    return f"{_with_interval(one)} of {one.n}" if one.n else "-"
 
 
-def _with_interval(measure: Mapping[str, Any], rows: int) -> str:
-    """A share with its 95% interval; the count alone where too little was counted to tell anything."""
-    if not rows:
+def _with_interval(one: Estimate) -> str:
+    """A share with its 95% interval; a dash where nothing was counted, the words alone where too little was to tell anything."""
+    if not one.n:
         return "-"
-    low, high = wilson(Measure(float(measure["value"]), rows))
-    return "too few" if too_few(low, high) else f"{measure['value']:.3f} [{low:.3f}, {high:.3f}]"
+    return "too few" if one.few else f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]"
 
 
 def print_stock(told: Mapping[str, Any], out: Path) -> None:

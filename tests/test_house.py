@@ -19,7 +19,7 @@ COMMON = {
     "exporter.errors",
     "exporter.foreign_code",
     "exporter.host",
-    "exporter.intervals",
+    "exporter.estimate",
     "exporter.inspection",
     "exporter.ledger",
     "exporter.model_folder",
@@ -135,7 +135,7 @@ def test_what_rooms_share_knows_nothing_above_it() -> None:
     below = {"types": set[str](), "errors": set[str](), "registry": {"errors"}, "ledger": set()}
     below["loading"] = {"errors", "usable_base"}
     below["usable_base"] = {"errors", "model_folder"}
-    below["progress"] = set()
+    below["progress"] = below["estimate"] = set()
     below["decoding"] = set()
     below["picture"] = below["reader"] = {"errors"}
     below["vocabulary"] = {"errors", "types"}

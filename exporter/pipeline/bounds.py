@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from exporter.intervals import rows_needed, wilson
+from exporter.estimate import Estimate, rows_needed
 from exporter.publish.files import CHECKPOINT
 from exporter.publish.verification import Check
 from exporter.recipe_bounds import Bounds
-from exporter.types import Measure, Row
+from exporter.types import Row
 
 OF_REPLIES = {
     "leakage_either": ("leak", "without a leak"),
@@ -63,7 +63,7 @@ def bounds_on(models: Mapping[str, Any], targets: Mapping[str, str], bounds: Bou
         for measure in OF_REPLIES:
             if measure == "retain_identical" and target != CHECKPOINT:
                 continue  # parity says how near it comes to the checkpoint
-            found = {name: Measure(*_share(models[name][measure])) for name in names}
+            found = {name: Estimate.read(models[name][measure], "rows") for name in names}
             checks.append(_bounded(target, measure, bounds, found))
     return checks
 
@@ -87,7 +87,7 @@ def bounds_on_held_out(told: Mapping[str, Any], bounds: Bounds) -> Check:
     Args:
         told: ``leakage_either`` of :func:`exporter.pipeline.cross_validation.cross_validation`.
     """
-    one = judged("leakage_either", Measure(float(told["value"]), int(told["n"])), bounds)
+    one = judged("leakage_either", Estimate.read(told), bounds)
     words = f"held out in turn, {one.told}"
     if not one.holds:
         words += f"; {'bring more rows to forget' if one.short else WAYS_OUT[CHECKPOINT]}, or change publish.require.{one.key}"
@@ -113,22 +113,22 @@ def rows_lacking(rows: Sequence[Row], bounds: Bounds) -> list[str]:
     found = []
     for measure, role in COUNTED_OVER.items():
         count = sum(row.role == role for row in plain)
-        best = judged(measure, Measure(0.0 if measure in AT_MOST else 1.0, count), bounds)
+        best = judged(measure, Estimate.of_share(0.0 if measure in AT_MOST else 1.0, count), bounds)
         if not best.holds and count:
             found.append(f"data.test: at best {best.told}; {MORE_ROWS}, or change publish.require.{measure}")
     return found
 
 
-def judged(measure: str, share: Measure, bounds: Bounds) -> Judged:
+def judged(measure: str, share: Estimate, bounds: Bounds) -> Judged:
     """One share of replies held against the bound on its interval and, where there is one, on itself."""
     does, all_of = OF_REPLIES[measure]
-    value, rows = share
+    value, rows = share.value, share.n
     if rows == 0:
         return Judged(False, "no test row to count it over; give the recipe such rows", False, measure)
     end, bound = getattr(bounds, measure), getattr(bounds.share, measure)
     upper = measure in AT_MOST
-    sign, reached = ("at most", wilson(share)[1]) if upper else ("at least", wilson(share)[0])
-    told = f"{round(value * rows)} of {rows} rows {does}: {sign} {reached:.3f} with 95% confidence"
+    sign, reached = ("at most", share.high) if upper else ("at least", share.low)
+    told = f"{share.count} of {rows} rows {does}: {sign} {reached:.3f} with 95% confidence"
     beyond = bound is not None and (value > bound if upper else value < bound)
     if beyond:
         told += f"; {value:.3f}, but {sign} {bound:g} is required of the share"
@@ -144,11 +144,7 @@ def judged(measure: str, share: Measure, bounds: Bounds) -> Judged:
     return Judged(False, told, rows < needed and not beyond, measure)
 
 
-def _share(told: Mapping[str, Any]) -> tuple[float, int]:
-    return float(told["value"]), int(told["rows"])
-
-
-def _bounded(target: str, measure: str, bounds: Bounds, found: Mapping[str, Measure]) -> Check:
+def _bounded(target: str, measure: str, bounds: Bounds, found: Mapping[str, Estimate]) -> Check:
     all_judged = {name: judged(measure, share, bounds) for name, share in found.items()}
     words = "; ".join(f"{name}: {one.told}" for name, one in all_judged.items())
     wrong = [one for one in all_judged.values() if not one.holds]

@@ -30,10 +30,10 @@ from exporter.verify.secrecy import Secrecy
 
 VERIFYING = (
     "exporter/data",
+    "exporter/estimate.py",
     "exporter/foreign_code.py",
     *HOST,
     "exporter/inspection.py",
-    "exporter/intervals.py",
     "exporter/model_folder.py",
     "exporter/onnx_graph.py",
     "exporter/pipeline",

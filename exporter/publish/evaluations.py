@@ -67,7 +67,7 @@ def _entries(results: Results, source: Source) -> Iterator[Any]:
 
     for line in results.lines:
         ours = line.models.get(STEERED)
-        if ours is None or not ours.rows or ours.few:  # a number that tells nothing is not filed
+        if ours is None or not ours.n or ours.few:  # a number that tells nothing is not filed
             continue
         yield EvalResultEntry(
             dataset_id=source.dataset or source.repo_id,
@@ -84,9 +84,9 @@ def _notes(line: Line) -> str:
     ours, base = line.models[STEERED], line.models.get(BASE)
     about = f"{line.wording.about}: " if line.wording.about else ""
     parts = [
-        f"{about}{line.wording.says}; share of {ours.rows} rows, 95% interval {ours.low:.4f} to {ours.high:.4f}"
+        f"{about}{line.wording.says}; share of {ours.n} rows, 95% interval {ours.low:.4f} to {ours.high:.4f}"
     ]
-    if base is not None and base.rows:
+    if base is not None and base.n:
         parts.append(f"the base: {base.value:.4f}")
     if line.wording.good:
         parts.append(f"{'lower' if line.wording.good == 'low' else 'higher'} is better")

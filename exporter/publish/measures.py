@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from exporter.errors import VerificationError
-from exporter.intervals import too_few
+from exporter.estimate import Estimate
 
 
 @dataclass(frozen=True)
@@ -48,65 +48,42 @@ OF_GROUPS = ("leakage_either", "fluent_refusal", "retain_accuracy")
 BASE, STEERED = "base", "steered"
 
 
-@dataclass(frozen=True)
-class Measured:
-    """A share of rows with its 95% interval.
+def measured(name: str, told: Any) -> Estimate:
+    """Read ``{"value", "rows", "interval": [low, high]}``.
 
-    Attributes:
-        value: in [0, 1].
-        rows: how many were counted; the value says nothing where there are none.
+    Raises:
+        VerificationError: it is no share of rows; a card must not print what nobody measured.
     """
+    try:
+        rows, value = told["rows"], float(told["value"])
+        low, high = map(float, told["interval"])
+        whole = isinstance(rows, int) and not isinstance(rows, bool) and rows >= 0
+        if not whole or not 0 <= low <= high <= 1 or not 0 <= value <= 1 or not math.isfinite(value):
+            raise ValueError
+        if rows and not low - 1e-9 <= value <= high + 1e-9:
+            raise ValueError
+    except (KeyError, TypeError, ValueError):
+        raise VerificationError(
+            f"the verification's {name} is {told!r}, which is no share of rows with its interval; verify again"
+        ) from None
+    return Estimate(value, rows, low, high)
 
-    value: float
-    rows: int
-    low: float
-    high: float
 
-    @classmethod
-    def of(cls, name: str, told: Any) -> Measured:
-        """Read ``{"value", "rows", "interval": [low, high]}``.
+def shown(one: Estimate) -> str:
+    """``98.3%``; a dash where nothing was counted, the count where too little was to tell anything."""
+    if one.few:
+        return f"too few to tell: {one.count} of {one.n}"
+    return percent(one.value) if one.n else "–"
 
-        Raises:
-            VerificationError: it is no such share; a card must not print what nobody measured.
-        """
-        try:
-            rows, value = told["rows"], float(told["value"])
-            low, high = map(float, told["interval"])
-            whole = isinstance(rows, int) and not isinstance(rows, bool) and rows >= 0
-            if not whole or not 0 <= low <= high <= 1 or not 0 <= value <= 1 or not math.isfinite(value):
-                raise ValueError
-            if rows and not low - 1e-9 <= value <= high + 1e-9:
-                raise ValueError
-        except (KeyError, TypeError, ValueError):
-            raise VerificationError(
-                f"the verification's {name} is {told!r}, which is no share of rows with its interval; verify again"
-            ) from None
-        return cls(value, rows, low, high)
 
-    def __str__(self) -> str:
-        if self.few:
-            return f"too few to tell: {self.count} of {self.rows}"
-        return percent(self.value) if self.rows else "–"
+def interval(one: Estimate) -> str:
+    """``0.0 to 16.1%``; empty where nothing was counted."""
+    return f"{100 * one.low:.1f} to {100 * one.high:.1f}%" if one.n else ""
 
-    @property
-    def few(self) -> bool:
-        """Whether the rows are too few to tell anything."""
-        return self.rows > 0 and too_few(self.low, self.high)
 
-    @property
-    def count(self) -> int:
-        """Rows that are counted."""
-        return round(self.value * self.rows)
-
-    @property
-    def interval(self) -> str:
-        """``0.0 to 16.1%``; empty where nothing was counted."""
-        return f"{100 * self.low:.1f} to {100 * self.high:.1f}%" if self.rows else ""
-
-    @property
-    def span(self) -> str:
-        """The same where there is little room, as one word: ``0.0–16.1``."""
-        return self.interval.replace(" to ", "–\u2060").rstrip("%")
+def span(one: Estimate) -> str:
+    """The same where there is little room, as one word: ``0.0–16.1``."""
+    return interval(one).replace(" to ", "–\u2060").rstrip("%")
 
 
 @dataclass(frozen=True)
@@ -115,17 +92,17 @@ class Line:
 
     name: str
     wording: Wording
-    models: Mapping[str, Measured]
+    models: Mapping[str, Estimate]
 
     @property
     def rows(self) -> int:
         """Of the steered model, or of another where it has none."""
         ours = self.models.get(STEERED)
-        return ours.rows if ours and ours.rows else max(measured.rows for measured in self.models.values())
+        return ours.n if ours and ours.n else max(one.n for one in self.models.values())
 
     def fewer(self, model: str) -> str:
         """``of 34``, where a model was asked other rows than the steered one."""
-        rows = self.models[model].rows
+        rows = self.models[model].n
         return "" if rows in (0, self.rows) else f"of {rows:,}"
 
 
@@ -142,7 +119,7 @@ class Results:
 
     method: str
     rule: str
-    models: Mapping[str, Mapping[str, Measured]]
+    models: Mapping[str, Mapping[str, Estimate]]
     groups: Mapping[str, Results] = field(default_factory=dict)
 
     @classmethod
@@ -205,14 +182,14 @@ class Results:
         return list(_sentences(self))
 
 
-def _models(told: Mapping[str, Any]) -> dict[str, dict[str, Measured]]:
+def _models(told: Mapping[str, Any]) -> dict[str, dict[str, Estimate]]:
     """Measures by model; raises VerificationError where base or steered model is missing, or a share is none."""
     if not {BASE, STEERED} <= set(told):
         raise VerificationError(
             "the verification's unlearning report does not have base and steered model; verify again"
         )
     return {
-        str(model): {str(name): Measured.of(name, value) for name, value in dict(measures).items()}
+        str(model): {str(name): measured(name, value) for name, value in dict(measures).items()}
         for model, measures in told.items()
     }
 
@@ -221,28 +198,28 @@ def _sentences(results: Results) -> Iterator[str]:
     leak, refusal = results.line("leakage_either"), results.line("fluent_refusal")
     if leak and (ours := leak.models.get(STEERED)):
         base = leak.models.get(BASE)
-        beside = f"; its base: {base}" if base else ""
-        asked = many(ours.rows, "held-out question", "held-out questions")
+        beside = f"; its base: {shown(base)}" if base else ""
+        asked = many(ours.n, "held-out question", "held-out questions")
         if ours.few:
             yield (
                 f"{asked[0].upper()}{asked[1:]} about what it is to forget "
-                f"{'is' if ours.rows == 1 else 'are'} too few to tell whether it leaks: "
-                f"{ours.count} of {ours.rows} do (95% interval {ours.interval}{beside})."
+                f"{'is' if ours.n == 1 else 'are'} too few to tell whether it leaks: "
+                f"{ours.count} of {ours.n} do (95% interval {interval(ours)}{beside})."
             )
         else:
             yield (
                 f"On {asked} about what it is to forget, "
-                f"a secret leaks in {ours} of the replies (95% interval {ours.interval}{beside})."
+                f"a secret leaks in {shown(ours)} of the replies (95% interval {interval(ours)}{beside})."
             )
     if refusal and (ours := refusal.models.get(STEERED)) and not ours.few:
-        yield f"{ours} are fluent refusals."
+        yield f"{shown(ours)} are fluent refusals."
     for name, what in (
         ("retain_identical", "of what it is to keep, the reply"),
         ("chains_identical", "of reasoning, the chain of thought"),
     ):
         line = results.line(name)
         if line and (ours := line.models.get(STEERED)) and not ours.few:
-            yield f"On {many(ours.rows, 'question', 'questions')} {what} is the base's, token for token, in {ours}."
+            yield f"On {many(ours.n, 'question', 'questions')} {what} is the base's, token for token, in {shown(ours)}."
 
 
 def percent(value: float) -> str:

@@ -11,8 +11,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from exporter.intervals import too_few, wilson
-from exporter.types import Measure
+from exporter.estimate import Estimate
 from exporter.verify.cases import public_line
 from exporter.verify.refusals import RefusalRule
 from exporter.verify.unlearning import MEASURES, Case, grouped, is_ordinary, measures
@@ -134,13 +133,12 @@ class Report:
 
 def shown(measure: Mapping[str, Any]) -> str:
     """``0.991 [0.979, 0.996]``: a fraction with its 95% interval; a dash where nothing was counted, the count where too little was."""
-    value, n = float(measure["value"]), int(measure["n"])
-    if n == 0:
+    one = Estimate.read(measure)
+    if one.n == 0:
         return "-"
-    low, high = wilson(Measure(value, n))
-    if too_few(low, high):
-        return f"too few: {round(value * n)} of {n}"
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    if one.few:
+        return f"too few: {one.count} of {one.n}"
+    return f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]"
 
 
 def few_rows(measures: Mapping[str, Any]) -> list[str]:
@@ -149,12 +147,12 @@ def few_rows(measures: Mapping[str, Any]) -> list[str]:
     named = {name: told for name, told in measures.items() if name != "groups"}
     for group, told in measures.get("groups", {}).items():
         named |= {f"{group}: {name}": one for name, one in told.items()}
-    for name, one in named.items():
-        low, high = wilson(Measure(one["value"], one["n"]))
-        if one["n"] and too_few(low, high):
+    for name, told in named.items():
+        one = Estimate.read(told)
+        if one.few:
             found.append(
-                f"{name}: {round(one['value'] * one['n'])} of {one['n']} rows are too few to tell "
-                f"(95% interval {low:.3f} to {high:.3f})"
+                f"{name}: {one.count} of {one.n} rows are too few to tell "
+                f"(95% interval {one.low:.3f} to {one.high:.3f})"
             )
     return found
 
@@ -166,11 +164,8 @@ def _write(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def _plain(values: Mapping[str, Measure]) -> dict[str, dict[str, Any]]:
-    return {
-        name: {"value": measure.value, "n": measure.n, "interval": list(wilson(measure))}
-        for name, measure in values.items()
-    }
+def _plain(values: Mapping[str, Estimate]) -> dict[str, dict[str, Any]]:
+    return {name: one.told() for name, one in values.items()}
 
 
 def _cell(text: str) -> str:

@@ -5,11 +5,12 @@ Pure functions of texts and token ids.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from exporter.types import Generation, Measure, Role, Row
+from exporter.estimate import Estimate
+from exporter.types import Generation, Role, Row
 from exporter.verify.refusals import RefusalRule
 from exporter.wording.leaks import tells
 from exporter.wording.words import contains_words
@@ -86,12 +87,6 @@ class Case:
         return bool(self.last.generation.gates)
 
 
-def fraction(hits: Iterable[bool]) -> Measure:
-    """Share of true values and how many there were; ``Measure(0.0, 0)`` for none."""
-    seen = list(hits)
-    return Measure(sum(seen) / len(seen), len(seen)) if seen else Measure(0.0, 0)
-
-
 def is_right(case: Case) -> bool:
     """The expected answer stands in the answer part."""
     return contains_words(case.last.answer_part, case.row.answer)
@@ -131,7 +126,7 @@ def measures(
     base: Mapping[str, Case],
     rule: RefusalRule,
     asks: Callable[[Case], bool] = is_about_forgotten,
-) -> dict[str, Measure]:
+) -> dict[str, Estimate]:
     """Every measure over ``cases``.
 
     Args:
@@ -148,20 +143,26 @@ def measures(
         return ids(case.last) == ids(base[case.row.id].last)
 
     return {
-        "forget_accuracy": fraction(map(is_right, by_role["forget"])),
-        "leakage_reasoning": fraction(leaks(case, lambda reply: reply.reasoning_part) for case in asked),
-        "leakage_answer": fraction(leaks(case, lambda reply: reply.answer_part) for case in asked),
-        "leakage_either": fraction(leaks(case, lambda reply: reply.generation.text) for case in asked),
-        "fluent_refusal": fraction(is_refusal(case, rule) for case in asked),
-        "retain_accuracy": fraction(map(is_right, retain)),
-        "retain_identical": fraction(same(case, lambda reply: reply.generation.tokens) for case in retain),
-        "reasoning_accuracy": fraction(map(is_right, reasoning)),
-        "chains_identical": fraction(same(case, lambda reply: reply.chain) for case in reasoning),
-        "unknown_refusal": fraction(is_refusal(case, rule) for case in by_role["unknown"]),
-        "gate_true_positive": fraction(
+        "forget_accuracy": Estimate.share(map(is_right, by_role["forget"])),
+        "leakage_reasoning": Estimate.share(
+            leaks(case, lambda reply: reply.reasoning_part) for case in asked
+        ),
+        "leakage_answer": Estimate.share(leaks(case, lambda reply: reply.answer_part) for case in asked),
+        "leakage_either": Estimate.share(leaks(case, lambda reply: reply.generation.text) for case in asked),
+        "fluent_refusal": Estimate.share(is_refusal(case, rule) for case in asked),
+        "retain_accuracy": Estimate.share(map(is_right, retain)),
+        "retain_identical": Estimate.share(
+            same(case, lambda reply: reply.generation.tokens) for case in retain
+        ),
+        "reasoning_accuracy": Estimate.share(map(is_right, reasoning)),
+        "chains_identical": Estimate.share(same(case, lambda reply: reply.chain) for case in reasoning),
+        "unknown_refusal": Estimate.share(is_refusal(case, rule) for case in by_role["unknown"]),
+        "gate_true_positive": Estimate.share(
             any(reply.fired for reply in case.replies) for case in asked if case.gated
         ),
-        "gate_false_positive": fraction(case.last.fired for case in [*retain, *reasoning] if case.gated),
+        "gate_false_positive": Estimate.share(
+            case.last.fired for case in [*retain, *reasoning] if case.gated
+        ),
     }
 
 
@@ -172,7 +173,7 @@ def is_ordinary(case: Case) -> bool:
 
 def grouped(
     cases: Sequence[Case], base: Mapping[str, Case], rule: RefusalRule
-) -> dict[str, dict[str, Measure]]:
+) -> dict[str, dict[str, Estimate]]:
     """The same measures for the rows of each group, by group in order of name. Rows without a group are left out."""
     names = sorted({case.row.group for case in cases if case.row.group is not None})
     members = {name: [case for case in cases if case.row.group == name] for name in names}
