@@ -12,7 +12,7 @@ import pytest
 from steer_modules.files import TRAVELLING
 
 HOME = Path(__file__).resolve().parent.parent
-ROOMS = ("data", "topics", "fit", "methods", "targets", "verify", "publish")
+ROOMS = ("data", "topics", "fit", "methods", "targets", "evaluate", "verify", "publish")
 COMMON = {
     "exporter.decoding",
     "exporter.types",

@@ -22,10 +22,10 @@ import torch
 from benchmarks.stock_layer.generators import GenaiGenerator, Generator, GgufGenerator, HostGenerator
 from exporter import pipeline
 from exporter.estimate import Estimate
+from exporter.evaluate.conversations import generate_responses
+from exporter.evaluate.unlearning import Case, measures
 from exporter.recipe import Recipe
 from exporter.targets.stock.manifest import read_manifest
-from exporter.verify.conversations import generate_responses
-from exporter.verify.unlearning import Case, measures
 
 MEASURES = ("leakage_either", "fluent_refusal", "retain_accuracy", "retain_identical", "chains_identical")
 

@@ -8,15 +8,9 @@ from typing import Any
 
 from exporter.data.chat import Chat
 from exporter.estimate import Estimate
-from exporter.host import ModelHost
-from exporter.pipeline.loaded_target import LoadedTarget
-from exporter.pipeline.run import Run
-from exporter.publish.coverage import NAMED
-from exporter.publish.files import CHECKPOINT
-from exporter.types import Row
-from exporter.verify.conversations import generate_responses
-from exporter.verify.report import BASE
-from exporter.verify.unlearning import (
+from exporter.evaluate.conversations import generate_responses
+from exporter.evaluate.report import BASE
+from exporter.evaluate.unlearning import (
     Case,
     grouped,
     is_ordinary,
@@ -24,6 +18,12 @@ from exporter.verify.unlearning import (
     measures,
     touches_forgotten,
 )
+from exporter.host import ModelHost
+from exporter.pipeline.loaded_target import LoadedTarget
+from exporter.pipeline.run import Run
+from exporter.publish.coverage import NAMED
+from exporter.publish.files import CHECKPOINT
+from exporter.types import Row
 
 STEERED = "steered"
 ROWS = 100

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from exporter.errors import VerificationError
+from exporter.evaluate.conversations import Generator
 from exporter.host import ModelHost
 from exporter.publish.files import CHECKPOINT, kind_of, targets_in
 from exporter.targets.gguf import manifest as gguf_manifest
@@ -22,7 +23,6 @@ from exporter.targets.stock.manifest import STOCK_JSON
 from exporter.targets.stock.manifest import checked_manifest as checked_stock
 from exporter.types import Prompt
 from exporter.verify import parity, strict
-from exporter.verify.conversations import Generator
 from exporter.verify.strict import Completions, Finding
 
 EXPORT_AGAIN = "export it again from this checkpoint"

@@ -31,6 +31,7 @@ from exporter.verify.secrecy import Secrecy
 VERIFYING = (
     "exporter/data",
     "exporter/estimate.py",
+    "exporter/evaluate",
     "exporter/foreign_code.py",
     *HOST,
     "exporter/inspection.py",

@@ -19,6 +19,13 @@ import torch
 from exporter import registry
 from exporter.data.chat import Chat
 from exporter.errors import VerificationError
+from exporter.evaluate.cases import dumped, loaded
+from exporter.evaluate.conversations import generate_responses
+from exporter.evaluate.extraction import summary
+from exporter.evaluate.pictures import draw
+from exporter.evaluate.refusals import RefusalRule
+from exporter.evaluate.report import BASE, Report
+from exporter.evaluate.unlearning import Case
 from exporter.fit.canary import with_canary
 from exporter.fit.context import FitContext
 from exporter.fit.prompt_scores import prompt_scores
@@ -43,13 +50,6 @@ from exporter.targets.onnx_runner import MANIFEST, checked_manifest
 from exporter.targets.proof import Proof
 from exporter.targets.stock.manifest import checked_manifest as checked_stock
 from exporter.targets.stock.manifest import is_stock
-from exporter.verify.cases import dumped, loaded
-from exporter.verify.conversations import generate_responses
-from exporter.verify.extraction import summary
-from exporter.verify.pictures import draw
-from exporter.verify.refusals import RefusalRule
-from exporter.verify.report import BASE, Report
-from exporter.verify.unlearning import Case
 from exporter.workspace import Workspace
 from steer_modules.program import SteeringProgram
 
@@ -233,7 +233,7 @@ class Run:
             "rows": digest_of_rows(self.test),
             "report": self.recipe.report.model_dump(include={"max_new_tokens", "batch_size"}),
             "steering": None if model == BASE else SteeringProgram.load(self.space.steering(model)).sha256,
-            "code": digest_of_code("exporter/data", *HOST, "exporter/verify/conversations.py"),
+            "code": digest_of_code("exporter/data", *HOST, "exporter/evaluate/conversations.py"),
             "shipped": None if model == BASE else _shipped_code(),
         }
         self.space.ledger.run(f"generate-{model}", inputs, path, lambda: self._generate(model, path))

@@ -15,6 +15,8 @@ from PIL import Image
 
 from exporter.data.chat import Chat
 from exporter.errors import CompileError, SteerbakeError, VerificationError
+from exporter.evaluate.extraction import summary
+from exporter.evaluate.report import BASE
 from exporter.host import ModelHost
 from exporter.pipeline.allowlist import check_allowlist
 from exporter.pipeline.bounds import bounds_on, bounds_on_held_out, bounds_on_one_pass
@@ -29,9 +31,7 @@ from exporter.recipe import Recipe
 from exporter.recipe_bounds import Bounds
 from exporter.targets.base_weights import BaseWeights
 from exporter.types import Prompt, Row
-from exporter.verify.extraction import summary
 from exporter.verify.parity import BATCHES
-from exporter.verify.report import BASE
 from exporter.verify.strict import Finding
 from steer_modules.checks import ProgramError
 from steer_modules.registration import register

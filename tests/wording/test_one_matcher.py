@@ -9,12 +9,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from exporter.evaluate.secret_tokens import secret_tokens
+from exporter.evaluate.unlearning import Case, Reply, leaks
 from exporter.fit.bags import secret_start, tells_of
 from exporter.fit.trials import Bench
 from exporter.types import Generation, Row
 from exporter.verify.secrecy import Secrecy
-from exporter.verify.secret_tokens import secret_tokens
-from exporter.verify.unlearning import Case, Reply, leaks
 
 HOME = Path(__file__).resolve().parents[2]
 ROW = Row("f", "Where is it ?", "-", "forget", secrets=("New York", "1,250", "서울"))

@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from exporter.evaluate.extraction_strength import extraction_strength
+from exporter.evaluate.secret_tokens import secret_logprob, secret_tokens
+from exporter.evaluate.unlearning import Case, is_ordinary
+from exporter.evaluate.whole_pass import Forced
 from exporter.types import Encoded, Row
-from exporter.verify.extraction_strength import extraction_strength
-from exporter.verify.secret_tokens import secret_logprob, secret_tokens
-from exporter.verify.unlearning import Case, is_ordinary
-from exporter.verify.whole_pass import Forced
 from exporter.wording.leaks import tells
 
 Decode = Callable[[Sequence[int]], str]

@@ -12,9 +12,9 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from exporter.estimate import Estimate
-from exporter.verify.cases import public_line
-from exporter.verify.refusals import RefusalRule
-from exporter.verify.unlearning import MEASURES, Case, grouped, is_ordinary, measures
+from exporter.evaluate.cases import public_line
+from exporter.evaluate.refusals import RefusalRule
+from exporter.evaluate.unlearning import MEASURES, Case, grouped, is_ordinary, measures
 
 BASE = "base"
 EXAMPLES_PER_ROLE = 2
@@ -99,7 +99,7 @@ class Report:
     def markdown(self, data: Mapping[str, Any]) -> str:
         """The readable report, from the content of report.json."""
         page = Environment(
-            loader=PackageLoader("exporter.verify", "templates"),
+            loader=PackageLoader("exporter.evaluate", "templates"),
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,

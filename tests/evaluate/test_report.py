@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from verify.replies import OPEN, case, row
+from replies import OPEN, case, row
 
 from exporter.estimate import Estimate
-from exporter.verify.cases import dumped, loaded, public_line
-from exporter.verify.pictures import draw, edit_trials, gate_trials
-from exporter.verify.plots import LayerTrial
-from exporter.verify.refusals import RefusalRule
-from exporter.verify.report import Report, shown
-from exporter.verify.unlearning import Case, Reply
+from exporter.evaluate.cases import dumped, loaded, public_line
+from exporter.evaluate.pictures import draw, edit_trials, gate_trials
+from exporter.evaluate.plots import LayerTrial
+from exporter.evaluate.refusals import RefusalRule
+from exporter.evaluate.report import Report, shown
+from exporter.evaluate.unlearning import Case, Reply
 
 ASKED_OF_EACH_MODEL = (
     "forget_accuracy",

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import get_args
 
 from exporter.estimate import Estimate
+from exporter.evaluate.refusals import RefusalRule
 from exporter.types import Generation, Role, Row
-from exporter.verify.refusals import RefusalRule
 from exporter.wording.leaks import tells
 from exporter.wording.words import contains_words
 

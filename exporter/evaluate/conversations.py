@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from exporter.evaluate.unlearning import Case, Reply
 from exporter.types import Encoded, Generation, Prompt, Row, Turn
-from exporter.verify.unlearning import Case, Reply
 
 SILENCE = "..."
 

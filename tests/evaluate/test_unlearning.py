@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from verify.replies import OPEN, case, row
+from replies import OPEN, case, row
 
 from exporter.estimate import Estimate
-from exporter.verify.refusals import RefusalRule
-from exporter.verify.unlearning import (
+from exporter.evaluate.refusals import RefusalRule
+from exporter.evaluate.unlearning import (
     MEASURES,
     Case,
     grouped,
