@@ -22,8 +22,9 @@ import torch
 from benchmarks.stock_layer.generators import GenaiGenerator, Generator, GgufGenerator, HostGenerator
 from exporter import pipeline
 from exporter.estimate import Estimate
+from exporter.evaluate.case import Case
 from exporter.evaluate.conversations import generate_responses
-from exporter.evaluate.unlearning import Case, measures
+from exporter.evaluate.measures import measures
 from exporter.recipe import Recipe
 from exporter.targets.stock.manifest import read_manifest
 

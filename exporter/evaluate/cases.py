@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from exporter.evaluate.unlearning import Case, Reply
+from exporter.evaluate.case import Case, Reply
 from exporter.types import Generation, Row
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from exporter.evaluate.unlearning import Case, Reply
+from exporter.evaluate.case import Case, Reply
 from exporter.types import Encoded, Generation, Prompt, Row, Turn
 
 SILENCE = "..."

@@ -11,10 +11,13 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from exporter import registry
 from exporter.estimate import Estimate
+from exporter.evaluate.case import Case, is_ordinary
 from exporter.evaluate.cases import public_line
+from exporter.evaluate.measures import grouped, measures
+from exporter.evaluate.metrics.base import GENERATED, ONE_PASS
 from exporter.evaluate.refusals import RefusalRule
-from exporter.evaluate.unlearning import MEASURES, Case, grouped, is_ordinary, measures
 
 BASE = "base"
 EXAMPLES_PER_ROLE = 2
@@ -107,7 +110,9 @@ class Report:
         ).get_template("report.md.j2")
         return page.render(
             data=data,
-            measures=MEASURES,
+            measures=list(registry.metrics(GENERATED)),
+            one_pass=registry.metrics(ONE_PASS),
+            held_out=(self.cross_validated or {}).get(registry.LEAKAGE),
             shown=shown,
             groups=self.groups,
             plots=self.plots,
@@ -131,12 +136,13 @@ class Report:
         return [{name: _cell(text) for name, text in example.items()} for example in chosen]
 
 
-def shown(measure: Mapping[str, Any]) -> str:
+def shown(name: str, told: Mapping[str, Any]) -> str:
     """``0.991 [0.979, 0.996]``: a fraction with its 95% interval; a dash where nothing was counted, the count where too little was."""
-    one = Estimate.read(measure)
+    metric = registry.metric(name)
+    one = metric.read(told)
     if one.n == 0:
         return "-"
-    if one.few:
+    if metric.is_few(one):
         return f"too few: {one.count} of {one.n}"
     return f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]"
 
@@ -144,14 +150,15 @@ def shown(measure: Mapping[str, Any]) -> str:
 def few_rows(measures: Mapping[str, Any]) -> list[str]:
     """A sentence for every measure of a model, of a group too, that was counted over too few rows to tell anything."""
     found = []
-    named = {name: told for name, told in measures.items() if name != "groups"}
+    named = [(name, name, told) for name, told in measures.items() if name != "groups"]
     for group, told in measures.get("groups", {}).items():
-        named |= {f"{group}: {name}": one for name, one in told.items()}
-    for name, told in named.items():
-        one = Estimate.read(told)
-        if one.few:
+        named += [(f"{group}: {name}", name, one) for name, one in told.items()]
+    for title, name, told in named:
+        metric = registry.metric(name)
+        one = metric.read(told)
+        if metric.is_few(one):
             found.append(
-                f"{name}: {one.count} of {one.n} rows are too few to tell "
+                f"{title}: {one.count} of {one.n} rows are too few to tell "
                 f"(95% interval {one.low:.3f} to {one.high:.3f})"
             )
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from exporter import registry
 from exporter.estimate import Estimate, rows_needed
 from exporter.publish.files import CHECKPOINT
 from exporter.publish.verification import Check
@@ -19,8 +20,6 @@ OF_REPLIES = {
 """Bounds on what is counted over replies: what a row does that is counted, and what all of so many rows would have to be."""
 OF_ONE_PASS = ("extraction_strength", "secret_drop")
 """Bounds on what one pass over the base's replies gives away; none where the recipe gives none."""
-AT_MOST = ("leakage_either", "extraction_strength")
-"""Measures whose bound is an upper one."""
 WAYS_OUT = {
     CHECKPOINT: "fit again with other rows",
     "onnx": "leave the variant out (publish.onnx_dtypes)",
@@ -85,9 +84,9 @@ def bounds_on_held_out(told: Mapping[str, Any], bounds: Bounds) -> Check:
     """Whether rows that were held out in turn leak no more than test rows may: of a recipe with folds, they are all its user brought.
 
     Args:
-        told: ``leakage_either`` of :func:`exporter.pipeline.cross_validation.cross_validation`.
+        told: the leakage in :func:`exporter.pipeline.cross_validation.cross_validation`.
     """
-    one = judged("leakage_either", Estimate.read(told), bounds)
+    one = judged(registry.LEAKAGE, Estimate.read(told), bounds)
     words = f"held out in turn, {one.told}"
     if not one.holds:
         words += f"; {'bring more rows to forget' if one.short else WAYS_OUT[CHECKPOINT]}, or change publish.require.{one.key}"
@@ -113,7 +112,7 @@ def rows_lacking(rows: Sequence[Row], bounds: Bounds) -> list[str]:
     found = []
     for measure, role in COUNTED_OVER.items():
         count = sum(row.role == role for row in plain)
-        best = judged(measure, Estimate.of_share(0.0 if measure in AT_MOST else 1.0, count), bounds)
+        best = judged(measure, Estimate.of_share(0.0 if _at_most(measure) else 1.0, count), bounds)
         if not best.holds and count:
             found.append(f"data.test: at best {best.told}; {MORE_ROWS}, or change publish.require.{measure}")
     return found
@@ -126,7 +125,7 @@ def judged(measure: str, share: Estimate, bounds: Bounds) -> Judged:
     if rows == 0:
         return Judged(False, "no test row to count it over; give the recipe such rows", False, measure)
     end, bound = getattr(bounds, measure), getattr(bounds.share, measure)
-    upper = measure in AT_MOST
+    upper = _at_most(measure)
     sign, reached = ("at most", share.high) if upper else ("at least", share.low)
     told = f"{share.count} of {rows} rows {does}: {sign} {reached:.3f} with 95% confidence"
     beyond = bound is not None and (value > bound if upper else value < bound)
@@ -144,6 +143,11 @@ def judged(measure: str, share: Estimate, bounds: Bounds) -> Judged:
     return Judged(False, told, rows < needed and not beyond, measure)
 
 
+def _at_most(measure: str) -> bool:
+    """Whether the bound on a measure is an upper one."""
+    return registry.metric(measure).better == "lower"
+
+
 def _bounded(target: str, measure: str, bounds: Bounds, found: Mapping[str, Estimate]) -> Check:
     all_judged = {name: judged(measure, share, bounds) for name, share in found.items()}
     words = "; ".join(f"{name}: {one.told}" for name, one in all_judged.items())
@@ -157,9 +161,9 @@ def _bounded(target: str, measure: str, bounds: Bounds, found: Mapping[str, Esti
 
 def _bounded_pass(measure: str, bound: float, told: Mapping[str, Any]) -> Check:
     value, rows = float(told["value"]), int(told["n"])
-    unit = " nats" if measure == "secret_drop" else ""
-    sign = f"{'at most' if measure in AT_MOST else 'at least'} {bound:g}{unit}"
-    holds = rows > 0 and (value <= bound if measure in AT_MOST else value >= bound)
+    unit = f" {named}" if (named := registry.metric(measure).unit) else ""
+    sign = f"{'at most' if _at_most(measure) else 'at least'} {bound:g}{unit}"
+    holds = rows > 0 and (value <= bound if _at_most(measure) else value >= bound)
     words = f"{value:.3f}{unit} in the mean of {rows} rows"
     if not rows:
         words = "no test row whose reply tells a secret; give the recipe such rows"

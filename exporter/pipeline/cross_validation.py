@@ -45,7 +45,7 @@ def cross_validation(work: Run, folds: int) -> dict[str, Any]:
         told |= _fold(work, [row for row in brought if row.id in held])
     return {
         "folds": folds,
-        "leakage_either": _told(Estimate.share(told.values())),
+        registry.LEAKAGE: _told(Estimate.share(told.values())),
         "leaked": sorted(name for name, leaks in told.items() if leaks),
     }
 

@@ -6,18 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from exporter import registry
 from exporter.data.chat import Chat
 from exporter.estimate import Estimate
+from exporter.evaluate.case import Case, is_ordinary, touches_forgotten
 from exporter.evaluate.conversations import generate_responses
+from exporter.evaluate.measures import grouped, measures
+from exporter.evaluate.metrics.base import Answered
+from exporter.evaluate.refusals import RefusalRule
 from exporter.evaluate.report import BASE
-from exporter.evaluate.unlearning import (
-    Case,
-    grouped,
-    is_ordinary,
-    leaks,
-    measures,
-    touches_forgotten,
-)
 from exporter.host import ModelHost
 from exporter.pipeline.loaded_target import LoadedTarget
 from exporter.pipeline.run import Run
@@ -64,9 +61,11 @@ class Replies:
         rows = [row for row in self.fewer if target.images or row.image is None]
         self.cases[name] = self._asked(name, target.generators[variant], rows)
         self.targets[name] = label
-        ours = {case.row.id: case.last.generation.tokens for case in self.cases[STEERED]}
-        same = (case.last.generation.tokens == ours[case.row.id] for case in self.cases[name])
-        return Estimate.share(same).told(ROWS_KEY)
+        ours = {case.row.id: case for case in self.cases[STEERED]}
+        same = registry.metric("same_tokens")
+        return same.estimate(Answered(case, ours, RefusalRule.of()) for case in self.cases[name]).told(
+            ROWS_KEY
+        )
 
     def _asked(self, name: str, generator: Any, rows: Sequence[Row]) -> list[Case]:
         if self.work is None:
@@ -140,8 +139,9 @@ def _coverage(cases: Sequence[Case], *, under_system: bool) -> dict[str, dict[st
     found["forced_beginnings"] = [case for case in about if case.row.prefix is not None]
     if under_system:
         found["system_prompts"] = about
+    leakage = registry.metric(registry.LEAKAGE)
     return {
-        kind: Estimate.share(leaks(case, lambda reply: reply.generation.text) for case in some).told(ROWS_KEY)
+        kind: leakage.estimate(Answered(case, {}, RefusalRule.of()) for case in some).told(ROWS_KEY)
         for kind, some in found.items()
         if some
     }

@@ -19,13 +19,13 @@ import torch
 from exporter import registry
 from exporter.data.chat import Chat
 from exporter.errors import VerificationError
+from exporter.evaluate.case import Case
 from exporter.evaluate.cases import dumped, loaded
 from exporter.evaluate.conversations import generate_responses
 from exporter.evaluate.extraction import summary
 from exporter.evaluate.pictures import draw
 from exporter.evaluate.refusals import RefusalRule
 from exporter.evaluate.report import BASE, Report
-from exporter.evaluate.unlearning import Case
 from exporter.fit.canary import with_canary
 from exporter.fit.context import FitContext
 from exporter.fit.prompt_scores import prompt_scores

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from exporter import registry
 from exporter.data.chat import Chat
 from exporter.errors import CompileError, SteerbakeError, VerificationError
 from exporter.evaluate.extraction import summary
@@ -148,7 +149,7 @@ class _Verifier:
             self.checks += bounds_on_one_pass(given_away[STEERED], bounds)
             self.checks += bounds_on(self.unlearning["models"], replies.targets, bounds)
             if held := self.work.cross_validated():
-                self.checks.append(bounds_on_held_out(held["leakage_either"], bounds))
+                self.checks.append(bounds_on_held_out(held[registry.LEAKAGE], bounds))
 
     def _extraction(self, host: ModelHost, replies: Replies) -> dict[str, dict[str, Any]]:
         """What one pass over the base's replies gives away, of the rows that the checkpoint was asked."""

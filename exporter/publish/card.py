@@ -18,7 +18,7 @@ from exporter.errors import VerificationError
 from exporter.ledger import write_text
 from exporter.publish import evaluations, file_descriptions, metadata
 from exporter.publish.coverage import Coverage
-from exporter.publish.measures import BASE, STEERED, Results, joined, many, shown, span
+from exporter.publish.measures import BASE, STEERED, Results, joined, many
 from exporter.publish.recipes import shown_recipe
 from exporter.publish.usage_snippets import TARGETS, Place, UsageSnippet, usage_snippet
 from steer_modules.versions import FLOOR, TRIED
@@ -288,5 +288,5 @@ def _template() -> Template:
         autoescape=False,  # noqa: S701 - this writes Markdown
     )
     page.filters.update(cell=cell, line=lambda text: " ".join(str(text).split()))
-    page.globals.update(many=many, estimate=shown, span=span, BASE=BASE, STEERED=STEERED)
+    page.globals.update(many=many, BASE=BASE, STEERED=STEERED)
     return page.get_template("card.md.jinja")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from exporter import registry
 from exporter.estimate import Estimate
 from exporter.publish.measures import interval, many, measured, shown
 
@@ -38,7 +39,7 @@ class Coverage:
     def of(cls, unlearning: Mapping[str, Any] | None) -> Coverage:
         """From the section of verification.json; an older one says nothing, and nothing counts as measured then."""
         told = (unlearning or {}).get("coverage") or {}
-        found = {kind: measured(kind, told[kind]) for kind in KINDS if told.get(kind)}
+        found = {kind: measured(registry.LEAKAGE, told[kind]) for kind in KINDS if told.get(kind)}
         counted = tuple((KINDS[kind], one) for kind, one in found.items() if one.n)
         known = {words for words, _ in counted}
         return cls(counted, tuple(words for words in KINDS.values() if words not in known))

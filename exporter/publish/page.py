@@ -14,7 +14,7 @@ from exporter.errors import VerificationError
 from exporter.ledger import write_text
 from exporter.publish import file_descriptions
 from exporter.publish.histogram import GateView
-from exporter.publish.measures import BASE, STEERED, Results, interval, many, shown
+from exporter.publish.measures import BASE, STEERED, Results, many
 from exporter.publish.usage_snippets import UsageSnippet
 
 
@@ -148,5 +148,5 @@ def _template() -> Template:
         lstrip_blocks=True,
         autoescape=True,
     )
-    environment.globals.update(many=many, interval=interval, estimate=shown, BASE=BASE, STEERED=STEERED)
+    environment.globals.update(many=many, BASE=BASE, STEERED=STEERED)
     return environment.get_template("report.html.jinja")

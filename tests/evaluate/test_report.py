@@ -11,12 +11,12 @@ from PIL import Image
 from replies import OPEN, case, row
 
 from exporter.estimate import Estimate
+from exporter.evaluate.case import Case, Reply
 from exporter.evaluate.cases import dumped, loaded, public_line
 from exporter.evaluate.pictures import draw, edit_trials, gate_trials
 from exporter.evaluate.plots import LayerTrial
 from exporter.evaluate.refusals import RefusalRule
 from exporter.evaluate.report import Report, shown
-from exporter.evaluate.unlearning import Case, Reply
 
 ASKED_OF_EACH_MODEL = (
     "forget_accuracy",
@@ -171,10 +171,10 @@ def test_the_stand_in_and_the_description_are_shown(report: Report) -> None:
 
 
 def test_fractions_are_shown_with_their_interval() -> None:
-    assert shown({"value": 0.5, "n": 20}) == "0.500 [0.299, 0.701]"
-    assert shown({"value": 0.0, "n": 20}) == "0.000 [0.000, 0.161]"
-    assert shown({"value": 0.0, "n": 2}) == "too few: 0 of 2"
-    assert shown(Estimate.of_share(0.0, 0).told()) == "-"
+    assert shown("leakage_either", {"value": 0.5, "n": 20}) == "0.500 [0.299, 0.701]"
+    assert shown("leakage_either", {"value": 0.0, "n": 20}) == "0.000 [0.000, 0.161]"
+    assert shown("leakage_either", {"value": 0.0, "n": 2}) == "too few: 0 of 2"
+    assert shown("leakage_either", Estimate.of_share(0.0, 0).told()) == "-"
 
 
 SCORES: dict[str, Any] = {

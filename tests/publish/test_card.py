@@ -205,7 +205,7 @@ def test_a_share_that_is_none_is_not_printed(release: Path, told: Any) -> None:
     wrong["unlearning"]["models"]["steered"]["leakage_either"] = told
     with pytest.raises(VerificationError, match="leakage_either"):
         made(release, wrong)
-    assert measured("x", {"value": 0.5, "rows": 4, "interval": [0.15, 0.85]}).n == 4
+    assert measured("leakage_either", {"value": 0.5, "rows": 4, "interval": [0.15, 0.85]}).n == 4
 
 
 def test_a_share_is_never_rounded_to_none_or_all() -> None:

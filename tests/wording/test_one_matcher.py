@@ -9,8 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from exporter.evaluate.case import Case, Reply
+from exporter.evaluate.metrics.leakage import leaks
 from exporter.evaluate.secret_tokens import secret_tokens
-from exporter.evaluate.unlearning import Case, Reply, leaks
 from exporter.fit.bags import secret_start, tells_of
 from exporter.fit.trials import Bench
 from exporter.types import Generation, Row
@@ -67,4 +68,4 @@ def test_nothing_else_looks_for_secrets_in_texts() -> None:
             for alias in node.names
         }
         assert not names & {"contains_any", "found_in"}, file
-        assert "contains_words" not in names or file.name == "unlearning.py", file
+        assert "contains_words" not in names or file.name == "accuracy.py", file

@@ -5,16 +5,12 @@ from __future__ import annotations
 import pytest
 from replies import OPEN, case, row
 
+from exporter import registry
 from exporter.estimate import Estimate
+from exporter.evaluate.case import Case, is_ordinary, touches_forgotten
+from exporter.evaluate.measures import grouped, measures
+from exporter.evaluate.metrics.base import GENERATED
 from exporter.evaluate.refusals import RefusalRule
-from exporter.evaluate.unlearning import (
-    MEASURES,
-    Case,
-    grouped,
-    is_ordinary,
-    measures,
-    touches_forgotten,
-)
 from exporter.wording.words import contains_words
 
 RULE = RefusalRule.of([("<t>unknown</t> no idea .", "no idea .")], ["I cannot say."], [r"sorry, .+"])
@@ -95,7 +91,7 @@ STEERED = [
 
 def measured(cases: list[Case]) -> dict[str, tuple[float, int]]:
     found = measures(cases, {one.row.id: one for one in BASE}, RULE)
-    assert tuple(found) == MEASURES
+    assert tuple(found) == tuple(registry.metrics(GENERATED))
     return {name: (one.value, one.n) for name, one in found.items()}
 
 
