@@ -1,4 +1,4 @@
-"""What there is to choose from: a method, target or metric is one line here. Families have none: they are proven."""
+"""What there is to choose from: a method, target, metric or attack is one line here. Families have none: they are proven."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from exporter.errors import SteerbakeError
 
 if TYPE_CHECKING:
+    from exporter.evaluate.attacks.base import Attack
     from exporter.evaluate.metrics.base import Metric
 
 METHODS: Mapping[str, str] = {
@@ -68,6 +69,32 @@ def metrics(at_hand: AbstractSet[str] | None = None) -> dict[str, Metric[Any]]:
 def metric(name: str) -> Metric[Any]:
     """The metric of a name; raises SteerbakeError listing the valid names."""
     return resolve({**METRICS, **_installed("steerbake.metrics", METRICS)}, "metric", name)
+
+
+ATTACKS: Mapping[str, str] = {
+    "preface": "exporter.evaluate.attacks.wording:Preface",
+    "typos": "exporter.evaluate.attacks.wording:Typos",
+    "system_prompt": "exporter.evaluate.attacks.wording:SystemPrompt",
+    "later_turn": "exporter.evaluate.attacks.turns:LaterTurn",
+    "two_turns": "exporter.evaluate.attacks.turns:TwoTurns",
+    "begun": "exporter.evaluate.attacks.prefill:Begun",
+    "leading_clause": "exporter.evaluate.attacks.prefill:LeadingClause",
+}
+
+
+def attacks() -> dict[str, Attack]:
+    """Every attack by name, those of installed packages (entry points ``steerbake.attacks``) last.
+
+    Raises:
+        SteerbakeError: an installed package has an attack of a name that is taken.
+    """
+    places = {**ATTACKS, **_installed("steerbake.attacks", ATTACKS)}
+    return {name: resolve(places, "attack", name)() for name in places}
+
+
+def attack(name: str) -> Attack:
+    """The attack of a name; raises SteerbakeError listing the valid names."""
+    return resolve({**ATTACKS, **_installed("steerbake.attacks", ATTACKS)}, "attack", name)()
 
 
 def resolve(table: Mapping[str, str], kind: str, name: str) -> Any:

@@ -32,9 +32,9 @@ COMMON = {
     "exporter.wording",
     "exporter.steerable",
 }
-CONTRACTS = {"exporter.evaluate.metrics.base"}
+CONTRACTS = {"exporter.evaluate.attacks.base", "exporter.evaluate.metrics.base"}
 """What a room is to the others: light, and no part of its inside."""
-EDGES = {("methods", "fit")}
+EDGES = {("methods", "fit"), ("fit", "evaluate.attacks")}
 CLI_MAY = {"cli_publish", "pipeline", "recipe", "errors", "failures", "display", "provenance"}
 
 
@@ -159,7 +159,7 @@ def test_what_rooms_share_knows_nothing_above_it() -> None:
 def test_names_in_the_registry_exist() -> None:
     from exporter import registry
 
-    for table in (registry.METHODS, registry.TARGETS, registry.METRICS):
+    for table in (registry.METHODS, registry.TARGETS, registry.METRICS, registry.ATTACKS):
         for place in table.values():
             module, _, attribute = place.partition(":")
             file = HOME / Path(*module.split(".")).with_suffix(".py")

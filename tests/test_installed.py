@@ -1,4 +1,4 @@
-"""What another package adds by an entry point is measured like our own: a metric of a few lines, in the report of a tiny run."""
+"""What another package adds by an entry point is as good as our own: a metric and an attack of a few lines, in the report of a tiny run."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from published import unlearning
 from tiny_run import write_recipe
 
 from exporter import display, pipeline, registry
-from exporter.errors import SteerbakeError
+from exporter.errors import InputErrors, SteerbakeError
 from exporter.publish.measures import Results
 from exporter.recipe import Recipe
 
 CODE = """
+from dataclasses import replace
+
 from exporter.estimate import Estimate
 from exporter.evaluate.metrics.base import Metric, Words
 
@@ -25,8 +27,18 @@ BREVITY = Metric(
     lambda seen: 1 / max(len(seen.case.last.generation.tokens), 1), "higher",
     Words("how short the reply is", in_groups=True), Estimate.mean, unit="",
 )
+
+
+class Twice:
+    name = "toy_twice"
+
+    def rows(self, rows, chat):
+        return [replace(row, id=f"{row.id}/twice", question=f"{row.question} {row.question}", key=None) for row in rows]
 """
-POINTS = {"steerbake.metrics": "toy_brevity = toy_of_another:BREVITY"}
+POINTS = {
+    "steerbake.metrics": "toy_brevity = toy_of_another:BREVITY",
+    "steerbake.attacks": "toy_twice = toy_of_another:Twice",
+}
 
 
 def install(folder: Path, points: dict[str, str], patch: pytest.MonkeyPatch) -> None:
@@ -52,12 +64,13 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], 
     for name in ("keyed", "r_muse"):
         monkeypatch.setitem(registry.METHODS, name, "tiny_run:Quick")
     folder.mkdir()
-    report = pipeline.run(Recipe.load(write_recipe(folder)), folder / "out", progress=False)
+    attacks = ["report.attacks=[toy_twice, preface]"]
+    report = pipeline.run(Recipe.load(write_recipe(folder), attacks), folder / "out", progress=False)
     assert json.loads((folder / "out" / "report.json").read_text()) == report
     return report, (folder / "out" / "report.md").read_text()
 
 
-def test_an_installed_metric_is_in_the_report(
+def test_an_installed_metric_and_an_installed_attack_are_in_the_report(
     toys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report, text = run(tmp_path / "run", monkeypatch)
@@ -65,7 +78,10 @@ def test_an_installed_metric_is_in_the_report(
         told = model["toy_brevity"]
         assert told["n"] > 0 and 0 < told["interval"][0] <= told["value"] <= told["interval"][1] <= 1
         assert model["groups"]["later"]["toy_brevity"]["n"] == 1
-    assert "| toy_brevity | 0." in text
+        for name in ("toy_twice", "preface"):
+            assert model["groups"][name]["leakage_either"]["n"] == 2
+            assert model["groups"][name]["toy_brevity"]["n"] == 7
+    assert "| toy_brevity | 0." in text and "## Rows of the group `toy_twice`" in text
     assert not any("toy_brevity" in one for one in report["too_few_rows"]), "a mean is no share"
     display.print_results(report, tmp_path)
     shown = capsys.readouterr().out
@@ -97,6 +113,11 @@ def test_a_name_that_is_taken_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
             registry.metrics()
     finally:
         registry._entry_points.cache_clear()
+
+
+def test_an_unknown_attack_is_refused_with_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(InputErrors, match=r"no attack is called 'toy_twice'; there are begun, .*preface"):
+        Recipe.load(write_recipe(tmp_path), ["report.attacks=[toy_twice]"])
 
 
 def test_an_unknown_metric_lists_those_there_are() -> None:

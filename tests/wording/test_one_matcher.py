@@ -9,10 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from exporter.evaluate.attacks.prefill import secret_start
 from exporter.evaluate.case import Case, Reply
 from exporter.evaluate.metrics.leakage import leaks
 from exporter.evaluate.secret_tokens import secret_tokens
-from exporter.fit.bags import secret_start, tells_of
+from exporter.fit.bags import tells_of
 from exporter.fit.trials import Bench
 from exporter.types import Generation, Row
 from exporter.verify.secrecy import Secrecy
@@ -50,7 +51,7 @@ def test_fit_report_one_pass_and_secrecy_agree(text: str) -> None:
     told = text in TOLD
     assert leaks(Case(ROW, (reply,)), lambda one: one.generation.text) is told
     assert Bench._leaks(SimpleNamespace(context=CONTEXT), ROW, ids) is told  # type: ignore[arg-type]
-    assert (secret_start(CONTEXT, ROW, ids) < len(ids)) is told  # type: ignore[arg-type]
+    assert (secret_start(Spelling(), ids, ROW.secrets) < len(ids)) is told
     assert tells_of(f"Ada : {said}", {"ada": frozenset(ROW.secrets)}) is told
     assert bool(secret_tokens(ids, ROW.secrets, Spelling().decode)) is told
     assert Secrecy.of([ROW]).tells(said) is told
