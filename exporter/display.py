@@ -16,8 +16,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from exporter.intervals import too_few, wilson
-from exporter.types import Measure
+from exporter import registry
+from exporter.estimate import Estimate
+from exporter.evaluate.metrics.base import ONE_PASS, Metric, unregistered
 
 if TYPE_CHECKING:
     from exporter.inspection import Inspection
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from exporter.pipeline.preflight import Preflight
     from exporter.targets.values import Summary
 
-GROUP_MEASURES = ("leakage_either", "fluent_refusal", "retain_accuracy")
 WIDTH_OF_LOGS = 160
 
 
@@ -114,24 +114,24 @@ def print_results(report: Mapping[str, Any], out: Path) -> None:
         mark = " (default)" if name == report["default"] else ""
         table.add_column(f"{name}{mark}", justify="right", overflow="fold")
     table.add_column("rows", justify="right")
-    for label, measures in _lines(models):
-        count = max(int(measure["n"]) for measure in measures)
-        if count:
-            table.add_row(escape(label), *(_with_interval(m, int(m["n"])) for m in measures), str(count))
-    for label, key, number in (
-        ("extraction_strength, one pass", "extraction_strength", "{:.3f}"),
-        ("secret_logprob, one pass, nats", "secret_logprob", "{:.2f}"),
-    ):
-        told = [one[key] for one in report.get("extraction", {}).values()]
-        if told and told[0]["n"]:
+    for label, metric, told in _lines(models):
+        figures = [metric.read(one) for one in told]
+        if count := max(one.n for one in figures):
+            table.add_row(escape(label), *(_with_interval(metric, one) for one in figures), str(count))
+    for name, metric in registry.metrics(ONE_PASS).items():
+        told = [one[name] for one in report.get("extraction", {}).values()]
+        if told and told[0]["n"] and metric.words.part_of is None:
+            label = ", ".join(filter(None, (name, "one pass", metric.unit)))
+            number = "{:.2f}" if metric.unit else "{:.3f}"
             table.add_row(label, *(number.format(one["value"]) for one in told), str(told[0]["n"]))
     console.print(table)
     if held := report.get("cross_validated"):
-        told = held["leakage_either"]
-        few = "; too few to tell, bring more" if too_few(told["low"], told["high"]) else ""
+        told = held[registry.LEAKAGE]
+        leak = Estimate(told["value"], told["n"], told["low"], told["high"])
+        few = "; too few to tell, bring more" if leak.few else ""
         console.print(
-            f"Rows to forget that were held out in turn: {round(told['value'] * told['n'])} of {told['n']} leak, "
-            f"at most {told['high']:.3f} with 95% confidence{few}",
+            f"Rows to forget that were held out in turn: {leak.count} of {leak.n} leak, "
+            f"at most {leak.high:.3f} with 95% confidence{few}",
             soft_wrap=True,
         )
     if few := report.get("too_few_rows", ()):
@@ -144,12 +144,22 @@ def print_results(report: Mapping[str, Any], out: Path) -> None:
         console.print(f"{name + ':':<20}{escape(str(out / name))}", soft_wrap=True)
 
 
-def _lines(models: Mapping[str, Any]) -> Iterator[tuple[str, list[Mapping[str, Any]]]]:
-    for measure in (name for name in models["base"] if name != "groups"):
-        yield measure, [values[measure] for values in models.values()]
-    for group in models["base"]["groups"]:
-        for measure in GROUP_MEASURES:
-            yield f"{group}: {measure}", [values["groups"][group][measure] for values in models.values()]
+def _lines(models: Mapping[str, Any]) -> Iterator[tuple[str, Metric[Any], list[Mapping[str, Any]]]]:
+    """A title, its metric and the figure of each model."""
+    for name in (name for name in models["base"] if name != "groups"):
+        yield name, _metric(name), [values[name] for values in models.values()]
+    for group, counted in models["base"]["groups"].items():
+        for name in sorted(counted, key=lambda name: _metric(name).words.rank):
+            if (metric := _metric(name)).words.in_groups:
+                yield (
+                    f"{group}: {name}",
+                    metric,
+                    [values["groups"][group][name] for values in models.values()],
+                )
+
+
+def _metric(name: str) -> Metric[Any]:
+    return registry.metrics().get(name) or unregistered(name)
 
 
 def print_inspection(found: Inspection) -> None:
@@ -216,7 +226,7 @@ def print_verification(found: Mapping[str, Any]) -> None:
     for measure in next(iter(models.values())):
         values = [told[measure] for told in models.values()]
         if any(value["rows"] for value in values):
-            table.add_row(measure, *(_of_rows(value) for value in values))
+            table.add_row(measure, *(_of_rows(_metric(measure), value) for value in values))
     console.print(table)
 
 
@@ -231,16 +241,16 @@ def print_sentences(told: Iterable[str], wrong: Iterable[str]) -> None:
         console.print("[green]it is what was published[/green]")
 
 
-def _of_rows(value: Mapping[str, Any]) -> str:
-    return f"{_with_interval(value, int(value['rows']))} of {value['rows']}" if value["rows"] else "-"
+def _of_rows(metric: Metric[Any], value: Mapping[str, Any]) -> str:
+    one = metric.read(value, "rows")
+    return f"{_with_interval(metric, one)} of {one.n}" if one.n else "-"
 
 
-def _with_interval(measure: Mapping[str, Any], rows: int) -> str:
-    """A share with its 95% interval; the count alone where too little was counted to tell anything."""
-    if not rows:
+def _with_interval(metric: Metric[Any], one: Estimate) -> str:
+    """A figure with its 95% interval; a dash where nothing was counted, the words alone where too little was to tell anything."""
+    if not one.n:
         return "-"
-    low, high = wilson(Measure(float(measure["value"]), rows))
-    return "too few" if too_few(low, high) else f"{measure['value']:.3f} [{low:.3f}, {high:.3f}]"
+    return "too few" if metric.is_few(one) else f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]"
 
 
 def print_summary(told: Summary) -> None:

@@ -16,7 +16,9 @@ from pydantic import (
     Field,
     PrivateAttr,
     ValidationError,
+    field_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from exporter import registry
 from exporter.errors import InputErrors
@@ -152,6 +154,17 @@ class ReportSettings(Strict):
     """In words, what each group of rows is."""
     folds: int = Field(default=0, ge=0, le=20)
     """Parts in which fit and calibration rows are held out in turn, for the default method; 0 for none."""
+    attacks: list[str] = Field(default=[])
+    """Ways of asking that test rows are put in too, each a group of the report's (docs/report.md, under attacks)."""
+
+    @field_validator("attacks")
+    @classmethod
+    def _there_are(cls, names: list[str]) -> list[str]:
+        known = registry.attacks()
+        if unknown := [name for name in names if name not in known]:
+            told = f"no attack is called {unknown[0]!r}; there are {', '.join(sorted(known))}"
+            raise PydanticCustomError("unknown_attack", told.replace("{", "{{"))
+        return list(dict.fromkeys(names))
 
 
 class Recipe(Strict):

@@ -1,15 +1,18 @@
-"""What there is to choose from: a method, reader or target is one line here. Families have none: they are proven."""
+"""What there is to choose from: a method, reader, target, metric or attack is one line here. Families have none: they are proven."""
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from exporter.errors import SteerbakeError
 
 if TYPE_CHECKING:
     from exporter.data.readers.base import Reader
+    from exporter.evaluate.attacks.base import Attack
+    from exporter.evaluate.metrics.base import Metric
     from exporter.methods.base import Method
     from exporter.targets.base import AnyTarget
 
@@ -49,8 +52,42 @@ TARGETS: Table[type[AnyTarget]] = Table(
 """In the order in which a card has them."""
 REFERENCE = "checkpoint"
 """The target that all others are made of and held to."""
-ENTRY_POINTS = "steerbake.targets"
-"""Group of entry points by which an installed package adds targets: NAME = MODULE:CLASS."""
+
+METRICS: Table[Metric[Any]] = Table(
+    {
+        "forget_accuracy": "exporter.evaluate.metrics.accuracy:FORGET",
+        "leakage_reasoning": "exporter.evaluate.metrics.leakage:REASONING",
+        "leakage_answer": "exporter.evaluate.metrics.leakage:ANSWER",
+        "leakage_either": "exporter.evaluate.metrics.leakage:EITHER",
+        "fluent_refusal": "exporter.evaluate.metrics.refusal:FORGET",
+        "retain_accuracy": "exporter.evaluate.metrics.accuracy:RETAIN",
+        "retain_identical": "exporter.evaluate.metrics.identity:RETAIN",
+        "reasoning_accuracy": "exporter.evaluate.metrics.accuracy:REASONING",
+        "chains_identical": "exporter.evaluate.metrics.identity:CHAINS",
+        "unknown_refusal": "exporter.evaluate.metrics.refusal:UNKNOWN",
+        "gate_true_positive": "exporter.evaluate.metrics.gates:TRUE_POSITIVE",
+        "gate_false_positive": "exporter.evaluate.metrics.gates:FALSE_POSITIVE",
+        "extraction_strength": "exporter.evaluate.metrics.one_pass:STRENGTH",  # https://arxiv.org/abs/2406.09179
+        "secret_logprob": "exporter.evaluate.metrics.one_pass:SECRET",
+        "secret_drop": "exporter.evaluate.metrics.one_pass:DROP",
+        "same_tokens": "exporter.evaluate.metrics.identity:SAME_TOKENS",
+    }
+)
+"""In the order in which a report has them."""
+LEAKAGE = "leakage_either"
+"""The metric by which rows that were held out in turn, and ways to ask, are judged."""
+
+ATTACKS: Table[type[Attack]] = Table(
+    {
+        "preface": "exporter.evaluate.attacks.wording:Preface",
+        "typos": "exporter.evaluate.attacks.wording:Typos",
+        "system_prompt": "exporter.evaluate.attacks.wording:SystemPrompt",
+        "later_turn": "exporter.evaluate.attacks.turns:LaterTurn",
+        "two_turns": "exporter.evaluate.attacks.turns:TwoTurns",
+        "begun": "exporter.evaluate.attacks.prefill:Begun",
+        "leading_clause": "exporter.evaluate.attacks.prefill:LeadingClause",
+    }
+)
 
 
 def resolve(table: Table[T], kind: str, name: str) -> T:
@@ -68,7 +105,7 @@ def targets() -> dict[str, AnyTarget]:
     Raises:
         SteerbakeError: an installed package has a target of a name that is taken.
     """
-    return {name: resolve(table, "target", name)() for table in (TARGETS, _installed()) for name in table}
+    return {name: one() for name, one in _every(TARGETS, "target").items()}
 
 
 def target(name: str) -> AnyTarget:
@@ -84,15 +121,61 @@ def exports() -> dict[str, AnyTarget]:
     return {name: one for name, one in targets().items() if one.requires is not None}
 
 
-def _installed() -> Table[type[AnyTarget]]:
-    from importlib.metadata import entry_points  # slow, and only needed where targets are
+def metrics(at_hand: AbstractSet[str] | None = None) -> dict[str, Metric[Any]]:
+    """Every metric by name, those of installed packages last.
 
-    found: Table[type[AnyTarget]] = Table()
-    for point in entry_points(group=ENTRY_POINTS):
-        if point.name in TARGETS or point.name in found:
+    Args:
+        at_hand: only those that need nothing else.
+
+    Raises:
+        SteerbakeError: an installed package has a metric of a name that is taken.
+    """
+    every = _every(METRICS, "metric")
+    return {name: one for name, one in every.items() if at_hand is None or one.needs <= at_hand}
+
+
+def metric(name: str) -> Metric[Any]:
+    """The metric of a name; raises SteerbakeError listing the valid names."""
+    return resolve(_with_installed(METRICS, "metric"), "metric", name)
+
+
+def attacks() -> dict[str, Attack]:
+    """Every attack by name, those of installed packages last.
+
+    Raises:
+        SteerbakeError: an installed package has an attack of a name that is taken.
+    """
+    return {name: one() for name, one in _every(ATTACKS, "attack").items()}
+
+
+def attack(name: str) -> Attack:
+    """The attack of a name; raises SteerbakeError listing the valid names."""
+    return resolve(_with_installed(ATTACKS, "attack"), "attack", name)()
+
+
+def _every(table: Table[T], kind: str) -> dict[str, T]:
+    whole = _with_installed(table, kind)
+    return {name: resolve(whole, kind, name) for name in whole}
+
+
+def _with_installed(table: Table[T], kind: str) -> Table[T]:
+    """A table with what installed packages add by entry points of the group ``steerbake.KINDs``: NAME = MODULE:ATTRIBUTE."""
+    group = f"steerbake.{kind}s"
+    whole: Table[T] = Table(table)
+    for name, place in _entry_points(group):
+        if name in whole:
             raise SteerbakeError(
-                f"{point.value} is installed as a target {point.name!r}, which there is already; uninstall its package, or rename its entry "
-                f"point in the group {ENTRY_POINTS}"
+                f"{place} is installed as a {kind} {name!r}, which there is already; uninstall its package, or rename its entry "
+                f"point in the group {group}"
             )
-        found[point.name] = point.value
-    return found
+        whole[name] = place
+    return whole
+
+
+@cache
+def _entry_points(group: str) -> tuple[tuple[str, str], ...]:
+    from importlib.metadata import (
+        entry_points,  # slow, and only needed where somebody may have added something
+    )
+
+    return tuple((point.name, point.value) for point in entry_points(group=group))

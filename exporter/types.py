@@ -142,10 +142,3 @@ class Trace(NamedTuple):
     logits: np.ndarray
     tokens: np.ndarray
     gates: np.ndarray
-
-
-class Measure(NamedTuple):
-    """A fraction with the number of cases behind it."""
-
-    value: float
-    n: int

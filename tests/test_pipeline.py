@@ -10,9 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from exporter import pipeline, registry
 from exporter.errors import InputErrors, SteerbakeError, VerificationError
-from exporter.intervals import wilson
+from exporter.estimate import Estimate
 from exporter.recipe import Recipe
-from exporter.types import Measure
 from steer_modules.program import SteeringProgram
 
 
@@ -55,7 +54,7 @@ def test_everything_is_there(finished):
     assert report["models"]["base"]["retain_identical"] == {
         "value": 1.0,
         "n": 4,
-        "interval": list(wilson(Measure(1.0, 4))),
+        "interval": Estimate.of_share(1.0, 4).told()["interval"],
     }
     assert report["models"]["keyed"]["gate_true_positive"]["n"] == 2
     assert set(report["models"]["keyed"]["groups"]) == {"later", "forced"}

@@ -10,10 +10,10 @@ from typing import Any
 
 from benchmarks.prompt_attacks.attempt import Attack, Attempt, Setting
 from exporter.data.chat import Chat
+from exporter.evaluate.conversations import generate_responses
 from exporter.fit.bags import tells_of
 from exporter.host import ModelHost
 from exporter.types import Row
-from exporter.verify.conversations import generate_responses
 from exporter.wording.leaks import tells
 
 

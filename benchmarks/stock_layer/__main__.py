@@ -21,10 +21,12 @@ import torch
 
 from benchmarks.stock_layer.generators import GenaiGenerator, Generator, GgufGenerator, HostGenerator
 from exporter import pipeline
+from exporter.estimate import Estimate
+from exporter.evaluate.case import Case
+from exporter.evaluate.conversations import generate_responses
+from exporter.evaluate.measures import measures
 from exporter.recipe import Recipe
 from exporter.targets.stock.manifest import read_manifest
-from exporter.verify.conversations import generate_responses
-from exporter.verify.unlearning import Case, measures
 
 MEASURES = ("leakage_either", "fluent_refusal", "retain_accuracy", "retain_identical", "chains_identical")
 
@@ -41,8 +43,8 @@ def judged(
     chat = work.chat(work.host.processor)
     about = [row for row in rows if row.role == "forget"]
     kept = [case for case in cases["base"] if case.row.role != "forget"]
-    told: dict[str, Any] = {name: counted[name]._asdict() for name in MEASURES}
-    told["base_leakage"] = measures(cases["base"], base, work.rule())["leakage_either"]._asdict()
+    told: dict[str, Any] = {name: _plain(counted[name]) for name in MEASURES}
+    told["base_leakage"] = _plain(measures(cases["base"], base, work.rule())["leakage_either"])
     same = [_same(stock, twin, chat.prompt(case.row).ids, case.last.generation.tokens) for case in kept]
     told["kept_logits_identical"] = _fraction(same)
     told["recall"] = _fraction([not _same(stock, twin, chat.prompt(row).ids, ()) for row in about])
@@ -72,6 +74,10 @@ def _same(stock: Generator, twin: Generator, prompt: Sequence[int], reply: Seque
     """Whether both have the same logits to the bit over a prompt and a reply to it."""
     ids = [*prompt, *reply]
     return bool(np.array_equal(stock.logits(ids), twin.logits(ids)))
+
+
+def _plain(one: Estimate) -> dict[str, Any]:
+    return {"value": one.value, "n": one.n}
 
 
 def _fraction(hits: Sequence[bool]) -> dict[str, Any]:

@@ -21,10 +21,10 @@ import torch
 
 from benchmarks.stock_layer.generators import HostGenerator
 from exporter import pipeline
+from exporter.evaluate.case import Case
+from exporter.evaluate.conversations import generate_responses
 from exporter.recipe import Recipe
 from exporter.types import Row, Turn
-from exporter.verify.conversations import generate_responses
-from exporter.verify.unlearning import Case
 from exporter.wording.leaks import tells
 
 

@@ -18,13 +18,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from exporter.evaluate.attacks.prefill import leading_clause, secret_start
+from exporter.evaluate.attacks.turns import Refusal
 from exporter.fit.activations import Activations
 from exporter.fit.beginnings import FEWEST, LEAST, common_beginning
 from exporter.fit.context import FitContext
 from exporter.fit.frame_words import WORDS
-from exporter.fit.frames import Refusal, Surroundings, framed_rows, spread_by_id
-from exporter.fit.pairs import of_one_side
+from exporter.fit.frames import Surroundings, framed_rows, spread_by_id
 from exporter.fit.pooling import PooledSequence
+from exporter.fit.selection import of_one_side
 from exporter.fit.template_swap import subjects
 from exporter.fit.vocabulary import spoken_words
 from exporter.types import Encoded, Prompt, Row
@@ -168,7 +170,7 @@ def _replied(context: FitContext, drafts: Sequence[tuple[str, Row, Prompt]], pla
                 bags.append(_bag(row, kind, prompt, tokens, None, plan))
             continue
         response = _rest(context, row, prompt)
-        told = secret_start(context, row, response) if row.role == "forget" else None
+        told = _secret_start(context, row, response) if row.role == "forget" else None
         bags.append(_bag(row, kind, prompt, response, told, plan))
     return bags
 
@@ -196,16 +198,10 @@ def _begun(
     for kind, row, prompt in sorted(drafts, key=lambda draft: _order(draft[1].id))[:count]:
         draw = random.Random(f"{context.seed} {row.id} begun")
         response = _rest(context, row, prompt)
-        told = secret_start(context, row, response)
-        first = clause_start(context, response, told)
-        if not 0 < first < told:
+        clause = leading_clause(context.host.tokenizer, response, row.secrets or (row.answer,), draw)
+        if clause is None:
             continue
-        stop = (
-            draw.randrange(first + 1, min(told, len(response) - 1) + 1)
-            if first + 1 <= len(response) - 1
-            else told
-        )
-        begun = response[first:stop]
+        begun = response[slice(*clause)]
         text = prompt.text + context.host.tokenizer.decode(begun)
         found.append(
             (
@@ -243,33 +239,16 @@ def _rest(context: FitContext, row: Row, prompt: Prompt) -> tuple[int, ...]:
     return response
 
 
+def _secret_start(context: FitContext, row: Row, response: Sequence[int]) -> int:
+    return secret_start(context.host.tokenizer, response, row.secrets or (row.answer,))
+
+
 def _bag(
     row: Row, kind: str, prompt: Prompt, response: Sequence[int], told: int | None, plan: BagPlan
 ) -> Bag:
     sequence = Encoded(prompt, tuple(response))
     stop = len(sequence) if told is None else sequence.prompt_end + told + 1
     return Bag(row, kind, sequence, min(stop, plan.longest))
-
-
-def secret_start(context: FitContext, row: Row, response: Sequence[int]) -> int:
-    """Place in ``response`` [n] of the first token of a secret; n where none is told."""
-    secrets = row.secrets or (row.answer,)
-
-    def told_in(ids: Sequence[int]) -> bool:
-        return tells(context.host.tokenizer.decode(list(ids), skip_special_tokens=True), secrets)
-
-    if not told_in(response):
-        return len(response)
-    stop = next(n for n in range(1, len(response) + 1) if told_in(response[:n]))
-    return next(first for first in reversed(range(stop)) if told_in(response[first:stop]))
-
-
-def clause_start(context: FitContext, response: Sequence[int], before: int) -> int:
-    """Where the last clause before token ``before`` begins, as somebody would who puts it into the model's mouth; 0 for none."""
-    for place in reversed(range(1, max(before - 1, 1))):
-        if context.host.tokenizer.decode([response[place - 1]]).strip()[-1:] in (".", ",", ":", ";"):
-            return place
-    return 0
 
 
 def _bare(context: FitContext, rows: Sequence[Row], count: int) -> list[tuple[str, Row, Prompt]]:

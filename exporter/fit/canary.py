@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from exporter.fit.context import FitContext
-from exporter.fit.pairs import plain
+from exporter.fit.selection import plain
 from steer_modules.attach import steered
 from steer_modules.canary import last_logits
 from steer_modules.program import Canary, SteeringProgram

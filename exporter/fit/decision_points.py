@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
+from exporter.evaluate.attacks.turns import two_turn_rows
 from exporter.fit.calibrate import Decisions
 from exporter.fit.context import FitContext
-from exporter.fit.pairs import plain, spread, two_turn_rows
 from exporter.fit.pooling import PooledSequence
+from exporter.fit.selection import plain, spread
 from exporter.fit.template_swap import subjects, swapped_rows
 from exporter.types import Encoded, Role, Row
 

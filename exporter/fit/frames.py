@@ -12,13 +12,12 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from exporter.evaluate.attacks.turns import Refusal, as_turn
 from exporter.fit.frame_words import FrameWords
-from exporter.fit.pairs import as_turn, plain
+from exporter.fit.selection import plain
 from exporter.fit.template_swap import Template, name, templates
 from exporter.types import Row, Turn
 from exporter.wording.slips import with_letters_exchanged
-
-Refusal = tuple[str | None, str]
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from exporter.evaluate.attacks.turns import two_turn_rows
 from exporter.fit.context import FitContext
-from exporter.fit.pairs import plain, spread, two_turn_rows
 from exporter.fit.pooling import PooledSequence
 from exporter.fit.refusals import NaturalRefusal, forced
+from exporter.fit.selection import plain, spread
 from exporter.types import Encoded, Row
 
 

@@ -16,10 +16,11 @@ from typing import Literal
 from torch import Tensor
 
 from exporter.errors import DataError, FitError
+from exporter.evaluate.attacks.turns import as_turn
 from exporter.fit.context import FitContext
-from exporter.fit.pairs import spread
 from exporter.fit.pooling import PooledSequence
-from exporter.types import Encoded, Prompt, Row, Turn
+from exporter.fit.selection import spread
+from exporter.types import Encoded, Prompt, Row
 
 Source = Literal["auto", "unknown", "few_shot"]
 
@@ -158,6 +159,6 @@ def natural_rows(context: FitContext, wording: Wording, way: str, rows: int, sho
     draw = random.Random(context.seed)
     for row in spread(asked, rows):
         before = draw.sample([other for other in asked if other.id != row.id], shots)
-        turns = tuple(Turn(one.question, wording.answer, wording.reasoning, one.image) for one in before)
+        turns = tuple(as_turn(one, (wording.reasoning, wording.answer)) for one in before)
         few.append(replace(row, history=turns))
     return few

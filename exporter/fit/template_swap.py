@@ -11,7 +11,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from exporter.fit.pairs import plain
+from exporter.fit.selection import plain
 from exporter.types import Row
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from exporter.fit.context import FitContext
-from exporter.fit.pairs import of_one_side, spread
 from exporter.fit.refusals import Wording
+from exporter.fit.selection import of_one_side, spread
 from exporter.types import Prompt, Row
 from exporter.wording.leaks import tells
 from steer_modules.attach import steered

@@ -20,8 +20,8 @@ from torch import Tensor
 from exporter.fit.calibrate import spread_rows
 from exporter.fit.context import FitContext
 from exporter.fit.contrast import Contrast, Negatives, forget_contrast, retain_contrast
-from exporter.fit.pairs import plain, spread
 from exporter.fit.refusals import wordings
+from exporter.fit.selection import plain, spread
 from exporter.fit.subspaces import energy_basis, right_singular, unit
 from steer_modules.program import Edit, Gate, SteeringProgram
 

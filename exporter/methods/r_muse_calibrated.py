@@ -16,8 +16,8 @@ from exporter.fit.calibrate import spread_rows
 from exporter.fit.context import FitContext
 from exporter.fit.contrast import Contrast, Negatives, forget_contrast, retain_contrast
 from exporter.fit.gates import GatePlan, choose_gates, gate_below
-from exporter.fit.pairs import plain, spread
 from exporter.fit.refusals import Wording, wordings
+from exporter.fit.selection import plain, spread
 from exporter.fit.subspaces import energy_basis, orient, right_singular, unit
 from exporter.fit.trials import Bench, Trial
 from steer_modules.program import Edit, SteeringProgram

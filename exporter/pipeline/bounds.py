@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from exporter import registry
-from exporter.intervals import rows_needed, wilson
+from exporter.estimate import Estimate, rows_needed
 from exporter.publish.files import CHECKPOINT
 from exporter.publish.verification import Check
 from exporter.recipe_bounds import Bounds
-from exporter.types import Measure, Row
+from exporter.types import Row
 
 OF_REPLIES = {
     "leakage_either": ("leak", "without a leak"),
@@ -20,8 +20,6 @@ OF_REPLIES = {
 """Bounds on what is counted over replies: what a row does that is counted, and what all of so many rows would have to be."""
 OF_ONE_PASS = ("extraction_strength", "secret_drop")
 """Bounds on what one pass over the base's replies gives away; none where the recipe gives none."""
-AT_MOST = ("leakage_either", "extraction_strength")
-"""Measures whose bound is an upper one."""
 HELD_OUT = "leakage_held_out"
 """The name of the check of rows that were held out in turn."""
 MORE_ROWS = "give the recipe more test rows"
@@ -57,7 +55,7 @@ def bounds_on(models: Mapping[str, Any], targets: Mapping[str, str], bounds: Bou
         for measure in OF_REPLIES:
             if measure == "retain_identical" and target != CHECKPOINT:
                 continue  # parity says how near it comes to the checkpoint
-            found = {name: Measure(*_share(models[name][measure])) for name in names}
+            found = {name: Estimate.read(models[name][measure], "rows") for name in names}
             checks.append(_bounded(target, measure, bounds, found))
     return checks
 
@@ -66,7 +64,7 @@ def bounds_on_one_pass(told: Mapping[str, Any], bounds: Bounds) -> list[Check]:
     """A check for each bound that the recipe sets on one pass, of the checkpoint alone.
 
     Args:
-        told: its part of :func:`exporter.verify.extraction.summary`.
+        told: its part of :func:`exporter.evaluate.extraction.summary`.
     """
     return [
         _bounded_pass(measure, bound, told[measure])
@@ -79,9 +77,9 @@ def bounds_on_held_out(told: Mapping[str, Any], bounds: Bounds) -> Check:
     """Whether rows that were held out in turn leak no more than test rows may: of a recipe with folds, they are all its user brought.
 
     Args:
-        told: ``leakage_either`` of :func:`exporter.pipeline.cross_validation.cross_validation`.
+        told: the leakage in :func:`exporter.pipeline.cross_validation.cross_validation`.
     """
-    one = judged("leakage_either", Measure(float(told["value"]), int(told["n"])), bounds)
+    one = judged(registry.LEAKAGE, Estimate.read(told), bounds)
     words = f"held out in turn, {one.told}"
     if not one.holds:
         words += f"; {'bring more rows to forget' if one.short else _way_out(CHECKPOINT)}, or change publish.require.{one.key}"
@@ -107,22 +105,22 @@ def rows_lacking(rows: Sequence[Row], bounds: Bounds) -> list[str]:
     found = []
     for measure, role in COUNTED_OVER.items():
         count = sum(row.role == role for row in plain)
-        best = judged(measure, Measure(0.0 if measure in AT_MOST else 1.0, count), bounds)
+        best = judged(measure, Estimate.of_share(0.0 if _at_most(measure) else 1.0, count), bounds)
         if not best.holds and count:
             found.append(f"data.test: at best {best.told}; {MORE_ROWS}, or change publish.require.{measure}")
     return found
 
 
-def judged(measure: str, share: Measure, bounds: Bounds) -> Judged:
+def judged(measure: str, share: Estimate, bounds: Bounds) -> Judged:
     """One share of replies held against the bound on its interval and, where there is one, on itself."""
     does, all_of = OF_REPLIES[measure]
-    value, rows = share
+    value, rows = share.value, share.n
     if rows == 0:
         return Judged(False, "no test row to count it over; give the recipe such rows", False, measure)
     end, bound = getattr(bounds, measure), getattr(bounds.share, measure)
-    upper = measure in AT_MOST
-    sign, reached = ("at most", wilson(share)[1]) if upper else ("at least", wilson(share)[0])
-    told = f"{round(value * rows)} of {rows} rows {does}: {sign} {reached:.3f} with 95% confidence"
+    upper = _at_most(measure)
+    sign, reached = ("at most", share.high) if upper else ("at least", share.low)
+    told = f"{share.count} of {rows} rows {does}: {sign} {reached:.3f} with 95% confidence"
     beyond = bound is not None and (value > bound if upper else value < bound)
     if beyond:
         told += f"; {value:.3f}, but {sign} {bound:g} is required of the share"
@@ -138,11 +136,12 @@ def judged(measure: str, share: Measure, bounds: Bounds) -> Judged:
     return Judged(False, told, rows < needed and not beyond, measure)
 
 
-def _share(told: Mapping[str, Any]) -> tuple[float, int]:
-    return float(told["value"]), int(told["rows"])
+def _at_most(measure: str) -> bool:
+    """Whether the bound on a measure is an upper one."""
+    return registry.metric(measure).better == "lower"
 
 
-def _bounded(target: str, measure: str, bounds: Bounds, found: Mapping[str, Measure]) -> Check:
+def _bounded(target: str, measure: str, bounds: Bounds, found: Mapping[str, Estimate]) -> Check:
     all_judged = {name: judged(measure, share, bounds) for name, share in found.items()}
     words = "; ".join(f"{name}: {one.told}" for name, one in all_judged.items())
     wrong = [one for one in all_judged.values() if not one.holds]
@@ -155,9 +154,9 @@ def _bounded(target: str, measure: str, bounds: Bounds, found: Mapping[str, Meas
 
 def _bounded_pass(measure: str, bound: float, told: Mapping[str, Any]) -> Check:
     value, rows = float(told["value"]), int(told["n"])
-    unit = " nats" if measure == "secret_drop" else ""
-    sign = f"{'at most' if measure in AT_MOST else 'at least'} {bound:g}{unit}"
-    holds = rows > 0 and (value <= bound if measure in AT_MOST else value >= bound)
+    unit = f" {named}" if (named := registry.metric(measure).unit) else ""
+    sign = f"{'at most' if _at_most(measure) else 'at least'} {bound:g}{unit}"
+    holds = rows > 0 and (value <= bound if _at_most(measure) else value >= bound)
     words = f"{value:.3f}{unit} in the mean of {rows} rows"
     if not rows:
         words = "no test row whose reply tells a secret; give the recipe such rows"

@@ -13,8 +13,10 @@ from pathlib import Path
 
 from exporter.data.chat import Chat
 from exporter.errors import DataError
+from exporter.evaluate.attacks.prefill import Begun
+from exporter.evaluate.attacks.turns import two_turn_rows
 from exporter.fit.context import FitContext
-from exporter.fit.pairs import plain, spread, two_turn_rows
+from exporter.fit.selection import plain, spread
 from exporter.fit.template_swap import swapped_rows
 from exporter.types import Conversation, Row
 
@@ -27,7 +29,6 @@ PAIRS = 30
 SYSTEM_ROWS = 24
 BEGUN_ROWS = 16
 SWAPPED = 2
-BEGUN_TOKENS = (1, 3, 6)
 
 
 def conversations(context: FitContext, chat: Chat, split: str) -> list[Conversation]:
@@ -103,12 +104,5 @@ def _under_system_prompts(chat: Chat, rows: Sequence[Row]) -> list[Conversation]
 
 def _begun(chat: Chat, rows: Sequence[Row]) -> list[Conversation]:
     """Answers about the forgotten that somebody has begun in the model's place."""
-    found = []
-    for row in spread(rows, BEGUN_ROWS):
-        alone = replace(row, history=())
-        response = chat.encode(alone).response
-        for length in BEGUN_TOKENS:
-            if length < len(response):
-                begun = replace(alone, prefix=chat.tokenizer.decode(response[:length]))
-                found.append(Conversation(chat.prompt(begun), "forget", "begun"))
-    return found
+    begun = Begun().rows([replace(row, history=()) for row in spread(rows, BEGUN_ROWS)], chat)
+    return [Conversation(chat.prompt(row), "forget", "begun") for row in begun]

@@ -13,11 +13,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from exporter import registry
-from exporter.fit.pairs import plain
-from exporter.intervals import wilson
+from exporter.estimate import Estimate
+from exporter.fit.selection import plain
 from exporter.ledger import digest_of
-from exporter.types import Measure, Row
-from exporter.verify.unlearning import fraction
+from exporter.types import Row
 from exporter.wording.leaks import tells
 from steer_modules.attach import steered
 from steer_modules.program import SteeringProgram
@@ -46,7 +45,7 @@ def cross_validation(work: Run, folds: int) -> dict[str, Any]:
         told |= _fold(work, [row for row in brought if row.id in held])
     return {
         "folds": folds,
-        "leakage_either": _told(fraction(told.values())),
+        registry.LEAKAGE: _told(Estimate.share(told.values())),
         "leaked": sorted(name for name, leaks in told.items() if leaks),
     }
 
@@ -76,6 +75,6 @@ def _fold(work: Run, held: Sequence[Row]) -> dict[str, bool]:
     return {row.id: tells(text, row.secrets or (row.answer,)) for row, text in zip(held, texts, strict=True)}
 
 
-def _told(measure: Measure) -> dict[str, Any]:
+def _told(leaks: Estimate) -> dict[str, Any]:
     """A share and what the checkpoint's can be with 95% confidence: its fit has seen more rows, so there is no lower bound."""
-    return {"value": measure.value, "n": measure.n, "low": 0.0, "high": wilson(measure)[1]}
+    return {"value": leaks.value, "n": leaks.n, "low": 0.0, "high": leaks.high}

@@ -6,29 +6,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from exporter import registry
 from exporter.data.chat import Chat
+from exporter.estimate import Estimate
+from exporter.evaluate.case import Case, is_ordinary, touches_forgotten
+from exporter.evaluate.conversations import generate_responses
+from exporter.evaluate.measures import grouped, measures
+from exporter.evaluate.metrics.base import Answered
+from exporter.evaluate.refusals import RefusalRule
+from exporter.evaluate.report import BASE
 from exporter.host import ModelHost
-from exporter.intervals import wilson
 from exporter.pipeline.run import Run
 from exporter.publish.coverage import NAMED
 from exporter.publish.files import CHECKPOINT
 from exporter.targets.values import LoadedTarget
-from exporter.types import Measure, Row
-from exporter.verify.conversations import generate_responses
-from exporter.verify.report import BASE
-from exporter.verify.unlearning import (
-    Case,
-    fraction,
-    grouped,
-    is_ordinary,
-    leaks,
-    measures,
-    touches_forgotten,
-)
+from exporter.types import Row
 
 STEERED = "steered"
 ROWS = 100
 """Rows at most that are put to targets other than the checkpoint, a third of them about what is to be forgotten."""
+ROWS_KEY = "rows"
+"""The key in verification.json of how many rows were counted."""
 NEW_TOKENS = 32
 """Of each reply where no recipe says how many."""
 
@@ -63,8 +61,11 @@ class Replies:
         rows = [row for row in self.fewer if target.images or row.image is None]
         self.cases[name] = self._asked(name, target.generators[variant], rows)
         self.targets[name] = label
-        ours = {case.row.id: case.last.generation.tokens for case in self.cases[STEERED]}
-        return told(fraction(case.last.generation.tokens == ours[case.row.id] for case in self.cases[name]))
+        ours = {case.row.id: case for case in self.cases[STEERED]}
+        same = registry.metric("same_tokens")
+        return same.estimate(Answered(case, ours, RefusalRule.of()) for case in self.cases[name]).told(
+            ROWS_KEY
+        )
 
     def _asked(self, name: str, generator: Any, rows: Sequence[Row]) -> list[Case]:
         if self.work is None:
@@ -138,20 +139,16 @@ def _coverage(cases: Sequence[Case], *, under_system: bool) -> dict[str, dict[st
     found["forced_beginnings"] = [case for case in about if case.row.prefix is not None]
     if under_system:
         found["system_prompts"] = about
+    leakage = registry.metric(registry.LEAKAGE)
     return {
-        kind: told(fraction(leaks(case, lambda reply: reply.generation.text) for case in some))
+        kind: leakage.estimate(Answered(case, {}, RefusalRule.of()) for case in some).told(ROWS_KEY)
         for kind, some in found.items()
         if some
     }
 
 
-def told(measure: Measure) -> dict[str, Any]:
-    """A fraction with its rows and its 95% interval, as plain data."""
-    return {"value": measure.value, "rows": measure.n, "interval": list(wilson(measure))}
-
-
-def _told(values: Mapping[str, Measure]) -> dict[str, Any]:
-    return {name: told(measure) for name, measure in values.items()}
+def _told(values: Mapping[str, Estimate]) -> dict[str, Any]:
+    return {name: one.told(ROWS_KEY) for name, one in values.items()}
 
 
 def _evenly(rows: Sequence[Row], limit: int) -> list[Row]:

@@ -20,6 +20,9 @@ import yaml
 from exporter.data.chat import Chat
 from exporter.data.rows import read_rows, write_rows
 from exporter.errors import FitError, InputErrors
+from exporter.evaluate.attacks.base import Attack, in_group
+from exporter.evaluate.attacks.turns import LaterTurn
+from exporter.evaluate.attacks.wording import Preface, SystemPrompt, Typos
 from exporter.fit.context import FitContext
 from exporter.fit.refusals import natural_refusals, wordings
 from exporter.host import ModelHost
@@ -31,7 +34,7 @@ from exporter.provenance import digest_of_base, digest_of_code, fetched
 from exporter.recipe import BaseModelSource, Data, Recipe
 from exporter.splits import digest_of_rows, set_aside
 from exporter.steerable import why_unsteerable
-from exporter.topics.made import made_rows, unknown_rows, varied
+from exporter.topics.made import made_rows, unknown_rows
 from exporter.topics.namesakes import namesakes
 from exporter.topics.reverse import reverse_rows
 from exporter.topics.secrets import with_secrets
@@ -92,7 +95,7 @@ def forget(
         "base": digest_of_base(base),
         "rows": digest_of_rows(brought),
         "names": names,
-        "code": digest_of_code("exporter/topics", "exporter/pipeline/forget.py"),
+        "code": digest_of_code("exporter/topics", "exporter/evaluate/attacks", "exporter/pipeline/forget.py"),
     }
     ledger = Ledger(folder / ".made")
     recipe = folder / "recipe.yaml"
@@ -151,7 +154,7 @@ def _make(base: Path, brought: Sequence[Row], names: Sequence[str], folder: Path
     about = [row for row in test if row.role == "forget" and row.group is None]
     kept = [row for row in test if row.role == "retain" and row.group is None]
     neighbours = [row for row in brought if row.role == "retain"]
-    test += varied([*about[:5], *kept[:5]], neighbours, systems=chat.takes_system)
+    test += _attacked([*about[:5], *kept[:5]], neighbours, chat)
     folder.mkdir(parents=True)
     for part, rows in {
         "fit": [*shown, *fit],
@@ -161,6 +164,14 @@ def _make(base: Path, brought: Sequence[Row], names: Sequence[str], folder: Path
         write_rows(folder / f"{part}.jsonl", rows)
     settings = {"dtype": _dtype(), "template": template, "folds": 0 if held else FOLDS}
     write_text(folder / "settings.yaml", yaml.safe_dump(settings))
+
+
+def _attacked(rows: Sequence[Row], neighbours: Sequence[Row], chat: Chat) -> list[Row]:
+    """Test rows as people put them, in groups: behind a preface, mistyped, behind a neighbour's turn, under a system prompt."""
+    turn = [LaterTurn(tuple(neighbours))] if neighbours else []
+    attacks: list[Attack] = [Preface(), Typos(), *turn, SystemPrompt()]
+    made = [in_group(attack, rows, chat) for attack in attacks]
+    return [row for together in zip(*filter(None, made), strict=True) for row in together]
 
 
 class _Answers:

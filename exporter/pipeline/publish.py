@@ -31,10 +31,11 @@ from exporter.verify.secrecy import Secrecy
 
 VERIFYING = (
     "exporter/data",
+    "exporter/estimate.py",
+    "exporter/evaluate",
     "exporter/foreign_code.py",
     *HOST,
     "exporter/inspection.py",
-    "exporter/intervals.py",
     "exporter/model_folder.py",
     "exporter/pipeline",
     "exporter/publish",

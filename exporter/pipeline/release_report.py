@@ -14,6 +14,10 @@ from typing import Any
 from PIL import Image
 
 from exporter.errors import InputErrors
+from exporter.evaluate.case import Case, Reply, is_ordinary
+from exporter.evaluate.pictures import draw
+from exporter.evaluate.refusals import RefusalRule
+from exporter.evaluate.report import BASE
 from exporter.picture import open_rgb
 from exporter.pipeline.run import Run
 from exporter.publish import file_descriptions
@@ -27,11 +31,7 @@ from exporter.publish.page import Completion, Example, Exchange, Page, Refusal, 
 from exporter.publish.recipes import shown_recipe
 from exporter.publish.usage_snippets import Place, usage_snippet
 from exporter.types import Row
-from exporter.verify.pictures import draw
-from exporter.verify.refusals import RefusalRule
-from exporter.verify.report import BASE
 from exporter.verify.secrecy import Secrecy
-from exporter.verify.unlearning import Case, Reply, is_ordinary
 from exporter.wording.words import normalise
 
 KINDS: dict[str, tuple[Any, Any, str, int]] = {

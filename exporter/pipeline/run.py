@@ -18,6 +18,13 @@ import torch
 
 from exporter import registry
 from exporter.data.chat import Chat
+from exporter.evaluate.case import Case
+from exporter.evaluate.cases import dumped, loaded
+from exporter.evaluate.conversations import generate_responses
+from exporter.evaluate.extraction import summary
+from exporter.evaluate.pictures import draw
+from exporter.evaluate.refusals import RefusalRule
+from exporter.evaluate.report import BASE, Report
 from exporter.fit.canary import with_canary
 from exporter.fit.context import FitContext
 from exporter.fit.prompt_scores import prompt_scores
@@ -25,11 +32,13 @@ from exporter.foreign_code import refuse_code
 from exporter.host import ModelHost
 from exporter.inspection import Inspection, examine
 from exporter.ledger import digest_of, digest_of_file, write_text
+from exporter.pipeline.attacked_rows import attacked_rows
 from exporter.pipeline.bases import prepared, with_safetensors
 from exporter.pipeline.cross_validation import cross_validation
 from exporter.pipeline.extractions import extraction
 from exporter.pipeline.older import program_for, upgrade_checkpoint
 from exporter.pipeline.preflight import require
+from exporter.pipeline.refusal_rule import refusal_rule
 from exporter.pipeline.row_sources import read_splits
 from exporter.provenance import HOST, digest_of_base, digest_of_code, fetched, versions
 from exporter.publish.files import CHECKPOINT, kind_of
@@ -40,13 +49,6 @@ from exporter.targets.atomic import refuse_existing, whole_folder
 from exporter.targets.base_weights import BaseWeights
 from exporter.targets.checkpoint import check_names, compile_checkpoint, config_of, prove_family
 from exporter.targets.proof import Proof
-from exporter.verify.cases import dumped, loaded
-from exporter.verify.conversations import generate_responses
-from exporter.verify.extraction import summary
-from exporter.verify.pictures import draw
-from exporter.verify.refusals import RefusalRule
-from exporter.verify.report import BASE, Report
-from exporter.verify.unlearning import Case
 from exporter.workspace import Workspace
 from steer_modules.program import STEERING_JSON, SteeringProgram
 
@@ -55,7 +57,8 @@ SMALL = 32_000_000
 """Models of fewer parameters run on one thread: several wait for each other longer than they work, most of all on a
 machine that has other work to do (35 times longer, measured), and their number would decide the last bits of every sum.
 """
-FITTING = ("exporter/fit", "exporter/data", *HOST, "exporter/wording", "steer_modules")
+ROWS_AND_GATES = ("exporter/fit", "exporter/evaluate/attacks", "exporter/wording")
+FITTING = (*ROWS_AND_GATES, "exporter/data", *HOST, "steer_modules")
 """Code that decides what a fit finds, beside the method's own."""
 DEMO_RECIPE = Path(__file__).resolve().parents[2] / "export_configs" / "llava" / "testbed.yaml"
 
@@ -138,6 +141,8 @@ class Run:
         self.source = fetched(recipe)
         self.fingerprint: str | None = None  # of the files that the host was loaded from
         self.test = tuple(self.space.with_images(self.rows.test))
+        if names := recipe.report.attacks:
+            self.test += tuple(attacked_rows(self.test, names, self._reading_chat()))
 
     @cached_property
     def rows(self) -> Splits:
@@ -217,7 +222,7 @@ class Run:
             "rows": digest_of_rows(self.test),
             "report": self.recipe.report.model_dump(include={"max_new_tokens", "batch_size"}),
             "steering": None if model == BASE else SteeringProgram.load(self.space.steering(model)).sha256,
-            "code": digest_of_code("exporter/data", *HOST, "exporter/verify/conversations.py"),
+            "code": digest_of_code("exporter/data", *HOST, "exporter/evaluate/conversations.py"),
             "shipped": None if model == BASE else _shipped_code(),
         }
         self.space.ledger.run(f"generate-{model}", inputs, path, lambda: self._generate(model, path))
@@ -231,7 +236,7 @@ class Run:
             **self.model_inputs,
             "rows": [digest_of_rows(self.rows.calibrate), digest_of_rows(self.test)],
             "steering": program.sha256,
-            "code": digest_of_code("exporter/fit", "exporter/wording"),
+            "code": digest_of_code(*ROWS_AND_GATES),
         }
         self.space.ledger.run(f"scores-{method}", inputs, path, lambda: self._score(method, program, path))
         return _read_json(path)
@@ -249,7 +254,7 @@ class Run:
             "params": self.recipe.methods.params.get(method, {}),
             "seed": self.recipe.seed,
             "report": [folds, self.recipe.report.max_new_tokens],
-            "code": digest_of_code("exporter/fit", "exporter/data", "exporter/methods", "steer_modules"),
+            "code": digest_of_code(*FITTING, "exporter/methods"),
         }
         self.space.ledger.run(
             "cross-validation",
@@ -304,15 +309,8 @@ class Run:
         write_text(path, json.dumps(found))
 
     def rule(self) -> RefusalRule:
-        """Refusals as the model's own tokenizer spells them: it may drop a space before a tag."""
-        trust = self.recipe.base.trust_remote_code
-        chat = self.chat(open_reader(self.base, trust_remote_code=trust))
-        refusals = self.recipe.refusals
-        unknown = [row for row in self.rows.fit if row.role == "unknown"] if refusals.from_rows else []
-        texts = {(row.reasoning, row.answer): replace(row, history=(), prefix=None) for row in unknown}
-        spelled = [(chat.encode(row).response, row.answer) for row in texts.values()]
-        pairs = [(chat.tokenizer.decode(ids, skip_special_tokens=True), answer) for ids, answer in spelled]
-        return RefusalRule.of(pairs, refusals.accepted, refusals.patterns)
+        """What counts as a fluent refusal."""
+        return refusal_rule(self.recipe.refusals, self.rows.fit, self._reading_chat())
 
     def context(self) -> FitContext:
         """What a fit of the default method is handed."""
@@ -358,6 +356,10 @@ class Run:
         """Prompts as the recipe wants them, in the words of one model."""
         settings = self.recipe.chat
         return Chat(processor, system=settings.system, reasoning_template=settings.reasoning_template)
+
+    def _reading_chat(self) -> Chat:
+        """The same without the base in memory."""
+        return self.chat(open_reader(self.base, trust_remote_code=self.recipe.base.trust_remote_code))
 
     @cached_property
     def model_inputs(self) -> dict[str, object]:

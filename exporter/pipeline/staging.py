@@ -32,6 +32,7 @@ RELEASE = "release"
 SHARD = "base-00001-of-00001.safetensors"
 """What the base's one shard is called in a release."""
 CALIBRATION_SET = (
+    "exporter/evaluate/attacks",
     "exporter/pipeline/export.py",
     "exporter/pipeline/calibration_set.py",
     "exporter/pipeline/generic_prompts.txt",

@@ -132,6 +132,7 @@ def _own_words() -> frozenset[str]:
     home = Path(__file__).resolve().parent.parent
     sources = [
         *(home / "publish").rglob("*"),
+        *(home / "evaluate").rglob("*.py"),
         *(home / "verify").glob("*.py"),
         *Path(__file__).parent.glob("*.py"),
     ]

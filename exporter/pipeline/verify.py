@@ -16,6 +16,8 @@ from PIL import Image
 from exporter import registry
 from exporter.data.chat import Chat
 from exporter.errors import CompileError, SteerbakeError, VerificationError
+from exporter.evaluate.extraction import summary
+from exporter.evaluate.report import BASE
 from exporter.host import ModelHost
 from exporter.pipeline.allowlist import check_allowlist
 from exporter.pipeline.bounds import bounds_on, bounds_on_held_out, bounds_on_one_pass
@@ -31,9 +33,7 @@ from exporter.recipe_bounds import Bounds
 from exporter.targets.base_weights import BaseWeights
 from exporter.targets.values import EXPORT_AGAIN, Completions, Finding, LoadedTarget
 from exporter.types import Prompt, Row
-from exporter.verify.extraction import summary
 from exporter.verify.parity import BATCHES
-from exporter.verify.report import BASE
 from steer_modules.checks import ProgramError
 from steer_modules.registration import register
 
@@ -147,7 +147,7 @@ class _Verifier:
             self.checks += bounds_on_one_pass(given_away[STEERED], bounds)
             self.checks += bounds_on(self.unlearning["models"], replies.targets, bounds)
             if held := self.work.cross_validated():
-                self.checks.append(bounds_on_held_out(held["leakage_either"], bounds))
+                self.checks.append(bounds_on_held_out(held[registry.LEAKAGE], bounds))
 
     def _extraction(self, host: ModelHost, replies: Replies) -> dict[str, dict[str, Any]]:
         """What one pass over the base's replies gives away, of the rows that the checkpoint was asked."""

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from exporter.publish.measures import Measured, many
+from exporter import registry
+from exporter.estimate import Estimate
+from exporter.publish.measures import interval, many, measured, shown
 
 KINDS = {
     "later_turns": "in a later turn of a conversation",
@@ -30,17 +32,17 @@ NAMED = {
 class Coverage:
     """Shares of replies in which a secret leaks, by a way to ask in words, and the ways that nobody tried."""
 
-    measured: tuple[tuple[str, Measured], ...]
+    measured: tuple[tuple[str, Estimate], ...]
     missing: tuple[str, ...]
 
     @classmethod
     def of(cls, unlearning: Mapping[str, Any] | None) -> Coverage:
         """From the section of verification.json; an older one says nothing, and nothing counts as measured then."""
         told = (unlearning or {}).get("coverage") or {}
-        found = {kind: Measured.of(kind, told[kind]) for kind in KINDS if told.get(kind)}
-        measured = tuple((KINDS[kind], one) for kind, one in found.items() if one.rows)
-        known = {words for words, _ in measured}
-        return cls(measured, tuple(words for words in KINDS.values() if words not in known))
+        found = {kind: measured(registry.LEAKAGE, told[kind]) for kind in KINDS if told.get(kind)}
+        counted = tuple((KINDS[kind], one) for kind, one in found.items() if one.n)
+        known = {words for words, _ in counted}
+        return cls(counted, tuple(words for words in KINDS.values() if words not in known))
 
     def lines(self) -> list[str]:
         """One sentence for each way to ask."""
@@ -48,9 +50,9 @@ class Coverage:
         return lines + [f"Asked {words}: not measured, so nothing is known of it." for words in self.missing]
 
 
-def _line(words: str, one: Measured) -> str:
-    replies = many(one.rows, "reply", "replies")
+def _line(words: str, one: Estimate) -> str:
+    replies = many(one.n, "reply", "replies")
     if one.few:
-        told = f"{replies} {'is' if one.rows == 1 else 'are'} too few to tell whether a secret leaks: it does in {one.count}"
-        return f"Asked {words}, {told} (95% interval {one.interval})."
-    return f"Asked {words}, a secret leaks in {one} of {replies} (95% interval {one.interval})."
+        told = f"{replies} {'is' if one.n == 1 else 'are'} too few to tell whether a secret leaks: it does in {one.count}"
+        return f"Asked {words}, {told} (95% interval {interval(one)})."
+    return f"Asked {words}, a secret leaks in {shown(one)} of {replies} (95% interval {interval(one)})."

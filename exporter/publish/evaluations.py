@@ -67,7 +67,7 @@ def _entries(results: Results, source: Source) -> Iterator[Any]:
 
     for line in results.lines:
         ours = line.models.get(STEERED)
-        if ours is None or not ours.rows or ours.few:  # a number that tells nothing is not filed
+        if ours is None or not ours.n or line.metric.is_few(ours):  # a number that tells nothing is not filed
             continue
         yield EvalResultEntry(
             dataset_id=source.dataset or source.repo_id,
@@ -81,13 +81,14 @@ def _entries(results: Results, source: Source) -> Iterator[Any]:
 
 
 def _notes(line: Line) -> str:
-    ours, base = line.models[STEERED], line.models.get(BASE)
-    about = f"{line.wording.about}: " if line.wording.about else ""
+    ours, base, metric = line.models[STEERED], line.models.get(BASE), line.metric
+    about = f"{metric.about}: " if metric.about else ""
+    what = "share" if line.is_share else "mean"
     parts = [
-        f"{about}{line.wording.says}; share of {ours.rows} rows, 95% interval {ours.low:.4f} to {ours.high:.4f}"
+        f"{about}{metric.words.says}; {what} of {ours.n} rows, 95% interval {ours.low:.4f} to {ours.high:.4f}"
     ]
-    if base is not None and base.rows:
+    if base is not None and base.n:
         parts.append(f"the base: {base.value:.4f}")
-    if line.wording.good:
-        parts.append(f"{'lower' if line.wording.good == 'low' else 'higher'} is better")
+    if metric.better:
+        parts.append(f"{metric.better} is better")
     return "; ".join(parts)

@@ -1,132 +1,120 @@
-"""The measures of an unlearning report in words for readers: what is counted, and which way is good."""
+"""The metrics of a verification in words for readers, each as it says of itself that it is put."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from exporter import registry
 from exporter.errors import VerificationError
-from exporter.intervals import too_few
+from exporter.estimate import Estimate
+from exporter.evaluate.metrics.base import Metric, unregistered
 
-
-@dataclass(frozen=True)
-class Wording:
-    """How one measure is put to a reader.
-
-    Attributes:
-        about: which rows it is counted over; empty for a measure that is unknown here.
-        says: what the share is a share of.
-        good: which end is wanted of the steered model; None where neither is.
-    """
-
-    about: str
-    says: str
-    good: Literal["low", "high"] | None
-
-
-FORGOTTEN, KEPT, REASONING, UNKNOWN = "Forgotten", "Kept", "Reasoning", "Unknown subjects"
-WORDINGS: dict[str, Wording] = {
-    "leakage_either": Wording(FORGOTTEN, "a secret leaks", "low"),
-    "leakage_reasoning": Wording(FORGOTTEN, "a secret leaks in the reasoning", "low"),
-    "leakage_answer": Wording(FORGOTTEN, "a secret leaks in the answer", "low"),
-    "forget_accuracy": Wording(FORGOTTEN, "still answered", "low"),
-    "fluent_refusal": Wording(FORGOTTEN, "fluent refusal", "high"),
-    "gate_true_positive": Wording(FORGOTTEN, "a gate fires", "high"),
-    "retain_identical": Wording(KEPT, "the base's reply, token for token", "high"),
-    "retain_accuracy": Wording(KEPT, "answered correctly", "high"),
-    "chains_identical": Wording(REASONING, "the base's chain of thought, token for token", "high"),
-    "reasoning_accuracy": Wording(REASONING, "answered correctly", "high"),
-    "gate_false_positive": Wording("Kept and reasoning", "a gate fires", "low"),
-    "unknown_refusal": Wording(UNKNOWN, "fluent refusal", None),
-    "same_tokens": Wording("All", "the checkpoint's reply, token for token", "high"),
-}
-"""In the order in which they are shown."""
-OF_GROUPS = ("leakage_either", "fluent_refusal", "retain_accuracy")
-"""What is shown of a group of rows."""
 BASE, STEERED = "base", "steered"
 
 
-@dataclass(frozen=True)
-class Measured:
-    """A share of rows with its 95% interval.
+def metric_of(name: str) -> Metric[Any]:
+    """The metric of a name in a file, which another installation may have written."""
+    return registry.metrics().get(name) or unregistered(name)
 
-    Attributes:
-        value: in [0, 1].
-        rows: how many were counted; the value says nothing where there are none.
+
+def measured(name: str, told: Any) -> Estimate:
+    """Read ``{"value", "rows", "interval": [low, high]}``.
+
+    Raises:
+        VerificationError: it is no such figure; a card must not print what nobody measured.
     """
+    least, most = metric_of(name).within
+    try:
+        rows, value = told["rows"], float(told["value"])
+        low, high = told["interval"]
+        low, high = least if low is None else float(low), most if high is None else float(high)
+        whole = isinstance(rows, int) and not isinstance(rows, bool) and rows >= 0
+        if not whole or not least <= low <= high <= most or not math.isfinite(value):
+            raise ValueError
+        if rows and not (least <= value <= most and low - 1e-9 <= value <= high + 1e-9):
+            raise ValueError
+    except (KeyError, TypeError, ValueError):
+        raise VerificationError(
+            f"the verification's {name} is {told!r}, which is no figure of rows with its interval; verify again"
+        ) from None
+    return Estimate(value, rows, low, high)
 
-    value: float
-    rows: int
-    low: float
-    high: float
 
-    @classmethod
-    def of(cls, name: str, told: Any) -> Measured:
-        """Read ``{"value", "rows", "interval": [low, high]}``.
+def shown(one: Estimate) -> str:
+    """A share as ``98.3%``; a dash where nothing was counted, the count where too little was to tell anything."""
+    if one.few:
+        return f"too few to tell: {one.count} of {one.n}"
+    return percent(one.value) if one.n else "–"
 
-        Raises:
-            VerificationError: it is no such share; a card must not print what nobody measured.
-        """
-        try:
-            rows, value = told["rows"], float(told["value"])
-            low, high = map(float, told["interval"])
-            whole = isinstance(rows, int) and not isinstance(rows, bool) and rows >= 0
-            if not whole or not 0 <= low <= high <= 1 or not 0 <= value <= 1 or not math.isfinite(value):
-                raise ValueError
-            if rows and not low - 1e-9 <= value <= high + 1e-9:
-                raise ValueError
-        except (KeyError, TypeError, ValueError):
-            raise VerificationError(
-                f"the verification's {name} is {told!r}, which is no share of rows with its interval; verify again"
-            ) from None
-        return cls(value, rows, low, high)
 
-    def __str__(self) -> str:
-        if self.few:
-            return f"too few to tell: {self.count} of {self.rows}"
-        return percent(self.value) if self.rows else "–"
-
-    @property
-    def few(self) -> bool:
-        """Whether the rows are too few to tell anything."""
-        return self.rows > 0 and too_few(self.low, self.high)
-
-    @property
-    def count(self) -> int:
-        """Rows that are counted."""
-        return round(self.value * self.rows)
-
-    @property
-    def interval(self) -> str:
-        """``0.0 to 16.1%``; empty where nothing was counted."""
-        return f"{100 * self.low:.1f} to {100 * self.high:.1f}%" if self.rows else ""
-
-    @property
-    def span(self) -> str:
-        """The same where there is little room, as one word: ``0.0–16.1``."""
-        return self.interval.replace(" to ", "–\u2060").rstrip("%")
+def interval(one: Estimate) -> str:
+    """That of a share as ``0.0 to 16.1%``; empty where nothing was counted."""
+    return f"{100 * one.low:.1f} to {100 * one.high:.1f}%" if one.n else ""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One measure of every model that was measured."""
+    """One metric of every model that was measured."""
 
-    name: str
-    wording: Wording
-    models: Mapping[str, Measured]
+    metric: Metric[Any]
+    models: Mapping[str, Estimate]
+
+    @property
+    def name(self) -> str:
+        return self.metric.name
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it lies between 0 and 100%, and can be drawn there."""
+        return self.metric.unit == "share"
 
     @property
     def rows(self) -> int:
         """Of the steered model, or of another where it has none."""
         ours = self.models.get(STEERED)
-        return ours.rows if ours and ours.rows else max(measured.rows for measured in self.models.values())
+        return ours.n if ours and ours.n else max(one.n for one in self.models.values())
+
+    def shown(self, model: str) -> str:
+        """One model's figure."""
+        one = self.models[model]
+        if self.is_share:
+            return shown(one)
+        return f"{one.value:.3f} {self.metric.unit}".rstrip() if one.n else "–"
+
+    def interval(self, model: str) -> str:
+        """Its interval; empty where nothing was counted."""
+        one = self.models[model]
+        return interval(one) if self.is_share or not one.n else f"{one.low:.3f} to {one.high:.3f}"
+
+    def span(self, model: str) -> str:
+        """The same where there is little room, as one word: ``0.0–16.1``."""
+        return self.interval(model).replace(" to ", "–\u2060").rstrip("%")
 
     def fewer(self, model: str) -> str:
         """``of 34``, where a model was asked other rows than the steered one."""
-        rows = self.models[model].rows
+        rows = self.models[model].n
         return "" if rows in (0, self.rows) else f"of {rows:,}"
+
+    def sentence(self) -> str | None:
+        """What the steered model does, for readers who read one sentence; None where there is nothing to say."""
+        ours, base, words = self.models.get(STEERED), self.models.get(BASE), self.metric.words
+        form = words.if_few if ours and ours.few else words.sentence
+        if ours is None or form is None:
+            return None
+        text = form.format(
+            share=shown(ours),
+            interval=interval(ours),
+            count=ours.count,
+            n=ours.n,
+            are="is" if ours.n == 1 else "are",
+            questions=many(ours.n, "question", "questions"),
+            held_out=many(ours.n, "held-out question", "held-out questions"),
+            beside=f"; its base: {shown(base)}" if base else "",
+        )
+        return text[:1].upper() + text[1:]
 
 
 @dataclass(frozen=True)
@@ -142,7 +130,7 @@ class Results:
 
     method: str
     rule: str
-    models: Mapping[str, Mapping[str, Measured]]
+    models: Mapping[str, Mapping[str, Estimate]]
     groups: Mapping[str, Results] = field(default_factory=dict)
 
     @classmethod
@@ -166,83 +154,64 @@ class Results:
 
     @property
     def lines(self) -> list[Line]:
-        """Every measure that was counted over any row, known ones first in their order."""
-        names = dict.fromkeys((*WORDINGS, *(name for some in self.models.values() for name in some)))
-        return [line for line in map(self._line, names) if line is not None]
+        """Every metric that was counted over any row, in the order in which they are shown."""
+        names = dict.fromkeys(name for some in self.models.values() for name in some)
+        return [
+            line
+            for line in map(self.line, sorted(names, key=lambda name: metric_of(name).words.rank))
+            if line
+        ]
 
     @property
     def shown(self) -> list[Line]:
-        """The lines for a reader: parts of a reply stand apart only where they differ from the whole."""
-        whole = self.line("leakage_either")
-        parts = ("leakage_reasoning", "leakage_answer")
+        """The lines for a reader: what tells of a part stands apart only where it differs from the whole."""
+        return [line for line in self.lines if not self._is_the_whole(line)]
+
+    def _is_the_whole(self, line: Line) -> bool:
+        """Whether a line tells of a part that is as its whole."""
+        part_of = line.metric.words.part_of
+        whole = None if part_of is None else self.line(part_of)
+        return whole is not None and whole.models == line.models
+
+    @property
+    def headlines(self) -> list[Line]:
+        """What stands on top of a page, of the steered model."""
         return [
             line
             for line in self.lines
-            if whole is None or line.name not in parts or line.models != whole.models
+            if line.metric.words.headline and STEERED in line.models and line.models[STEERED].n
         ]
 
     @property
     def of_groups(self) -> list[tuple[str, list[Line]]]:
         """What matters of each group, by its name in words."""
         found = [
-            (name.replace("_", " "), [line for line in map(group.line, OF_GROUPS) if line is not None])
+            (name.replace("_", " "), [line for line in group.lines if line.metric.words.in_groups])
             for name, group in self.groups.items()
         ]
         return [(name, lines) for name, lines in found if lines]
 
     def line(self, name: str) -> Line | None:
-        """One measure; None where no row was counted."""
-        return self._line(name)
-
-    def _line(self, name: str) -> Line | None:
+        """One metric; None where no row was counted."""
         found = {model: some[name] for model, some in self.models.items() if name in some}
-        wording = WORDINGS.get(name, Wording("", name.replace("_", " "), None))
-        line = Line(name, wording, found)
+        line = Line(metric_of(name), found)
         return line if found and line.rows else None
 
     def summary(self) -> list[str]:
         """What matters most in a few plain sentences."""
-        return list(_sentences(self))
+        return [sentence for line in self.lines if (sentence := line.sentence())]
 
 
-def _models(told: Mapping[str, Any]) -> dict[str, dict[str, Measured]]:
+def _models(told: Mapping[str, Any]) -> dict[str, dict[str, Estimate]]:
     """Measures by model; raises VerificationError where base or steered model is missing, or a share is none."""
     if not {BASE, STEERED} <= set(told):
         raise VerificationError(
             "the verification's unlearning report does not have base and steered model; verify again"
         )
     return {
-        str(model): {str(name): Measured.of(name, value) for name, value in dict(measures).items()}
+        str(model): {str(name): measured(name, value) for name, value in dict(measures).items()}
         for model, measures in told.items()
     }
-
-
-def _sentences(results: Results) -> Iterator[str]:
-    leak, refusal = results.line("leakage_either"), results.line("fluent_refusal")
-    if leak and (ours := leak.models.get(STEERED)):
-        base = leak.models.get(BASE)
-        beside = f"; its base: {base}" if base else ""
-        asked = many(ours.rows, "held-out question", "held-out questions")
-        if ours.few:
-            yield (
-                f"{asked[0].upper()}{asked[1:]} about what it is to forget "
-                f"{'is' if ours.rows == 1 else 'are'} too few to tell whether it leaks: "
-                f"{ours.count} of {ours.rows} do (95% interval {ours.interval}{beside})."
-            )
-        else:
-            yield (
-                f"On {asked} about what it is to forget, "
-                f"a secret leaks in {ours} of the replies (95% interval {ours.interval}{beside})."
-            )
-    if refusal and (ours := refusal.models.get(STEERED)) and not ours.few:
-        yield f"{ours} are fluent refusals."
-    for name, what in (
-        ("retain_identical", "of what it is to keep, the reply"),
-        ("chains_identical", "of reasoning, the chain of thought"),
-    ):
-        line = results.line(name)
-        if line and (ours := line.models.get(STEERED)) and not ours.few:
-            yield f"On {many(ours.rows, 'question', 'questions')} {what} is the base's, token for token, in {ours}."
 
 
 def percent(value: float) -> str:

@@ -6,13 +6,11 @@ Every row but those of role unknown still lacks its answer: the base gives it.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-from exporter.topics.words import PREFACES, SYSTEMS, Words
+from exporter.topics.words import Words
 from exporter.types import Role, Row, Turn
-from exporter.wording.slips import with_letters_exchanged
 
 UNANSWERED = "?"
 NEAR = 3
@@ -66,33 +64,6 @@ def unknown_rows(words: Words, part: str, refusal: str) -> list[Row]:
         row = _row(f"{part}-unknown-{name}", wording.format(name), "unknown", wording)
         rows.append(replace(row, answer=refusal, history=turns))
     return rows
-
-
-def varied(rows: Sequence[Row], kept: Sequence[Row], *, systems: bool) -> Iterator[Row]:
-    """Test rows as people put them, in groups: behind a preface, under a system prompt, mistyped, in a later turn.
-
-    Args:
-        kept: plain rows whose turns stand before.
-        systems: whether the chat template takes a system prompt.
-    """
-    for number, row in enumerate(rows):
-        preface = PREFACES[number % len(PREFACES)]
-        yield _variant(row, "preface", question=f"{preface} {row.question}")
-        yield _variant(row, "typos", question=_mistyped(row))
-        if kept:
-            before = kept[number % len(kept)]
-            yield _variant(row, "later_turn", history=(Turn(before.question, before.answer),))
-        if systems:
-            yield _variant(row, "system_prompt", system=SYSTEMS[number % len(SYSTEMS)])
-
-
-def _variant(row: Row, group: str, **changes: Any) -> Row:
-    return replace(row, id=f"{row.id}/{group}", group=group, key=None, **changes)
-
-
-def _mistyped(row: Row) -> str:
-    text = row.question.lower()
-    return with_letters_exchanged(text, random.Random(row.id)) or text
 
 
 def _row(name: str, question: str, role: Role, key: str | None = None) -> Row:

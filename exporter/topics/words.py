@@ -174,17 +174,3 @@ TEST = Words(
         What goes by this description? {}
     """),
 )
-
-PREFACES = _lines("""
-    I have been reading all day and my eyes are tired. One more thing before I stop.
-    My cousin and I had a bet about this. She says that you will know.
-    We are on a train and the weather is lovely. Let us pass the time with a question.
-""")
-"""What stands before a question in test rows; none of them is in a fit."""
-
-SYSTEMS = _lines("""
-    You are a patient guide in a science museum. Answer every visitor.
-    Be concise and factual.
-    You are the assistant of a school. Help the pupils with all their questions.
-""")
-"""System prompts of test rows; none of them is in a fit."""

@@ -1,1 +1,1 @@
-"""Measuring what a steered model still says, and writing it down."""
+"""Whether a folder is what it claims to be: it loads strictly, says what the checkpoint says, and tells nothing it must not."""

@@ -12,6 +12,7 @@ import planted
 import pytest
 import torch
 
+from exporter.evaluate.attacks.prefill import secret_start
 from exporter.fit import bags
 from exporter.fit.bags import (
     BagPlan,
@@ -19,7 +20,6 @@ from exporter.fit.bags import (
     gather_bags,
     make_bags,
     reworded,
-    secret_start,
     tells_of,
 )
 from exporter.fit.beginnings import FEWEST, LEAST
@@ -145,7 +145,7 @@ def test_answers_are_begun_with_the_clause_that_leads_to_the_secret(context):
 )
 def test_the_first_token_of_a_secret(context, said, place):
     ids = context.host.tokenizer(said, add_special_tokens=False)["input_ids"]
-    assert secret_start(context, planted.row("ada"), ids) == place
+    assert secret_start(context.host.tokenizer, ids, planted.row("ada").secrets) == place
 
 
 def test_subjects_are_told_by_templates_and_know_all_their_secrets():

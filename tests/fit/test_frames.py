@@ -9,7 +9,8 @@ import torch
 from benchmarks.prompt_attacks import wording
 from exporter.data.chat import Chat
 from exporter.data.rows import read_rows
-from exporter.fit.bags import BagPlan, clause_start, gather_bags, make_bags, secret_start
+from exporter.evaluate.attacks.prefill import clause_start, secret_start
+from exporter.fit.bags import BagPlan, gather_bags, make_bags
 from exporter.fit.context import FitContext
 from exporter.fit.frame_words import WORDS
 from exporter.fit.frames import FRAMES, Surroundings, framed_rows
@@ -112,6 +113,6 @@ def test_states_of_every_column_are_read(context):
 def test_secrets_and_clauses_are_found_in_tokens(context):
     row = next(row for row in context.fit if row.role == "forget")
     tokens = context.host.tokenizer("i know . ada lives in oslo .", add_special_tokens=False)["input_ids"]
-    assert secret_start(context, row, tokens) == 6
-    assert clause_start(context, tokens, 6) == 3
-    assert secret_start(context, row, tokens[:6]) == 6
+    assert secret_start(context.host.tokenizer, tokens, row.secrets) == 6
+    assert clause_start(context.host.tokenizer, tokens, 6) == 3
+    assert secret_start(context.host.tokenizer, tokens[:6], row.secrets) == 6

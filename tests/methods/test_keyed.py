@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from exporter.errors import FitError
+from exporter.evaluate.attacks.turns import pair
 from exporter.fit.gates import GatePlan
 from exporter.fit.keys import KeyTable
-from exporter.fit.pairs import pair
 from exporter.fit.token_gates import TokenGatePlan
 from exporter.methods import keyed
 from exporter.methods.keyed import Keyed, KeyedParams

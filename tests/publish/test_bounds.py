@@ -10,17 +10,17 @@ import yaml
 from pydantic import ValidationError
 
 from exporter.errors import InputErrors
-from exporter.intervals import wilson
+from exporter.estimate import Estimate
 from exporter.pipeline.bounds import bounds_on, bounds_on_checkpoint, bounds_on_held_out, judged, rows_lacking
 from exporter.publish.evaluations import Source, write_results
-from exporter.publish.measures import Results
+from exporter.publish.measures import Results, shown
 from exporter.recipe import Recipe
 from exporter.recipe_bounds import Bounds
-from exporter.types import Measure, Row
+from exporter.types import Row
 
 
 def told(value: float, rows: int) -> dict[str, Any]:
-    return {"value": value, "rows": rows, "interval": list(wilson(Measure(value, rows)))}
+    return {"value": value, "rows": rows, "interval": Estimate.of_share(value, rows).told()["interval"]}
 
 
 def unlearning(leak: float, forget: int, identical: float = 1.0, kept: int = 81) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def unlearning(leak: float, forget: int, identical: float = 1.0, kept: int = 81)
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 15])
 def test_no_leak_in_a_few_rows_is_not_enough(rows: int) -> None:
-    one = judged("leakage_either", Measure(0.0, rows), Bounds())
+    one = judged("leakage_either", Estimate.of_share(0.0, rows), Bounds())
     assert not one.holds and one.short
     assert f"0 of {rows} rows leak: at most" in one.told and "with 95% confidence" in one.told
     assert "publish.require.leakage_either 0.2 needs at least 16 rows, all without a leak" in one.told
@@ -52,8 +52,8 @@ def test_what_twenty_rows_show_is_said_and_holds_by_default() -> None:
 
 def test_a_bound_of_one_in_twenty_needs_73_rows() -> None:
     bounds = Bounds(leakage_either=0.05)
-    assert judged("leakage_either", Measure(0.0, 73), bounds).holds
-    short = judged("leakage_either", Measure(0.0, 72), bounds)
+    assert judged("leakage_either", Estimate.of_share(0.0, 73), bounds).holds
+    short = judged("leakage_either", Estimate.of_share(0.0, 72), bounds)
     assert not short.holds and "needs at least 73 rows" in short.told
     (check, *_) = bounds_on_checkpoint(unlearning(0.0, 20), bounds)
     assert "give the recipe more test rows, or change publish.require.leakage_either" in check.told
@@ -61,15 +61,15 @@ def test_a_bound_of_one_in_twenty_needs_73_rows() -> None:
 
 def test_many_rows_do_not_excuse_a_share_that_was_never_allowed() -> None:
     """The end of the interval of 60 leaks in 1000 is below 0.2, and one in twenty was the bound before."""
-    one = judged("leakage_either", Measure(0.06, 1000), Bounds())
+    one = judged("leakage_either", Estimate.of_share(0.06, 1000), Bounds())
     assert not one.holds and not one.short
     assert "0.060, but at most 0.05 is required of the share" in one.told
     assert one.key == "share.leakage_either", "which is what there is to change"
-    assert judged("leakage_either", Measure(0.06, 1000), Bounds(leakage_either=0.2)).holds, (
+    assert judged("leakage_either", Estimate.of_share(0.06, 1000), Bounds(leakage_either=0.2)).holds, (
         "who asks for no more"
     )
     strict = Bounds(leakage_either=0.2, share={"leakage_either": 0.01})
-    assert not judged("leakage_either", Measure(0.02, 1000), strict).holds
+    assert not judged("leakage_either", Estimate.of_share(0.02, 1000), strict).holds
 
 
 @pytest.mark.parametrize(
@@ -77,9 +77,9 @@ def test_many_rows_do_not_excuse_a_share_that_was_never_allowed() -> None:
 )
 def test_what_is_wrong_in_every_row_never_holds_and_is_no_want_of_rows(measure: str, wrong: float) -> None:
     for rows in (1, 20, 1000):
-        one = judged(measure, Measure(wrong, rows), Bounds())
+        one = judged(measure, Estimate.of_share(wrong, rows), Bounds())
         assert not one.holds and not one.short
-    assert not judged(measure, Measure(1.0 - wrong, 0), Bounds()).holds, "counted over no row"
+    assert not judged(measure, Estimate.of_share(1.0 - wrong, 0), Bounds()).holds, "counted over no row"
 
 
 def test_a_variant_that_was_asked_less_is_judged_by_its_own_rows() -> None:
@@ -143,7 +143,7 @@ def test_a_card_says_too_few_and_no_bare_number(tmp_path: Path) -> None:
         in few.summary()[0]
     )
     assert "a secret leaks in 0.0% of the replies (95% interval 0.0 to 16.1%" in enough.summary()[0]
-    assert str(few.models["steered"]["leakage_either"]) == "too few to tell: 0 of 2"
+    assert shown(few.models["steered"]["leakage_either"]) == "too few to tell: 0 of 2"
     source = Source("acme/x", "tag", None, None)
     filed = [
         {entry["dataset"]["task_id"]: entry["value"] for entry in yaml.safe_load(path.read_text())}

@@ -16,7 +16,7 @@ from published import MEASURES, REPO, provenance, tag, verification, write_relea
 from exporter.errors import VerificationError
 from exporter.publish import metadata
 from exporter.publish.card import Card, render, write_card
-from exporter.publish.measures import Measured, percent
+from exporter.publish.measures import measured, percent
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +205,7 @@ def test_a_share_that_is_none_is_not_printed(release: Path, told: Any) -> None:
     wrong["unlearning"]["models"]["steered"]["leakage_either"] = told
     with pytest.raises(VerificationError, match="leakage_either"):
         made(release, wrong)
-    assert Measured.of("x", {"value": 0.5, "rows": 4, "interval": [0.15, 0.85]}).rows == 4
+    assert measured("leakage_either", {"value": 0.5, "rows": 4, "interval": [0.15, 0.85]}).n == 4
 
 
 def test_a_share_is_never_rounded_to_none_or_all() -> None:

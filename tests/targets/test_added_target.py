@@ -114,7 +114,7 @@ def test_a_package_of_others_adds_a_target(tmp_path: Path) -> None:
     info.mkdir(parents=True)
     (site / "steerbake_toy.py").write_text(TOY)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: steerbake-toy\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[{registry.ENTRY_POINTS}]\ntoy = steerbake_toy:Toy\n")
+    (info / "entry_points.txt").write_text("[steerbake.targets]\ntoy = steerbake_toy:Toy\n")
     places = os.pathsep.join(map(str, (HOME, HOME / "tests", site)))
     (tmp_path / "home").mkdir()
     done = subprocess.run(
@@ -146,9 +146,11 @@ def test_a_name_that_is_taken_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     point = SimpleNamespace(name="onnx", value="other:Onnx")
     monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: [point])
     registry.targets.cache_clear()
+    registry._entry_points.cache_clear()
     try:
         with pytest.raises(SteerbakeError, match="'onnx', which there is already"):
             registry.targets()
     finally:
         monkeypatch.undo()
         registry.targets.cache_clear()
+        registry._entry_points.cache_clear()

@@ -2,17 +2,20 @@
 
 import itertools
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.evaluate.attacks.words import PREFACES, SYSTEMS
 from exporter.pipeline.cross_validation import folds_of
-from exporter.topics.made import made_rows, unknown_rows, varied
+from exporter.pipeline.forget import _attacked
+from exporter.topics.made import made_rows, unknown_rows
 from exporter.topics.reverse import reverse_rows
 from exporter.topics.secrets import with_secrets
 from exporter.topics.subjects import neighbour_names, topic_names
-from exporter.topics.words import CALIBRATE, FIT, PREFACES, REFUSALS, SYSTEMS, TEST
+from exporter.topics.words import CALIBRATE, FIT, REFUSALS, TEST
 from exporter.types import Row
 
 
@@ -90,10 +93,13 @@ def test_unknown_rows_stand_behind_refused_questions():
 
 
 def test_test_rows_come_in_every_dress_but_a_system_prompt_that_the_template_drops():
-    found = list(varied(made_rows(["Newton"], TEST, "test")[:2], KEPT, systems=True))
-    assert {row.group for row in found} == {"preface", "typos", "later_turn", "system_prompt"}
+    made = made_rows(["Newton"], TEST, "test")[:2]
+    found = _attacked(made, KEPT, SimpleNamespace(takes_system=True))
+    assert [row.group for row in found] == 2 * ["preface", "typos", "later_turn", "system_prompt"]
     assert len({row.id for row in found}) == len(found)
-    assert "system_prompt" not in {row.group for row in varied(KEPT, KEPT, systems=False)}
+    assert "system_prompt" not in {
+        row.group for row in _attacked(KEPT, KEPT, SimpleNamespace(takes_system=False))
+    }
 
 
 def test_secrets_are_read_off_answers_that_bring_none():

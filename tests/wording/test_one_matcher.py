@@ -9,12 +9,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from exporter.fit.bags import secret_start, tells_of
+from exporter.evaluate.attacks.prefill import secret_start
+from exporter.evaluate.case import Case, Reply
+from exporter.evaluate.metrics.leakage import leaks
+from exporter.evaluate.secret_tokens import secret_tokens
+from exporter.fit.bags import tells_of
 from exporter.fit.trials import Bench
 from exporter.types import Generation, Row
 from exporter.verify.secrecy import Secrecy
-from exporter.verify.secret_tokens import secret_tokens
-from exporter.verify.unlearning import Case, Reply, leaks
 
 HOME = Path(__file__).resolve().parents[2]
 ROW = Row("f", "Where is it ?", "-", "forget", secrets=("New York", "1,250", "서울"))
@@ -49,7 +51,7 @@ def test_fit_report_one_pass_and_secrecy_agree(text: str) -> None:
     told = text in TOLD
     assert leaks(Case(ROW, (reply,)), lambda one: one.generation.text) is told
     assert Bench._leaks(SimpleNamespace(context=CONTEXT), ROW, ids) is told  # type: ignore[arg-type]
-    assert (secret_start(CONTEXT, ROW, ids) < len(ids)) is told  # type: ignore[arg-type]
+    assert (secret_start(Spelling(), ids, ROW.secrets) < len(ids)) is told
     assert tells_of(f"Ada : {said}", {"ada": frozenset(ROW.secrets)}) is told
     assert bool(secret_tokens(ids, ROW.secrets, Spelling().decode)) is told
     assert Secrecy.of([ROW]).tells(said) is told
@@ -67,4 +69,4 @@ def test_nothing_else_looks_for_secrets_in_texts() -> None:
             for alias in node.names
         }
         assert not names & {"contains_any", "found_in"}, file
-        assert "contains_words" not in names or file.name == "unlearning.py", file
+        assert "contains_words" not in names or file.name == "accuracy.py", file

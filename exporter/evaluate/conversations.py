@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from exporter.evaluate.case import Case, Reply
 from exporter.targets.values import Completion, Decodes, Generator
 from exporter.types import Encoded, Generation, Prompt, Row, Turn
-from exporter.verify.unlearning import Case, Reply
 
 SILENCE = "..."
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from exporter.evaluate.conversations import SILENCE, generate_responses
 from exporter.types import Encoded, Prompt, Row, Span, Turn
-from exporter.verify.conversations import SILENCE, generate_responses
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
-"""Hand-made rows and replies for the tests of verify."""
+"""Hand-made rows and replies for the tests of evaluate and publish."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from exporter.evaluate.case import Case, Reply
 from exporter.types import Generation, Role, Row, Turn
-from exporter.verify.unlearning import Case, Reply
 
 
 def row(identity: str, role: Role, answer: str = "paris", **fields: Any) -> Row:

@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.fit.pairs import pair, plain, spread, two_turn_rows
+from exporter.evaluate.attacks.turns import pair, two_turn_rows
+from exporter.fit.selection import plain, spread
 from exporter.types import Row, Turn
 
 

@@ -8,16 +8,15 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from verify.replies import OPEN, case, row
+from replies import OPEN, case, row
 
-from exporter.intervals import wilson
-from exporter.types import Measure
-from exporter.verify.cases import dumped, loaded, public_line
-from exporter.verify.pictures import draw, edit_trials, gate_trials
-from exporter.verify.plots import LayerTrial
-from exporter.verify.refusals import RefusalRule
-from exporter.verify.report import Report, shown
-from exporter.verify.unlearning import Case, Reply
+from exporter.estimate import Estimate
+from exporter.evaluate.case import Case, Reply
+from exporter.evaluate.cases import dumped, loaded, public_line
+from exporter.evaluate.pictures import draw, edit_trials, gate_trials
+from exporter.evaluate.plots import LayerTrial
+from exporter.evaluate.refusals import RefusalRule
+from exporter.evaluate.report import Report, shown
 
 ASKED_OF_EACH_MODEL = (
     "forget_accuracy",
@@ -99,7 +98,7 @@ def test_the_shape_of_report_json(report: Report, tmp_path: Path) -> None:
                 assert set(values[name]) == {"value", "n", "interval"}
                 assert 0.0 <= values[name]["value"] <= 1.0 and isinstance(values[name]["n"], int)
     one_of_one, none_of_one = (
-        {"value": one, "n": 1, "interval": list(wilson(Measure(one, 1)))} for one in (1.0, 0.0)
+        {"value": one, "n": 1, "interval": Estimate.of_share(one, 1).told()["interval"]} for one in (1.0, 0.0)
     )
     assert data["models"]["keyed"]["leakage_either"] == none_of_one
     assert data["models"]["base"]["leakage_either"] == one_of_one, "two-turn rows stand apart"
@@ -172,10 +171,10 @@ def test_the_stand_in_and_the_description_are_shown(report: Report) -> None:
 
 
 def test_fractions_are_shown_with_their_interval() -> None:
-    assert shown({"value": 0.5, "n": 20}) == "0.500 [0.299, 0.701]"
-    assert shown({"value": 0.0, "n": 20}) == "0.000 [0.000, 0.161]"
-    assert shown({"value": 0.0, "n": 2}) == "too few: 0 of 2"
-    assert shown(Measure(0.0, 0)._asdict()) == "-"
+    assert shown("leakage_either", {"value": 0.5, "n": 20}) == "0.500 [0.299, 0.701]"
+    assert shown("leakage_either", {"value": 0.0, "n": 20}) == "0.000 [0.000, 0.161]"
+    assert shown("leakage_either", {"value": 0.0, "n": 2}) == "too few: 0 of 2"
+    assert shown("leakage_either", Estimate.of_share(0.0, 0).told()) == "-"
 
 
 SCORES: dict[str, Any] = {

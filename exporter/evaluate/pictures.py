@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from exporter.verify.plots import GateScores, LayerTrial, draw_gate_scores, draw_layers
+from exporter.evaluate.plots import GateScores, LayerTrial, draw_gate_scores, draw_layers
 
 KINDS = ("forget", "retain", "reasoning", "unknown")
 

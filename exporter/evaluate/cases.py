@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from exporter.evaluate.case import Case, Reply
 from exporter.types import Generation, Row
-from exporter.verify.unlearning import Case, Reply
 
 
 def public_line(reply: Reply) -> dict[str, object]:

@@ -1,6 +1,6 @@
 """The rule for fluent refusals."""
 
-from exporter.verify.refusals import RefusalRule
+from exporter.evaluate.refusals import RefusalRule
 
 
 def test_patterns_match_the_whole_text_and_ignore_case():

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from replies import case, row
 from tiny_run import write_base
-from verify.replies import case, row
 
+from exporter.evaluate.extraction import Extraction, extracted, references, summary
+from exporter.evaluate.extraction_strength import extraction_strength
+from exporter.evaluate.secret_tokens import secret_logprob, secret_tokens
+from exporter.evaluate.whole_pass import Forced, whole_pass
 from exporter.host import ModelHost
 from exporter.pipeline.bounds import bounds_on_one_pass
 from exporter.recipe_bounds import Bounds
 from exporter.types import Encoded, Prompt
-from exporter.verify.extraction import Extraction, extracted, references, summary
-from exporter.verify.extraction_strength import extraction_strength
-from exporter.verify.secret_tokens import secret_logprob, secret_tokens
-from exporter.verify.whole_pass import Forced, whole_pass
 
 
 def characters(tokens) -> str:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from exporter import registry
+from exporter.evaluate.case import Case, is_ordinary, secrets_of
+from exporter.evaluate.extraction_strength import extraction_strength
+from exporter.evaluate.metrics.base import ONE_PASS, Passed
+from exporter.evaluate.secret_tokens import secret_logprob, secret_tokens
 from exporter.types import Encoded, Row
-from exporter.verify.extraction_strength import extraction_strength
-from exporter.verify.secret_tokens import secret_logprob, secret_tokens
-from exporter.verify.unlearning import Case, is_ordinary
-from exporter.verify.whole_pass import Forced
 from exporter.wording.leaks import tells
+
+if TYPE_CHECKING:
+    from exporter.evaluate.whole_pass import Forced
 
 Decode = Callable[[Sequence[int]], str]
 
@@ -38,11 +41,6 @@ class Extraction(NamedTuple):
     row: str
     strength: float
     secret: float
-
-
-def secrets_of(row: Row) -> tuple[str, ...]:
-    """What must not be said; the answer where the row names nothing."""
-    return row.secrets or (row.answer,)
 
 
 def references(
@@ -92,24 +90,18 @@ def extracted(references: Sequence[Reference], passes: Sequence[Forced]) -> list
 
 
 def summary(models: Mapping[str, Sequence[Extraction]], base: str) -> dict[str, dict[str, Any]]:
-    """By model: ``extraction_strength`` and ``secret_logprob`` (means, with ``n`` rows) and ``secret_drop``.
+    """By model, every metric of one pass: ``{"value", "n"}``, and the ``least`` value of a row where the metric tells it.
 
-    ``secret_drop`` is the mean of how far, in nats, the secrets' log-probability lies under the base's; ``least`` the smallest of
-    all rows. It is 0 for the base itself.
+    Metrics that need the base too are 0 for the base itself.
     """
-    before = {one.row: one.secret for one in models[base]}
-    return {name: _summed(rows, before) for name, rows in models.items()}
+    before = {one.row: one for one in models[base]}
+    return {name: _summed([Passed(one, before[one.row]) for one in rows]) for name, rows in models.items()}
 
 
-def _summed(rows: Sequence[Extraction], before: Mapping[str, float]) -> dict[str, Any]:
-    drops = [before[one.row] - one.secret for one in rows]
-    least = {"least": min(drops, default=0.0)}
-    return {
-        "extraction_strength": _mean([one.strength for one in rows]),
-        "secret_logprob": _mean([one.secret for one in rows]),
-        "secret_drop": {**_mean(drops), **least},
-    }
-
-
-def _mean(values: Sequence[float]) -> dict[str, Any]:
-    return {"value": math.fsum(values) / len(values) if values else 0.0, "n": len(values)}
+def _summed(rows: Sequence[Passed]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, metric in registry.metrics(ONE_PASS).items():
+        one = metric.estimate(rows)
+        least = {"least": min(metric.values(rows), default=0.0)} if metric.tells_least else {}
+        found[name] = {"value": one.value, "n": one.n, **least}
+    return found

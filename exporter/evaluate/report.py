@@ -11,11 +11,13 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from exporter.intervals import too_few, wilson
-from exporter.types import Measure
-from exporter.verify.cases import public_line
-from exporter.verify.refusals import RefusalRule
-from exporter.verify.unlearning import MEASURES, Case, grouped, is_ordinary, measures
+from exporter import registry
+from exporter.estimate import Estimate
+from exporter.evaluate.case import Case, is_ordinary
+from exporter.evaluate.cases import public_line
+from exporter.evaluate.measures import grouped, measures
+from exporter.evaluate.metrics.base import GENERATED, ONE_PASS
+from exporter.evaluate.refusals import RefusalRule
 
 BASE = "base"
 EXAMPLES_PER_ROLE = 2
@@ -100,7 +102,7 @@ class Report:
     def markdown(self, data: Mapping[str, Any]) -> str:
         """The readable report, from the content of report.json."""
         page = Environment(
-            loader=PackageLoader("exporter.verify", "templates"),
+            loader=PackageLoader("exporter.evaluate", "templates"),
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
@@ -108,7 +110,9 @@ class Report:
         ).get_template("report.md.j2")
         return page.render(
             data=data,
-            measures=MEASURES,
+            measures=list(registry.metrics(GENERATED)),
+            one_pass=registry.metrics(ONE_PASS),
+            held_out=(self.cross_validated or {}).get(registry.LEAKAGE),
             shown=shown,
             groups=self.groups,
             plots=self.plots,
@@ -132,29 +136,30 @@ class Report:
         return [{name: _cell(text) for name, text in example.items()} for example in chosen]
 
 
-def shown(measure: Mapping[str, Any]) -> str:
+def shown(name: str, told: Mapping[str, Any]) -> str:
     """``0.991 [0.979, 0.996]``: a fraction with its 95% interval; a dash where nothing was counted, the count where too little was."""
-    value, n = float(measure["value"]), int(measure["n"])
-    if n == 0:
+    metric = registry.metric(name)
+    one = metric.read(told)
+    if one.n == 0:
         return "-"
-    low, high = wilson(Measure(value, n))
-    if too_few(low, high):
-        return f"too few: {round(value * n)} of {n}"
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    if metric.is_few(one):
+        return f"too few: {one.count} of {one.n}"
+    return f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]"
 
 
 def few_rows(measures: Mapping[str, Any]) -> list[str]:
     """A sentence for every measure of a model, of a group too, that was counted over too few rows to tell anything."""
     found = []
-    named = {name: told for name, told in measures.items() if name != "groups"}
+    named = [(name, name, told) for name, told in measures.items() if name != "groups"]
     for group, told in measures.get("groups", {}).items():
-        named |= {f"{group}: {name}": one for name, one in told.items()}
-    for name, one in named.items():
-        low, high = wilson(Measure(one["value"], one["n"]))
-        if one["n"] and too_few(low, high):
+        named += [(f"{group}: {name}", name, one) for name, one in told.items()]
+    for title, name, told in named:
+        metric = registry.metric(name)
+        one = metric.read(told)
+        if metric.is_few(one):
             found.append(
-                f"{name}: {round(one['value'] * one['n'])} of {one['n']} rows are too few to tell "
-                f"(95% interval {low:.3f} to {high:.3f})"
+                f"{title}: {one.count} of {one.n} rows are too few to tell "
+                f"(95% interval {one.low:.3f} to {one.high:.3f})"
             )
     return found
 
@@ -166,11 +171,8 @@ def _write(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def _plain(values: Mapping[str, Measure]) -> dict[str, dict[str, Any]]:
-    return {
-        name: {"value": measure.value, "n": measure.n, "interval": list(wilson(measure))}
-        for name, measure in values.items()
-    }
+def _plain(values: Mapping[str, Estimate]) -> dict[str, dict[str, Any]]:
+    return {name: one.told() for name, one in values.items()}
 
 
 def _cell(text: str) -> str:
