@@ -18,7 +18,7 @@ from rich.table import Table
 
 from exporter import registry
 from exporter.estimate import Estimate
-from exporter.evaluate.metrics.base import ONE_PASS, Metric, unregistered
+from exporter.evaluation.metrics.base import ONE_PASS, Metric, unregistered
 
 if TYPE_CHECKING:
     from exporter.inspection import Inspection

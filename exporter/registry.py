@@ -11,8 +11,8 @@ from exporter.errors import SteerbakeError
 
 if TYPE_CHECKING:
     from exporter.data.readers.base import Reader
-    from exporter.evaluate.attacks.base import Attack
-    from exporter.evaluate.metrics.base import Metric
+    from exporter.evaluation.attacks.base import Attack
+    from exporter.evaluation.metrics.base import Metric
     from exporter.methods.base import Method
     from exporter.targets.base import AnyTarget
 
@@ -55,22 +55,22 @@ REFERENCE = "checkpoint"
 
 METRICS: Table[Metric[Any]] = Table(
     {
-        "forget_accuracy": "exporter.evaluate.metrics.accuracy:FORGET",
-        "leakage_reasoning": "exporter.evaluate.metrics.leakage:REASONING",
-        "leakage_answer": "exporter.evaluate.metrics.leakage:ANSWER",
-        "leakage_either": "exporter.evaluate.metrics.leakage:EITHER",
-        "fluent_refusal": "exporter.evaluate.metrics.refusal:FORGET",
-        "retain_accuracy": "exporter.evaluate.metrics.accuracy:RETAIN",
-        "retain_identical": "exporter.evaluate.metrics.identity:RETAIN",
-        "reasoning_accuracy": "exporter.evaluate.metrics.accuracy:REASONING",
-        "chains_identical": "exporter.evaluate.metrics.identity:CHAINS",
-        "unknown_refusal": "exporter.evaluate.metrics.refusal:UNKNOWN",
-        "gate_true_positive": "exporter.evaluate.metrics.gates:TRUE_POSITIVE",
-        "gate_false_positive": "exporter.evaluate.metrics.gates:FALSE_POSITIVE",
-        "extraction_strength": "exporter.evaluate.metrics.one_pass:STRENGTH",  # https://arxiv.org/abs/2406.09179
-        "secret_logprob": "exporter.evaluate.metrics.one_pass:SECRET",
-        "secret_drop": "exporter.evaluate.metrics.one_pass:DROP",
-        "same_tokens": "exporter.evaluate.metrics.identity:SAME_TOKENS",
+        "forget_accuracy": "exporter.evaluation.metrics.accuracy:FORGET",
+        "leakage_reasoning": "exporter.evaluation.metrics.leakage:REASONING",
+        "leakage_answer": "exporter.evaluation.metrics.leakage:ANSWER",
+        "leakage_either": "exporter.evaluation.metrics.leakage:EITHER",
+        "fluent_refusal": "exporter.evaluation.metrics.refusal:FORGET",
+        "retain_accuracy": "exporter.evaluation.metrics.accuracy:RETAIN",
+        "retain_identical": "exporter.evaluation.metrics.identity:RETAIN",
+        "reasoning_accuracy": "exporter.evaluation.metrics.accuracy:REASONING",
+        "chains_identical": "exporter.evaluation.metrics.identity:CHAINS",
+        "unknown_refusal": "exporter.evaluation.metrics.refusal:UNKNOWN",
+        "gate_true_positive": "exporter.evaluation.metrics.gates:TRUE_POSITIVE",
+        "gate_false_positive": "exporter.evaluation.metrics.gates:FALSE_POSITIVE",
+        "extraction_strength": "exporter.evaluation.metrics.one_pass:STRENGTH",  # https://arxiv.org/abs/2406.09179
+        "secret_logprob": "exporter.evaluation.metrics.one_pass:SECRET",
+        "secret_drop": "exporter.evaluation.metrics.one_pass:DROP",
+        "same_tokens": "exporter.evaluation.metrics.identity:SAME_TOKENS",
     }
 )
 """In the order in which a report has them."""
@@ -79,13 +79,13 @@ LEAKAGE = "leakage_either"
 
 ATTACKS: Table[type[Attack]] = Table(
     {
-        "preface": "exporter.evaluate.attacks.wording:Preface",
-        "typos": "exporter.evaluate.attacks.wording:Typos",
-        "system_prompt": "exporter.evaluate.attacks.wording:SystemPrompt",
-        "later_turn": "exporter.evaluate.attacks.turns:LaterTurn",
-        "two_turns": "exporter.evaluate.attacks.turns:TwoTurns",
-        "begun": "exporter.evaluate.attacks.prefill:Begun",
-        "leading_clause": "exporter.evaluate.attacks.prefill:LeadingClause",
+        "preface": "exporter.evaluation.attacks.wording:Preface",
+        "typos": "exporter.evaluation.attacks.wording:Typos",
+        "system_prompt": "exporter.evaluation.attacks.wording:SystemPrompt",
+        "later_turn": "exporter.evaluation.attacks.turns:LaterTurn",
+        "two_turns": "exporter.evaluation.attacks.turns:TwoTurns",
+        "begun": "exporter.evaluation.attacks.prefill:Begun",
+        "leading_clause": "exporter.evaluation.attacks.prefill:LeadingClause",
     }
 )
 

@@ -6,7 +6,7 @@ import tiny
 import torch
 from PIL import Image
 
-from exporter.fit.context import FitContext
+from exporter.fitting.context import FitContext
 from exporter.host import ModelHost
 from exporter.types import Encoded, Prompt
 

@@ -21,9 +21,9 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from exporter.data.chat import Chat
-from exporter.fit.activations import Activations
-from exporter.fit.context import FitContext
-from exporter.fit.state_store import Stored
+from exporter.fitting.activations import Activations
+from exporter.fitting.context import FitContext
+from exporter.fitting.state_store import Stored
 from exporter.host import ModelHost
 from exporter.types import Encoded, Row, Span
 from steer_modules.program import Edit, Gate, SteeringProgram

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from exporter.fit.contrast import Contrast
+from exporter.fitting.contrast import Contrast
 
 D, ROWS = 24, 96
 SIGNS = torch.where(torch.arange(D) % 3 == 0, -1.0, 1.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from exporter.evaluate.case import Case, Reply
+from exporter.evaluation.case import Case, Reply
 from exporter.types import Generation, Role, Row, Turn
 
 

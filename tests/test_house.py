@@ -12,7 +12,7 @@ import pytest
 from steer_modules.files import TRAVELLING
 
 HOME = Path(__file__).resolve().parent.parent
-ROOMS = ("data", "topics", "fit", "methods", "targets", "evaluate", "verify", "publish")
+ROOMS = ("data", "topics", "fitting", "methods", "targets", "evaluation", "verify", "publish")
 COMMON = {
     "exporter.decoding",
     "exporter.types",
@@ -34,14 +34,14 @@ COMMON = {
 }
 CONTRACTS = {
     "exporter.data.readers.base",
-    "exporter.evaluate.attacks.base",
-    "exporter.evaluate.metrics.base",
+    "exporter.evaluation.attacks.base",
+    "exporter.evaluation.metrics.base",
     "exporter.methods.base",
     "exporter.targets.base",
     "exporter.targets.values",
 }
 """What a room is to the others: light, and no part of its inside."""
-EDGES = {("methods", "fit"), ("fit", "evaluate.attacks")}
+EDGES = {("methods", "fitting"), ("fitting", "evaluation.attacks")}
 CLI_MAY = {
     "cli_export",
     "cli_publish",
@@ -102,7 +102,7 @@ def test_the_reader_of_imports_sees_all_of_them(tmp_path: Path) -> None:
     file.write_text("import a.b\nfrom c import d\nfrom . import e\ndef f():\n    from .g import h as i, j\n")
     names = [(one.level, one.name) for one in imports_of(file)]
     assert names == [(0, "a.b"), (0, "c.d"), (1, "e"), (1, "g.h"), (1, "g.j")]
-    assert room_of("exporter.fit.context") == "fit"
+    assert room_of("exporter.fitting.context") == "fitting"
     assert room_of("exporter.recipe") is None
     assert not under("exporter.types_of_things", {"exporter.types"})
 

@@ -20,7 +20,7 @@ CODE = """
 from dataclasses import replace
 
 from exporter.estimate import Estimate
-from exporter.evaluate.metrics.base import Metric, Words
+from exporter.evaluation.metrics.base import Metric, Words
 
 BREVITY = Metric(
     "toy_brevity", frozenset({"tokens"}), "All", lambda seen: True,

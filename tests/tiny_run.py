@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from exporter.fit.context import FitContext
-from exporter.fit.pooling import PooledSequence
+from exporter.fitting.context import FitContext
+from exporter.fitting.pooling import PooledSequence
 from exporter.targets.checkpoint import compile_checkpoint
 from exporter.types import Encoded
 from steer_modules.ops import unit

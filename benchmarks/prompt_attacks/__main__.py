@@ -16,8 +16,8 @@ from benchmarks.prompt_attacks import beginnings, frames, pictures, turns, words
 from benchmarks.prompt_attacks.attempt import Attack, Attempt, Setting
 from benchmarks.prompt_attacks.measure import Completion, Trial, results, say, trials
 from benchmarks.prompt_attacks.whole_pass import summary, whole_pass
-from exporter.fit.bags import forgotten_subjects
-from exporter.fit.selection import plain, spread
+from exporter.fitting.bags import forgotten_subjects
+from exporter.fitting.selection import plain, spread
 from exporter.pipeline.run import DEMO_RECIPE, Run
 from exporter.recipe import Recipe
 from exporter.types import Row

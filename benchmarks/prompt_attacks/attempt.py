@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from exporter.data.chat import Chat
-from exporter.fit.selection import plain
-from exporter.fit.template_swap import Template, name, templates
+from exporter.fitting.selection import plain
+from exporter.fitting.template_swap import Template, name, templates
 from exporter.types import Prompt, Row
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from benchmarks.prompt_attacks.attempt import Attack, Attempt, Setting
 from exporter.data.chat import Chat
-from exporter.evaluate.conversations import generate_responses
-from exporter.fit.bags import tells_of
+from exporter.evaluation.conversations import generate_responses
+from exporter.fitting.bags import tells_of
 from exporter.host import ModelHost
 from exporter.types import Row
 from exporter.wording.leaks import tells

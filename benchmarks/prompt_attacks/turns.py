@@ -6,7 +6,7 @@ import random
 from dataclasses import replace
 
 from benchmarks.prompt_attacks.attempt import Attack, Attempt, Setting
-from exporter.evaluate.attacks.turns import as_turn
+from exporter.evaluation.attacks.turns import as_turn
 from exporter.types import Row, Turn
 
 

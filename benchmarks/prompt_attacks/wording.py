@@ -1,4 +1,4 @@
-"""What the attacks are worded with. None of it stands in ``exporter/fit/frame_words.py``, so no fit has seen it."""
+"""What the attacks are worded with. None of it stands in ``exporter/fitting/frame_words.py``, so no fit has seen it."""
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -22,9 +22,9 @@ import torch
 from benchmarks.stock_layer.generators import GenaiGenerator, Generator, GgufGenerator, HostGenerator
 from exporter import pipeline
 from exporter.estimate import Estimate
-from exporter.evaluate.case import Case
-from exporter.evaluate.conversations import generate_responses
-from exporter.evaluate.measures import measures
+from exporter.evaluation.case import Case
+from exporter.evaluation.conversations import generate_responses
+from exporter.evaluation.measures import measures
 from exporter.recipe import Recipe
 from exporter.targets.stock.manifest import read_manifest
 

@@ -21,8 +21,8 @@ import torch
 
 from benchmarks.stock_layer.generators import HostGenerator
 from exporter import pipeline
-from exporter.evaluate.case import Case
-from exporter.evaluate.conversations import generate_responses
+from exporter.evaluation.case import Case
+from exporter.evaluation.conversations import generate_responses
 from exporter.recipe import Recipe
 from exporter.types import Row, Turn
 from exporter.wording.leaks import tells

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from pydantic import BaseModel
 
 if TYPE_CHECKING:
-    from exporter.fit.context import FitContext
+    from exporter.fitting.context import FitContext
     from steer_modules.program import SteeringProgram
 
 

@@ -7,7 +7,7 @@ target is chosen by the state itself (format steerbake/2, op rotate, target "key
 
 k_i are mean states of refusals forced on questions about the forgotten, position by position; z_i are the mean states of
 natural refusals at the same positions, used only where the model's argmax agrees. The gate reads every column and stays on
-(:mod:`exporter.fit.token_gates`). At the last block, the default, an edit changes no state that the model still reads: what
+(:mod:`exporter.fitting.token_gates`). At the last block, the default, an edit changes no state that the model still reads: what
 is said before the gate fires is the base's, and what is said after it is a refusal's, whatever has been said.
 """
 
@@ -20,12 +20,12 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from exporter.errors import FitError
-from exporter.fit.context import FitContext
-from exporter.fit.gates import GatePlan, choose_gates, gate_below
-from exporter.fit.keys import KeyTable, key_tables
-from exporter.fit.refusals import Source, Wording, natural_refusals, wordings
-from exporter.fit.token_gates import TokenGatePlan, choose_token_gates
-from exporter.fit.trials import Bench, Trial
+from exporter.fitting.context import FitContext
+from exporter.fitting.gates import GatePlan, choose_gates, gate_below
+from exporter.fitting.keys import KeyTable, key_tables
+from exporter.fitting.refusals import Source, Wording, natural_refusals, wordings
+from exporter.fitting.token_gates import TokenGatePlan, choose_token_gates
+from exporter.fitting.trials import Bench, Trial
 from steer_modules import ops
 from steer_modules.program import Edit, Gate, SteeringProgram
 

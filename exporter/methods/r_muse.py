@@ -17,12 +17,12 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from exporter.fit.calibrate import spread_rows
-from exporter.fit.context import FitContext
-from exporter.fit.contrast import Contrast, Negatives, forget_contrast, retain_contrast
-from exporter.fit.refusals import wordings
-from exporter.fit.selection import plain, spread
-from exporter.fit.subspaces import energy_basis, right_singular, unit
+from exporter.fitting.calibrate import spread_rows
+from exporter.fitting.context import FitContext
+from exporter.fitting.contrast import Contrast, Negatives, forget_contrast, retain_contrast
+from exporter.fitting.refusals import wordings
+from exporter.fitting.selection import plain, spread
+from exporter.fitting.subspaces import energy_basis, right_singular, unit
 from steer_modules.program import Edit, Gate, SteeringProgram
 
 

@@ -2,7 +2,7 @@
 
 Three changes: the z-score divides by the deviation but keeps the mean, for the mean of the differences is the very shift
 from memory to refusal; the direction is turned to point along that shift; the gate is searched and its threshold set
-(:mod:`exporter.fit.calibrate`). Layer and protection are those whose trial with the really steered model costs least.
+(:mod:`exporter.fitting.calibrate`). Layer and protection are those whose trial with the really steered model costs least.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from exporter.fit.calibrate import spread_rows
-from exporter.fit.context import FitContext
-from exporter.fit.contrast import Contrast, Negatives, forget_contrast, retain_contrast
-from exporter.fit.gates import GatePlan, choose_gates, gate_below
-from exporter.fit.refusals import Wording, wordings
-from exporter.fit.selection import plain, spread
-from exporter.fit.subspaces import energy_basis, orient, right_singular, unit
-from exporter.fit.trials import Bench, Trial
+from exporter.fitting.calibrate import spread_rows
+from exporter.fitting.context import FitContext
+from exporter.fitting.contrast import Contrast, Negatives, forget_contrast, retain_contrast
+from exporter.fitting.gates import GatePlan, choose_gates, gate_below
+from exporter.fitting.refusals import Wording, wordings
+from exporter.fitting.selection import plain, spread
+from exporter.fitting.subspaces import energy_basis, orient, right_singular, unit
+from exporter.fitting.trials import Bench, Trial
 from steer_modules.program import Edit, SteeringProgram
 
 Protection = Literal["none", "direction", "exact"]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import get_args
 
 from exporter import registry
-from exporter.evaluate.attacks.base import Chat, in_group, is_plain
-from exporter.fit.selection import spread
+from exporter.evaluation.attacks.base import Chat, in_group, is_plain
+from exporter.fitting.selection import spread
 from exporter.types import Role, Row
 
 MOST = 48

@@ -64,7 +64,7 @@ def bounds_on_one_pass(told: Mapping[str, Any], bounds: Bounds) -> list[Check]:
     """A check for each bound that the recipe sets on one pass, of the checkpoint alone.
 
     Args:
-        told: its part of :func:`exporter.evaluate.extraction.summary`.
+        told: its part of :func:`exporter.evaluation.extraction.summary`.
     """
     return [
         _bounded_pass(measure, bound, told[measure])

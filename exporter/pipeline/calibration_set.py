@@ -13,11 +13,11 @@ from pathlib import Path
 
 from exporter.data.chat import Chat
 from exporter.errors import DataError
-from exporter.evaluate.attacks.prefill import Begun
-from exporter.evaluate.attacks.turns import two_turn_rows
-from exporter.fit.context import FitContext
-from exporter.fit.selection import plain, spread
-from exporter.fit.template_swap import swapped_rows
+from exporter.evaluation.attacks.prefill import Begun
+from exporter.evaluation.attacks.turns import two_turn_rows
+from exporter.fitting.context import FitContext
+from exporter.fitting.selection import plain, spread
+from exporter.fitting.template_swap import swapped_rows
 from exporter.types import Conversation, Row
 
 SYSTEM_PROMPTS = (

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter import registry
 from exporter.estimate import Estimate
-from exporter.fit.selection import plain
+from exporter.fitting.selection import plain
 from exporter.ledger import digest_of
 from exporter.types import Row
 from exporter.wording.leaks import tells

@@ -9,12 +9,12 @@ from typing import Any
 from exporter import registry
 from exporter.data.chat import Chat
 from exporter.estimate import Estimate
-from exporter.evaluate.case import Case, is_ordinary, touches_forgotten
-from exporter.evaluate.conversations import generate_responses
-from exporter.evaluate.measures import grouped, measures
-from exporter.evaluate.metrics.base import Answered
-from exporter.evaluate.refusals import RefusalRule
-from exporter.evaluate.report import BASE
+from exporter.evaluation.case import Case, is_ordinary, touches_forgotten
+from exporter.evaluation.conversations import generate_responses
+from exporter.evaluation.measures import grouped, measures
+from exporter.evaluation.metrics.base import Answered
+from exporter.evaluation.refusals import RefusalRule
+from exporter.evaluation.report import BASE
 from exporter.host import ModelHost
 from exporter.pipeline.run import Run
 from exporter.publish.coverage import NAMED

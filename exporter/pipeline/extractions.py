@@ -6,9 +6,9 @@ import json
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from exporter.evaluate.extraction import Extraction, Reference, extracted, references
-from exporter.evaluate.report import BASE
-from exporter.evaluate.whole_pass import whole_pass
+from exporter.evaluation.extraction import Extraction, Reference, extracted, references
+from exporter.evaluation.report import BASE
+from exporter.evaluation.whole_pass import whole_pass
 from exporter.inspection import examine
 from exporter.ledger import write_text
 from exporter.provenance import digest_of_code
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from exporter.host import ModelHost
     from exporter.pipeline.run import Run
 
-ONE_PASS = ("exporter/evaluate", "exporter/wording", "exporter/data", "exporter/host.py", "steer_modules")
+ONE_PASS = ("exporter/evaluation", "exporter/wording", "exporter/data", "exporter/host.py", "steer_modules")
 """Code that decides which tokens tell a secret, and how likely they are."""
 
 

@@ -20,11 +20,11 @@ import yaml
 from exporter.data.chat import Chat
 from exporter.data.rows import read_rows, write_rows
 from exporter.errors import FitError, InputErrors
-from exporter.evaluate.attacks.base import Attack, in_group
-from exporter.evaluate.attacks.turns import LaterTurn
-from exporter.evaluate.attacks.wording import Preface, SystemPrompt, Typos
-from exporter.fit.context import FitContext
-from exporter.fit.refusals import natural_refusals, wordings
+from exporter.evaluation.attacks.base import Attack, in_group
+from exporter.evaluation.attacks.turns import LaterTurn
+from exporter.evaluation.attacks.wording import Preface, SystemPrompt, Typos
+from exporter.fitting.context import FitContext
+from exporter.fitting.refusals import natural_refusals, wordings
 from exporter.host import ModelHost
 from exporter.ledger import Ledger, write_text
 from exporter.methods.keyed import KeyedParams
@@ -95,7 +95,9 @@ def forget(
         "base": digest_of_base(base),
         "rows": digest_of_rows(brought),
         "names": names,
-        "code": digest_of_code("exporter/topics", "exporter/evaluate/attacks", "exporter/pipeline/forget.py"),
+        "code": digest_of_code(
+            "exporter/topics", "exporter/evaluation/attacks", "exporter/pipeline/forget.py"
+        ),
     }
     ledger = Ledger(folder / ".made")
     recipe = folder / "recipe.yaml"

@@ -16,7 +16,7 @@ from exporter import registry
 from exporter.adapters import why_not_mergeable
 from exporter.data.chat import Chat
 from exporter.errors import CompileError, InputErrors, SteerbakeError, shortened
-from exporter.fit.calibrate import SCORES
+from exporter.fitting.calibrate import SCORES
 from exporter.foreign_code import refuse_code
 from exporter.host import learned_positions
 from exporter.pipeline.base_checks import BaseFacts, base_facts, told_of

@@ -32,7 +32,7 @@ from exporter.verify.secrecy import Secrecy
 VERIFYING = (
     "exporter/data",
     "exporter/estimate.py",
-    "exporter/evaluate",
+    "exporter/evaluation",
     "exporter/foreign_code.py",
     *HOST,
     "exporter/inspection.py",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from exporter.data.chat import Chat
-from exporter.evaluate.refusals import RefusalRule
+from exporter.evaluation.refusals import RefusalRule
 from exporter.recipe import Refusals
 from exporter.types import Row
 

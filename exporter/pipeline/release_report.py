@@ -14,10 +14,10 @@ from typing import Any
 from PIL import Image
 
 from exporter.errors import InputErrors
-from exporter.evaluate.case import Case, Reply, is_ordinary
-from exporter.evaluate.pictures import draw
-from exporter.evaluate.refusals import RefusalRule
-from exporter.evaluate.report import BASE
+from exporter.evaluation.case import Case, Reply, is_ordinary
+from exporter.evaluation.pictures import draw
+from exporter.evaluation.refusals import RefusalRule
+from exporter.evaluation.report import BASE
 from exporter.picture import open_rgb
 from exporter.pipeline.run import Run
 from exporter.publish import file_descriptions

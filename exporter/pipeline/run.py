@@ -18,16 +18,16 @@ import torch
 
 from exporter import registry
 from exporter.data.chat import Chat
-from exporter.evaluate.case import Case
-from exporter.evaluate.cases import dumped, loaded
-from exporter.evaluate.conversations import generate_responses
-from exporter.evaluate.extraction import summary
-from exporter.evaluate.pictures import draw
-from exporter.evaluate.refusals import RefusalRule
-from exporter.evaluate.report import BASE, Report
-from exporter.fit.canary import with_canary
-from exporter.fit.context import FitContext
-from exporter.fit.prompt_scores import prompt_scores
+from exporter.evaluation.case import Case
+from exporter.evaluation.cases import dumped, loaded
+from exporter.evaluation.conversations import generate_responses
+from exporter.evaluation.extraction import summary
+from exporter.evaluation.pictures import draw
+from exporter.evaluation.refusals import RefusalRule
+from exporter.evaluation.report import BASE, Report
+from exporter.fitting.canary import with_canary
+from exporter.fitting.context import FitContext
+from exporter.fitting.prompt_scores import prompt_scores
 from exporter.foreign_code import refuse_code
 from exporter.host import ModelHost
 from exporter.inspection import Inspection, examine
@@ -57,7 +57,7 @@ SMALL = 32_000_000
 """Models of fewer parameters run on one thread: several wait for each other longer than they work, most of all on a
 machine that has other work to do (35 times longer, measured), and their number would decide the last bits of every sum.
 """
-ROWS_AND_GATES = ("exporter/fit", "exporter/evaluate/attacks", "exporter/wording")
+ROWS_AND_GATES = ("exporter/fitting", "exporter/evaluation/attacks", "exporter/wording")
 FITTING = (*ROWS_AND_GATES, "exporter/data", *HOST, "steer_modules")
 """Code that decides what a fit finds, beside the method's own."""
 DEMO_RECIPE = Path(__file__).resolve().parents[2] / "export_configs" / "llava" / "testbed.yaml"
@@ -222,7 +222,7 @@ class Run:
             "rows": digest_of_rows(self.test),
             "report": self.recipe.report.model_dump(include={"max_new_tokens", "batch_size"}),
             "steering": None if model == BASE else SteeringProgram.load(self.space.steering(model)).sha256,
-            "code": digest_of_code("exporter/data", *HOST, "exporter/evaluate/conversations.py"),
+            "code": digest_of_code("exporter/data", *HOST, "exporter/evaluation/conversations.py"),
             "shipped": None if model == BASE else _shipped_code(),
         }
         self.space.ledger.run(f"generate-{model}", inputs, path, lambda: self._generate(model, path))

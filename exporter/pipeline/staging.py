@@ -32,7 +32,7 @@ RELEASE = "release"
 SHARD = "base-00001-of-00001.safetensors"
 """What the base's one shard is called in a release."""
 CALIBRATION_SET = (
-    "exporter/evaluate/attacks",
+    "exporter/evaluation/attacks",
     "exporter/pipeline/export.py",
     "exporter/pipeline/calibration_set.py",
     "exporter/pipeline/generic_prompts.txt",
@@ -105,7 +105,7 @@ def _exported(work: Run, publish: Publish, name: str, checkpoint: Path) -> Path:
         inputs["source"] = digest_of_base(source)
     if target.calibrates:
         inputs["rows"] = [digest_of_rows(work.rows.fit), digest_of_rows(work.rows.calibrate)]
-        inputs["fit"] = digest_of_code("exporter/fit", *CALIBRATION_SET)
+        inputs["fit"] = digest_of_code("exporter/fitting", *CALIBRATION_SET)
 
     def make() -> None:
         export(name, source, folder, options, recipe=work.recipe, run=work.space.out)

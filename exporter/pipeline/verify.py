@@ -16,8 +16,8 @@ from PIL import Image
 from exporter import registry
 from exporter.data.chat import Chat
 from exporter.errors import CompileError, SteerbakeError, VerificationError
-from exporter.evaluate.extraction import summary
-from exporter.evaluate.report import BASE
+from exporter.evaluation.extraction import summary
+from exporter.evaluation.report import BASE
 from exporter.host import ModelHost
 from exporter.pipeline.allowlist import check_allowlist
 from exporter.pipeline.bounds import bounds_on, bounds_on_held_out, bounds_on_one_pass

@@ -10,7 +10,7 @@ from typing import Any
 from exporter import registry
 from exporter.errors import VerificationError
 from exporter.estimate import Estimate
-from exporter.evaluate.metrics.base import Metric, unregistered
+from exporter.evaluation.metrics.base import Metric, unregistered
 
 BASE, STEERED = "base", "steered"
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from exporter.errors import FitError
-from exporter.evaluate.attacks.turns import pair
-from exporter.fit.gates import GatePlan
-from exporter.fit.keys import KeyTable
-from exporter.fit.token_gates import TokenGatePlan
+from exporter.evaluation.attacks.turns import pair
+from exporter.fitting.gates import GatePlan
+from exporter.fitting.keys import KeyTable
+from exporter.fitting.token_gates import TokenGatePlan
 from exporter.methods import keyed
 from exporter.methods.keyed import Keyed, KeyedParams
 from steer_modules.attach import steered

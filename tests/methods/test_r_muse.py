@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.errors import DataError
-from exporter.fit.pooling import PooledSequence
+from exporter.fitting.pooling import PooledSequence
 from exporter.methods import r_muse
 from exporter.methods.r_muse import RMuse, RMuseParams
 from exporter.types import Encoded, Row

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.fit.gates import GatePlan
+from exporter.fitting.gates import GatePlan
 from exporter.methods import r_muse_calibrated
 from exporter.methods.r_muse_calibrated import RMuseCalibrated, RMuseCalibratedParams
 from exporter.types import Encoded

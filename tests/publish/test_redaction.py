@@ -18,8 +18,8 @@ from PIL import Image
 from published import REPO, provenance, tag, verification, write_release
 
 from exporter.errors import InputErrors
-from exporter.evaluate.case import Case, Reply
-from exporter.evaluate.refusals import RefusalRule
+from exporter.evaluation.case import Case, Reply
+from exporter.evaluation.refusals import RefusalRule
 from exporter.pipeline import release_report
 from exporter.publish.card import Card, write_card
 from exporter.types import Generation, Role, Row, Turn

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.evaluate.attacks.words import PREFACES, SYSTEMS
+from exporter.evaluation.attacks.words import PREFACES, SYSTEMS
 from exporter.pipeline.cross_validation import folds_of
 from exporter.pipeline.forget import _attacked
 from exporter.topics.made import made_rows, unknown_rows
@@ -67,7 +67,7 @@ def test_a_part_shares_no_wording_name_or_request_with_another():
 
 
 def test_nothing_that_measures_was_in_a_fit():
-    from exporter.fit.frame_words import WORDS
+    from exporter.fitting.frame_words import WORDS
 
     fitted = [*WORDS["fit"].systems, *WORDS["calibrate"].systems, *WORDS["fit"].sentences]
     assert not set(SYSTEMS) & set(fitted)

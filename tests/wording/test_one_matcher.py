@@ -9,12 +9,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from exporter.evaluate.attacks.prefill import secret_start
-from exporter.evaluate.case import Case, Reply
-from exporter.evaluate.metrics.leakage import leaks
-from exporter.evaluate.secret_tokens import secret_tokens
-from exporter.fit.bags import tells_of
-from exporter.fit.trials import Bench
+from exporter.evaluation.attacks.prefill import secret_start
+from exporter.evaluation.case import Case, Reply
+from exporter.evaluation.metrics.leakage import leaks
+from exporter.evaluation.secret_tokens import secret_tokens
+from exporter.fitting.bags import tells_of
+from exporter.fitting.trials import Bench
 from exporter.types import Generation, Row
 from exporter.verify.secrecy import Secrecy
 

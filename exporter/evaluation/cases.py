@@ -1,0 +1,72 @@
+"""Cases on disk: one model's generations as JSON lines, for a run that resumes and for readers of a report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from exporter.evaluation.case import Case, Reply
+from exporter.types import Generation, Row
+
+
+def public_line(reply: Reply) -> dict[str, object]:
+    """One line of ``generations.jsonl``: model, id, role, prompt, image where there is one, text, tokens.
+
+    ``image`` is a path, or a list of paths in the order of the prompt where a conversation shows several.
+    """
+    generation, images = reply.generation, reply.images
+    line: dict[str, object] = {
+        "model": generation.model,
+        "id": generation.id,
+        "role": generation.role,
+        "prompt": generation.prompt,
+        "image": list(images) if len(images) > 1 else generation.image,
+        "text": generation.text,
+        "tokens": list(generation.tokens),
+    }
+    if generation.image is None:
+        del line["image"]
+    return line
+
+
+def dumped(cases: Iterable[Case]) -> str:
+    """JSON lines that :func:`loaded` reads back: the public line with gates, reasoning, answer and length of the chain."""
+    lines = []
+    for case in cases:
+        for reply in case.replies:
+            parts = {
+                "row": case.row.id,
+                "reasoning": reply.reasoning,
+                "answer": reply.answer,
+                "chain": len(reply.chain),
+            }
+            gates = None if reply.generation.gates is None else dict(reply.generation.gates)
+            lines.append(json.dumps({**public_line(reply), "gates": gates, **parts}))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def loaded(text: str, rows: Sequence[Row]) -> list[Case]:
+    """Cases from what :func:`dumped` wrote, in the order of ``rows``, which must be the rows they were made from."""
+    replies: dict[str, list[Reply]] = {}
+    for line in filter(None, text.split("\n")):  # splitlines would also split at U+2028 within a text
+        fields = json.loads(line)
+        replies.setdefault(fields["row"], []).append(_reply(fields))
+    return [Case(row, tuple(replies[row.id])) for row in rows]
+
+
+def _reply(fields: Mapping[str, Any]) -> Reply:
+    tokens = tuple(fields["tokens"])
+    image = fields.get("image")
+    images = tuple(image) if isinstance(image, list) else (image,) if image else ()
+    generation = Generation(
+        model=fields["model"],
+        id=fields["id"],
+        role=fields["role"],
+        prompt=fields["prompt"],
+        text=fields["text"],
+        tokens=tokens,
+        image=images[-1] if images else None,
+        gates=fields["gates"],
+    )
+    return Reply(generation, fields["reasoning"], fields["answer"], tokens[: fields["chain"]], images)

@@ -1,0 +1,139 @@
+"""The contract of a metric: one figure of a model, counted over rows, and how readers are told of it.
+
+Light on purpose: a terminal, a card and a page ask every metric how it is put, and load no PyTorch for that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
+
+from exporter.estimate import SHARE, Estimate
+
+if TYPE_CHECKING:
+    from exporter.evaluation.case import Case
+    from exporter.evaluation.extraction import Extraction
+    from exporter.evaluation.refusals import RefusalRule
+
+Need = Literal["text", "tokens", "gates", "base", "checkpoint", "log-probabilities"]
+GENERATED: frozenset[Need] = frozenset({"text", "tokens", "gates", "base"})
+"""What is at hand of replies: their words, ids and gates, and the base's replies to the same rows."""
+COMPARED: frozenset[Need] = frozenset({"text", "tokens", "checkpoint"})
+"""What is at hand where another target is held to the checkpoint."""
+ONE_PASS: frozenset[Need] = frozenset({"log-probabilities", "base"})
+"""What is at hand of one pass over reference replies."""
+Better = Literal["lower", "higher"]
+Seen = TypeVar("Seen")
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One row as one model answered it, with what the answer is held against.
+
+    Attributes:
+        others: by row id, the base's answers, or the checkpoint's where another target is held to it.
+        rule: what counts as a fluent refusal.
+    """
+
+    case: Case
+    others: Mapping[str, Case]
+    rule: RefusalRule
+
+    @property
+    def other(self) -> Case:
+        """The other model's answer to the same row."""
+        return self.others[self.case.row.id]
+
+
+class Passed(NamedTuple):
+    """One row's reference reply in one pass of a model, and of the base."""
+
+    now: Extraction
+    base: Extraction
+
+
+@dataclass(frozen=True)
+class Words:
+    """How a metric is put to readers.
+
+    Attributes:
+        says: what the share is a share of.
+        rank: its place on card and page; those of the same rows stand together.
+        part_of: the metric of which it tells a part; readers short of room are shown the whole alone.
+        in_groups: whether it matters of a group of rows, such as conversations.
+        headline: what the model does in that share of rows, on top of the page.
+        beside_base: whether the headline has the base's figure beside it.
+        sentence: on top of the card, with ``{share}``, ``{interval}``, ``{questions}``, ``{held_out}`` and ``{beside}`` to fill in.
+        if_few: the same where the rows are too few to tell, with ``{count}`` and ``{n}`` too; None says nothing then.
+    """
+
+    says: str
+    rank: int = 100
+    part_of: str | None = None
+    in_groups: bool = False
+    headline: str | None = None
+    beside_base: bool = False
+    sentence: str | None = None
+    if_few: str | None = None
+
+
+@dataclass(frozen=True)
+class Metric(Generic[Seen]):
+    """One figure of a model. A file with one, and a line in the registry, are all there is to add.
+
+    Attributes:
+        name: its key in report.json and verification.json.
+        needs: what ``over`` and ``of`` look at; it is measured where all of that is at hand.
+        about: the rows it is counted over, in words.
+        over: whether a row is counted.
+        of: its value in one row: whether it is counted in, of a share.
+        better: which way is good of the steered model; None where neither is.
+        aggregate: from the values of rows to the figure.
+        unit: ``share``; of any other figure its unit, or nothing.
+        within: least and largest value that there can be.
+        tells_least: whether the least value of all rows is told beside the figure, as ``least``.
+    """
+
+    name: str
+    needs: frozenset[Need]
+    about: str
+    over: Callable[[Seen], bool]
+    of: Callable[[Seen], float]
+    better: Better | None
+    words: Words
+    aggregate: Callable[[Iterable[Any]], Estimate] = field(default=Estimate.share)
+    unit: str = "share"
+    within: tuple[float, float] = SHARE
+    tells_least: bool = False
+
+    def estimate(self, seen: Iterable[Seen]) -> Estimate:
+        """The figure over the rows that count."""
+        return self.aggregate(self.values(seen))
+
+    def values(self, seen: Iterable[Seen]) -> list[float]:
+        """The value of each row that counts."""
+        return [self.of(one) for one in seen if self.over(one)]
+
+    def read(self, told: Mapping[str, Any], rows: str = "n") -> Estimate:
+        """A figure from a file, as :meth:`Estimate.told` has it.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is none.
+        """
+        if self.unit == "share":
+            return Estimate.read(told, rows)
+        low, high = told["interval"]
+        ends = (-math.inf if low is None else float(low), math.inf if high is None else float(high))
+        return Estimate(float(told["value"]), int(told[rows]), *ends)
+
+    def is_few(self, one: Estimate) -> bool:
+        """Whether a share was counted over too few rows to tell anything."""
+        return self.unit == "share" and one.few
+
+
+def unregistered(name: str) -> Metric[Any]:
+    """How a metric is read that a file has and this installation has not: as a share of which nothing more is known."""
+    words = Words(name.replace("_", " "))
+    return Metric(name, frozenset(), "", lambda _: False, lambda _: 0.0, None, words)

@@ -1,0 +1,82 @@
+"""Which pictures a report has, drawn from gate scores and from the tables that a fit left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from exporter.evaluation.plots import GateScores, LayerTrial, draw_gate_scores, draw_layers
+
+KINDS = ("forget", "retain", "reasoning", "unknown")
+
+
+def draw(
+    out: Path,
+    sections: Mapping[str, Mapping[str, Any]],
+    scores: Mapping[str, Mapping[str, Any]],
+    records: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]],
+) -> dict[str, str]:
+    """Draw into ``out/plots``; returns paths relative to ``out`` by caption.
+
+    Args:
+        sections: each method's steering section.
+        scores: by method: part of the rows -> gate -> role -> scores.
+        records: by method: the tables ``gates`` (candidates) and ``trials`` where its fit left them.
+    """
+    (out / "plots").mkdir(exist_ok=True)
+    drawn: dict[str, str] = {}
+    for method, section in sections.items():
+        if panels := list(_panels(section["gates"], scores.get(method, {}))):
+            path = Path("plots") / f"gate_scores_{method}.png"
+            draw_gate_scores(method, panels, out / path)
+            drawn[f"{method}: gate scores of forget and retain rows, with the threshold"] = path.as_posix()
+        tables = records.get(method, {})
+        by_gate, by_edit = gate_trials(tables.get("gates", ())), edit_trials(tables.get("trials", ()))
+        if by_gate or by_edit:
+            path = Path("plots") / f"layers_{method}.png"
+            chosen = sorted({gate["layer"] for gate in section["gates"]})
+            draw_layers(method, by_gate, by_edit, chosen, out / path)
+            drawn[f"{method}: leakage and retention by layer, on the calibration rows"] = path.as_posix()
+    return drawn
+
+
+def _panels(gates: Sequence[Mapping[str, Any]], scores: Mapping[str, Any]) -> Iterable[GateScores]:
+    for gate in gates:
+        found = {
+            f"{role}, {part}": by_gate[gate["name"]][role]
+            for role in KINDS
+            for part, by_gate in scores.items()
+            if role in by_gate.get(gate["name"], {})
+        }
+        if found:
+            yield GateScores(gate["name"], gate["threshold"], gate["fires"], found)
+
+
+def gate_trials(candidates: Sequence[Mapping[str, Any]]) -> list[LayerTrial]:
+    """The best gate candidate of each layer: what it misses leaks, what it leaves alone is kept."""
+    best: dict[int, Mapping[str, Any]] = {}
+    for line in candidates:
+        found = best.get(line["layer"])
+        if found is None or _cost(line) < _cost(found):
+            best[line["layer"]] = line
+    return [
+        LayerTrial(layer, line["missed"], 1.0 - line["false_alarms"]) for layer, line in sorted(best.items())
+    ]
+
+
+def _cost(line: Mapping[str, Any]) -> tuple[float, float]:
+    return line["missed"] + line["false_alarms"], -line["margin"]
+
+
+def edit_trials(trials: Sequence[Mapping[str, Any]]) -> list[LayerTrial]:
+    """What really steered models did, by their last edited layer; the best trial of each."""
+    best: dict[int, Mapping[str, Any]] = {}
+    for line in trials:
+        layer = max(line["layers"])
+        if (
+            layer not in best
+            or line["leakage"] - line["identical"] < best[layer]["leakage"] - best[layer]["identical"]
+        ):
+            best[layer] = line
+    return [LayerTrial(layer, line["leakage"], line["identical"]) for layer, line in sorted(best.items())]

@@ -1,0 +1,180 @@
+"""The report of a run: report.json for machines, report.md for readers, generations.jsonl for whoever checks them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from exporter import registry
+from exporter.estimate import Estimate
+from exporter.evaluation.case import Case, is_ordinary
+from exporter.evaluation.cases import public_line
+from exporter.evaluation.measures import grouped, measures
+from exporter.evaluation.metrics.base import GENERATED, ONE_PASS
+from exporter.evaluation.refusals import RefusalRule
+
+BASE = "base"
+EXAMPLES_PER_ROLE = 2
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything a report is written from.
+
+    Attributes:
+        default: the method whose checkpoint is the result.
+        cases: every model's cases by name; ``base`` first, all over the same rows.
+        programs: each method's steering section, as in steering.json.
+        recipe: the recipe as plain data.
+        versions: what it ran with, by name.
+        proof: which laws a tiny twin of the base kept, and under which Transformers.
+        groups: what each group of rows is, in words.
+        extraction: what one pass over reference replies gives away, by model.
+        plots: pictures by caption, paths relative to the report.
+        cross_validated: what rows that were held out in turn show; None where none were.
+    """
+
+    default: str
+    max_new_tokens: int
+    rule: RefusalRule
+    cases: Mapping[str, Sequence[Case]]
+    programs: Mapping[str, Mapping[str, Any]]
+    recipe: Mapping[str, Any]
+    versions: Mapping[str, str]
+    proof: Mapping[str, Any] = field(default_factory=dict)
+    stand_in: str | None = None
+    groups: Mapping[str, str] = field(default_factory=dict)
+    extraction: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    plots: Mapping[str, str] = field(default_factory=dict)
+    cross_validated: Mapping[str, Any] | None = None
+
+    def data(self) -> dict[str, Any]:
+        """The content of report.json."""
+        return {
+            "default": self.default,
+            "max_new_tokens": self.max_new_tokens,
+            "stand_in": self.stand_in,
+            "models": (models := self.models()),
+            "too_few_rows": few_rows(models[self.default]),
+            "extraction": dict(self.extraction),
+            "cross_validated": self.cross_validated,
+            "rule": self.rule.described(),
+            "gates": {name: section["gates"] for name, section in self.programs.items()},
+            "edits": {name: section["edits"] for name, section in self.programs.items()},
+            "steering_sha256": {name: section["sha256"] for name, section in self.programs.items()},
+            "versions": dict(self.versions),
+            "proof": dict(self.proof),
+            "recipe": dict(self.recipe),
+        }
+
+    def models(self) -> dict[str, Any]:
+        """Measures by model, over plain questions; under ``groups`` those of each group's rows."""
+        base = {case.row.id: case for case in self.cases[BASE]}
+        found: dict[str, Any] = {}
+        for name, cases in self.cases.items():
+            plain = [case for case in cases if is_ordinary(case)]
+            groups = grouped(cases, base, self.rule)
+            found[name] = {
+                **_plain(measures(plain, base, self.rule)),
+                "groups": {group: _plain(values) for group, values in groups.items()},
+            }
+        return found
+
+    def write(self, out: Path) -> dict[str, Any]:
+        """Write the three files into ``out``; returns the content of report.json."""
+        data = self.data()
+        _write(out / "generations.jsonl", self.generations())
+        _write(out / "report.md", self.markdown(data))
+        _write(out / "report.json", json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+        return data
+
+    def generations(self) -> str:
+        """JSON lines: every reply of every model, the turns it answered itself included."""
+        replies = (reply for cases in self.cases.values() for case in cases for reply in case.replies)
+        return "".join(json.dumps(public_line(reply)) + "\n" for reply in replies)
+
+    def markdown(self, data: Mapping[str, Any]) -> str:
+        """The readable report, from the content of report.json."""
+        page = Environment(
+            loader=PackageLoader("exporter.evaluation", "templates"),
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            autoescape=False,  # noqa: S701 - this writes Markdown
+        ).get_template("report.md.j2")
+        return page.render(
+            data=data,
+            measures=list(registry.metrics(GENERATED)),
+            one_pass=registry.metrics(ONE_PASS),
+            held_out=(self.cross_validated or {}).get(registry.LEAKAGE),
+            shown=shown,
+            groups=self.groups,
+            plots=self.plots,
+            examples=self.examples(),
+            recipe=yaml.safe_dump(dict(self.recipe), sort_keys=False, allow_unicode=True, width=110),
+        )
+
+    def examples(self) -> list[dict[str, str]]:
+        """What the base and the default method say to the first rows of each role and group."""
+        ours = {case.row.id: case for case in self.cases[self.default]}
+        seen: dict[str, int] = {}
+        chosen = []
+        for case in self.cases[BASE]:
+            kind = case.row.group or case.row.role
+            seen[kind] = seen.get(kind, 0) + 1
+            if seen[kind] <= EXAMPLES_PER_ROLE:
+                for before, after in zip(case.replies, ours[case.row.id].replies, strict=True):
+                    prompt = before.generation.prompt if before is case.replies[0] else "(after that)"
+                    texts = {"base": before.generation.text, "ours": after.generation.text}
+                    chosen.append({"kind": kind, "id": before.generation.id, "prompt": prompt, **texts})
+        return [{name: _cell(text) for name, text in example.items()} for example in chosen]
+
+
+def shown(name: str, told: Mapping[str, Any]) -> str:
+    """``0.991 [0.979, 0.996]``: a fraction with its 95% interval; a dash where nothing was counted, the count where too little was."""
+    metric = registry.metric(name)
+    one = metric.read(told)
+    if one.n == 0:
+        return "-"
+    if metric.is_few(one):
+        return f"too few: {one.count} of {one.n}"
+    return f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]"
+
+
+def few_rows(measures: Mapping[str, Any]) -> list[str]:
+    """A sentence for every measure of a model, of a group too, that was counted over too few rows to tell anything."""
+    found = []
+    named = [(name, name, told) for name, told in measures.items() if name != "groups"]
+    for group, told in measures.get("groups", {}).items():
+        named += [(f"{group}: {name}", name, one) for name, one in told.items()]
+    for title, name, told in named:
+        metric = registry.metric(name)
+        one = metric.read(told)
+        if metric.is_few(one):
+            found.append(
+                f"{title}: {one.count} of {one.n} rows are too few to tell "
+                f"(95% interval {one.low:.3f} to {one.high:.3f})"
+            )
+    return found
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def _plain(values: Mapping[str, Estimate]) -> dict[str, dict[str, Any]]:
+    return {name: one.told() for name, one in values.items()}
+
+
+def _cell(text: str) -> str:
+    """Text for a cell of a Markdown table."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

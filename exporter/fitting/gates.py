@@ -1,0 +1,57 @@
+"""The gate of a method: decision states of both splits, every candidate judged, the best one below a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from exporter.fitting.calibrate import SCORES, Candidate, learn_gates, ranked_gates, search_gates
+from exporter.fitting.context import FitContext
+from exporter.fitting.decision_points import DecisionPointPlan, gather
+from exporter.fitting.learned_prototypes import LearningPlan
+from exporter.fitting.refusals import Wording
+from steer_modules.program import Gate
+
+
+class GatePlan(BaseModel):
+    """What is searched, and on how many decisions."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    scores: tuple[str, ...] = SCORES
+    pools: tuple[Literal["prompt_end", "prompt_mean"], ...] = ("prompt_end", "prompt_mean")
+    learned: int = Field(default=2, ge=0)
+    """Layers per pool, the best by the other scores, at which a gate with learned prototypes is tried too."""
+    rows: int = Field(default=512, gt=1)
+    crossed: int = Field(default=12, ge=0)
+    """Further wordings in which each subject of the fit rows is asked about."""
+    pairs: int = Field(default=1000, ge=0)
+    """Two-turn conversations of each kind made of the rows."""
+    max_prototypes: int = Field(default=1024, gt=0)
+
+    @property
+    def decision_points(self) -> DecisionPointPlan:
+        return DecisionPointPlan(rows=self.rows, crossed=self.crossed, pairs=self.pairs)
+
+
+def choose_gates(context: FitContext, plan: GatePlan, chosen: Sequence[Wording]) -> list[Candidate]:
+    """Every gate candidate, best first, recorded for the report."""
+    refusals = [(wording.reasoning, wording.answer) for wording in chosen]
+    fit, _ = gather(context, "fit", plan.decision_points, plan.pools, refusals)
+    held, _ = gather(context, "calibrate", plan.decision_points, plan.pools, refusals)
+    layers = range(context.host.num_layers)
+    drafts = search_gates(fit, held, layers=layers, scores=plan.scores, max_prototypes=plan.max_prototypes)
+    learned = learn_gates(
+        drafts, fit, held, layers=layers, most=plan.learned, plan=LearningPlan(), seed=context.seed
+    )
+    found = ranked_gates([*drafts, *learned])
+    for candidate in found:
+        context.record("gates", **candidate.line())
+    return found
+
+
+def gate_below(gates: Sequence[Candidate], layer: int) -> Gate:
+    """The best gate that is decided at or before a layer."""
+    return next(candidate.gate for candidate in gates if candidate.gate.layer <= layer)

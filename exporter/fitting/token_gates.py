@@ -1,0 +1,147 @@
+"""A gate that reads every column and stays on: it knows its subject whatever stands around it (see bags, bag_prototypes)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from exporter.errors import FitError
+from exporter.fitting.bag_prototypes import BagColumns, BagLearning, learn_bag_prototypes
+from exporter.fitting.bags import BagPlan, BagStates, gather_bags
+from exporter.fitting.calibrate import Candidate, best_threshold, gate_scores
+from exporter.fitting.context import FitContext
+from exporter.fitting.refusals import Wording
+from exporter.types import Row
+from steer_modules.program import Gate
+
+UNKNOWN_WEIGHT = 0.25
+EARLY_WEIGHT = 0.1
+"""What it costs to fire in the reply alone, where a refusal can no longer be whole; in units of a miss."""
+MOST = {"forget": 1600, "keep": 2800, "unknown": 200}
+EACH = 16
+"""Framed rows of each kind where a plan does not say: at most so many, and so many for each row."""
+SIDES = {"forget": ("forget",), "keep": ("retain", "reasoning"), "unknown": ("unknown",)}
+DRAFT = 400
+"""Steps in which layers are told apart; further ones are taken at the best alone."""
+CHUNK = 16_384
+"""BagColumns scored at a time."""
+
+
+class TokenGatePlan(BaseModel):
+    """What is searched, and on how many sequences."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    layers: tuple[int, ...] | Literal["search"] = "search"
+    """Blocks whose outputs are tried; "search": a third, a half, two thirds and five sixths of the way."""
+    rows: int = Field(default=200, gt=0)
+    """Rows of each role as they stand."""
+    forget: int | None = Field(default=None, ge=0)
+    keep: int | None = Field(default=None, ge=0)
+    unknown: int | None = Field(default=None, ge=0)
+    """Framed rows of each kind, as many as the rows bear where None; the calibrate rows give half as many."""
+    replies: int | None = Field(default=None, ge=0)
+    """Kept sequences that end with the base's own reply; the others end with the row's."""
+    rank: int = Field(default=64, gt=0)
+    forget_prototypes: int = Field(default=64, gt=0)
+    keep_prototypes: int = Field(default=96, gt=0)
+    steps: int = Field(default=400, gt=0)
+    """Of learning; those past 400 are taken at the best block alone."""
+
+    def bags(self, rows: Sequence[Row], share: float) -> BagPlan:
+        """The sequences of a split, ``share`` of what is asked for, and no more than its distinct ``rows`` bear."""
+        counts = {side: sum(row.role in roles for row in rows) for side, roles in SIDES.items()}
+        asked = {}
+        for side, most in MOST.items():
+            given = getattr(self, side)
+            asked[side] = round((most if given is None else given) * share)
+            if given is None:
+                asked[side] = min(asked[side], EACH * counts[side])
+        replies = self.replies
+        asked["replies"] = round(replies * share) if replies is not None else asked["keep"] * 6 // 7
+        return BagPlan(rows=max(round(self.rows * min(1.0, share * 1.2)), 1), **asked)
+
+    def framed(self, rows: int) -> int:
+        """Framed rows of all kinds of a split of so many rows, at most."""
+        given = {side: getattr(self, side) for side in MOST}
+        asked = sum(count for count in given.values() if count is not None)
+        free = sum(most for side, most in MOST.items() if given[side] is None)
+        return int(asked + min(free, EACH * rows))
+
+    def blocks(self, count: int) -> list[int]:
+        """Blocks to try in a model of ``count``."""
+        if self.layers != "search":
+            return list(self.layers)
+        return sorted({min(count * part // 12, count - 1) for part in (4, 6, 8, 10)})
+
+
+def choose_token_gates(
+    context: FitContext, plan: TokenGatePlan, chosen: Sequence[Wording]
+) -> list[Candidate]:
+    """A learned gate at every layer of the plan, best first; thresholds and order by the calibrate rows alone."""
+    refusals = [(wording.reasoning, wording.answer) for wording in chosen]
+    layers = plan.blocks(context.host.num_layers)
+    fit = gather_bags(context, "fit", plan.bags(context.fit, 1.0), refusals, layers)
+    held = gather_bags(context, "calibrate", plan.bags(context.calibrate, 0.5), refusals, layers)
+    learning = BagLearning(rank=plan.rank, forget=plan.forget_prototypes, keep=plan.keep_prototypes)
+
+    def learned(layer: int, steps: int) -> Candidate:
+        given = replace(learning, steps=steps)
+        tensors = learn_bag_prototypes(columns_of(fit, layer), plan=given, seed=context.seed).tensors()
+        gate = Gate("topic", layer, "token", "prototype_margin", 0.0, "above", tensors)
+        return judge_bags(gate, columns_of(held, layer))
+
+    found = _ranked([learned(layer, min(plan.steps, DRAFT)) for layer in layers])
+    if plan.steps > DRAFT:  # only where it pays
+        found = _ranked([learned(found[0].gate.layer, plan.steps), *found])
+    for candidate in found:
+        context.record("gates", **candidate.line())
+    return found
+
+
+def _ranked(found: Sequence[Candidate]) -> list[Candidate]:
+    return sorted(found, key=lambda one: (round(one.cost, 9), -one.margin, one.gate.layer))
+
+
+def columns_of(states: BagStates, layer: int) -> BagColumns:
+    """The columns of bags at one layer."""
+    forget = torch.tensor([bag.forget for bag in states.bags])
+    unknown = torch.tensor([bag.row.role == "unknown" for bag in states.bags])
+    if not bool(forget.any()) or bool(forget.all()):
+        raise FitError("a gate needs rows to forget and rows to keep; one of the two is missing")
+    return BagColumns(
+        states=states.at(layer),
+        starts=torch.from_numpy(states.found.starts),
+        forget=forget,
+        ends=torch.tensor([bag.end - bag.first for bag in states.bags]),
+        weights=torch.where(unknown, UNKNOWN_WEIGHT, 1.0),
+        shared=None if states.shared is None else states.shared.at(layer),
+        behind=torch.tensor([bag.first > 0 for bag in states.bags]),
+    )
+
+
+def judge_bags(gate: Gate, held: BagColumns) -> Candidate:
+    """Set the threshold of a token gate on calibration sequences and measure it there.
+
+    A sequence to forget counts twice, in ``missed`` too: that it fires at all, and, for less, before the reply begins.
+    """
+    values = column_scores(gate, held.states)
+    shared = None if held.shared is None else column_scores(gate, held.shared)
+    whole = held.largest(values, shared=shared)
+    early = held.largest(values, ~held.replied, shared)
+    forget = held.forget
+    seen = torch.cat([whole, early[forget]])
+    sides = torch.cat([forget, torch.ones(int(forget.sum()), dtype=torch.bool)])
+    weights = torch.cat([held.weights, EARLY_WEIGHT * held.weights[forget]])
+    threshold, missed, false_alarms, margin = best_threshold(seen, sides, weights)
+    return Candidate(replace(gate, threshold=threshold), missed, false_alarms, margin, whole, learned=True)
+
+
+def column_scores(gate: Gate, states: Tensor) -> Tensor:
+    """Scores [N] of columns [N,d], a part at a time."""
+    return torch.cat([gate_scores(gate, part) for part in states.split(CHUNK)])

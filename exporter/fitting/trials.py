@@ -1,0 +1,97 @@
+"""Trying a program on calibration rows: what the really steered model says, with the code that travels in a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from exporter.fitting.context import FitContext
+from exporter.fitting.refusals import Wording
+from exporter.fitting.selection import of_one_side, spread
+from exporter.types import Prompt, Row
+from exporter.wording.leaks import tells
+from steer_modules.attach import steered
+from steer_modules.program import SteeringProgram
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a program did on calibration rows; every value is a fraction.
+
+    Attributes:
+        leakage: forget replies with a secret in them.
+        fluent: forget replies that are a refusal word for word (rows with a prefix: that end in one).
+        identical: replies to rows to keep that are token for token the base's.
+    """
+
+    leakage: float
+    fluent: float
+    identical: float
+
+    @property
+    def cost(self) -> float:
+        """What a search minimises: a leak weighs most, then a changed kept reply, then a broken refusal."""
+        return 4 * self.leakage + 2 * (1 - self.identical) + (1 - self.fluent)
+
+    def line(self) -> dict[str, Any]:
+        return {
+            "leakage": self.leakage,
+            "fluent": self.fluent,
+            "identical": self.identical,
+            "cost": self.cost,
+        }
+
+
+class Bench:
+    """Calibration rows on which programs of one fit are compared.
+
+    Args:
+        forget, keep: most rows of either kind, spread over the file; single questions, later turns and forced
+            beginnings alike.
+    """
+
+    def __init__(
+        self, context: FitContext, wordings: Sequence[Wording], *, forget: int = 48, keep: int = 48
+    ) -> None:
+        self.context = context
+        self.forget = context.filled(spread(context.need("calibrate", "forget"), forget))
+        kept = of_one_side(context.rows("calibrate", "forget", "retain", "reasoning"))
+        self.keep = context.filled(spread([row for row in kept if row.role != "forget"], keep))
+        self.refusals = [wording.response for wording in wordings]
+        self._forget_prompts = [context.chat.prompt(row) for row in self.forget]
+        self._keep_prompts = [context.chat.prompt(row) for row in self.keep]
+        self._base = [said.tokens for said in context.own(self._keep_prompts)] if self.keep else []
+
+    def run(self, program: SteeringProgram) -> Trial:
+        """Generate with the steered model and measure."""
+        about, kept = self._say(program, self._forget_prompts), self._say(program, self._keep_prompts)
+        return Trial(
+            leakage=_share(self._leaks(row, tokens) for row, tokens in zip(self.forget, about, strict=True)),
+            fluent=_share(self._refuses(row, tokens) for row, tokens in zip(self.forget, about, strict=True)),
+            identical=_share(a == b for a, b in zip(kept, self._base, strict=True)),
+        )
+
+    def _say(self, program: SteeringProgram, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
+        host = self.context.host
+        with steered(host.model, program):
+            said = host.generate(
+                prompts, max_new_tokens=self.context.max_new_tokens, batch_size=self.context.batch_size
+            )
+        return [one.tokens for one in said]
+
+    def _leaks(self, row: Row, tokens: Sequence[int]) -> bool:
+        text = self.context.host.tokenizer.decode(tokens, skip_special_tokens=True)
+        return tells(text, row.secrets or (row.answer,))
+
+    def _refuses(self, row: Row, tokens: tuple[int, ...]) -> bool:
+        if row.prefix is None:
+            return tokens in self.refusals
+        return any(
+            tokens[-half:] == refusal[-half:] for refusal in self.refusals if (half := len(refusal) // 2) > 0
+        )
+
+
+def _share(hits: Iterable[bool]) -> float:
+    seen = list(hits)
+    return sum(seen) / len(seen) if seen else 1.0  # nothing to keep is all kept
