@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from exporter.verify.wording import contains_any
 from transformers import AutoTokenizer
 
 from exporter import pipeline
@@ -33,6 +32,7 @@ from exporter.targets.onnx.names import file_name
 from exporter.targets.onnx.target import OnnxOptions as Options
 from exporter.targets.onnx_runner import OnnxModel, sha256_of
 from exporter.types import Row
+from exporter.wording.leaks import tells
 
 VARIANTS = {
     "fp32": ("fp32", None),
@@ -80,7 +80,7 @@ def counted(
     """What one variant leaks and keeps; ``reference`` is what float32 said."""
     forget = [i for i, row in enumerate(rows) if row.role == "forget"]
     retain = [i for i, row in enumerate(rows) if row.role == "retain"]
-    leaks = [i for i in forget if contains_any(said[i][0], rows[i].secrets)]
+    leaks = [i for i in forget if tells(said[i][0], rows[i].secrets)]
     return {
         "forget": len(forget),
         "leaks": len(leaks),

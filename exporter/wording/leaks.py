@@ -131,7 +131,7 @@ def _pattern(form: str) -> re.Pattern[str] | None:
         return _literal(form)  # C++ is not C, and -5 not 5
     ways = [_edged(pieces, "".join(_joined(pieces, size)))]
     if all(piece.kind != "number" for piece in pieces) and size >= 2:
-        ways.append(_edged(pieces, _spelled(pieces, r"\." if size == 2 else rf"(?:(?!{SOFT})[\W_]){{1,3}}")))
+        ways.append(_edged(pieces, _spelled(pieces, size)))
     return re.compile("|".join(ways))
 
 
@@ -186,12 +186,16 @@ def _number(digits: str) -> str:
     return rf"(?:{parted}|{'[ -]'.join(digits)})"
 
 
-def _spelled(pieces: Sequence[_Piece], parted: str) -> str:
-    """The letters one by one, the same between any two of a word."""
+def _spelled(pieces: Sequence[_Piece], size: int) -> str:
+    """The letters one by one, the same one to three signs between any two of a word, and invisible ones between those."""
     words = [list(map(re.escape, piece.text)) for piece in pieces]
     first, *rest = words[0]
-    again = f"{SOFT}*(?P=by){SOFT}*"
-    start = first + (f"{SOFT}*(?P<by>{parted}){SOFT}*" + again.join(rest) if rest else "")
+    sign, more = (r"\.", ()) if size == 2 else (rf"(?!{SOFT})[\W_]", ("two", "three"))
+    parted = (
+        f"{SOFT}*(?P<one>{sign})" + "".join(f"(?:{SOFT}*(?P<{name}>{sign}))?" for name in more) + f"{SOFT}*"
+    )
+    again = f"{SOFT}*(?P=one)" + "".join(f"(?({name}){SOFT}*(?P={name}))" for name in more) + f"{SOFT}*"
+    start = first + (parted + again.join(rest) if rest else "")
     if not rest:
         return start + "".join(r"[\W_]{1,6}" + r"[\W_]{1,3}".join(word) for word in words[1:])
     return start + "".join(r"[\W_]{1,6}" + again.join(word) for word in words[1:])

@@ -136,6 +136,14 @@ def test_a_name_is_found_however_it_is_dressed_up(data, name):
     assert tells(said[first:last], [name]), said
 
 
+@pytest.mark.parametrize("parted", [" ", "-", ".", " - "])
+def test_a_name_that_is_spelled_is_found_wherever_something_invisible_stands(parted):
+    spelled = parted.join("Paris")
+    for place in range(1, len(spelled)):
+        assert tells(f"It is {spelled[:place]}\u200b{spelled[place:]} today.", ["Paris"])
+    assert not tells("It is P. a-r i.s today.", ["Paris"])
+
+
 @settings(deadline=None, max_examples=200)
 @given(st.data(), NUMBERS)
 def test_a_number_is_found_however_it_is_grouped(data, number):
