@@ -13,13 +13,15 @@ from exporter.topics.subjects import SMALL
 
 Continue = Callable[[Sequence[str]], Sequence[Sequence[str]]]
 """From beginnings of a text to what may come next after each, likeliest first, and each as a few words go on."""
+FEWEST = 3
+"""Of fewer a gate learns those things by heart, not that the name may go on in another way."""
 _NAME = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*(?: [A-Z][^\W\d_]+)?")
 
 
 def namesakes(
     names: Sequence[str], pieces: Callable[[str], Sequence[str]], going_on: Continue, most: int
 ) -> list[str]:
-    """At most ``most`` names that begin as one of the topic's and are none of it, of all beginnings in turn.
+    """At most ``most`` names that begin as one of the topic's and are none of it, of all beginnings in turn; none where there are few.
 
     A beginning that is itself a name of the topic stands for it: who forgets "Leonardo" keeps no Leonardo.
 
@@ -37,7 +39,8 @@ def namesakes(
         [other for text in texts if (other := _name(beginning + text, names)) is not None]
         for beginning, texts in zip(begun, going_on(begun), strict=True)
     ]
-    return list(dict.fromkeys(_in_turn(found)))[:most]
+    others = list(dict.fromkeys(_in_turn(found)))[:most]
+    return others if len(others) >= FEWEST else []
 
 
 def _beginnings(pieces: Sequence[str]) -> Iterator[str]:

@@ -7,7 +7,7 @@ import pytest
 from exporter.topics.namesakes import namesakes
 
 KNOWN = {
-    "Mount": [" Everest is high", " Fuji is in", " Everest", " Kilimanjaro and", " of the"],
+    "Mount": [" Everest is high", " Fuji is in", " Everest", " Kilimanjaro and", " of the", " Etna"],
     "da": [" Vinci was"],
     "Vin": ["cent van", "ci painted", "egar is"],
     "Leonardo": [" da Vinci", " DiCaprio won", "'s art"],
@@ -27,12 +27,17 @@ def found(names: list[str], most: int = 12) -> list[str]:
 
 
 def test_what_begins_alike_is_found_and_the_topic_is_not() -> None:
-    assert found(["Everest", "Mount Everest"]) == ["Mount Fuji", "Mount Kilimanjaro"]
+    assert found(["Everest", "Mount Everest"]) == ["Mount Fuji", "Mount Kilimanjaro", "Mount Etna"]
     assert found(["Leonardo da Vinci", "da Vinci"]) == ["Leonardo DiCaprio", "Vincent", "Vinegar"]
 
 
 def test_what_stands_for_the_topic_by_itself_begins_nothing_else() -> None:
-    assert found(["Leonardo", "Leonardo da Vinci"]) == ["Vincent", "Vinegar"]
+    names = ["Leonardo", "Leonardo da Vinci", "Mount Everest"]
+    assert not any(other.startswith("Leonardo") for other in found(names))
+
+
+def test_one_or_two_are_too_few_to_learn_from() -> None:
+    assert found(["Mount Everest"], most=2) == []
 
 
 def test_a_name_of_one_piece_has_none_and_nobody_is_asked() -> None:
@@ -41,11 +46,11 @@ def test_a_name_of_one_piece_has_none_and_nobody_is_asked() -> None:
 
 
 def test_all_beginnings_have_their_turn_before_one_has_a_second() -> None:
-    names = found(["Mount Everest", "Leonardo da Vinci"], most=2)
-    assert names == ["Mount Fuji", "Leonardo DiCaprio"]  # not Kilimanjaro
+    names = found(["Mount Everest", "Leonardo da Vinci"], most=3)
+    assert names == ["Mount Fuji", "Leonardo DiCaprio", "Vincent"]  # not Kilimanjaro
 
 
 def test_a_possessive_is_not_part_of_a_name() -> None:
-    said = {"Albert": ["'s idea", " Camus's book", "ine's hat", " Einstein's"]}
+    said = {"Albert": ["'s idea", " Camus's book", "ine's hat", " Einstein's", "a's name"]}
     others = namesakes(["Albert Einstein"], cut, lambda begun: [said[text] for text in begun], 12)
-    assert others == ["Albert Camus", "Albertine"]
+    assert others == ["Albert Camus", "Albertine", "Alberta"]
