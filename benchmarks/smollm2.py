@@ -112,7 +112,7 @@ def complete_generation_config(model: PreTrainedModel, tokenizer: PreTrainedToke
 
 
 def check(folder: Path) -> None:
-    """Load ``folder`` as a stranger would and ask one question.
+    """Load ``folder`` in a clean environment and ask one question.
 
     Raises:
         ProvisioningError: no chat template, wrong special tokens, or a wrong answer.

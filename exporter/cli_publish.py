@@ -56,7 +56,7 @@ def verify(
         ),
     ] = None,
 ) -> None:
-    """Load as a stranger would, compare all targets, count what is forgotten and kept. Exit 1 where a check fails."""
+    """Load in a clean environment, compare all targets, count leaks and retained replies. Exit 1 where a check fails."""
     from exporter.recipe import Recipe
 
     loaded = None if recipe is None else Recipe.load(recipe)

@@ -67,10 +67,10 @@ def examine(folder: Path) -> Inspection:
         program = SteeringProgram.parse(section, tensors)
     except FileNotFoundError as error:
         missing = Path(error.filename or str(error)).name
-        raise VerificationError(f"{folder} bears no steering: {missing} is missing") from error
+        raise VerificationError(f"no steering section found in {folder}: {missing} is missing") from error
     except (KeyError, TypeError) as error:
         raise VerificationError(
-            f"{folder} bears no steering: {section_file.name} has no key {error}"
+            f"no steering section found in {folder}: {section_file.name} has no key {error}"
         ) from error
     except (ValueError, SafetensorError, OSError) as error:
         raise VerificationError(f"{folder} is not what it claims to be: {error}") from error

@@ -172,7 +172,7 @@ def test_inspect_shows_a_steering_folder_and_refuses_a_changed_one(tmp_path: Pat
     refused("inspect", tmp_path / "steering")
     assert "is not a folder" in refused("inspect", tmp_path / "absent")
     (tmp_path / "empty").mkdir()
-    assert "bears no steering" in refused("inspect", tmp_path / "empty")
+    assert "no steering section found" in refused("inspect", tmp_path / "empty")
 
 
 def test_what_the_data_lack_is_a_message_and_what_we_broke_is_a_traceback(
@@ -319,7 +319,7 @@ def test_the_table_of_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_onnx_commands_say_what_is_wrong(tmp_path: Path) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()
-    assert "bears no steering" in refused("export", "onnx", folder, tmp_path / "out")
+    assert "no steering section found" in refused("export", "onnx", folder, tmp_path / "out")
     assert "is not a folder" in refused("export", "onnx", tmp_path / "none", tmp_path / "out")
     assert "io and kv" in refused("export", "onnx", folder, tmp_path / "out", "--gate-state", "maybe")
     assert "no steerbake.json" in refused("verify", folder, "--against", folder).replace("there is ", "")

@@ -28,7 +28,7 @@ def discover_targets(folder: Path, against: Sequence[Path]) -> dict[str, Path]:
     for other in against:
         if kind_of(other) is None:
             raise VerificationError(
-                f"{other} is neither a steered checkpoint nor what was exported from one: config.json bears no steering, and "
+                f"{other} is neither a steered checkpoint nor what was exported from one: config.json has no steering section, and "
                 f"there is no {_either([one.marker for one in registry.exports().values()])}"
             )
         label = (

@@ -18,7 +18,7 @@ LOCAL = "path/to/this/folder"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a stranger finds the folder: a repository at a pinned revision, or a folder on a disk (``repo_id`` None)."""
+    """Where a reader finds the folder: a repository at a pinned revision, or a folder on a disk (``repo_id`` None)."""
 
     repo_id: str | None
     revision: str | None

@@ -1,7 +1,7 @@
 """Files that belong to a model beside its weights: what its processor and tokenizer are read from, generation config, licence.
 
 Copied by need: a file goes along because Transformers asks for its name, and for no other reason, since the folder of a fine-tuned base
-holds samples of its rows and paths of its machine too. What is copied of JSON bears no such path.
+holds samples of its rows and paths of its machine too. What is copied of JSON has no such path.
 """
 
 from __future__ import annotations

@@ -387,7 +387,7 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_written(bed, tmp_path
     for options, words in asked:
         with pytest.raises(CompileError, match=words):
             pipeline.export("onnx", bed.checkpoint, out, options)
-    with pytest.raises(VerificationError, match="bears no steering"):
+    with pytest.raises(VerificationError, match="no steering section found"):
         pipeline.export("onnx", bed.home / "base", out)
     assert list(tmp_path.iterdir()) == []
     out.mkdir()

@@ -75,8 +75,8 @@ class Layout:
 
         Columns without a state are none that a steered graph computed: what was asked there is not known, so every gate is on.
         """
-        stranger = (features[:, :1] != 1) & (torch.full((1, 1), behind, device=features.device) > 0)
-        on = (features[:, 1 : 1 + self.gates] > 0) | stranger
+        foreign = (features[:, :1] != 1) & (torch.full((1, 1), behind, device=features.device) > 0)
+        on = (features[:, 1 : 1 + self.gates] > 0) | foreign
         none = torch.zeros_like(features[:, 0])
         header = features[:, 1 + self.gates] if self.headers else none
         count = features[:, self.narrow] if self.wide else none
