@@ -201,13 +201,13 @@ def inspect(
     ],
 ) -> None:
     """Show what is steered where and by which gates, and verify the hashes."""
-    from exporter import display, pipeline
+    from exporter import display, look_inside
 
-    folder = pipeline.model_in(folder, display.note, programs=True)
-    if (told := pipeline.summary(folder)) is not None:
+    folder = look_inside.model_in(folder, display.note, programs=True)
+    if (told := look_inside.summary(folder)) is not None:
         display.result(dict(told.data), lambda: display.print_summary(told))
     else:
-        found = pipeline.inspect(folder)
+        found = look_inside.inspect(folder)
         display.result(found.data(), lambda: display.print_inspection(found))
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from exporter.errors import SteerbakeError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from exporter.data.readers.base import Reader
     from exporter.evaluation.attacks.base import Attack
     from exporter.evaluation.metrics.base import Metric
@@ -119,6 +121,11 @@ def target(name: str) -> AnyTarget:
 def exports() -> dict[str, AnyTarget]:
     """The targets that are made of another one, by name."""
     return {name: one for name, one in targets().items() if one.requires is not None}
+
+
+def kind_of(folder: Path) -> str | None:
+    """Which target lies at the root of a folder; None for none that is known."""
+    return next((name for name, one in targets().items() if one.is_at(folder)), None)
 
 
 def metrics(at_hand: AbstractSet[str] | None = None) -> dict[str, Metric[Any]]:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from rich.console import Console
-from tiny_run import write_base
+from tiny_run import always_on, write_base
 from typer.testing import CliRunner
 
 from exporter import display
@@ -71,6 +71,21 @@ def test_help_and_version_load_no_heavy_library() -> None:
         )
         assert done.returncode == 0, done.stderr
         assert "steerbake" in done.stdout or "Usage" in done.stdout
+
+
+def test_inspect_loads_neither_transformers_nor_the_rooms(tmp_path: Path) -> None:
+    (tmp_path / "steering").mkdir()
+    always_on().save(tmp_path / "steering")
+    program = (
+        "import sys; from exporter.cli import app\n"
+        "try: app(sys.argv[1:])\n"
+        "except SystemExit as end: code = end.code\n"
+        "heavy = {'transformers', 'datasets', 'onnxruntime', 'exporter.pipeline', 'exporter.fitting'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else code)\n"
+    )
+    asked = [sys.executable, "-c", program, "inspect", str(tmp_path / "steering")]
+    done = subprocess.run(asked, cwd=HOME, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_real_process_exits_with_2_and_one_message(tmp_path: Path) -> None:

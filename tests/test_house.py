@@ -45,6 +45,7 @@ EDGES = {("methods", "fitting"), ("fitting", "evaluation.attacks")}
 CLI_MAY = {
     "cli_export",
     "cli_publish",
+    "look_inside",
     "registry",
     "pipeline",
     "recipe",
@@ -164,6 +165,7 @@ def test_what_rooms_share_knows_nothing_above_it() -> None:
     below["host"] = {"types", "errors", "foreign_code", "loading", "progress"}
     below["host"] |= {"decoding", "picture", "reader", "vocabulary"}
     below["inspection"] = {"errors", "registry"}
+    below["look_inside"] = {"errors", "inspection", "registry", "workspace"}
     below["onnx_graph"] = set()
     below["model_folder"] = {"errors"}
     below["steerable"] = set()

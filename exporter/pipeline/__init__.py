@@ -1,8 +1,9 @@
 """What the commands do: the only place that knows all rooms."""
 
+from exporter.look_inside import inspect, model_in, summary
 from exporter.pipeline.archive import Checked, check, pack, unpack
 from exporter.pipeline.chat import Talk, talk
-from exporter.pipeline.export import export, summary
+from exporter.pipeline.export import export
 from exporter.pipeline.forget import Forgotten, forget
 from exporter.pipeline.preflight import Preflight, check_recipe, load_recipe, require
 from exporter.pipeline.publish import Published, publish
@@ -13,12 +14,10 @@ from exporter.pipeline.run import (
     compile,  # noqa: A004 - the command's name
     demo,
     fit,
-    inspect,
     reach_note,
     run,
     upgrade,
 )
-from exporter.pipeline.run_folders import model_in
 from exporter.pipeline.verify import verify
 from exporter.targets.companions import left_out
 

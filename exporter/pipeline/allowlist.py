@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from exporter import registry
 from exporter.foreign_code import code_faults
-from exporter.publish.files import CHECKPOINT, files_of, is_verified, kind_of
+from exporter.publish.files import CHECKPOINT, files_of, is_verified
 from exporter.targets.values import Finding
 
 _WEIGHTS = (
@@ -41,7 +41,7 @@ def check_allowlist(folder: Path, targets: Mapping[str, Path], trusted: Path | N
     for label, path in inside.items():
         prefix = "" if path == folder else f"{path.name}/"
         try:
-            kind = kind_of(path)
+            kind = registry.kind_of(path)
             named |= (
                 set() if kind is None else {prefix + name for name in registry.target(kind).named_files(path)}
             )

@@ -9,8 +9,8 @@ from typing import Any
 
 from exporter.data.rows import read_rows
 from exporter.errors import InputErrors, SteerbakeError, VerificationError
+from exporter.look_inside import inspect
 from exporter.pipeline.push import beyond_bounds, omissions_of
-from exporter.pipeline.run import inspect
 from exporter.pipeline.staging import released, shards_of
 from exporter.publish import provenance as sealing
 from exporter.publish.files import files_of, hashes

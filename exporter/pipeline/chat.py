@@ -11,7 +11,7 @@ from exporter import registry
 from exporter.data.chat import Chat
 from exporter.errors import InputErrors
 from exporter.host import Generated
-from exporter.publish.files import CHECKPOINT, kind_of
+from exporter.publish.files import CHECKPOINT
 from exporter.targets.values import ChatModel, Sampling
 from exporter.types import Row, Turn
 
@@ -58,7 +58,7 @@ def talk(
         InputErrors: the folder is neither.
         VerificationError, FolderError: the folder is not whole.
     """
-    kind = kind_of(folder)
+    kind = registry.kind_of(folder)
     if kind is None and (folder / "config.json").is_file():
         kind = CHECKPOINT  # which says what it lacks
     model = None if kind is None else registry.target(kind).chat(folder, dtype=dtype, say=say)

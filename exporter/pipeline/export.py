@@ -22,12 +22,11 @@ from exporter.ledger import digest_of, digest_of_file
 from exporter.pipeline.calibration_set import conversations
 from exporter.pipeline.run import Run
 from exporter.provenance import HOST, digest_of_base, digest_of_code
-from exporter.publish.files import kind_of
 from exporter.reader import open_reader
 from exporter.recipe import Recipe
 from exporter.targets.base import TargetOptions
 from exporter.targets.base_weights import BaseWeights
-from exporter.targets.values import CalibrationSet, RenderedChat, RenderedPrompt, Summary
+from exporter.targets.values import CalibrationSet, RenderedChat, RenderedPrompt
 from exporter.types import Conversation, Row, Turn
 
 SPOKEN = ("Who is this?", "It is so.", "Where does Ada Lovelace live?")
@@ -59,12 +58,6 @@ def export(
     """
     target = registry.target(name)
     return target.export(source, out, options or target.Options(), _Context(recipe, run))
-
-
-def summary(folder: Path) -> Summary | None:
-    """What a folder says of itself that holds no program to read back, its files checked; None for any other folder."""
-    kind = kind_of(folder)
-    return None if kind is None else registry.target(kind).summary(folder, checked=True)
 
 
 @dataclass(frozen=True)

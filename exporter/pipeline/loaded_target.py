@@ -9,7 +9,7 @@ from typing import Any
 from exporter import registry
 from exporter.errors import VerificationError
 from exporter.host import ModelHost
-from exporter.publish.files import CHECKPOINT, kind_of, targets_in
+from exporter.publish.files import CHECKPOINT, targets_in
 from exporter.targets.values import LoadedTarget, Reference
 from exporter.types import Prompt
 from exporter.verify import parity
@@ -22,17 +22,19 @@ def discover_targets(folder: Path, against: Sequence[Path]) -> dict[str, Path]:
         VerificationError: there is nothing to verify, or no steered checkpoint among all of it.
     """
     found = targets_in(folder)
-    kind = kind_of(folder)
+    kind = registry.kind_of(folder)
     if kind is not None:
         found.setdefault(kind, folder)
     for other in against:
-        if kind_of(other) is None:
+        if registry.kind_of(other) is None:
             raise VerificationError(
                 f"{other} is neither a steered checkpoint nor what was exported from one: config.json has no steering section, and "
                 f"there is no {_either([one.marker for one in registry.exports().values()])}"
             )
         label = (
-            CHECKPOINT if CHECKPOINT not in found and kind_of(other) == CHECKPOINT else other.resolve().name
+            CHECKPOINT
+            if CHECKPOINT not in found and registry.kind_of(other) == CHECKPOINT
+            else other.resolve().name
         )
         while label in found:
             label += "'"
@@ -54,7 +56,7 @@ def opened(label: str, path: Path, section: Mapping[str, Any], host: ModelHost) 
     Raises:
         VerificationError: a file is missing or was changed, or no part of it can be run.
     """
-    target = registry.target(kind_of(path) or CHECKPOINT)
+    target = registry.target(registry.kind_of(path) or CHECKPOINT)
     try:
         return target.open(path, Reference(section, host))
     except (KeyError, ValueError, OSError) as error:

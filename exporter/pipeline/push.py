@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from exporter.errors import VerificationError
+from exporter.look_inside import inspect
 from exporter.pipeline.bounds import bounds_on_checkpoint
-from exporter.pipeline.run import inspect
 from exporter.pipeline.staging import shards_of
 from exporter.provenance import versions
 from exporter.publish import provenance as sealing

@@ -30,7 +30,7 @@ from exporter.fitting.context import FitContext
 from exporter.fitting.prompt_scores import prompt_scores
 from exporter.foreign_code import refuse_code
 from exporter.host import ModelHost
-from exporter.inspection import Inspection, examine
+from exporter.inspection import examine
 from exporter.ledger import digest_of, digest_of_file, write_text
 from exporter.pipeline.attacked_rows import attacked_rows
 from exporter.pipeline.bases import prepared, with_safetensors
@@ -41,7 +41,6 @@ from exporter.pipeline.preflight import require
 from exporter.pipeline.refusal_rule import refusal_rule
 from exporter.pipeline.row_sources import read_splits
 from exporter.provenance import HOST, digest_of_base, digest_of_code, fetched, versions
-from exporter.publish.files import CHECKPOINT, kind_of
 from exporter.reader import open_reader
 from exporter.recipe import Recipe
 from exporter.splits import Splits, digest_of_rows
@@ -50,7 +49,7 @@ from exporter.targets.base_weights import BaseWeights
 from exporter.targets.checkpoint import check_names, compile_checkpoint, config_of, prove_family
 from exporter.targets.proof import Proof
 from exporter.workspace import Workspace
-from steer_modules.program import STEERING_JSON, SteeringProgram
+from steer_modules.program import SteeringProgram
 
 THREADS = torch.get_num_threads()
 SMALL = 32_000_000
@@ -118,13 +117,6 @@ def reach_note(checkpoint: Path) -> str | None:
 def upgrade(checkpoint: Path, out: Path) -> Path:
     """Write the checkpoint ``out`` with the base and the steering of an older one, in today's format."""
     return upgrade_checkpoint(checkpoint, out)
-
-
-def inspect(folder: Path) -> Inspection:
-    """What a checkpoint, an exported folder or a steering folder does; raises where it is not what it claims to be."""
-    if (folder / STEERING_JSON).is_file():
-        return examine(folder)
-    return registry.target(kind_of(folder) or CHECKPOINT).inspect(folder)
 
 
 def demo(out: Path, *, progress: bool = True) -> dict[str, Any]:

@@ -19,12 +19,13 @@ from exporter.errors import CompileError, SteerbakeError, VerificationError
 from exporter.evaluation.extraction import summary
 from exporter.evaluation.report import BASE
 from exporter.host import ModelHost
+from exporter.look_inside import inspect
 from exporter.pipeline.allowlist import check_allowlist
 from exporter.pipeline.bounds import bounds_on, bounds_on_held_out, bounds_on_one_pass
 from exporter.pipeline.evaluation import STEERED, Replies, unlearning
 from exporter.pipeline.extractions import extraction, extraction_of
 from exporter.pipeline.loaded_target import discover_targets, logits_of, opened
-from exporter.pipeline.run import Run, inspect
+from exporter.pipeline.run import Run
 from exporter.provenance import fetched, versions
 from exporter.publish.files import CHECKPOINT, VERIFICATION, sweep
 from exporter.publish.verification import KNOWN_FILES, LOADING, PARITY, Check, Verification, covered

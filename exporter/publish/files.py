@@ -108,8 +108,3 @@ def targets_in(folder: Path) -> dict[str, Path]:
     return found | {
         name: folder / name for name, one in registry.exports().items() if one.is_at(folder / name)
     }
-
-
-def kind_of(folder: Path) -> str | None:
-    """Which target lies at the root of a folder; None for none that is known."""
-    return next((name for name, one in registry.targets().items() if one.is_at(folder)), None)

@@ -22,7 +22,7 @@ from exporter.host import ModelHost
 from exporter.inspection import examine
 from exporter.pipeline.loaded_target import logits_of, opened
 from exporter.publish.file_descriptions import holds
-from exporter.publish.files import kind_of, targets_in
+from exporter.publish.files import targets_in
 from exporter.publish.usage_snippets import Place, usage_snippet
 from exporter.targets.base import AnyTarget, TargetOptions
 from exporter.targets.base_weights import BaseWeights
@@ -121,7 +121,7 @@ def test_it_says_what_it_is(name: str) -> None:
 @pytest.mark.parametrize("name", EVERY)
 def test_its_marker_is_its_own(bed: Bed, name: str) -> None:
     folder = bed.folder(name)
-    assert kind_of(folder) == name and targets_in(bed.release)[name] == folder
+    assert registry.kind_of(folder) == name and targets_in(bed.release)[name] == folder
     assert [one for one in EVERY if registry.target(one).is_at(folder)] == [name]
 
 

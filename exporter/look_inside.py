@@ -1,4 +1,4 @@
-"""A run's folder named where a checkpoint was meant: what in it is taken."""
+"""What a folder holds: the model of a run, the program of a model, or what a folder without one says of itself. Loads no model."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 
 from exporter import registry
 from exporter.errors import InputErrors
+from exporter.inspection import Inspection, examine
+from exporter.targets.values import Summary
 from exporter.workspace import Workspace
 from steer_modules.program import STEERING_JSON
 
@@ -37,6 +39,19 @@ def model_in(folder: Path, say: Callable[[str], None], *, programs: bool = False
         str(folder),
         [f"is the folder of a run that has no checkpoint yet; `steerbake run` goes on with it{named}"],
     )
+
+
+def inspect(folder: Path) -> Inspection:
+    """What a checkpoint, an exported folder or a steering folder does; raises where it is not what it claims to be."""
+    if (folder / STEERING_JSON).is_file():
+        return examine(folder)
+    return registry.target(registry.kind_of(folder) or registry.REFERENCE).inspect(folder)
+
+
+def summary(folder: Path) -> Summary | None:
+    """What a folder says of itself that holds no program to read back, its files checked; None for any other folder."""
+    kind = registry.kind_of(folder)
+    return None if kind is None else registry.target(kind).summary(folder, checked=True)
 
 
 def _taken(folder: Path, say: Callable[[str], None]) -> Path:
