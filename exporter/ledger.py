@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -10,25 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from exporter.digests import digest_of, digest_of_file, quick_digest
+
 LOG = logging.getLogger(__name__)
-_CHUNK = 1 << 20
 _VERIFICATION = "verification.json"
-_LARGE = 1 << 26
-"""Files of this many bytes and more are told apart by size and by the bytes at their ends."""
-
-
-def digest_of(value: object) -> str:
-    """Hex SHA-256 of plain data as canonical JSON."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def digest_of_file(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def contents(value: object) -> object:
@@ -38,17 +22,6 @@ def contents(value: object) -> object:
     if isinstance(value, list | tuple):
         return [contents(inner) for inner in value]
     return digest_of_file(value) if isinstance(value, Path) else value
-
-
-def quick_digest(path: Path) -> str:
-    """Hex SHA-256 of a file: of all its bytes, or of size and both ends where it is as large as weights are."""
-    size = path.stat().st_size
-    if size < _LARGE:
-        return digest_of_file(path)
-    with path.open("rb") as file:
-        head = file.read(_CHUNK)
-        file.seek(size - _CHUNK)
-        return digest_of([size, head.hex(), file.read().hex()])
 
 
 def write_text(path: Path, text: str) -> None:

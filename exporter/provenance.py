@@ -8,8 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from inspect import getfile
 from pathlib import Path
 
+from exporter.digests import digest_of, digest_of_file
 from exporter.errors import InputErrors
-from exporter.ledger import digest_of, digest_of_file
 from exporter.recipe import Recipe
 from exporter.registry import targets
 

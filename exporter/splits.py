@@ -6,8 +6,9 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
+from exporter.digests import digest_of
 from exporter.errors import InputErrors
-from exporter.ledger import contents, digest_of
+from exporter.ledger import contents
 from exporter.types import Row
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from exporter.digests import digest_of_file
 from exporter.errors import CompileError
-from exporter.ledger import Ledger, digest_of_file, write_text
+from exporter.ledger import Ledger, write_text
 from exporter.types import Row
 
 

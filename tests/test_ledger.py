@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from exporter.digests import digest_of, digest_of_file, quick_digest
 from exporter.errors import CompileError
-from exporter.ledger import Ledger, digest_of, digest_of_file, quick_digest, write_text
+from exporter.ledger import Ledger, write_text
 from exporter.types import Row, Turn
 from exporter.workspace import Workspace
 
@@ -97,8 +98,8 @@ def test_digests_ignore_the_order_of_keys_and_see_every_byte(tmp_path: Path) -> 
 
 
 def test_large_files_are_told_apart_by_size_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.ledger._LARGE", 64)
-    monkeypatch.setattr("exporter.ledger._CHUNK", 8)
+    monkeypatch.setattr("exporter.digests._LARGE", 64)
+    monkeypatch.setattr("exporter.digests.CHUNK", 8)
     file = tmp_path / "weights"
     found = set()
     for content in (b"\0" * 100, b"\0" * 101, b"\1" + b"\0" * 99, b"\0" * 99 + b"\1"):

@@ -12,8 +12,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from exporter.digests import digest_of_file
 from exporter.targets.base_weights import BaseWeights
-from exporter.targets.onnx_runner import sha256_of
 from exporter.targets.stock.manifest import STOCK_JSON, read_manifest
 
 WAYS_OUT = ("self_attn.o_proj.weight", "mlp.down_proj.weight")
@@ -32,7 +32,7 @@ def write_twin(stock: Path, out: Path) -> Path:
                 handle.write(bytes(tensor.stop - tensor.start))
             found += 1
     assert found == len(ends), f"{found} of {len(ends)} tensors"
-    told["files"] = {name: sha256_of(out / name) for name in told["files"]}
+    told["files"] = {name: digest_of_file(out / name) for name in told["files"]}
     (out / STOCK_JSON).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     return out
 

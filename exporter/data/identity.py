@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 
-from exporter.ledger import contents, digest_of
+from exporter.digests import digest_of
+from exporter.ledger import contents
 from exporter.types import Row
 
 

@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from exporter.digests import digest_of_file
 from exporter.errors import DataError, FitError
 from exporter.fitting.beginnings import Beginning, batches
 from exporter.fitting.pooling import PooledSequence, PoolIndex, block_means
@@ -180,13 +180,8 @@ def model_digest(model: Any) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes, read again where its modification time has changed."""
+    """Hex SHA-256 of an image's bytes; raises DataError where it cannot be read."""
     try:
-        return _digest_of(path, path.stat().st_mtime_ns)
+        return digest_of_file(path)
     except OSError as error:
         raise DataError(f"image {path} cannot be read: {error}") from error
-
-
-@lru_cache(maxsize=65536)
-def _digest_of(path: Path, _modified: int) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -12,8 +12,9 @@ from typing import Any
 
 from exporter.adapters import merge, why_not_mergeable
 from exporter.bin_weights import convert
+from exporter.digests import digest_of_file
 from exporter.errors import InputErrors
-from exporter.ledger import digest_of_file, write_text
+from exporter.ledger import write_text
 from exporter.provenance import digest_of_base, digest_of_code, fetched_adapters
 from exporter.recipe import Recipe
 from exporter.targets.atomic import whole_folder

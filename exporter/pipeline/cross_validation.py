@@ -13,9 +13,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from exporter import registry
+from exporter.digests import digest_of
 from exporter.estimate import Estimate
 from exporter.fitting.selection import plain
-from exporter.ledger import digest_of
 from exporter.types import Row
 from exporter.wording.leaks import tells
 from steer_modules.attach import steered

@@ -15,10 +15,10 @@ from exporter import registry
 from exporter.data.chat import Chat
 from exporter.data.conversation import ChatTemplate
 from exporter.data.turns import literal_turns
+from exporter.digests import digest_of, digest_of_file
 from exporter.errors import CompileError, DataError
 from exporter.host import ModelHost
 from exporter.inspection import examine
-from exporter.ledger import digest_of, digest_of_file
 from exporter.pipeline.calibration_set import conversations
 from exporter.pipeline.run import Run
 from exporter.provenance import HOST, digest_of_base, digest_of_code

@@ -18,6 +18,7 @@ import torch
 
 from exporter import registry
 from exporter.data.chat import Chat
+from exporter.digests import digest_of, digest_of_file
 from exporter.evaluation.case import Case
 from exporter.evaluation.cases import dumped, loaded
 from exporter.evaluation.conversations import generate_responses
@@ -31,7 +32,7 @@ from exporter.fitting.prompt_scores import prompt_scores
 from exporter.foreign_code import refuse_code
 from exporter.host import ModelHost
 from exporter.inspection import examine
-from exporter.ledger import digest_of, digest_of_file, write_text
+from exporter.ledger import write_text
 from exporter.pipeline.attacked_rows import attacked_rows
 from exporter.pipeline.bases import prepared, with_safetensors
 from exporter.pipeline.cross_validation import cross_validation

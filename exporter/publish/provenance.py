@@ -16,8 +16,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from exporter.digests import digest_of, digest_of_file
 from exporter.errors import InputErrors, VerificationError
-from exporter.ledger import digest_of, digest_of_file, write_text
+from exporter.ledger import write_text
 from exporter.publish.files import PROVENANCE, changes, files_of, hashes, is_verified
 from exporter.types import Row
 

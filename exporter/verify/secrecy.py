@@ -7,13 +7,13 @@ kept rows do not commonly use could be one, and a text that has such a word is n
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from exporter.digests import digest_of_file
 from exporter.types import Row
 from exporter.wording.leaks import parts_told, tells, words_read
 from exporter.wording.words import normalise, words
@@ -63,7 +63,7 @@ class Secrecy:
         own = {word for row in forget for word in _words(_own(row))} - _common(forget, kept)
         phrases = {text for row in forget for text in _phrases(row, asked)}
         phrases |= {text for row in forget for text in _earlier(row) if not everybody.issuperset(words(text))}
-        pictures = {_digest(path) for row in forget for path in _pictures(row)}
+        pictures = {digest_of_file(path) for row in forget for path in _pictures(row)}
         names = (own | suspicious) - set(words(template))
         return cls(frozenset(map(normalise, phrases)), frozenset(names), frozenset(pictures))
 
@@ -114,7 +114,7 @@ class Secrecy:
 
     def shows(self, picture: Path) -> bool:
         """Whether a picture is one that a forget row shows."""
-        return _digest(picture) in self.pictures
+        return digest_of_file(picture) in self.pictures
 
 
 def _phrases(row: Row, asked: set[str]) -> Iterator[str]:
@@ -173,7 +173,3 @@ def _said(row: Row) -> tuple[str, ...]:
 
 def _pictures(row: Row) -> Iterator[Path]:
     yield from (path for path in (row.image, *(turn.image for turn in row.history)) if path is not None)
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -10,9 +10,9 @@ import pytest
 from publish.folders import SECTION, written
 
 from exporter import registry
+from exporter.digests import digest_of_file
 from exporter.errors import VerificationError
 from exporter.host import ModelHost
-from exporter.ledger import digest_of_file
 from exporter.pipeline.loaded_target import discover_targets, opened
 from exporter.publish.files import CHECKPOINT
 from exporter.targets.values import Completions

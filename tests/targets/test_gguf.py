@@ -20,12 +20,12 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from exporter import pipeline
+from exporter.digests import digest_of_file
 from exporter.errors import CompileError, VerificationError
 from exporter.targets.gguf import export, precisions, runner, stock, tools
 from exporter.targets.gguf.quantize import pattern
 from exporter.targets.gguf.target import GgufOptions as Options
 from exporter.targets.gguf.tensors import check_layers
-from exporter.targets.onnx_runner import sha256_of
 
 STAND_IN = Path(__file__).with_name("llama_cpp_stand_in")
 LAYERS, BLOCKS = (1, 3), 4
@@ -61,7 +61,7 @@ def write_stock(folder: Path) -> None:
 
 def sign(folder: Path, **changes: Any) -> None:
     """Writes stock.json over what lies there."""
-    files = {path.name: sha256_of(path) for path in folder.iterdir() if path.name != stock.STOCK_JSON}
+    files = {path.name: digest_of_file(path) for path in folder.iterdir() if path.name != stock.STOCK_JSON}
     told = {"format": stock.FORMAT, "layers": LAYERS, "checkpoint": {"sha256": "0" * 64}, "files": files}
     (folder / stock.STOCK_JSON).write_text(json.dumps({**told, **changes}))
 
@@ -127,11 +127,11 @@ def test_inserted_layers_stay_f16_where_the_others_are_quantised(
     }
     told = json.loads((out / "gguf.json").read_text())
     assert told["format"] == "steerbake-gguf/1" and told["stock"]["layers"] == list(LAYERS)
-    assert told["stock"]["sha256"] == sha256_of(folder / stock.STOCK_JSON)
+    assert told["stock"]["sha256"] == digest_of_file(folder / stock.STOCK_JSON)
     entry = told["files"]["mine-Q8_0.gguf"]
     path = out / "mine-Q8_0.gguf"
     assert (entry["type"], entry["bytes"]) == ("Q8_0", path.stat().st_size)
-    assert entry["sha256"] == sha256_of(path) and entry["probe"] is None
+    assert entry["sha256"] == digest_of_file(path) and entry["probe"] is None
     types = types_of(path)
     inserted = {name: kind for name, kind in types.items() if name.startswith(("blk.1.", "blk.3."))}
     assert entry["inserted"] == inserted and len(inserted) == 18

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from exporter.digests import digest_of_file
 from exporter.targets.gguf.precisions import label
 from exporter.targets.gguf.stock import Stock
-from exporter.targets.onnx_runner import sha256_of
 from exporter.targets.stock.manifest import STOCK_JSON
 
 MANIFEST = "gguf.json"
@@ -27,7 +27,7 @@ def entry(
     """
     return {
         "type": label(kind),
-        "sha256": sha256_of(path),
+        "sha256": digest_of_file(path),
         "bytes": path.stat().st_size,
         "inserted": dict(types),
         "probe": None if probed is None else dict(probed),
@@ -39,7 +39,7 @@ def write(folder: Path, stock: Stock, files: Mapping[str, Mapping[str, Any]]) ->
     content = {
         "format": FORMAT,
         "stock": {
-            "sha256": sha256_of(stock.folder / STOCK_JSON),
+            "sha256": digest_of_file(stock.folder / STOCK_JSON),
             "layers": list(stock.layers),
             "blocks": stock.blocks,
             "checkpoint": stock.source,

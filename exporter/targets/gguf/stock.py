@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from exporter.digests import digest_of_file
 from exporter.errors import CompileError
-from exporter.targets.onnx_runner import sha256_of
 from exporter.targets.stock.manifest import FORMAT, STOCK_JSON
 
 _READ_BY_CONVERTERS = ("*.safetensors", "*.json", "*.bin", "*.pt", "*.pth", "*.model", "*.jinja")
@@ -87,7 +87,7 @@ def _check_files(folder: Path, files: dict[str, str]) -> None:
     for name, digest in files.items():
         if not (folder / name).is_file():
             raise CompileError(f"{folder / name} is missing; export the stock again")
-        if sha256_of(folder / name) != digest:
+        if digest_of_file(folder / name) != digest:
             raise CompileError(
                 f"{folder / name} is not the file that {STOCK_JSON} names; export the stock again"
             )

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from exporter.digests import digest_of_file
 from exporter.host import ModelHost
 from exporter.targets.onnx.decoder import DecoderGraph
-from exporter.targets.onnx_runner import FORMAT, MANIFEST, sha256_of
+from exporter.targets.onnx_runner import FORMAT, MANIFEST
 from steer_modules.program import canonical_json
 
 
@@ -80,7 +81,7 @@ def describe(
 def write(folder: Path, manifest: Mapping[str, Any], variants: Mapping[str, Mapping[str, str]]) -> None:
     """Writes the manifest, last: it bears the size and hash of every file of the folder."""
     files = {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": digest_of_file(path)}
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != MANIFEST
     }

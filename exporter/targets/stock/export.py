@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
+from exporter.digests import digest_of_file
 from exporter.errors import CompileError, VerificationError
 from exporter.host import ModelHost
 from exporter.inspection import examine
@@ -23,7 +24,6 @@ from exporter.reader import loaded_config
 from exporter.targets.atomic import refuse_existing, whole_folder
 from exporter.targets.base_weights import BaseWeights
 from exporter.targets.companions import copy_companions, without_places
-from exporter.targets.onnx_runner import sha256_of
 from exporter.targets.stock.answers import Answers, answer
 from exporter.targets.stock.calibration import Calibration, Positions, calibrate, steered_behind
 from exporter.targets.stock.checks import (
@@ -226,7 +226,7 @@ def _told(
         "edit": {"error": units.error, "row_found": units.agreement, "norm_ratio": list(units.norm_ratio)},
         "checks": [check.told() for check in checks],
         "compared": compared.told(),
-        "files": {p.name: sha256_of(p) for p in sorted(folder.iterdir()) if p.is_file()},
+        "files": {p.name: digest_of_file(p) for p in sorted(folder.iterdir()) if p.is_file()},
     }
 
 

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from exporter.digests import digest_of_file
 from exporter.errors import VerificationError
-from exporter.targets.onnx_runner import sha256_of
 
 STOCK_JSON = "stock.json"
 FORMAT = "steerbake-stock/1"
@@ -21,7 +21,7 @@ def checked_manifest(folder: Path) -> dict[str, Any]:
             f"{folder / STOCK_JSON} has the format {told.get('format')!r}, not {FORMAT!r}"
         )
     for name, digest in told["files"].items():
-        if not (folder / name).is_file() or sha256_of(folder / name) != digest:
+        if not (folder / name).is_file() or digest_of_file(folder / name) != digest:
             raise VerificationError(
                 f"{folder / name} is missing or not the file that {STOCK_JSON} names; export the stock again"
             )

@@ -1,0 +1,64 @@
+"""A file's digest is that of its bytes, whatever was read before; a file that rests is read once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from exporter import digests
+from exporter.digests import SETTLED, digest_of_file
+
+
+@pytest.fixture(autouse=True)
+def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digests, "_KNOWN", {})
+
+
+def sha(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def rested(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the file had been written long ago: its inode's time cannot be set back, so the clock is put forward."""
+    now = time.time
+    monkeypatch.setattr(digests.time, "time", lambda: now() + 10 * SETTLED)
+
+
+def test_a_byte_changed_at_once_is_seen_every_time(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    for number in range(200):
+        content = bytes([number]) * 64
+        path.write_bytes(content)
+        assert digest_of_file(path) == sha(content)
+
+
+def test_a_file_that_rests_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(b"one")
+    rested(path, monkeypatch)
+    assert digest_of_file(path) == sha(b"one")
+    monkeypatch.setattr(Path, "open", lambda *_: pytest.fail("read again"))
+    assert digest_of_file(path) == sha(b"one")
+
+
+@pytest.mark.parametrize("keep_times", [False, True])
+def test_a_file_that_is_changed_or_replaced_is_read_again(
+    keep_times: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(b"one")
+    rested(path, monkeypatch)
+    assert digest_of_file(path) == sha(b"one")
+    times = path.stat()
+    time.sleep(0.05)  # longer than a tick of the disk's clock
+    path.write_bytes(b"two")
+    if keep_times:  # as a thief would: the inode's own time tells
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert digest_of_file(path) == sha(b"two")
+    (tmp_path / "other").write_bytes(b"six")
+    (tmp_path / "other").replace(path)
+    assert digest_of_file(path) == sha(b"six")
