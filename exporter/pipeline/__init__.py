@@ -20,6 +20,7 @@ from exporter.pipeline.run import (
 )
 from exporter.pipeline.run_folders import model_in
 from exporter.pipeline.verify import verify
+from exporter.publish.hub import Pushed
 from exporter.targets.companions import left_out
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Forgotten",
     "Preflight",
     "Published",
+    "Pushed",
     "Request",
     "Run",
     "Talk",
