@@ -1,1 +1,51 @@
-"""steerbake: compiles a steering program into models that anyone loads without this library."""
+"""steerbake: compiles a steering program into models that anyone loads without this library.
+
+The names below are the library's API (docs/api.md). Each is imported when it is first asked for, so that importing the package costs
+nothing.
+"""
+
+TYPE_CHECKING = False  # as type checkers read it; importing typing takes longer than all the rest
+if TYPE_CHECKING:
+    from exporter.api import compile, evaluate, export, fit, push, steer, unsteer  # noqa: A004 - the command's name
+    from exporter.recipe import Recipe
+    from exporter.settings import Settings
+    from exporter.types import Row, Turn
+    from steer_modules.program import SteeringProgram
+
+__all__ = [
+    "Recipe",
+    "Row",
+    "Settings",
+    "SteeringProgram",
+    "Turn",
+    "compile",
+    "evaluate",
+    "export",
+    "fit",
+    "push",
+    "steer",
+    "unsteer",
+]
+_ELSEWHERE = {
+    "Recipe": "exporter.recipe",
+    "Row": "exporter.types",
+    "Settings": "exporter.settings",
+    "SteeringProgram": "steer_modules.program",
+    "Turn": "exporter.types",
+}
+"""Modules of the names that are not functions of ``exporter.api``."""
+
+if not TYPE_CHECKING:  # a type checker is to see the names above, and no others
+
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        value = getattr(import_module(_ELSEWHERE.get(name, "exporter.api")), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

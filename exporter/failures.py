@@ -21,8 +21,10 @@ FAILED, BAD_INPUT, INTERRUPTED, PIPE_CLOSED = 1, 2, 130, 141
 RESUMES = "the same command resumes where it stopped"
 PACKAGES = {
     "PIL": "pillow",
+    "datasets": "'steerbake[hub]'",
     "huggingface_hub": "huggingface-hub",
     "llama_cpp": "llama-cpp-python",
+    "matplotlib": "'steerbake[report]'",
     "sentencepiece": "sentencepiece",
     "yaml": "pyyaml",
 }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -12,10 +14,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 LOG = logging.getLogger(__name__)
 SECONDS = 10.0
 T = TypeVar("T")
+Listener = Callable[[str, int, int], None]
+"""Is told what is done, how much of it is, and how much of it there is."""
+_LISTENER: ContextVar[Listener | None] = ContextVar("steerbake_progress", default=None)
+
+
+@contextmanager
+def heard_by(listener: Listener | None) -> Iterator[None]:
+    """Within it, a listener hears of every step; what it raises ends the work."""
+    token = _LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
 
 
 class Ticker:
-    """Counts what is done of something and says so now and then; nothing is said of what is done sooner.
+    """Counts what is done of something and says so now and then; nothing is said of what is done sooner, but to a listener.
 
     Args:
         title: what is done.
@@ -26,14 +41,20 @@ class Ticker:
     def __init__(self, title: str, total: int, done: int = 0) -> None:
         self.title, self.total, self.done = title, total, done
         self.last = time.monotonic()
+        self._hear()
 
     def advance(self, count: int = 1) -> None:
         """So much more is done."""
         self.done += count
+        self._hear()
         now = time.monotonic()
         if now - self.last >= SECONDS and self.done < self.total:
             self.last = now
             LOG.info("%s: %d of %d", self.title, self.done, self.total)
+
+    def _hear(self) -> None:
+        if (listener := _LISTENER.get()) is not None:
+            listener(self.title, self.done, self.total)
 
 
 def ticked(items: Sequence[T], title: str) -> Iterator[T]:

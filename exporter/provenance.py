@@ -111,7 +111,7 @@ def located(recipe: Recipe) -> Path:
     if base.path is not None:
         return recipe.locate(base.path)
     assert base.repo is not None
-    return _snapshot(recipe, "base.repo", base.repo, base.revision)
+    return _snapshot(recipe.name, "base.repo: ", base.repo, base.revision)
 
 
 def fetched_adapters(recipe: Recipe) -> list[Path]:
@@ -123,11 +123,23 @@ def fetched_adapters(recipe: Recipe) -> list[Path]:
     found = []
     for place, name in enumerate(recipe.base.adapters):
         folder = recipe.locate(name)
-        found.append(folder if folder.is_dir() else _snapshot(recipe, f"base.adapters.{place}", name, None))
+        found.append(
+            folder if folder.is_dir() else _snapshot(recipe.name, f"base.adapters.{place}: ", name, None)
+        )
     return found
 
 
-def _snapshot(recipe: Recipe, key: str, repo: str, revision: str | None) -> Path:
+def folder_of(model: str | Path) -> Path:
+    """A model's folder; a repository of the Hub by its name is downloaded, or found in the cache.
+
+    Raises:
+        InputErrors: it is no folder, and no repository that can be fetched.
+    """
+    folder = Path(model).expanduser()
+    return folder if folder.is_dir() else _snapshot(str(model), "", str(model), None)
+
+
+def _snapshot(source: str, key: str, repo: str, revision: str | None) -> Path:
     """The folder of a Hub repository; raises InputErrors where it can neither be fetched nor found in the cache."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -135,4 +147,4 @@ def _snapshot(recipe: Recipe, key: str, repo: str, revision: str | None) -> Path
     try:
         return Path(snapshot_download(repo, revision=revision))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise InputErrors(recipe.name, [f"{key}: {repo} cannot be fetched: {error}"]) from error
+        raise InputErrors(source, [f"{key}{repo} cannot be fetched: {error}"]) from error

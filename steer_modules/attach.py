@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from .fingerprint import forget
 from .program import SteeringProgram
 from .steered_model import SteeredGenerationMixin, SteeredModelMixin, unseal_inner
 
@@ -66,5 +67,6 @@ def _remove(model: Any, stock: type) -> None:
         handle.remove()
     model.__dict__.pop("_steering_handles", None)
     unseal_inner(model)
+    forget(model)
     model._modules.pop("steering", None)
     model.__class__ = stock

@@ -10,7 +10,7 @@ from torch import Tensor
 
 def check_canary(model: Any) -> None:
     """Raises RuntimeError where a model with changed weights does not say what the canary says, or has none."""
-    canary = model.config.steering.get("canary")
+    canary = model.steering.section.get("canary")
     if not canary:
         raise RuntimeError(
             "this program has no canary, so it cannot be told whether the steering still works with changed weights; fit it again "

@@ -150,16 +150,20 @@ def plain_auto_map(auto_map: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def save_code(model_class: type, config: Any, save_directory: Any) -> None:
-    """Writes the modeling file, the modules it needs and a plain auto_map into a saved folder."""
-    folder = Path(save_directory)
-    module = sys.modules[model_class.__module__]
-    auto_map = getattr(config, "auto_map", None) or getattr(module, "AUTO_MAP", None)
-    if not auto_map or not hasattr(module, "AUTO_MAP"):
+def check_has_code(model_class: type) -> None:
+    """Raises RuntimeError for a class that was steered in memory: what it saved would be no model that steers itself."""
+    if not hasattr(sys.modules[model_class.__module__], "AUTO_MAP"):
         raise RuntimeError(
             f"{model_class.__name__} was steered in memory and has no code to save; write it with exporter's compile, "
             "which makes a folder that loads anywhere"
         )
+
+
+def save_code(model_class: type, config: Any, save_directory: Any) -> None:
+    """Writes the modeling file, the modules it needs and a plain auto_map into a saved folder."""
+    folder = Path(save_directory)
+    module = sys.modules[model_class.__module__]
+    auto_map = getattr(config, "auto_map", None) or module.AUTO_MAP
     source = getattr(module, "SOURCE", None)
     name = module.AUTO_MAP["AutoConfig"].partition(".")[0] + ".py"
     text = source if source is not None else Path(str(module.__file__)).read_text(encoding="utf-8")

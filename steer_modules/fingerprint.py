@@ -94,14 +94,25 @@ def check_base(model: Any, source: Any, options: Mapping[str, Any]) -> None:
     else:
         found = files_fingerprint(*weight_files(source, options))
         if found == wanted:
-            model._loaded_weights = memory_digest(model)
-            model._loaded_stamp = stamp(model)
+            remember(model)
             return
         why = f"its weights are not those the steering was made for (fingerprint {found}, not {wanted})"
     raise RuntimeError(
         f"{source} is not loaded: {why}, and gates may not fire on what they read there. Where the weights were changed on "
         "purpose, pass allow_changed_base=True: the program's canary is then asked instead"
     )
+
+
+def remember(model: Any) -> None:
+    """Takes down which weights a model has now, those that its steering was made for: :func:`check_memory` holds it to them."""
+    model._loaded_weights = memory_digest(model)
+    model._loaded_stamp = stamp(model)
+
+
+def forget(model: Any) -> None:
+    """Undoes :func:`remember`, for a model that is steered no more."""
+    for name in ("_loaded_weights", "_loaded_stamp", "_changed_base"):
+        model.__dict__.pop(name, None)
 
 
 def stamp(model: Any) -> tuple[int, int]:

@@ -23,7 +23,15 @@ from transformers.utils import logging
 
 from .canary import check_canary
 from .checks import ProgramError, check_program
-from .files import VARIANT, check_weight_files, clear_for_saving, named_weights, remove_stale, save_code
+from .files import (
+    VARIANT,
+    check_has_code,
+    check_weight_files,
+    clear_for_saving,
+    named_weights,
+    remove_stale,
+    save_code,
+)
 from .fingerprint import check_base, check_memory, memory_digest, sign_saved
 from .outputs import with_gate
 from .positions import note_owner, reach_of, read_note, restore_note
@@ -252,6 +260,7 @@ class SteeredModelMixin:
         Weights that were changed since they were loaded are saved under the fingerprint of those the steering was made for,
         so that loading them asks for ``allow_changed_base``.
         """
+        check_has_code(type(self))
         self.steering.verify()
         main, folder = bool(kwargs.get("is_main_process", True)), Path(save_directory)
         same = self.__dict__.get("_loaded_weights") == memory_digest(self) and "state_dict" not in kwargs

@@ -208,6 +208,13 @@ def test_the_command_line_stays_thin() -> None:
         assert parts[0] not in {"torch", "transformers", "yaml", "pydantic"}, str(one)
 
 
+def test_the_api_stays_thin() -> None:
+    found = imports_of(HOME / "exporter" / "api.py")
+    ours = {one.name.split(".")[1] for one in found if under(one.name, {"exporter"})}
+    assert ours <= {"pipeline", "progress", "provenance", "settings"}
+    assert not [str(one) for one in found if under(one.name, {"torch", "transformers", "pydantic"})]
+
+
 def test_nothing_imports_the_command_line() -> None:
     for file in sources("exporter", "steer_modules"):
         for one in imports_of(file):

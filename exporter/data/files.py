@@ -161,7 +161,9 @@ def _parquet(path: Path) -> Numbered:
     try:
         parquet = import_module("pyarrow.parquet")
     except ImportError as error:
-        raise InputErrors(str(path), ["Parquet files are read by pyarrow: pip install pyarrow"]) from error
+        raise InputErrors(
+            str(path), ["Parquet files are read by pyarrow: pip install 'steerbake[hub]'"]
+        ) from error
     try:
         batches = parquet.ParquetFile(path).iter_batches(batch_size=64)
         yield from enumerate((record for batch in batches for record in batch.to_pylist()), start=1)

@@ -91,7 +91,7 @@ def write_rows(path: str | Path, rows: Sequence[Row]) -> None:
     Images are not copied: their paths are rewritten to be relative to ``path``'s folder.
     """
     path = Path(path)
-    lines = [json.dumps(_object(row, path.parent), ensure_ascii=False) + "\n" for row in rows]
+    lines = [json.dumps(as_record(row, path.parent), ensure_ascii=False) + "\n" for row in rows]
     path.write_bytes("".join(lines).encode("utf-8"))  # encoded first: a bad text leaves the old file
 
 
@@ -177,7 +177,8 @@ def _image(fields: Fields, folder: Path) -> Path | None:
     return folder / name if name else None
 
 
-def _object(value: Row | Turn, folder: Path) -> dict[str, Any]:
+def as_record(value: Row | Turn, folder: Path) -> dict[str, Any]:
+    """The object that a file in ``folder`` has for a row, without what is left at its default."""
     found: dict[str, Any] = {}
     for field in dataclasses.fields(value):
         content = getattr(value, field.name)
@@ -186,6 +187,6 @@ def _object(value: Row | Turn, folder: Path) -> dict[str, Any]:
         if isinstance(content, Path):
             content = Path(os.path.relpath(content, folder)).as_posix()
         elif field.name == "history":
-            content = [_object(turn, folder) for turn in content]
+            content = [as_record(turn, folder) for turn in content]
         found[field.name] = content
     return found

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from exporter.evaluation.plots import GateScores, LayerTrial, draw_gate_scores, draw_layers
 
+LOG = logging.getLogger(__name__)
 KINDS = ("forget", "retain", "reasoning", "unknown")
 
 
@@ -17,13 +20,18 @@ def draw(
     scores: Mapping[str, Mapping[str, Any]],
     records: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]],
 ) -> dict[str, str]:
-    """Draw into ``out/plots``; returns paths relative to ``out`` by caption.
+    """Draw into ``out/plots``; returns paths relative to ``out`` by caption, none where there is no matplotlib to draw with.
 
     Args:
         sections: each method's steering section.
         scores: by method: part of the rows -> gate -> role -> scores.
         records: by method: the tables ``gates`` (candidates) and ``trials`` where its fit left them.
     """
+    if find_spec("matplotlib") is None:
+        LOG.warning(
+            "note: the report has no plots, for which matplotlib is needed: pip install 'steerbake[report]'"
+        )
+        return {}
     (out / "plots").mkdir(exist_ok=True)
     drawn: dict[str, str] = {}
     for method, section in sections.items():

@@ -75,16 +75,7 @@ class Report:
 
     def models(self) -> dict[str, Any]:
         """Measures by model, over plain questions; under ``groups`` those of each group's rows."""
-        base = {case.row.id: case for case in self.cases[BASE]}
-        found: dict[str, Any] = {}
-        for name, cases in self.cases.items():
-            plain = [case for case in cases if is_ordinary(case)]
-            groups = grouped(cases, base, self.rule)
-            found[name] = {
-                **_plain(measures(plain, base, self.rule)),
-                "groups": {group: _plain(values) for group, values in groups.items()},
-            }
-        return found
+        return model_measures(self.cases, self.rule)
 
     def write(self, out: Path) -> dict[str, Any]:
         """Write the three files into ``out``; returns the content of report.json."""
@@ -134,6 +125,24 @@ class Report:
                     texts = {"base": before.generation.text, "ours": after.generation.text}
                     chosen.append({"kind": kind, "id": before.generation.id, "prompt": prompt, **texts})
         return [{name: _cell(text) for name, text in example.items()} for example in chosen]
+
+
+def model_measures(models: Mapping[str, Sequence[Case]], rule: RefusalRule) -> dict[str, Any]:
+    """Measures by model, over plain questions; under ``groups`` those of each group's rows.
+
+    Args:
+        models: every model's cases over the same rows; ``base`` among them.
+    """
+    base = {case.row.id: case for case in models[BASE]}
+    found: dict[str, Any] = {}
+    for name, cases in models.items():
+        plain = [case for case in cases if is_ordinary(case)]
+        groups = grouped(cases, base, rule)
+        found[name] = {
+            **_plain(measures(plain, base, rule)),
+            "groups": {group: _plain(values) for group, values in groups.items()},
+        }
+    return found
 
 
 def shown(name: str, told: Mapping[str, Any]) -> str:

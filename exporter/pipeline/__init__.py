@@ -19,6 +19,7 @@ from exporter.pipeline.run import (
     upgrade,
 )
 from exporter.pipeline.verify import verify
+from exporter.publish.hub import Pushed
 from exporter.targets.companions import left_out
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Forgotten",
     "Preflight",
     "Published",
+    "Pushed",
     "Request",
     "Run",
     "Talk",

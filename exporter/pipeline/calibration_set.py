@@ -6,7 +6,7 @@ it. So everyday requests (generic_prompts.txt) are asked as well, and the exact 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from exporter.evaluation.attacks.turns import two_turn_rows
 from exporter.fitting.context import FitContext
 from exporter.fitting.selection import plain, spread
 from exporter.fitting.template_swap import swapped_rows
+from exporter.targets.values import CalibrationSet
 from exporter.types import Conversation, Row
 
 SYSTEM_PROMPTS = (
@@ -29,6 +30,22 @@ PAIRS = 30
 SYSTEM_ROWS = 24
 BEGUN_ROWS = 16
 SWAPPED = 2
+CALIBRATION_TOKENS = 32
+"""Of each answer that a stock layer is calibrated on."""
+
+
+def calibration_set(
+    context: FitContext, chat: Chat, kept: Callable[[Sequence[Conversation], int], Path] | None = None
+) -> CalibrationSet:
+    """Conversations of both splits of a context.
+
+    Args:
+        kept: where the exact model's answers of so many tokens to conversations are kept; nowhere without it.
+    """
+    told = {"fit": conversations(context, chat, "fit"), "held": conversations(context, chat, "calibrate")}
+    length = min(context.max_new_tokens, CALIBRATION_TOKENS)
+    places = {} if kept is None else {split: kept(some, length) for split, some in told.items()}
+    return CalibrationSet(**told, max_new_tokens=length, batch_size=context.batch_size, kept=places)
 
 
 def conversations(context: FitContext, chat: Chat, split: str) -> list[Conversation]:

@@ -19,7 +19,7 @@ from exporter.digests import digest_of, digest_of_file
 from exporter.errors import CompileError, DataError
 from exporter.host import ModelHost
 from exporter.inspection import examine
-from exporter.pipeline.calibration_set import conversations
+from exporter.pipeline.calibration_set import calibration_set
 from exporter.pipeline.run import Run
 from exporter.provenance import HOST, digest_of_base, digest_of_code
 from exporter.reader import open_reader
@@ -31,8 +31,6 @@ from exporter.types import Conversation, Row, Turn
 
 SPOKEN = ("Who is this?", "It is so.", "Where does Ada Lovelace live?")
 """Question, answer and question that an exported folder is tried with."""
-CALIBRATION_TOKENS = 32
-"""Of each answer that a stock layer is calibrated on."""
 
 
 def export(
@@ -57,23 +55,28 @@ def export(
         VerificationError: the source, or what was written, is not what it claims to be.
     """
     target = registry.target(name)
-    return target.export(source, out, options or target.Options(), _Context(recipe, run))
+    return target.export(source, out, options or target.Options(), _OfRecipe(recipe, run))
 
 
-@dataclass(frozen=True)
-class _Context:
-    """What targets ask for; see :class:`exporter.targets.base.ExportContext`."""
-
-    recipe: Recipe | None
-    run: Path | None
+class Rendering:
+    """The part of an :class:`exporter.targets.base.ExportContext` for which a checkpoint is enough."""
 
     def rendered(self, checkpoint: Path, scratch: Path) -> RenderedChat:
+        """The checkpoint's chat template; pictures are drawn into ``scratch``, which must outlive what is returned."""
         reader = open_reader(checkpoint)
         turns = _turns(reader)
         if turns is None:
             return RenderedChat(None, [])
         images = turns["first_image"] is not None and hasattr(reader, "tokenizer")
         return RenderedChat(turns, _heard(reader, scratch, images=images))
+
+
+@dataclass(frozen=True)
+class _OfRecipe(Rendering):
+    """What targets ask for, from the run of a recipe; see :class:`exporter.targets.base.ExportContext`."""
+
+    recipe: Recipe | None
+    run: Path | None
 
     def calibration(self, checkpoint: Path, *, code: Sequence[str]) -> tuple[ModelHost, CalibrationSet]:
         if self.recipe is None:
@@ -84,22 +87,12 @@ class _Context:
             raise CompileError(
                 f"{checkpoint} was made of another base than that of {self.recipe.name}; name its own recipe"
             )
-        context, chat = work.context(), work.chat(work.host.processor)
-        settings = self.recipe.report
-        told = {
-            "fit": conversations(context, chat, "fit"),
-            "held": conversations(context, chat, "calibrate"),
-        }
-        length = min(settings.max_new_tokens, CALIBRATION_TOKENS)
-        kept = {
-            split: work.space.work
-            / "lessons"
-            / f"{_digest_of_answers(checkpoint, work, some, length, code)}.json"
-            for split, some in told.items()
-        }
-        return work.host, CalibrationSet(
-            **told, max_new_tokens=length, batch_size=settings.batch_size, kept=kept
-        )
+
+        def kept(asked: Sequence[Conversation], length: int) -> Path:
+            digest = _digest_of_answers(checkpoint, work, asked, length, code)
+            return work.space.work / "lessons" / f"{digest}.json"
+
+        return work.host, calibration_set(work.context(), work.chat(work.host.processor), kept)
 
 
 def _digest_of_answers(

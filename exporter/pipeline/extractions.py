@@ -6,6 +6,8 @@ import json
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from exporter.data.chat import Chat
+from exporter.evaluation.case import Case
 from exporter.evaluation.extraction import Extraction, Reference, extracted, references
 from exporter.evaluation.report import BASE
 from exporter.evaluation.whole_pass import whole_pass
@@ -45,13 +47,18 @@ def extraction(work: Run, model: str) -> list[Extraction]:
 
 def extraction_of(work: Run, host: ModelHost, rows: Collection[str] | None = None) -> list[Extraction]:
     """The same of any model, on some of the rows by id."""
-    some = [one for one in _references(work, host) if rows is None or one.row in rows]
-    batch = work.recipe.report.batch_size
-    return extracted(some, whole_pass(host, [one.sequence for one in some], batch_size=batch))
+    found = references_in(work.generate(BASE), work.chat(host.processor))
+    some = [one for one in found if rows is None or one.row in rows]
+    return extraction_on(host, some, batch_size=work.recipe.report.batch_size)
 
 
-def _references(work: Run, host: ModelHost) -> list[Reference]:
-    chat = work.chat(host.processor)
+def extraction_on(host: ModelHost, some: Sequence[Reference], *, batch_size: int) -> list[Extraction]:
+    """What one pass over reference replies gives away of a model."""
+    return extracted(some, whole_pass(host, [one.sequence for one in some], batch_size=batch_size))
+
+
+def references_in(base: Sequence[Case], chat: Chat) -> list[Reference]:
+    """The replies to force on every model, from what the unsteered base says."""
 
     def decode(tokens: Sequence[int]) -> str:
         return str(
@@ -59,7 +66,7 @@ def _references(work: Run, host: ModelHost) -> list[Reference]:
         )
 
     return references(
-        work.generate(BASE),
+        base,
         forced=chat.encode,
         own=lambda case: Encoded(chat.prompt(case.row), case.last.generation.tokens),
         decode=decode,

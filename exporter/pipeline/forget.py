@@ -32,6 +32,7 @@ from exporter.pipeline.continuations import Continuations
 from exporter.pipeline.run import run
 from exporter.provenance import digest_of_base, digest_of_code, fetched
 from exporter.recipe import BaseModelSource, Data, Recipe
+from exporter.settings import template_of
 from exporter.splits import digest_of_rows, set_aside
 from exporter.steerable import why_unsteerable
 from exporter.topics.made import made_rows, unknown_rows
@@ -132,9 +133,7 @@ def _name(model: str, rows: str) -> str:
 def _make(base: Path, brought: Sequence[Row], names: Sequence[str], folder: Path) -> None:
     """Write the rows of all parts, and what was settled on the way, into ``folder``."""
     host = ModelHost.load(base, dtype=_dtype())
-    template = (
-        "<think> {reasoning} </think> {answer}" if any(row.reasoning for row in brought) else "{answer}"
-    )
+    template = template_of(brought)
     chat = Chat(host.processor, reasoning_template=template)
     answered = _Answers(host, chat)
     LOG.info("making rows")

@@ -9,19 +9,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from transformers import AutoConfig
 
 from exporter import registry
 from exporter.adapters import why_not_mergeable
 from exporter.data.chat import Chat
 from exporter.errors import CompileError, InputErrors, SteerbakeError, shortened
-from exporter.fitting.calibrate import SCORES
 from exporter.foreign_code import refuse_code
-from exporter.host import learned_positions
 from exporter.pipeline.base_checks import BaseFacts, base_facts, told_of
 from exporter.pipeline.bounds import rows_lacking
 from exporter.pipeline.disk import Disk, amount, disk
+from exporter.pipeline.method_checks import parameter_problems, too_few_shots
 from exporter.pipeline.row_checks import Room, RowLengths, counts, image_ids, missing_roles, remarks
 from exporter.pipeline.row_sources import read_parts, split
 from exporter.provenance import fetched_adapters, located
@@ -192,34 +190,18 @@ class _Look:
 
     def _parameters(self) -> None:
         """Layers and ranks that a method is given, held to the model's sizes, and what the method says of the rest."""
-        layers = self.facts.layers
         for name in self.recipe.methods.names:
             given, where = self.recipe.methods.params.get(name, {}), f"methods.params.{name}"
-            self.problems += _beyond(given, where, layers, self.facts.width)
-            method = registry.resolve(registry.METHODS, "method", name)
-            try:
-                params = method.Params.model_validate(given)
-            except ValidationError:
-                continue  # told when the recipe was read
-            if layers is not None and hasattr(method, "objections"):
-                self.problems += [f"{where}.{line}" for line in method.objections(params, layers)]
+            self.problems += parameter_problems(name, given, where, self.facts.layers, self.facts.width)
 
     def _few_shots(self) -> None:
         """Refusals that are read behind a few refused questions need so many of them."""
-        there = sum(
-            row.role == "forget" and not row.history and row.prefix is None for row in self.splits.fit
-        )
         for name in self.recipe.methods.names:
-            params = registry.resolve(registry.METHODS, "method", name).Params
-            given = params.model_validate(self.recipe.methods.params.get(name, {}))
-            source, shots = getattr(given, "refusal_source", "unknown"), getattr(given, "shots", 0)
-            if source == "unknown" or there > shots:
-                continue
-            told = f"{name} reads refusals behind {shots} refused questions, for which {shots + 1} forget rows are needed in data.fit; there are {there}"
-            if source == "few_shot":
-                self.problems.append(told)
-            else:
-                self.remarks.append(f"where the model does not refuse the unknown rows by itself, {told}")
+            few = too_few_shots(name, self.recipe.methods.params.get(name, {}), self.splits.fit)
+            if few is not None and few.needed:
+                self.problems.append(few.told)
+            elif few is not None:
+                self.remarks.append(f"where the model does not refuse the unknown rows by itself, {few.told}")
 
     def _targets(self) -> None:
         publish = self.recipe.publish
@@ -289,13 +271,7 @@ class _Look:
         processor = open_reader(base, config, trust_remote_code=trust)
         chat = Chat(processor, system=settings.system, reasoning_template=settings.reasoning_template)
         chat.headers  # noqa: B018 - raises where the template has none
-        text = config.get_text_config()
-        room = Room(
-            getattr(text, "max_position_embeddings", None),
-            getattr(text, "vocab_size", None),
-            self.recipe.report.max_new_tokens,
-            learned=learned_positions(config) is not None,
-        )
+        room = Room.of(config, self.recipe.report.max_new_tokens)
         pad = chat.tokenizer.pad_token_id
         if pad is not None and room.vocabulary is not None and pad >= room.vocabulary:
             self.remarks.append(
@@ -320,22 +296,3 @@ class _Look:
         if self.publishing and self.recipe.publish is not None:
             yield from (f"export {target}" for target in self.recipe.publish.targets)
             yield "verify and describe the release"
-
-
-def _beyond(params: object, where: str, layers: int | None, width: int | None) -> Iterator[str]:
-    """Layers that the model does not have and ranks above its width, at any depth of a method's parameters."""
-    if not isinstance(params, Mapping):
-        return
-    for key, value in params.items():
-        yield from _beyond(value, f"{where}.{key}", layers, width)
-        given = [one for one in (value if isinstance(value, list | tuple) else [value]) if type(one) is int]
-        if key in ("layer", "layers", "scoring_layer") and layers is not None:
-            for one in given:
-                if not 0 <= one < layers:
-                    yield f"{where}.{key}: the model has layers 0 to {layers - 1}, received {one}"
-        if key == "scores" and (unknown := sorted({*map(str, value)} - {*SCORES})):
-            yield f"{where}.{key}: there is no score {', '.join(unknown)}; valid names: {', '.join(SCORES)}"
-        if key == "rank" and width is not None:
-            for one in given:
-                if one > width:
-                    yield f"{where}.{key}: a rank is at most the model's hidden size {width}, received {one}"

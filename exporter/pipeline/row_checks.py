@@ -10,6 +10,7 @@ from typing import Any
 from exporter import registry
 from exporter.data.chat import Chat
 from exporter.errors import DataError, shortened
+from exporter.host import learned_positions
 from exporter.picture import size_of
 from exporter.splits import Splits
 from exporter.types import Role, Row
@@ -100,6 +101,17 @@ class Room:
     vocabulary: int | None
     new_tokens: int
     learned: bool = False
+
+    @classmethod
+    def of(cls, config: Any, new_tokens: int) -> Room:
+        """Of a model by its loaded config."""
+        text = config.get_text_config()
+        return cls(
+            getattr(text, "max_position_embeddings", None),
+            getattr(text, "vocab_size", None),
+            new_tokens,
+            learned=learned_positions(config) is not None,
+        )
 
 
 class RowLengths:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ from exporter.evaluation.extraction import summary
 from exporter.evaluation.pictures import draw
 from exporter.evaluation.refusals import RefusalRule
 from exporter.evaluation.report import BASE, Report
-from exporter.fitting.canary import with_canary
 from exporter.fitting.context import FitContext
 from exporter.fitting.prompt_scores import prompt_scores
 from exporter.foreign_code import refuse_code
@@ -37,6 +35,7 @@ from exporter.pipeline.attacked_rows import attacked_rows
 from exporter.pipeline.bases import prepared, with_safetensors
 from exporter.pipeline.cross_validation import cross_validation
 from exporter.pipeline.extractions import extraction
+from exporter.pipeline.method_fit import fitted
 from exporter.pipeline.older import program_for, upgrade_checkpoint
 from exporter.pipeline.preflight import require
 from exporter.pipeline.refusal_rule import refusal_rule
@@ -49,14 +48,10 @@ from exporter.targets.atomic import refuse_existing, whole_folder
 from exporter.targets.base_weights import BaseWeights
 from exporter.targets.checkpoint import check_names, compile_checkpoint, config_of, prove_family
 from exporter.targets.proof import Proof
+from exporter.threads import set_threads
 from exporter.workspace import Workspace
 from steer_modules.program import SteeringProgram
 
-THREADS = torch.get_num_threads()
-SMALL = 32_000_000
-"""Models of fewer parameters run on one thread: several wait for each other longer than they work, most of all on a
-machine that has other work to do (35 times longer, measured), and their number would decide the last bits of every sum.
-"""
 ROWS_AND_GATES = ("exporter/fitting", "exporter/evaluation/attacks", "exporter/wording")
 FITTING = (*ROWS_AND_GATES, "exporter/data", *HOST, "steer_modules")
 """Code that decides what a fit finds, beside the method's own."""
@@ -97,13 +92,13 @@ def fit(recipe: Recipe, out: Path, *, progress: bool = True) -> dict[str, Path]:
 
 
 def compile(  # noqa: A001 - the command's name
-    base: Path, steering: Path, out: Path, *, trust_remote_code: bool = False
+    base: Path, steering: Path | SteeringProgram, out: Path, *, trust_remote_code: bool = False
 ) -> Path:
-    """Write the checkpoint ``out`` of ``base`` steered by the program in ``steering``."""
+    """Write the checkpoint ``out`` of ``base`` steered by a program, or by the one in the folder ``steering``."""
     refuse_code(base, trusted=trust_remote_code)
     refuse_existing(out)
     with with_safetensors(base, out.absolute().parent) as plain:
-        program = program_for(plain, steering)
+        program = steering if isinstance(steering, SteeringProgram) else program_for(plain, steering)
         return compile_checkpoint(plain, program, out, trust_remote_code=trust_remote_code)
 
 
@@ -280,11 +275,9 @@ class Run:
         ).write(self.space.out)
 
     def _fit(self, method: str, params: Mapping[str, Any], folder: Path) -> None:
-        chosen = registry.resolve(registry.METHODS, "method", method)
-        context = replace(self._context(method), params=chosen.Params.model_validate(params))
-        fitted: SteeringProgram = with_canary(context, chosen().fit(context))
+        context = self._context(method)
         assert self.fingerprint is not None
-        program = fitted.with_fingerprint(self.fingerprint)
+        program = fitted(context, method, params, self.fingerprint)
         write_text(self.space.records(method), json.dumps(context.records, indent=1) + "\n")
         with whole_folder(folder) as partial:
             program.save(partial)
@@ -302,8 +295,10 @@ class Run:
         write_text(path, json.dumps(found))
 
     def rule(self) -> RefusalRule:
-        """What counts as a fluent refusal."""
-        return refusal_rule(self.recipe.refusals, self.rows.fit, self._reading_chat())
+        """What counts as a fluent refusal by the recipe."""
+        refusals = self.recipe.refusals
+        rows = self.rows.fit if refusals.from_rows else ()
+        return refusal_rule(self._reading_chat(), rows, refusals.accepted, refusals.patterns)
 
     def context(self) -> FitContext:
         """What a fit of the default method is handed."""
@@ -341,8 +336,7 @@ class Run:
         host = ModelHost.load(
             folder, dtype=dtype, device=device, trust_remote_code=trust_remote_code, trusted=self.trusted
         )
-        small = sum(weight.numel() for weight in host.model.parameters()) < SMALL
-        torch.set_num_threads(1 if small else THREADS)
+        set_threads(host.model)
         return host
 
     def chat(self, processor: Any) -> Chat:

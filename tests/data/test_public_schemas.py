@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -290,3 +291,14 @@ def test_a_picture_that_breaks_off_is_an_error(tmp_path: Path) -> None:
     whole.write_bytes(whole.read_bytes()[:400])
     with pytest.raises(DataError, match=r"a\.jpg cannot be read"):
         open_rgb(whole)
+
+
+@pytest.mark.parametrize(
+    ("module", "source"), [("datasets", "nobody/nothing"), ("pyarrow.parquet", "rows.parquet")]
+)
+def test_a_missing_package_is_named_with_the_line_that_installs_it(monkeypatch, tmp_path, module, source):
+    (tmp_path / "rows.parquet").write_bytes(b"PAR1")
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputErrors, match=r"pip install 'steerbake\[hub\]'"):
+        load_rows(source, image_dir=tmp_path, format="tofu", role="retain")

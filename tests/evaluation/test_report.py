@@ -223,3 +223,10 @@ def test_nothing_to_draw(tmp_path: Path) -> None:
 def test_each_layer_is_drawn_by_its_best_candidate() -> None:
     assert gate_trials(CANDIDATES) == [LayerTrial(0, 0.2, 1.0), LayerTrial(3, 0.0, 1.0)]
     assert edit_trials(TRIALS) == [LayerTrial(3, 0.1, 0.9), LayerTrial(5, 0.0, 0.2)]
+
+
+def test_a_report_without_matplotlib_has_no_plots_and_says_what_to_install(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("exporter.evaluation.pictures.find_spec", lambda _: None)
+    assert draw(tmp_path, {"keyed": {"gates": []}}, {}, {}) == {}
+    assert "pip install 'steerbake[report]'" in caplog.text
+    assert not (tmp_path / "plots").exists()

@@ -64,7 +64,9 @@ def _dataset_records(
     try:
         datasets = import_module("datasets")
     except ImportError as error:
-        raise InputErrors(str(source), ["data sets are read by datasets: pip install datasets"]) from error
+        raise InputErrors(
+            str(source), ["data sets are read by datasets: pip install 'steerbake[hub]'"]
+        ) from error
     path = Path(source)
     saved = path.is_dir() and any(
         (path / file).is_file() for file in ("dataset_info.json", "dataset_dict.json")

@@ -1,0 +1,176 @@
+"""The library in a notebook: what the commands do, of a model that is loaded already, without YAML.
+
+Nothing is computed here; everything is what :mod:`exporter.pipeline` does for the commands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from exporter import pipeline
+from exporter.pipeline.export_loaded import export_loaded
+from exporter.pipeline.given_rows import RowsLike
+from exporter.pipeline.in_memory import evaluate_loaded, fit_loaded
+from exporter.pipeline.loaded_steering import steer, unsteer
+from exporter.progress import Listener, heard_by
+from exporter.provenance import folder_of
+from exporter.settings import Settings
+from steer_modules.program import SteeringProgram
+
+__all__ = ["compile", "evaluate", "export", "fit", "push", "steer", "unsteer"]
+
+
+def fit(
+    model: Any,
+    processor: Any,
+    rows: RowsLike,
+    method: str = "keyed",
+    *,
+    calibrate: RowsLike | None = None,
+    params: Mapping[str, Any] | None = None,
+    progress: Listener | None = None,
+    settings: Settings | None = None,
+    work: str | Path | None = None,
+) -> SteeringProgram:
+    """Fit a method on a loaded model; the program bears the fingerprint of the model's weights.
+
+    Args:
+        model: of ``AutoModelForCausalLM`` or ``AutoModelForImageTextToText``, with plain weights; it is put to eval mode, and back.
+        processor: its tokenizer, or its processor where it reads images.
+        rows: what to forget and what to keep: :class:`exporter.Row` values, objects with the same keys, or a file of them.
+        calibrate: what gate, layer and threshold are chosen on. Without any, a part of ``rows`` is set aside for that by role,
+            whole wordings (rows with one ``key``) at a time, as a recipe does.
+        params: the method's parameters (docs/reference.md).
+        progress: is told ``(what, done, total)`` at every step; what it raises ends the fit.
+        work: a folder for states, with which the same fit resumes; by default one that is removed afterwards.
+
+    Raises:
+        InputErrors: the model is quantised, adapted, compiled or of no family that can be steered; rows of a needed role are
+            missing, by name; parameters that the method does not have. All of one kind at once, each with what to do.
+        CompileError: a tiny twin of the model breaks a law of steered models.
+        FitError, DataError: the rows or the model do not let the method find a program.
+    """
+    with heard_by(progress):
+        return fit_loaded(
+            model,
+            processor,
+            rows,
+            method,
+            calibrate=calibrate,
+            params=params or {},
+            settings=settings or Settings(),
+            work=None if work is None else Path(work),
+        )
+
+
+def compile(  # noqa: A001 - the command's name
+    base: str | Path,
+    program: SteeringProgram | str | Path,
+    out: str | Path,
+    *,
+    trust_remote_code: bool = False,
+) -> Path:
+    """Write the checkpoint ``out`` of a base and a program, which loads with Transformers alone; returns it. Reads no weight.
+
+    Args:
+        base: the folder of the model that the program was fitted on, or its name on the Hub.
+        program: as :func:`fit` returns it, or the folder of one.
+
+    Raises:
+        CompileError: ``out`` exists, or the base is another model than the program was fitted on.
+    """
+    given = program if isinstance(program, SteeringProgram) else Path(program)
+    return pipeline.compile(folder_of(base), given, Path(out), trust_remote_code=trust_remote_code)
+
+
+def export(
+    checkpoint: str | Path,
+    out: str | Path,
+    target: str | None = None,
+    *,
+    progress: Listener | None = None,
+    **options: Any,
+) -> Path:
+    """Write a checkpoint for another runtime; returns ``out``.
+
+    Args:
+        checkpoint: what :func:`compile` wrote; for ``gguf``, what the target ``stock`` wrote.
+        target: ``onnx`` (the default), ``stock``, ``gguf``, or one that an installed package adds.
+        options: those of the target's command (``dtypes``, ``layout`` ...); a target that is solved on rows, as ``stock`` is, also takes
+            ``model``, ``processor``, ``rows``, ``calibrate``, ``settings`` and ``work`` as :func:`fit` was given them.
+
+    Raises:
+        SteerbakeError: no such target, with those that there are.
+        InputErrors: no such option, with those that there are; a value that it cannot have; or one that is missing.
+        CompileError, VerificationError: the target refuses; nothing is written then.
+    """
+    with heard_by(progress):
+        return export_loaded(Path(checkpoint), Path(out), target, options)
+
+
+def evaluate(
+    model: Any,
+    processor: Any,
+    program: SteeringProgram,
+    rows: RowsLike,
+    *,
+    refusals: RowsLike = (),
+    progress: Listener | None = None,
+    settings: Settings | None = None,
+    allow_changed_base: bool = False,
+) -> dict[str, Any]:
+    """Ask a loaded base the rows, unsteered and steered, and count what is forgotten and what is kept.
+
+    Args:
+        rows: rows that no fit has seen.
+        refusals: rows whose answers count as fluent refusals where their role is ``unknown``, as those of a fit do; those among ``rows``
+            count too.
+        allow_changed_base: as for :func:`steer`.
+
+    Returns:
+        Of report.json (docs/report.md) the keys ``models`` (with ``base`` and ``steered``), ``too_few_rows``, ``extraction``, ``rule`` and
+        ``max_new_tokens``; and ``generations``, the lines of generations.jsonl.
+
+    Raises:
+        InputErrors: rows that cannot be read, or a model that cannot be steered as it is.
+        CompileError: the program was fitted on another model.
+    """
+    with heard_by(progress):
+        return evaluate_loaded(
+            model,
+            processor,
+            program,
+            rows,
+            refusals=refusals,
+            settings=settings or Settings(),
+            allow_changed_base=allow_changed_base,
+        )
+
+
+def push(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    pr: bool = False,
+    dry_run: bool = False,
+    force: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> pipeline.Pushed | None:
+    """Push a verified folder to the Hub in one commit, and pin it with a tag; None for a dry run.
+
+    Args:
+        folder: a release, as ``steerbake publish --dry-run`` stages it.
+        say: is told what is done, line by line.
+
+    Raises:
+        VerificationError: it is no steered checkpoint, or was not verified as it is, unless ``force``.
+        PublishError: the Hub does not take it.
+    """
+    request = pipeline.Request(
+        repo_id=repo_id, private=private, revision=revision, pr=pr, dry_run=dry_run, force=force
+    )
+    return pipeline.push(Path(folder), repo_id, request, say=say)

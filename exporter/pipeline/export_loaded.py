@@ -1,0 +1,106 @@
+"""A target by its name and options, for callers without a recipe: what is solved on rows is solved with a loaded base and rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from exporter import registry
+from exporter.data.chat import Chat
+from exporter.errors import CompileError, InputErrors
+from exporter.host import ModelHost
+from exporter.inspection import examine
+from exporter.pipeline.calibration_set import calibration_set
+from exporter.pipeline.export import Rendering, export
+from exporter.pipeline.loaded_base import refuse_loaded
+from exporter.pipeline.loaded_context import at_rest, context_of, parted, working
+from exporter.pipeline.loaded_fingerprint import fingerprint_of
+from exporter.recipe_keys import described
+from exporter.settings import Settings
+from exporter.targets.base import AnyTarget
+from exporter.targets.values import CalibrationSet
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+class FittedOn(BaseModel):
+    """What the program of a checkpoint was fitted on, as :func:`exporter.api.fit` was given it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    model: Any
+    """The unsteered base, in float32."""
+    processor: Any
+    rows: Any
+    calibrate: Any = None
+    settings: Settings | None = None
+    work: Path | None = None
+
+
+class _NoParams(BaseModel):
+    """Of the method, whichever it was: rows and model decide what a target is solved on."""
+
+
+def export_loaded(checkpoint: Path, out: Path, name: str | None, given: Mapping[str, Any]) -> Path:
+    """Writes the folder ``out`` of a target, whole or not at all; see :func:`exporter.api.export`."""
+    target = registry.target(name or _default())
+    _refuse_unknown(target, given)
+    options = _read(target, target.Options, given)
+    target.validate(options)
+    if not target.calibrates:
+        return export(target.name, checkpoint, out, options)
+    fitted_on = _read(target, FittedOn, given)
+    refuse_loaded(fitted_on.model)
+    with at_rest(fitted_on.model), working(fitted_on.work) as folder:
+        return target.export(checkpoint, out, options, _OfLoaded(fitted_on, folder))
+
+
+@dataclass(frozen=True)
+class _OfLoaded(Rendering):
+    """What targets ask for, from what is in memory; see :class:`exporter.targets.base.ExportContext`."""
+
+    fitted_on: FittedOn
+    work: Path
+
+    def calibration(self, checkpoint: Path, *, code: Sequence[str]) -> tuple[ModelHost, CalibrationSet]:
+        del code  # the exact model's answers are not kept
+        given = self.fitted_on
+        if fingerprint_of(given.model) != examine(checkpoint).program.base.fingerprint:
+            raise CompileError(
+                f"{checkpoint} was made of another base than the loaded {type(given.model).__name__}; load its own"
+            )
+        settings = given.settings or Settings()
+        splits = parted(given.rows, given.calibrate, settings)
+        context = context_of(given.model, given.processor, splits, _NoParams(), settings, self.work)
+        assert isinstance(context.chat, Chat)
+        return context.host, calibration_set(context, context.chat)
+
+
+def _default() -> str:
+    """The target that is published beside a checkpoint where nobody says which."""
+    return next(name for name, one in registry.exports().items() if one.by_default)
+
+
+def _schemas(target: AnyTarget) -> list[type[BaseModel]]:
+    return [target.Options, FittedOn] if target.calibrates else [target.Options]
+
+
+def _refuse_unknown(target: AnyTarget, given: Mapping[str, Any]) -> None:
+    known = [name for schema in _schemas(target) for name in schema.model_fields]
+    if wrong := [name for name in given if name not in known]:
+        told = ", ".join(known) or "none"
+        raise InputErrors(
+            f"export {target.name}", [f"{name}: no such option; there are {told}" for name in wrong]
+        )
+
+
+def _read(target: AnyTarget, schema: type[ModelT], given: Mapping[str, Any]) -> ModelT:
+    try:
+        return schema(**{name: value for name, value in given.items() if name in schema.model_fields})
+    except ValidationError as error:
+        told = [described(one, schema) for one in error.errors()]
+        raise InputErrors(f"export {target.name}", told) from error

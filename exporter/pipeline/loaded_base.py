@@ -1,0 +1,116 @@
+"""Why a model that is in memory already cannot be fitted or steered as it is, each reason with what to do."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import transformers
+
+from exporter.errors import InputErrors
+from exporter.reader import loaded_config
+from exporter.steerable import why_unsteerable
+from exporter.targets.checkpoint import prove_family
+from exporter.usable_base import why_quantised
+from steer_modules.steered_model import SteeredModelMixin
+
+_OVERRIDDEN = ("forward", "generate", "__call__")
+ORIGINAL = "load the model in its original weights, without a quantization_config"
+
+
+def refuse_loaded(model: Any) -> None:
+    """Raises InputErrors with everything that keeps a loaded model from being fitted or steered as it is."""
+    if reasons := why_no_base(model):
+        raise InputErrors(f"the loaded {type(model).__name__}", reasons)
+
+
+def prove_loaded(model: Any) -> None:
+    """Tries a tiny twin of a loaded model; raises CompileError where its family cannot be steered, before anything is fitted."""
+    prove_family(loaded_config({**model.config.to_dict(), "architectures": [type(model).__name__]}))
+
+
+def why_no_base(model: Any) -> list[str]:
+    """Why a loaded model cannot be steered as it is, one sentence a reason, each with what to do; nothing for one that can."""
+    if not isinstance(model, torch.nn.Module):
+        return [
+            f"a {type(model).__name__} is no model; load one with AutoModelForCausalLM or AutoModelForImageTextToText"
+        ]
+    if isinstance(model, SteeredModelMixin):
+        return ["it is steered already; undo that with unsteer(model), or load its base"]
+    if reason := _adapted(model) or _quantised(model):
+        return [reason]
+    if reason := _foreign_class(model) or why_unsteerable(model.config):
+        return [reason]
+    return [*_other_class(model), *_changed_parts(model), *_not_in_memory(model)]
+
+
+def _adapted(model: torch.nn.Module) -> str | None:
+    from_peft = any(type(part).__module__.partition(".")[0] == "peft" for part in model.modules())
+    if not from_peft and not getattr(model, "_hf_peft_config_loaded", False):
+        return None
+    return (
+        "an adapter of peft is in it, and a checkpoint is made of plain weights; merge it: model = model.merge_and_unload() of a PeftModel, "
+        "model.save_pretrained(FOLDER), and load FOLDER"
+    )
+
+
+def _quantised(model: Any) -> str | None:
+    config = getattr(model, "config", None)
+    if config is not None and (reason := why_quantised(config.to_dict())):
+        return f"{reason}; {ORIGINAL}"
+    packed = [
+        name
+        for name, one in model.named_parameters()
+        if type(one) is not torch.nn.Parameter or not one.is_floating_point() or one.dtype.itemsize < 2
+    ]
+    if not packed and getattr(model, "hf_quantizer", None) is None:
+        return None
+    shown = f" ({packed[0]} is no plain tensor of floating-point numbers)" if packed else ""
+    return f"its weights are quantised{shown}, and gates fitted on them would not fit the original ones; {ORIGINAL}"
+
+
+def _foreign_class(model: Any) -> str | None:
+    name = type(model).__name__
+    if getattr(transformers, name, None) is type(model):
+        return None
+    return (
+        f"its class {type(model).__module__}.{name} is none of Transformers' own (compiled, wrapped, or code of a repository); load it with "
+        "AutoModelForCausalLM or AutoModelForImageTextToText, and give that"
+    )
+
+
+def _other_class(model: Any) -> Iterator[str]:
+    named = model.config.architectures
+    if named and type(model).__name__ not in named:
+        yield (
+            f"its config names the class {', '.join(named)}, and it is a {type(model).__name__}, of which a part may be random; load the class "
+            "that is named, or save this one with save_pretrained and load that"
+        )
+
+
+def _changed_parts(model: Any) -> Iterator[str]:
+    """Modules that its class does not have, and functions put in place of its own: steering would be led past them."""
+    own = {name: type(part) for name, part in blank(model, model.config).named_modules()}
+    found = {name: type(part) for name, part in model.named_modules()}
+    if other := sorted(name for name in own.keys() | found.keys() if own.get(name) is not found.get(name)):
+        kind = getattr(found.get(other[0]), "__name__", "missing")
+        yield f"its part {other[0]} is {kind}, and not what a {type(model).__name__} has there; load the model as it was saved"
+    if put := [name for name in _OVERRIDDEN if name in vars(model)]:
+        yield (
+            f"its {put[0]} was replaced (by torch.compile, or by accelerate for a device_map over several places), and steering would be led "
+            "past; load it plainly, onto one device"
+        )
+
+
+def _not_in_memory(model: Any) -> Iterator[str]:
+    away = [name for name, one in model.named_parameters() if one.device.type == "meta"]
+    if away:
+        yield f"{away[0]} is not in memory (offloaded); load the whole model onto one device"
+
+
+def blank(model: Any, config: Any) -> Any:
+    """A model of the same class without weights."""
+    with torch.device("meta"):
+        return type(model)(copy.deepcopy(config))

@@ -1,0 +1,68 @@
+"""A loaded model steered in memory, or refused: whatever about it would not steer raises before it answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from exporter.errors import CompileError
+from exporter.pipeline.loaded_base import refuse_loaded
+from exporter.pipeline.loaded_fingerprint import fingerprint_of
+from steer_modules.attach import attach, detach
+from steer_modules.fingerprint import remember
+from steer_modules.program import SteeringProgram
+
+
+def steer(model: Any, program: SteeringProgram, *, allow_changed_base: bool = False) -> Any:
+    """Steers a loaded model in place and returns it; :func:`unsteer` gives the base back.
+
+    Args:
+        allow_changed_base: take a model whose weights are not those that the program was fitted on, if the program's canary says on
+            it what it said.
+
+    Raises:
+        InputErrors: the model cannot be steered as it is.
+        CompileError: the program was fitted on another model.
+        ProgramError: the program is of another size, or was altered.
+        RuntimeError: the installed Transformers calls such models in a way that the steering does not follow, or the canary
+            says something else.
+    """
+    refuse_loaded(model)
+    _refuse_other(model, program, allow_changed_base)
+    attach(model, program)
+    try:
+        model.check_steering()
+        remember(model)
+        if allow_changed_base:
+            model.accept_changed_base()
+    except BaseException:
+        detach(model)
+        raise
+    return model
+
+
+def unsteer(model: Any) -> Any:
+    """Undoes :func:`steer`; returns the model, which is its base again.
+
+    Raises:
+        TypeError: it was not steered in memory.
+    """
+    if type(model).__module__ != attach.__module__:
+        raise TypeError(
+            f"this {type(model).__name__} was not steered in memory; give what steer(model, program) returned"
+        )
+    return detach(model)
+
+
+def _refuse_other(model: Any, program: SteeringProgram, changed: bool) -> None:
+    found = {"architecture": type(model).__name__, "model_type": model.config.model_type}
+    if not changed:
+        found["fingerprint"] = fingerprint_of(model)
+    wrong = [
+        f"base.{key} is {getattr(program.base, key)}, but this model has {value}"
+        for key, value in found.items()
+        if getattr(program.base, key) != value
+    ]
+    if wrong:
+        raise CompileError(
+            f"the steering was fitted on another model: {'; '.join(wrong)}. Load the model it was fitted on, or fit it on this one"
+        )
