@@ -1,4 +1,4 @@
-"""What bytes are, in one number: SHA-256 of files and of plain data, each file read once while it stays as it is."""
+"""What bytes are, in one number: SHA-256 of files and of plain data."""
 
 from __future__ import annotations
 
@@ -22,25 +22,32 @@ def digest_of(value: object) -> str:
 
 
 def digest_of_file(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes.
+    """Hex SHA-256 of a file's bytes, read anew: what is verified is never taken from memory."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def remembered_digest(path: Path) -> str:
+    """The same for a file that is asked for again and again and verifies nothing, as the images of rows.
 
     Read again unless device, inode, size and both times are those of the last reading, and the file had rested for ``SETTLED`` seconds then.
+    A write through a mapping that was open before may go unseen.
 
     Raises:
         OSError: it cannot be read.
     """
     before = _stamp(path)
-    if before in _KNOWN:
-        return _KNOWN[before]
-    begun, digest = time.time(), hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
+    if (known := _KNOWN.get(before)) is not None:
+        return known
+    begun, digest = time.time(), digest_of_file(path)
     if _stamp(path) == before and begun - max(before[-2:]) / 1e9 >= SETTLED:
         if len(_KNOWN) >= _MOST:
             _KNOWN.clear()
-        _KNOWN[before] = digest.hexdigest()
-    return digest.hexdigest()
+        _KNOWN[before] = digest
+    return digest
 
 
 def quick_digest(path: Path) -> str:

@@ -43,9 +43,10 @@ def model_in(folder: Path, say: Callable[[str], None], *, programs: bool = False
 
 def inspect(folder: Path) -> Inspection:
     """What a checkpoint, an exported folder or a steering folder does; raises where it is not what it claims to be."""
-    if (folder / STEERING_JSON).is_file():
+    kind = registry.kind_of(folder)
+    if kind is None and (folder / STEERING_JSON).is_file():
         return examine(folder)
-    return registry.target(registry.kind_of(folder) or registry.REFERENCE).inspect(folder)
+    return registry.target(kind or registry.REFERENCE).inspect(folder)
 
 
 def summary(folder: Path) -> Summary | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from inspect import getfile
 from pathlib import Path
@@ -68,7 +67,6 @@ def target_code() -> list[str]:
     return [ours, *sorted({str(path) for path in files if not path.is_relative_to(_HOME / ours)})]
 
 
-@lru_cache(maxsize=8)
 def digest_of_base(folder: Path) -> str:
     """Hex SHA-256 over a model's files: whole where they are small, by size and both ends where they are weights."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith("."))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from exporter import digests
-from exporter.digests import SETTLED, digest_of_file
+from exporter.digests import SETTLED, digest_of_file, remembered_digest
 
 
 @pytest.fixture(autouse=True)
@@ -33,16 +34,30 @@ def test_a_byte_changed_at_once_is_seen_every_time(tmp_path: Path) -> None:
     for number in range(200):
         content = bytes([number]) * 64
         path.write_bytes(content)
-        assert digest_of_file(path) == sha(content)
+        assert remembered_digest(path) == sha(content)
+
+
+def test_what_is_verified_is_read_anew_although_its_times_say_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store to a page that was dirty already moves no time of the file."""
+    path = tmp_path / "weights"
+    path.write_bytes(b"\0" * 4096)
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+        mapped[-1] = 1
+        rested(path, monkeypatch)
+        remembered_digest(path)
+        mapped[:8] = b"changed!"
+        assert digest_of_file(path) == sha(path.read_bytes())
 
 
 def test_a_file_that_rests_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "weights"
     path.write_bytes(b"one")
     rested(path, monkeypatch)
-    assert digest_of_file(path) == sha(b"one")
+    assert remembered_digest(path) == sha(b"one")
     monkeypatch.setattr(Path, "open", lambda *_: pytest.fail("read again"))
-    assert digest_of_file(path) == sha(b"one")
+    assert remembered_digest(path) == sha(b"one")
 
 
 @pytest.mark.parametrize("keep_times", [False, True])
@@ -52,13 +67,13 @@ def test_a_file_that_is_changed_or_replaced_is_read_again(
     path = tmp_path / "weights"
     path.write_bytes(b"one")
     rested(path, monkeypatch)
-    assert digest_of_file(path) == sha(b"one")
+    assert remembered_digest(path) == sha(b"one")
     times = path.stat()
     time.sleep(0.05)  # longer than a tick of the disk's clock
     path.write_bytes(b"two")
     if keep_times:  # as a thief would: the inode's own time tells
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert digest_of_file(path) == sha(b"two")
+    assert remembered_digest(path) == sha(b"two")
     (tmp_path / "other").write_bytes(b"six")
     (tmp_path / "other").replace(path)
-    assert digest_of_file(path) == sha(b"six")
+    assert remembered_digest(path) == sha(b"six")

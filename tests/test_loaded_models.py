@@ -104,6 +104,23 @@ def test_what_steering_would_be_led_past_is_refused(folder, loaded):
     refused(model, tokenizer, folder, r"layers\.1\.mlp\.act_fn is ReLU")
 
 
+@pytest.mark.parametrize("place", ["model.embed_tokens", "model.layers.0", "model.layers.2"])
+def test_hooks_and_functions_put_in_place_inside_are_refused(place, folder, loaded):
+    """What they compute is fitted, or has the last word over an edit, and is in no file."""
+    model, tokenizer = loaded
+    part = model.get_submodule(place)
+    for register in (part.register_forward_hook, part.register_forward_pre_hook):
+        handle = register(lambda *_: None)
+        refused(model, tokenizer, folder, place)
+        handle.remove()
+    own = part.forward
+    part.forward = own
+    refused(model, tokenizer, folder, place)
+    del part.forward
+    model(ids_of(tokenizer, "ada"), output_hidden_states=True, output_attentions=True)
+    assert fit(folder, model, tokenizer)  # Transformers' own are no reason
+
+
 def test_a_model_that_is_not_in_memory_is_refused(folder, loaded):
     with torch.device("meta"):
         empty = type(loaded[0])(loaded[0].config)

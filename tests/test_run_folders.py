@@ -68,3 +68,22 @@ def test_a_run_without_a_checkpoint_says_what_to_do(tmp_path: Path) -> None:
 def test_any_other_folder_is_taken_as_it_is(run: Path, tmp_path: Path) -> None:
     for folder in (run / "checkpoint", tmp_path, tmp_path / "absent"):
         assert pipeline.model_in(folder, pytest.fail) == folder
+
+
+def test_a_checkpoint_is_looked_at_as_one_whatever_else_lies_in_it(tmp_path: Path) -> None:
+    """A steering program beside changed weights says nothing of those."""
+    write_base(tmp_path / "base")
+    write_base(tmp_path / "other", seed=7)
+    compile_checkpoint(tmp_path / "base", always_on(), tmp_path / "checkpoint")
+    compile_checkpoint(tmp_path / "other", always_on(), tmp_path / "changed")
+    (tmp_path / "steering").mkdir()
+    always_on().save(tmp_path / "steering")
+    for file in (tmp_path / "changed").glob("*.safetensors"):
+        if not file.name.startswith("steering"):
+            (tmp_path / "checkpoint" / file.name).unlink()
+            (tmp_path / "checkpoint" / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "checkpoint" / "steering.json").write_bytes(
+        (tmp_path / "steering" / "steering.json").read_bytes()
+    )
+    status, _, message = steerbake("inspect", tmp_path / "checkpoint")
+    assert status == 2 and "not those that the steering was compiled for" in message

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from exporter.digests import digest_of_file
+from exporter.digests import remembered_digest
 from exporter.errors import DataError, FitError
 from exporter.fitting.beginnings import Beginning, batches
 from exporter.fitting.pooling import PooledSequence, PoolIndex, block_means
@@ -182,6 +182,6 @@ def model_digest(model: Any) -> str:
 def file_digest(path: Path) -> str:
     """Hex SHA-256 of an image's bytes; raises DataError where it cannot be read."""
     try:
-        return digest_of_file(path)
+        return remembered_digest(path)
     except OSError as error:
         raise DataError(f"image {path} cannot be read: {error}") from error

@@ -97,6 +97,12 @@ def _changed_parts(model: Any) -> Iterator[str]:
     if other := sorted(name for name in own.keys() | found.keys() if own.get(name) is not found.get(name)):
         kind = getattr(found.get(other[0]), "__name__", "missing")
         yield f"its part {other[0]} is {kind}, and not what a {type(model).__name__} has there; load the model as it was saved"
+    for name, part in model.named_modules():
+        hooks = [*part._forward_pre_hooks.values(), *part._forward_hooks.values()]
+        if "forward" in vars(part) and part is not model:
+            yield f"the forward of its part {name} was replaced, and no checkpoint can have that; load the model as it was saved"
+        elif any(not str(getattr(one, "__module__", "")).startswith("transformers.") for one in hooks):
+            yield f"its part {name or type(model).__name__} has a hook, and no checkpoint can have that; remove it (handle.remove())"
     if put := [name for name in _OVERRIDDEN if name in vars(model)]:
         yield (
             f"its {put[0]} was replaced (by torch.compile, or by accelerate for a device_map over several places), and steering would be led "
