@@ -105,9 +105,15 @@ def targets() -> dict[str, AnyTarget]:
     """Every target by name, our own first.
 
     Raises:
-        SteerbakeError: an installed package has a target of a name that is taken.
+        SteerbakeError: an installed package has a target of a name that is taken, or one that cannot be loaded.
     """
-    return {name: one() for name, one in _every(TARGETS, "target").items()}
+    found = {name: one() for name, one in _every(TARGETS, "target").items()}
+    if other := [name for name, one in found.items() if one.name != name]:
+        raise SteerbakeError(
+            f"the target {other[0]!r} of an installed package calls itself {found[other[0]].name!r}; both names must be one, or its "
+            "exports would be another's"
+        )
+    return found
 
 
 def target(name: str) -> AnyTarget:
@@ -143,7 +149,7 @@ def metrics(at_hand: AbstractSet[str] | None = None) -> dict[str, Metric[Any]]:
 
 def metric(name: str) -> Metric[Any]:
     """The metric of a name; raises SteerbakeError listing the valid names."""
-    return resolve(_with_installed(METRICS, "metric"), "metric", name)
+    return _resolved(METRICS, _with_installed(METRICS, "metric"), "metric", name)
 
 
 def attacks() -> dict[str, Attack]:
@@ -157,12 +163,25 @@ def attacks() -> dict[str, Attack]:
 
 def attack(name: str) -> Attack:
     """The attack of a name; raises SteerbakeError listing the valid names."""
-    return resolve(_with_installed(ATTACKS, "attack"), "attack", name)()
+    return _resolved(ATTACKS, _with_installed(ATTACKS, "attack"), "attack", name)()
 
 
 def _every(table: Table[T], kind: str) -> dict[str, T]:
     whole = _with_installed(table, kind)
-    return {name: resolve(whole, kind, name) for name in whole}
+    return {name: _resolved(table, whole, kind, name) for name in whole}
+
+
+def _resolved(own: Table[T], whole: Table[T], kind: str, name: str) -> T:
+    """One of a whole table; what somebody else's package cannot give is told by its entry point."""
+    if name in own or name not in whole:
+        return resolve(whole, kind, name)
+    try:
+        return resolve(whole, kind, name)
+    except Exception as error:
+        raise SteerbakeError(
+            f"the {kind} {name!r} of an installed package cannot be loaded from {whole[name]} ({type(error).__name__}: {error}); mend or "
+            f"uninstall that package (entry points steerbake.{kind}s)"
+        ) from error
 
 
 def _with_installed(table: Table[T], kind: str) -> Table[T]:
@@ -185,4 +204,4 @@ def _entry_points(group: str) -> tuple[tuple[str, str], ...]:
         entry_points,  # slow, and only needed where somebody may have added something
     )
 
-    return tuple((point.name, point.value) for point in entry_points(group=group))
+    return tuple((point.name, point.value.partition("[")[0].strip()) for point in entry_points(group=group))

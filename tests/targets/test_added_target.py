@@ -143,12 +143,26 @@ def test_a_package_of_others_adds_a_target(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_taken_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = SimpleNamespace(name="onnx", value="other:Onnx")
+    refused_by_name(monkeypatch, "onnx", "other:Onnx")
+
+
+@pytest.mark.parametrize("value", ["no_such_module:Toy", "json:NoSuch", "json"])
+def test_a_package_that_cannot_be_loaded_is_named(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused_by_name(monkeypatch, "toy", value)
+
+
+def test_a_target_under_the_name_of_another_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be exported by ours, whatever it is."""
+    refused_by_name(monkeypatch, "toy", registry.TARGETS["stock"])
+
+
+def refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    point = SimpleNamespace(name=name, value=value)
     monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: [point])
     registry.targets.cache_clear()
     registry._entry_points.cache_clear()
     try:
-        with pytest.raises(SteerbakeError, match="'onnx', which there is already"):
+        with pytest.raises(SteerbakeError, match=repr(name)):
             registry.targets()
     finally:
         monkeypatch.undo()
