@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 import exporter
 from exporter import registry
 from exporter.errors import CompileError, InputErrors
+from exporter.pipeline.loaded_base import why_no_base
 from exporter.pipeline.loaded_fingerprint import fingerprint_of
 from exporter.targets.base_weights import BaseWeights
 from steer_modules.checks import ProgramError
@@ -119,6 +120,27 @@ def test_hooks_and_functions_put_in_place_inside_are_refused(place, folder, load
     del part.forward
     model(ids_of(tokenizer, "ada"), output_hidden_states=True, output_attentions=True)
     assert fit(folder, model, tokenizer)  # Transformers' own are no reason
+
+
+@pytest.mark.parametrize(
+    ("place", "number"), [("model.layers.1.self_attn", "scaling"), ("model.norm", "variance_epsilon")]
+)
+def test_a_number_that_the_config_does_not_give_is_refused(place, number, folder, loaded):
+    """A checkpoint would compute with the config's, and the gates would be those of another model."""
+    model, tokenizer = loaded
+    part = model.get_submodule(place)
+    before = getattr(part, number)
+    setattr(part, number, 3 * before)
+    refused(model, tokenizer, folder, rf"{place}\.{number}")
+    setattr(part, number, before)
+    assert fit(folder, model, tokenizer)
+
+
+@pytest.mark.parametrize("family", sorted((*tiny.CONFIGS, *tiny_further.FAMILIES)))
+def test_a_plain_model_has_no_other_number_than_its_config_gives(family, monkeypatch):
+    tiny_further.install(monkeypatch)
+    model = tiny.build(family)
+    assert not [reason for reason in why_no_base(model) if "config makes it" in reason]
 
 
 def test_a_model_that_is_not_in_memory_is_refused(folder, loaded):

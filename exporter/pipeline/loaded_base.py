@@ -92,12 +92,19 @@ def _other_class(model: Any) -> Iterator[str]:
 
 def _changed_parts(model: Any) -> Iterator[str]:
     """Modules that its class does not have, and functions put in place of its own: steering would be led past them."""
-    own = {name: type(part) for name, part in blank(model, model.config).named_modules()}
+    plain = dict(blank(model, model.config).named_modules())
+    own = {name: type(part) for name, part in plain.items()}
     found = {name: type(part) for name, part in model.named_modules()}
     if other := sorted(name for name in own.keys() | found.keys() if own.get(name) is not found.get(name)):
         kind = getattr(found.get(other[0]), "__name__", "missing")
         yield f"its part {other[0]} is {kind}, and not what a {type(model).__name__} has there; load the model as it was saved"
     for name, part in model.named_modules():
+        numbers = _numbers(plain[name]) if name in plain else {}
+        if changed := [key for key, value in _numbers(part).items() if numbers.get(key, value) != value]:
+            yield (
+                f"{name}.{changed[0]} is {getattr(part, changed[0])}, and its config makes it {numbers[changed[0]]}; a checkpoint would compute "
+                "with the latter: set it in the config, or load the model as it was saved"
+            )
         hooks = [*part._forward_pre_hooks.values(), *part._forward_hooks.values()]
         if "forward" in vars(part) and part is not model:
             yield f"the forward of its part {name} was replaced, and no checkpoint can have that; load the model as it was saved"
@@ -108,6 +115,11 @@ def _changed_parts(model: Any) -> Iterator[str]:
             f"its {put[0]} was replaced (by torch.compile, or by accelerate for a device_map over several places), and steering would be led "
             "past; load it plainly, onto one device"
         )
+
+
+def _numbers(part: torch.nn.Module) -> dict[str, float]:
+    """What a module computes with beside tensors: scales, epsilons."""
+    return {key: value for key, value in vars(part).items() if type(value) is float}
 
 
 def _not_in_memory(model: Any) -> Iterator[str]:
