@@ -50,6 +50,7 @@ TRAVELLING = (
     "tensor_checks.py",
     "twin.py",
     "versions.py",
+    "weights.py",
 )
 """Modules that go into every checkpoint, beside the modeling file of its family."""
 

@@ -16,7 +16,10 @@ import torch
 
 from .files import weight_files
 from .program import program_sha256
+from .weights import Sample
 
+STEERING = "steering"
+"""Name of the part of a model that is no weight of its base."""
 SAMPLE = 4096
 """Bytes of each tensor that enter the fingerprint."""
 _LONGEST_HEADER = 100_000_000
@@ -105,57 +108,40 @@ def check_base(model: Any, source: Any, options: Mapping[str, Any]) -> None:
 
 def remember(model: Any) -> None:
     """Takes down which weights a model has now, those that its steering was made for: :func:`check_memory` holds it to them."""
-    model._loaded_weights = memory_digest(model)
-    model._loaded_stamp = stamp(model)
+    model._loaded_weights = Sample.of(model, without=STEERING)
 
 
 def forget(model: Any) -> None:
     """Undoes :func:`remember`, for a model that is steered no more."""
-    for name in ("_loaded_weights", "_loaded_stamp", "_changed_base"):
+    for name in ("_loaded_weights", "_changed_base"):
         model.__dict__.pop(name, None)
 
 
-def stamp(model: Any) -> tuple[int, int]:
-    """How many parameters a model has, and how often they were written to in place: what changing weights moves."""
-    count = written = 0
-    for parameter in model.parameters():
-        count += 1
-        written += 0 if parameter.is_inference() else parameter._version
-    return count, written
+def changed_tensor(model: Any) -> str | None:
+    """The name of a tensor that is not the one that was loaded and checked; None where all are, and where nothing was checked."""
+    known: Sample | None = model.__dict__.get("_loaded_weights")
+    if known is None:
+        return None
+    now = Sample.of(model, without=STEERING)
+    changed = known.changed(now)
+    if changed is None and now.entries != known.entries:
+        model._loaded_weights = now  # cast or moved: compared as it is from now on
+    return changed
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def check_memory(model: Any) -> None:
     """Raises RuntimeError where a model that is to answer has other weights than those that were loaded and checked.
 
     A model in training may change as it likes; one that was changed on purpose says so (``accept_changed_base``).
     """
-    known = model.__dict__.get("_loaded_stamp")
-    if known is None or model.training or model.__dict__.get("_changed_base", False):
+    if model.training or model.__dict__.get("_changed_base", False):
         return
-    now = stamp(model)
-    if now == known:
-        return
-    if now[0] == known[0] and memory_digest(model) == model.__dict__["_loaded_weights"]:
-        model._loaded_stamp = now
-        return
-    raise RuntimeError(
-        "the weights of this model were changed since it was loaded (trained, merged, or given an adapter), and gates may not fire on "
-        "what they read now. Where that is meant, call model.accept_changed_base(): the program's canary is then asked"
-    )
-
-
-def memory_digest(model: Any) -> str:
-    """Hex SHA-256 over the weights as they are in memory: names, dtypes, shapes and a sample spread over each tensor."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        if name.startswith("steering."):
-            continue
-        digest.update(f"{name}{tensor.dtype}{list(tensor.shape)}{tensor.device.type == 'meta'}".encode())
-        if tensor.device.type != "meta" and tensor.numel():
-            flat = tensor.detach().reshape(-1)
-            few = flat[:: max(flat.numel() // SAMPLE, 1)].contiguous()
-            digest.update(few.view(torch.uint8).cpu().numpy().tobytes())
-    return digest.hexdigest()
+    if changed := changed_tensor(model):
+        raise RuntimeError(
+            f"the weights of this model were changed since it was loaded ({changed}: trained, merged, given an adapter, or "
+            "offloaded; device_map is for from_pretrained), and gates may not fire on what they read now. Where that is meant, call model.accept_changed_base(): the program's canary is then asked"
+        )
 
 
 def sign_saved(folder: Any, tensors: Mapping[str, torch.Tensor]) -> None:

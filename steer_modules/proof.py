@@ -149,7 +149,7 @@ def _twin(model_class: Any, small: Any) -> Any:
     steering.gates["header"].bias.fill_(1.0)
     steering.gates["content"].bias.fill_(-1.0)
     steering.layers["1"].vector.normal_(std=4.0)
-    steering.verified = True
+    steering.hold()
     return twin
 
 

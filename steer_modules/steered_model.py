@@ -32,7 +32,7 @@ from .files import (
     remove_stale,
     save_code,
 )
-from .fingerprint import check_base, check_memory, memory_digest, sign_saved
+from .fingerprint import changed_tensor, check_base, check_memory, sign_saved
 from .outputs import with_gate
 from .positions import note_owner, reach_of, read_note, restore_note
 from .proof import check_law
@@ -87,6 +87,7 @@ def steered_forward(stock: Callable[..., Any]) -> Callable[..., Any]:
         )
         if not call.columns.past:
             check_memory(self)  # once a conversation, not once a token
+            self.steering.check_unchanged()
         notes = self.steering.notes
         if notes and (call.columns.past or kwargs.get("position_ids") is None):
             restore_note(self, call.carried.shift if call.columns.past else None)
@@ -263,7 +264,8 @@ class SteeredModelMixin:
         check_has_code(type(self))
         self.steering.verify()
         main, folder = bool(kwargs.get("is_main_process", True)), Path(save_directory)
-        same = self.__dict__.get("_loaded_weights") == memory_digest(self) and "state_dict" not in kwargs
+        checked = "_loaded_weights" in self.__dict__ and "state_dict" not in kwargs
+        same = checked and changed_tensor(self) is None
         before = clear_for_saving(folder) if main else set()
         super().save_pretrained(save_directory, *args, **{**kwargs, "variant": VARIANT})  # type: ignore[misc]
         if not main:

@@ -17,6 +17,7 @@ from .program import SteeringProgram, split_tensors
 from .proof import Traits
 from .schema import HEADER_POOLS
 from .state import Features
+from .weights import Sample
 
 CALL = "steering_call"
 """Name of the keyword argument in which a forward pass carries its SteeringCall down to the blocks."""
@@ -175,7 +176,7 @@ class Steering(nn.Module):
         self.steered_blocks = tuple(
             sorted({g["layer"] for g in section["gates"]} | {e["layer"] for e in section["edits"]})
         )
-        self.verified = False
+        self._verified_as: Sample | None = None
         self.proven_for: Any = None
         self.traits = Traits(packs=False, places=False)
         self.reach = Reach(None, None, spatial=False)
@@ -196,7 +197,7 @@ class Steering(nn.Module):
         return SteeringProgram.parse(self.section, {n: t.detach().cpu() for n, t in self.tensors().items()})
 
     def verify(self) -> None:
-        """Raises where a tensor is missing, altered or not loaded. Sets ``verified``."""
+        """Raises where a tensor is missing, altered or not loaded; its tensors are ``verified`` then."""
         away = [name for name, tensor in self.tensors().items() if tensor.device.type == "meta"]
         if away:
             raise RuntimeError(
@@ -204,7 +205,22 @@ class Steering(nn.Module):
                 "steered. Keep the module 'steering' on a device in your device_map."
             )
         self.program()
-        self.verified = True
+        self.hold()
+
+    @property
+    def verified(self) -> bool:
+        """Whether the tensors were verified since they were loaded."""
+        return self._verified_as is not None
+
+    def hold(self) -> None:
+        """Takes the tensors, as they are now, for verified."""
+        self._verified_as = Sample.of(self)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def check_unchanged(self) -> None:
+        """Verifies anew where a tensor's values are no longer those that were verified; raises ProgramError as ``verify`` does."""
+        if self._verified_as is None or self._verified_as.changed(Sample.of(self)):
+            self.verify()
 
     def at_block(self, index: int, states: Tensor, call: SteeringCall) -> Tensor:
         """Output [B, T, d] of block ``index`` after its gates were read and its edit applied."""
@@ -220,7 +236,7 @@ class Steering(nn.Module):
 def _unverified(steering: nn.Module, _incompatible: Any) -> None:
     """Tensors were loaded into a steering module: they are checked again before the next pass."""
     assert isinstance(steering, Steering)
-    steering.verified = False
+    steering._verified_as = None
 
 
 class BlockHook:

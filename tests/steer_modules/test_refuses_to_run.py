@@ -143,7 +143,6 @@ def test_altered_steering_raises_before_the_first_word(bed):
     model, fires, _, program = bed
     with steered(model, program), torch.no_grad():
         model.steering.layers["2"].prototypes.add_(1e-3)
-        model.steering.verified = False
         with pytest.raises(ProgramError, match="sha256"):
             model(**fires)
 
