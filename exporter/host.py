@@ -209,7 +209,7 @@ class ModelHost:
     def blocks(self) -> nn.ModuleList:
         """The decoder's blocks in order; their outputs are the states that steering reads and edits."""
         try:
-            return cast(nn.ModuleList, decoder_blocks(self.model))
+            return decoder_blocks(self.model)
         except TypeError as error:
             raise FitError(f"{error}; it cannot be steered") from error
 

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+
+from transformers import PreTrainedModel
 
 from .fingerprint import forget
 from .program import SteeringProgram
 from .steered_model import SteeredGenerationMixin, SteeredModelMixin, unseal_inner
 
-_CLASSES: dict[Any, Any] = {}
+_CLASSES: dict[type[PreTrainedModel], type[PreTrainedModel]] = {}
 
 
-def _steered_class(stock: Any) -> Any:
+def _steered_class(stock: type[PreTrainedModel]) -> type[PreTrainedModel]:
     if stock not in _CLASSES:
         _CLASSES[stock] = _make(stock)
     return _CLASSES[stock]
 
 
-def _make(stock: Any) -> Any:
+def _make(stock: type[PreTrainedModel]) -> type[PreTrainedModel]:
     mixin = SteeredGenerationMixin if hasattr(stock, "generate") else SteeredModelMixin
     return type(f"Steered{stock.__name__}", (mixin, stock), {"__module__": __name__})
 
 
-def attach(model: Any, program: SteeringProgram) -> Any:
+def attach(model: PreTrainedModel, program: SteeringProgram) -> PreTrainedModel:
     """Steers a loaded Transformers ``model`` in place and returns it. ``detach`` gives the base back.
 
     Raises:
@@ -36,6 +37,7 @@ def attach(model: Any, program: SteeringProgram) -> Any:
     stock = type(model)
     model.__class__ = _steered_class(stock)
     try:
+        assert isinstance(model, SteeredModelMixin)
         shapes = {name: list(tensor.shape) for name, tensor in program.tensors().items()}
         model.install_steering(program.signed_section(), shapes)
         model.steering.load_program(program)
@@ -46,14 +48,14 @@ def attach(model: Any, program: SteeringProgram) -> Any:
     return model
 
 
-def detach(model: Any) -> Any:
+def detach(model: PreTrainedModel) -> PreTrainedModel:
     """Undoes ``attach``."""
     _remove(model, type(model).__bases__[1])
     return model
 
 
 @contextmanager
-def steered(model: Any, program: SteeringProgram) -> Iterator[Any]:
+def steered(model: PreTrainedModel, program: SteeringProgram) -> Iterator[PreTrainedModel]:
     """Steers a model for the length of a ``with`` block; it is the base again afterwards."""
     attach(model, program)
     try:
@@ -62,7 +64,7 @@ def steered(model: Any, program: SteeringProgram) -> Iterator[Any]:
         detach(model)
 
 
-def _remove(model: Any, stock: type) -> None:
+def _remove(model: PreTrainedModel, stock: type) -> None:
     for handle in getattr(model, "_steering_handles", ()):
         handle.remove()
     model.__dict__.pop("_steering_handles", None)

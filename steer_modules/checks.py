@@ -27,6 +27,7 @@ from .schema import (
     SECTION_KEYS,
     SIGNS,
     TARGETS,
+    Section,
 )
 from .tensor_checks import check_tensors
 
@@ -43,7 +44,7 @@ class ProgramError(ValueError):
         super().__init__("not a valid steering program:\n" + "\n".join(f"  - {p}" for p in problems))
 
 
-def check_program(section: Any, tensors: Mapping[str, Tensor], signed: bool = False) -> None:
+def check_program(section: object, tensors: Mapping[str, Tensor], signed: bool = False) -> None:
     """Raises ProgramError with every fault of a section (``signed``: it must bear ``sha256``) and its tensors.
 
     The values of meta tensors are not looked at: they are checked once they are loaded.
@@ -72,7 +73,7 @@ def check_program(section: Any, tensors: Mapping[str, Tensor], signed: bool = Fa
 
 
 def _keys(
-    value: Any, required: Sequence[str], optional: Sequence[str], where: str, problems: list[str]
+    value: object, required: Sequence[str], optional: Sequence[str], where: str, problems: list[str]
 ) -> bool:
     """Whether ``value`` is an object with exactly these keys."""
     if not isinstance(value, dict):
@@ -87,22 +88,22 @@ def _keys(
     return len(problems) == before
 
 
-def _one_of(value: Any, allowed: Sequence[str], where: str, problems: list[str]) -> bool:
+def _one_of(value: object, allowed: Sequence[str], where: str, problems: list[str]) -> bool:
     if isinstance(value, str) and value in allowed:
         return True
     problems.append(f"{where} is {value!r}; known: {', '.join(allowed)}")
     return False
 
 
-def _is_int(value: Any, low: int) -> bool:
+def _is_int(value: object, low: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= low
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
 
 
-def _check_header(section: dict[str, Any], problems: list[str]) -> None:
+def _check_header(section: Section, problems: list[str]) -> None:
     sizes = [key for key in ("hidden_size", "num_layers") if not _is_int(section[key], 1)]
     problems += [f"{key} is {section[key]!r}; expected a positive integer" for key in sizes]
     if not isinstance(section["method"], str):
@@ -124,7 +125,7 @@ def _check_header(section: dict[str, Any], problems: list[str]) -> None:
         problems.append("edits is empty: such a program steers nothing")
 
 
-def _check_layer(value: Any, section: dict[str, Any], where: str, problems: list[str]) -> bool:
+def _check_layer(value: object, section: Section, where: str, problems: list[str]) -> bool:
     count = section["num_layers"]
     if _is_int(value, 0) and (not _is_int(count, 1) or value < count):
         return True
@@ -132,8 +133,8 @@ def _check_layer(value: Any, section: dict[str, Any], where: str, problems: list
     return False
 
 
-def _check_gates(section: dict[str, Any], problems: list[str]) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
+def _check_gates(section: Section, problems: list[str]) -> dict[str, Section]:
+    found: dict[str, Section] = {}
     for index, gate in enumerate(section["gates"] if isinstance(section["gates"], list) else ()):
         where = f"gates[{index}]"
         if not _keys(gate, GATE_KEYS, (), where, problems):
@@ -157,11 +158,11 @@ def _check_gates(section: dict[str, Any], problems: list[str]) -> dict[str, dict
     return found
 
 
-def _is_ids(value: Any) -> bool:
+def _is_ids(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(_is_int(one, 0) for one in value)
 
 
-def _check_headers(section: dict[str, Any], gates: dict[str, dict[str, Any]], problems: list[str]) -> None:
+def _check_headers(section: Section, gates: dict[str, Section], problems: list[str]) -> None:
     """Generation headers are lists of token ids; a gate that decides at them needs at least one."""
     headers = section["headers"]
     if not isinstance(headers, list) or not all(_is_ids(one) for one in headers):
@@ -174,7 +175,7 @@ def _check_headers(section: dict[str, Any], gates: dict[str, dict[str, Any]], pr
         ]
 
 
-def _check_canary(section: dict[str, Any], problems: list[str]) -> None:
+def _check_canary(section: Section, problems: list[str]) -> None:
     canary = section.get("canary", [])
     if not isinstance(canary, list):
         problems.append(f"canary is {type(canary).__name__}; expected a list")
@@ -189,10 +190,8 @@ def _check_canary(section: dict[str, Any], problems: list[str]) -> None:
             problems.append(f"{where}.gate is {one['gate']!r}; expected 0 or 1")
 
 
-def _check_edits(
-    section: dict[str, Any], gates: dict[str, dict[str, Any]], problems: list[str]
-) -> dict[int, dict[str, Any]]:
-    found: dict[int, dict[str, Any]] = {}
+def _check_edits(section: Section, gates: dict[str, Section], problems: list[str]) -> dict[int, Section]:
+    found: dict[int, Section] = {}
     for index, edit in enumerate(section["edits"] if isinstance(section["edits"], list) else ()):
         where, before = f"edits[{index}]", len(problems)
         if not isinstance(edit, dict) or not _one_of(
@@ -233,9 +232,7 @@ def gate_names(gate: Any) -> list[Any]:
     return list(gate) if isinstance(gate, (list, tuple)) else [gate]
 
 
-def _check_edit_gate(
-    edit: dict[str, Any], gates: dict[str, dict[str, Any]], where: str, problems: list[str]
-) -> None:
+def _check_edit_gate(edit: Section, gates: dict[str, Section], where: str, problems: list[str]) -> None:
     gate, names = edit["gate"], gate_names(edit["gate"])
     if edit["positions"] != ("all" if gate is None else "from_gate"):
         problems.append(
@@ -256,7 +253,7 @@ def _check_edit_gate(
             )
 
 
-def _check_edit_options(edit: dict[str, Any], where: str, problems: list[str]) -> None:
+def _check_edit_options(edit: Section, where: str, problems: list[str]) -> None:
     strength = edit.get("strength", 1)
     if not _is_number(strength):
         problems.append(f"{where}.strength is {strength!r}; expected a finite number")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from transformers import PretrainedConfig
 from transformers.utils.hub import cached_file
 
 VARIANT = "steered"
@@ -65,7 +67,7 @@ _HUB_OPTIONS = (
 )
 
 
-def _present(source: Any, name: str, options: Mapping[str, Any]) -> Path | None:
+def _present(source: str | os.PathLike[str], name: str, options: Mapping[str, object]) -> Path | None:
     """A file of a folder or repository; None where it has none of that name."""
     hub = {option: options[option] for option in _HUB_OPTIONS if options.get(option) is not None}
     found = cached_file(
@@ -78,7 +80,7 @@ def _present(source: Any, name: str, options: Mapping[str, Any]) -> Path | None:
     return None if found is None else Path(found)
 
 
-def check_weight_files(source: Any, options: Mapping[str, Any]) -> None:
+def check_weight_files(source: str | os.PathLike[str] | None, options: Mapping[str, object]) -> None:
     """Raises RuntimeError where weights lie in a folder or repository under a name that a stock class would load."""
     if source is None:
         return
@@ -90,7 +92,9 @@ def check_weight_files(source: Any, options: Mapping[str, Any]) -> None:
         )
 
 
-def weight_files(source: Any, options: Mapping[str, Any]) -> tuple[dict[str, Path], dict[str, str] | None]:
+def weight_files(
+    source: str | os.PathLike[str], options: Mapping[str, object]
+) -> tuple[dict[str, Path], dict[str, str] | None]:
     """The shards of a steered checkpoint by name, and the shard of each tensor where an index says it.
 
     Raises:
@@ -160,7 +164,7 @@ def check_has_code(model_class: type) -> None:
         )
 
 
-def save_code(model_class: type, config: Any, save_directory: Any) -> None:
+def save_code(model_class: type, config: PretrainedConfig, save_directory: str | os.PathLike[str]) -> None:
     """Writes the modeling file, the modules it needs and a plain auto_map into a saved folder."""
     folder = Path(save_directory)
     module = sys.modules[model_class.__module__]

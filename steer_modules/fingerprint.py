@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
+from transformers import PreTrainedModel
 
 from .files import weight_files
 from .program import program_sha256
@@ -86,14 +88,18 @@ def _entries(path: Path) -> Iterator[tuple[str, _Entry]]:
         raise RuntimeError(f"{path} is not a whole safetensors file: {error}") from error
 
 
-def check_base(model: Any, source: Any, options: Mapping[str, Any]) -> None:
+def check_base(
+    model: PreTrainedModel, source: str | os.PathLike[str] | None, options: Mapping[str, object]
+) -> None:
     """Raises RuntimeError where a checkpoint's weights are not those that its steering was made for."""
     changing = [name for name in _CHANGING if options.get(name)]
     if not changing:
         changing = ["quantization"] if getattr(model, "hf_quantizer", None) is not None else []
     wanted = model.config.steering["base"].get("fingerprint")
-    if changing:
-        why = f"{changing[0]} puts other weights into memory than the steering was made for"
+    if changing or source is None:
+        why = (
+            f"{(changing or ['no folder'])[0]} puts other weights into memory than the steering was made for"
+        )
     else:
         found = files_fingerprint(*weight_files(source, options))
         if found == wanted:
@@ -106,18 +112,18 @@ def check_base(model: Any, source: Any, options: Mapping[str, Any]) -> None:
     )
 
 
-def remember(model: Any) -> None:
+def remember(model: PreTrainedModel) -> None:
     """Takes down which weights a model has now, those that its steering was made for: :func:`check_memory` holds it to them."""
-    model._loaded_weights = Sample.of(model, without=STEERING)
+    model.__dict__["_loaded_weights"] = Sample.of(model, without=STEERING)
 
 
-def forget(model: Any) -> None:
+def forget(model: PreTrainedModel) -> None:
     """Undoes :func:`remember`, for a model that is steered no more."""
     for name in ("_loaded_weights", "_changed_base"):
         model.__dict__.pop(name, None)
 
 
-def changed_tensor(model: Any) -> str | None:
+def changed_tensor(model: PreTrainedModel) -> str | None:
     """The name of a tensor that is not the one that was loaded and checked; None where all are, and where nothing was checked."""
     known: Sample | None = model.__dict__.get("_loaded_weights")
     if known is None:
@@ -125,12 +131,12 @@ def changed_tensor(model: Any) -> str | None:
     now = Sample.of(model, without=STEERING)
     changed = known.changed(now)
     if changed is None and now.entries != known.entries:
-        model._loaded_weights = now  # cast or moved: compared as it is from now on
+        model.__dict__["_loaded_weights"] = now  # cast or moved: compared as it is from now on
     return changed
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def check_memory(model: Any) -> None:
+def check_memory(model: PreTrainedModel) -> None:
     """Raises RuntimeError where a model that is to answer has other weights than those that were loaded and checked.
 
     A model in training may change as it likes; one that was changed on purpose says so (``accept_changed_base``).
@@ -144,7 +150,7 @@ def check_memory(model: Any) -> None:
         )
 
 
-def sign_saved(folder: Any, tensors: Mapping[str, torch.Tensor]) -> None:
+def sign_saved(folder: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor]) -> None:
     """Writes the fingerprint of a saved folder's own weights into its section, and signs it anew.
 
     For weights that are what was loaded and checked, written in another dtype or under other names.

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from transformers import PretrainedConfig
 
 NOTE = "rope_deltas"
 NOTHING, UNKNOWN = 1e6, 2e6
@@ -31,7 +32,7 @@ class Reach(NamedTuple):
     spatial: bool
 
 
-def reach_of(config: Any) -> Reach:
+def reach_of(config: PretrainedConfig) -> Reach:
     """Reads it off a model's config."""
     text = config.get_text_config(decoder=True)
     kinds = getattr(text, "layer_types", None)

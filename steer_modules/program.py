@@ -11,26 +11,28 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from .checks import ProgramError, check_program
-from .schema import FORMAT
+from .schema import FORMAT, Section
 
 STEERING_JSON = "steering.json"
 STEERING_TENSORS = "steering.safetensors"
 
+T = TypeVar("T")
 
-def canonical_json(value: Any) -> bytes:
+
+def canonical_json(value: object) -> bytes:
     """Keys sorted, no spaces, UTF-8, numbers as json.dumps spells them (1 and 1.0 differ)."""
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     ).encode()
 
 
-def program_sha256(section: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+def program_sha256(section: Mapping[str, object], tensors: Mapping[str, Tensor]) -> str:
     """Hex SHA-256 over the section without its ``sha256``, then name, ``F32[shape]`` and bytes of every tensor."""
     digest = hashlib.sha256(canonical_json({k: v for k, v in section.items() if k != "sha256"}))
     for name in sorted(tensors):
@@ -49,7 +51,7 @@ class BaseModelRef:
     model_type: str
     fingerprint: str | None = None
 
-    def section(self) -> dict[str, Any]:
+    def section(self) -> Section:
         return _without_none(self.__dict__)
 
 
@@ -65,7 +67,7 @@ class Gate:
     fires: str
     tensors: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
 
-    def section(self) -> dict[str, Any]:
+    def section(self) -> Section:
         return {k: v for k, v in self.__dict__.items() if k != "tensors"}
 
 
@@ -88,7 +90,7 @@ class Edit:
     keep_norm: bool | None = None
     tensors: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
 
-    def section(self) -> dict[str, Any]:
+    def section(self) -> Section:
         keys = {k: v for k, v in self.__dict__.items() if k != "tensors"}
         gate = keys.pop("gate")
         return {"gate": list(gate) if isinstance(gate, tuple) else gate, **_without_none(keys)}
@@ -108,7 +110,7 @@ class Canary:
     gate: int
     argmax: tuple[int, ...]
 
-    def section(self) -> dict[str, Any]:
+    def section(self) -> Section:
         return {"ids": list(self.ids), "gate": self.gate, "argmax": list(self.argmax)}
 
 
@@ -136,7 +138,7 @@ class SteeringProgram:
     def __post_init__(self) -> None:
         check_program(self.section(), self.tensors())
 
-    def section(self) -> dict[str, Any]:
+    def section(self) -> Section:
         """The JSON object, without ``sha256``."""
         section = {
             "format": FORMAT,
@@ -150,7 +152,7 @@ class SteeringProgram:
         }
         return section | ({"canary": [one.section() for one in self.canary]} if self.canary else {})
 
-    def signed_section(self) -> dict[str, Any]:
+    def signed_section(self) -> Section:
         """The JSON object with the ``sha256`` of itself and the tensors."""
         return {**self.section(), "sha256": self.sha256}
 
@@ -192,7 +194,7 @@ class SteeringProgram:
         return cls.parse(section, tensors)
 
     @classmethod
-    def parse(cls, section: Any, tensors: Mapping[str, Tensor]) -> SteeringProgram:
+    def parse(cls, section: Section, tensors: Mapping[str, Tensor]) -> SteeringProgram:
         """Checks a signed section and its tensors and returns the program; raises ProgramError listing every fault."""
         check_program(section, tensors, signed=True)
         if section["sha256"] != program_sha256(section, tensors):
@@ -215,14 +217,14 @@ class SteeringProgram:
         )
 
 
-def _edit(keys: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Edit:
+def _edit(keys: Section, tensors: Mapping[str, Tensor]) -> Edit:
     gate = keys["gate"]
     return Edit(**{**keys, "gate": tuple(gate) if isinstance(gate, list) else gate}, tensors=tensors)
 
 
-def split_tensors(tensors: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def split_tensors(tensors: Mapping[str, T]) -> dict[str, dict[str, T]]:
     """``steering.gates.topic.basis`` -> {"gates.topic": {"basis": ...}}."""
-    parts: dict[str, dict[str, Any]] = {}
+    parts: dict[str, dict[str, T]] = {}
     for name, tensor in tensors.items():
         owner, _, leaf = name.removeprefix("steering.").rpartition(".")
         parts.setdefault(owner, {})[leaf] = tensor
@@ -238,5 +240,5 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     path.write_bytes(save(plain))  # the library's own writer makes files that their owner alone may read
 
 
-def _without_none(keys: Mapping[str, Any]) -> dict[str, Any]:
+def _without_none(keys: Section) -> Section:
     return {name: value for name, value in keys.items() if value is not None}

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import inspect
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import transformers
 from torch import Tensor
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache
 
 from .positions import NOTE, note_owner
-from .schema import FORMAT
+from .schema import FORMAT, Section
 from .state import find_cache
 from .twin import VOCABULARY, twin_config
+
+M = TypeVar("M", bound=PreTrainedModel)
 
 
 class Traits(NamedTuple):
@@ -40,7 +43,7 @@ class LawBroken(RuntimeError):
         fault: what breaks it, without a name or a version.
     """
 
-    def __init__(self, model_class: Any, fault: str) -> None:
+    def __init__(self, model_class: type[PreTrainedModel], fault: str) -> None:
         self.fault = fault
         super().__init__(
             f"{model_class.__name__} does not steer reliably under Transformers {transformers.__version__}: {fault}. Nothing is "
@@ -61,7 +64,7 @@ TOLERANCE = 1e-3
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def check_law(model_class: Any, config: Any) -> Traits:
+def check_law(model_class: type[PreTrainedModel], config: PretrainedConfig) -> Traits:
     """Runs the law on a tiny twin of a steered class; once for each class and kind of config.
 
     Returns:
@@ -97,7 +100,7 @@ def check_law(model_class: Any, config: Any) -> Traits:
     return traits
 
 
-def _steered_twin(config: Any) -> Any:
+def _steered_twin(config: PretrainedConfig) -> PretrainedConfig:
     """A twin's config with a program of its own."""
     small = twin_config(config)
     text = small.get_text_config(decoder=True)
@@ -105,7 +108,7 @@ def _steered_twin(config: Any) -> Any:
     return small
 
 
-def _program(hidden: int, layers: int) -> tuple[dict[str, Any], dict[str, list[int]]]:
+def _program(hidden: int, layers: int) -> tuple[Section, dict[str, list[int]]]:
     """A gate that fires at every generation header, and one that fires at a token by its state; both edit the states."""
     base = {"architecture": "twin", "model_type": "twin", "fingerprint": "sha256:" + "0" * 64}
     gate = {"score": "linear", "threshold": 0.0, "fires": "above"}
@@ -132,10 +135,11 @@ def _program(hidden: int, layers: int) -> tuple[dict[str, Any], dict[str, list[i
     return section, {**shapes, "steering.layers.1.vector": [hidden]}
 
 
-def random_twin(model_class: Any, small: Any) -> Any:
+def random_twin(model_class: type[M], small: PretrainedConfig) -> M:
     """A model of a twin's config with random weights, the same each time, in float32 and eval mode."""
     torch.default_generator.manual_seed(0)
-    twin = model_class(small).float().eval()
+    twin = model_class(small)
+    twin.float().eval()  # type: ignore[no-untyped-call]
     with torch.no_grad():
         for parameter in twin.parameters():
             if parameter.dim() > 1:
@@ -143,8 +147,8 @@ def random_twin(model_class: Any, small: Any) -> Any:
     return twin
 
 
-def _twin(model_class: Any, small: Any) -> Any:
-    twin = random_twin(model_class, small)
+def _twin(model_class: type[PreTrainedModel], small: PretrainedConfig) -> Any:
+    twin: Any = random_twin(model_class, small)
     steering = twin.steering
     steering.gates["header"].bias.fill_(1.0)
     steering.gates["content"].bias.fill_(-1.0)
@@ -284,7 +288,7 @@ def _logits(out: Any) -> Tensor:
     return out[0] if getattr(out, "logits", None) is None else out.logits
 
 
-def cache_argument(model_class: Any) -> str:
+def cache_argument(model_class: type[PreTrainedModel]) -> str:
     """What a class calls the cache that its forward takes; it has been renamed once."""
     known = inspect.signature(model_class.forward).parameters
     for name in ("cache", "past_key_values"):

@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 
 FORMAT = "steerbake/2"
 
+Section = dict[str, Any]
+"""An object of the steering section as JSON has it: the whole, a gate or an edit. ``checks.check_program`` says that it is one."""
+
 POOLS = ("prompt_end", "prompt_mean", "token")
 FIRES = ("below", "above")
 HEADER_POOLS = ("prompt_end", "prompt_mean")
@@ -80,7 +83,7 @@ _PLAIN_EDIT_TENSORS: dict[str, dict[str, TensorRule]] = {
 }
 
 
-def edit_tensors(edit: dict[str, Any]) -> dict[str, TensorRule]:
+def edit_tensors(edit: Section) -> dict[str, TensorRule]:
     """The tensors an edit has, given its keys; ``edit`` names a known op with known options."""
     if edit["op"] != "rotate":
         return _PLAIN_EDIT_TENSORS[edit["op"]]

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.conversion_mapping import (
     get_checkpoint_conversion_mapping,
     register_checkpoint_conversion_mapping,
@@ -37,6 +39,7 @@ from .outputs import with_gate
 from .positions import note_owner, reach_of, read_note, restore_note
 from .proof import check_law
 from .resolve import resolve_call
+from .schema import Section
 from .state import Carried, find_cache, record, recorded
 from .steering_layer import CALL, Steering, install_hooks
 
@@ -46,7 +49,7 @@ _SWITCHING: ContextVar[bool] = ContextVar("steerbake_switching", default=False)
 OWN_ARGUMENTS = ("steering_gate", "steering_mask")
 
 
-def decoder_blocks(model: Any) -> Any:
+def decoder_blocks(model: PreTrainedModel) -> torch.nn.ModuleList:
     """The decoder's list of blocks, by whatever name; raises TypeError where the model has none that can be steered."""
     decoder = model.get_decoder()
     for name in ("layers", "h", "blocks"):
@@ -164,7 +167,7 @@ class SteeredModelMixin:
             strict = getattr(stock, "_keep_in_fp32_modules_strict", None) or ()
             cls._keep_in_fp32_modules_strict = {*strict, "steering"}  # type: ignore[attr-defined]
 
-    def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, config: PretrainedConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)  # type: ignore[call-arg]
         section, shapes = getattr(config, "steering", None), getattr(config, "steering_shapes", None)
         if not section or not shapes:
@@ -175,8 +178,9 @@ class SteeredModelMixin:
             )
         self.install_steering(section, shapes)
 
-    def install_steering(self, section: dict[str, Any], shapes: dict[str, Any]) -> None:
+    def install_steering(self, section: Section, shapes: dict[str, list[int]]) -> None:
         """Builds the steering modules and hangs them on the decoder blocks."""
+        assert isinstance(self, PreTrainedModel)
         blocks = decoder_blocks(self)
         check_fits(section, shapes, self, len(blocks))
         self.steering = Steering(section, shapes)
@@ -201,7 +205,9 @@ class SteeredModelMixin:
             self.steering.proven_for = asked
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
+    ) -> Any:
         """Loads like any Transformers model, but raises where Transformers would warn and go on unsteered.
 
         Args:
@@ -255,12 +261,13 @@ class SteeredModelMixin:
             self._changed_base = before
             raise
 
-    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Saves weights, config and the code that steers them, so that the folder stands alone again.
 
         Weights that were changed since they were loaded are saved under the fingerprint of those the steering was made for,
         so that loading them asks for ``allow_changed_base``.
         """
+        assert isinstance(self, PreTrainedModel)
         check_has_code(type(self))
         self.steering.verify()
         main, folder = bool(kwargs.get("is_main_process", True)), Path(save_directory)
@@ -333,7 +340,7 @@ class SteeredGenerationMixin(SteeredModelMixin):
         return super()._get_candidate_generator(*args, **kwargs)  # type: ignore[misc]
 
 
-def _is_flat(mask: Any) -> bool:
+def _is_flat(mask: object) -> bool:
     return mask is None or (isinstance(mask, Tensor) and mask.dim() == 2)
 
 
@@ -352,14 +359,14 @@ class _Sealed:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def __call__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002 - whatever a caller gives
+    def __call__(self, *args: object, **kwargs: object) -> None:  # noqa: ARG002 - whatever a caller gives
         raise RuntimeError(
             f"the {self.name} inside a steered model has no steering of its own, so saving it would write an unsteered model. "
             "Save the steered model itself"
         )
 
 
-def seal_inner(model: Any, blocks: Any) -> list[Any]:
+def seal_inner(model: PreTrainedModel, blocks: torch.nn.ModuleList) -> list[torch.nn.Module]:
     """Lets no module inside ``model`` that holds its decoder blocks be saved on its own; returns those modules."""
     first = next(iter(blocks))
     sealed = []
@@ -372,14 +379,14 @@ def seal_inner(model: Any, blocks: Any) -> list[Any]:
     return sealed
 
 
-def unseal_inner(model: Any) -> None:
+def unseal_inner(model: PreTrainedModel) -> None:
     """Undoes :func:`seal_inner`."""
     for module in model.__dict__.pop("_sealed", ()):
         for method in ("save_pretrained", "push_to_hub"):
             module.__dict__.pop(method, None)
 
 
-def check_fits(section: dict[str, Any], shapes: dict[str, Any], model: Any, blocks: int) -> None:
+def check_fits(section: Section, shapes: dict[str, list[int]], model: PreTrainedModel, blocks: int) -> None:
     """Raises ProgramError where a section is not understood or was made for a decoder of another size."""
     check_program(
         section,
@@ -397,7 +404,7 @@ def check_fits(section: dict[str, Any], shapes: dict[str, Any], model: Any, bloc
         raise ProgramError(wrong)
 
 
-def check_loading(source: Any, info: dict[str, Any]) -> None:
+def check_loading(source: object, info: Mapping[str, Sequence[str]]) -> None:
     """Raises RuntimeError where a checkpoint did not fill the model."""
     missing = sorted(info.get("missing_keys") or ())
     mismatched = sorted(str(key) for key in info.get("mismatched_keys") or ())

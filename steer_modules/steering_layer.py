@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from .call import SteeringCall
 from .checks import gate_names
@@ -15,7 +16,7 @@ from .ops import EDITS, SCORES, fires, prepare
 from .positions import Reach
 from .program import SteeringProgram, split_tensors
 from .proof import Traits
-from .schema import HEADER_POOLS
+from .schema import HEADER_POOLS, Section
 from .state import Features
 from .weights import Sample
 
@@ -62,7 +63,7 @@ class _Prepared(NamedTuple):
 class SteeringGate(_Float32Module):
     """One gate: scores states and says from which column on a sequence is steered."""
 
-    def __init__(self, gate: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> None:
+    def __init__(self, gate: Section, shapes: Mapping[str, Sequence[int]]) -> None:
         super().__init__(shapes)
         self.name: str = gate["name"]
         self.layer: int = gate["layer"]
@@ -106,7 +107,7 @@ class SteeringGate(_Float32Module):
 class SteeringLayer(_Float32Module):
     """The edit of one block's output."""
 
-    def __init__(self, edit: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> None:
+    def __init__(self, edit: Section, shapes: Mapping[str, Sequence[int]]) -> None:
         super().__init__(shapes)
         self.gates = tuple(gate_names(edit["gate"]))
         self.op: str = edit["op"]
@@ -148,7 +149,7 @@ class Steering(nn.Module):
         shapes: shape of every steering tensor by full name.
     """
 
-    def __init__(self, section: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> None:
+    def __init__(self, section: Section, shapes: Mapping[str, Sequence[int]]) -> None:
         super().__init__()
         self.section = dict(section)
         parts = split_tensors(shapes)
@@ -233,7 +234,7 @@ class Steering(nn.Module):
         return states if edit is None else edit(states, call)
 
 
-def _unverified(steering: nn.Module, _incompatible: Any) -> None:
+def _unverified(steering: nn.Module, _incompatible: object) -> None:
     """Tensors were loaded into a steering module: they are checked again before the next pass."""
     assert isinstance(steering, Steering)
     steering._verified_as = None
@@ -273,7 +274,7 @@ class BlockHook:
         return self.steering.at_block(self.index, states, call)
 
 
-def install_hooks(steering: Steering, blocks: Sequence[nn.Module]) -> list[Any]:
+def install_hooks(steering: Steering, blocks: nn.ModuleList) -> list[RemovableHandle]:
     """Registers the hooks on the decoder's blocks; returns their handles.
 
     They go before any other hook, so that whoever records hidden states records the steered ones.

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from .ops import norm, unit
-from .schema import SCORE_TENSORS, TensorRule, edit_tensors
+from .schema import SCORE_TENSORS, Section, TensorRule, edit_tensors
 
 _TOLERANCE = 1e-4
 
 
 def check_tensors(
-    section: dict[str, Any],
-    gates: dict[str, dict[str, Any]],
-    edits: dict[int, dict[str, Any]],
+    section: Section,
+    gates: dict[str, Section],
+    edits: dict[int, Section],
     tensors: Mapping[str, Tensor],
     problems: list[str],
 ) -> None:
@@ -46,8 +45,8 @@ def check_tensors(
 
 
 def _check_prototype_width(
-    section: dict[str, Any],
-    gates: dict[str, dict[str, Any]],
+    section: Section,
+    gates: dict[str, Section],
     tensors: Mapping[str, Tensor],
     problems: list[str],
 ) -> None:
@@ -116,7 +115,7 @@ def _fault(tensor: Tensor, kind: str) -> str | None:
 
 
 def _check_protected_targets(
-    layer: int, edit: dict[str, Any], tensors: Mapping[str, Tensor], problems: list[str]
+    layer: int, edit: Section, tensors: Mapping[str, Tensor], problems: list[str]
 ) -> None:
     """A target inside the protected subspace leaves nothing to turn towards: the edit would silently do nothing."""
     basis = tensors.get(f"steering.layers.{layer}.retain_basis")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import TypeGuard
 
 from transformers import PretrainedConfig
 
@@ -27,7 +28,7 @@ _PLACEHOLDER = re.compile(r"(?P<kind>image|img|video|audio|vision|boi|eoi|boa|eo
 _TOWER_LAYERS = ("num_hidden_layers", "depth", "num_layers", "encoder_layers", "n_layers")
 
 
-def twin_config(config: Any) -> Any:
+def twin_config(config: PretrainedConfig) -> PretrainedConfig:
     """A config of the same kind for a model of some ten thousand to some million weights, without steering.
 
     Raises:
@@ -60,7 +61,7 @@ def twin_config(config: Any) -> Any:
     return small
 
 
-def _cut_decoder(text: Any) -> None:
+def _cut_decoder(text: PretrainedConfig) -> None:
     heads = _number(text, "num_attention_heads")
     head = int(getattr(text, "head_dim", None) or _number(text, "hidden_size") // heads)
     groups = int(getattr(text, "num_key_value_heads", None) or heads)
@@ -96,18 +97,18 @@ def _cut_decoder(text: Any) -> None:
     _set(text, {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": None})
 
 
-def _layers(text: Any) -> list[int]:
+def _layers(text: PretrainedConfig) -> list[int]:
     """Layers of the model that the twin's are like: the first of every kind, in order, over again to at least three."""
     count = _number(text, "num_hidden_layers")
     lists = [value for value in vars(text).values() if _is_list(value) and len(value) == count]
-    kinds: dict[Any, int] = {}
+    kinds: dict[str, int] = {}
     for index in range(count):
         kinds.setdefault(repr([value[index] for value in lists]), index)
     firsts = list(kinds.values())
     return [firsts[place % len(firsts)] for place in range(max(LAYERS, len(firsts)))]
 
 
-def _cut_lists(text: Any, layers: list[int]) -> None:
+def _cut_lists(text: PretrainedConfig, layers: list[int]) -> None:
     """Lists with an entry for each layer, and lists of layers by number."""
     count = _number(text, "num_hidden_layers")
     for name, value in list(vars(text).items()):
@@ -119,7 +120,7 @@ def _cut_lists(text: Any, layers: list[int]) -> None:
             setattr(text, name, [place for place, layer in enumerate(layers) if layer in value])
 
 
-def _cut_tower(tower: Any, wide: int, narrow: int) -> None:
+def _cut_tower(tower: PretrainedConfig, wide: int, narrow: int) -> None:
     """A tower that hands the decoder what it sees or hears; ``wide`` states become ``narrow`` ones."""
     ends = ["out_hidden_size", "projection_dim", "output_dim"]
     ends += ["hidden_size"] if hasattr(tower, "embed_dim") else []  # then that is what comes out of it
@@ -133,7 +134,7 @@ def _cut_tower(tower: Any, wide: int, narrow: int) -> None:
     _set(tower, dict.fromkeys(fitting, narrow))
 
 
-def _inner(config: Any) -> list[Any]:
+def _inner(config: PretrainedConfig) -> list[PretrainedConfig]:
     """The configs within a config, at any depth."""
     found = []
     for value in vars(config).values():
@@ -142,7 +143,7 @@ def _inner(config: Any) -> list[Any]:
     return found
 
 
-def _number(config: Any, name: str) -> int:
+def _number(config: PretrainedConfig, name: str) -> int:
     value = getattr(config, name, None)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(
@@ -151,16 +152,16 @@ def _number(config: Any, name: str) -> int:
     return value
 
 
-def _is_list(value: Any) -> bool:
+def _is_list(value: object) -> TypeGuard[list[object]]:
     return isinstance(value, list | tuple) and len(value) > 0
 
 
-def _set_known(config: Any, values: dict[str, Any]) -> None:
+def _set_known(config: PretrainedConfig, values: Mapping[str, object]) -> None:
     """Sets what a config has; names that it maps to its own are understood."""
     _set(config, {name: value for name, value in values.items() if getattr(config, name, None) is not None})
 
 
-def _set(config: Any, values: dict[str, Any]) -> None:
+def _set(config: PretrainedConfig, values: Mapping[str, object]) -> None:
     for name, value in values.items():
         kept = getattr(type(config), name, None)
         if not isinstance(kept, property) or kept.fset is not None:  # some are computed from others
