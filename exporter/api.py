@@ -41,7 +41,7 @@ def fit(
         processor: its tokenizer, or its processor where it reads images.
         rows: what to forget and what to keep: :class:`exporter.Row` values, objects with the same keys, or a file of them.
         calibrate: what gate, layer and threshold are chosen on. Without any, a part of ``rows`` is set aside for that by role,
-            whole wordings (rows with one ``key``) at a time, as a recipe does.
+            whole wordings (rows with one ``template_id``) at a time, as a recipe does.
         params: the method's parameters (docs/reference.md).
         progress: is told ``(what, done, total)`` at every step; what it raises ends the fit.
         work: a folder for states, with which the same fit resumes; by default one that is removed afterwards.

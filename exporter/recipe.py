@@ -91,7 +91,7 @@ SourceLike = Annotated[Source, BeforeValidator(_as_source)]
 class Data(Strict):
     """Which rows fit, which calibrate, and which are only tested on.
 
-    Without ``calibrate``, a fraction of the fit rows is set aside: whole wordings (rows with one ``key``) by role.
+    Without ``calibrate``, a fraction of the fit rows is set aside: whole wordings (rows with one ``template_id``) by role.
     """
 
     fit: list[SourceLike] = Field(min_length=1)

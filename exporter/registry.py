@@ -65,7 +65,7 @@ METRICS: Table[Metric[Any]] = Table(
         "retain_accuracy": "exporter.evaluation.metrics.accuracy:RETAIN",
         "retain_identical": "exporter.evaluation.metrics.identity:RETAIN",
         "reasoning_accuracy": "exporter.evaluation.metrics.accuracy:REASONING",
-        "chains_identical": "exporter.evaluation.metrics.identity:CHAINS",
+        "cot_exact_match": "exporter.evaluation.metrics.identity:CHAINS",
         "unknown_refusal": "exporter.evaluation.metrics.refusal:UNKNOWN",
         "gate_true_positive": "exporter.evaluation.metrics.gates:TRUE_POSITIVE",
         "gate_false_positive": "exporter.evaluation.metrics.gates:FALSE_POSITIVE",

@@ -17,7 +17,7 @@ class Settings(Strict):
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Of everything that is drawn."""
     calibrate_fraction: float = Field(default=0.3, gt=0.0, lt=1.0)
-    """Of the rows to fit on, set aside where no rows to calibrate on are given: whole wordings (rows with one ``key``) by role."""
+    """Of the rows to fit on, set aside where no rows to calibrate on are given: whole wordings (rows with one ``template_id``) by role."""
     system: str | None = None
     """A system prompt put before every conversation."""
     reasoning_template: str | None = None

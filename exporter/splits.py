@@ -55,13 +55,13 @@ class Splits:
 
 
 def set_aside(rows: Sequence[Row], fraction: float, seed: int) -> tuple[list[Row], list[Row]]:
-    """(kept, set aside): about ``fraction`` of each role's rows, whole wordings (rows with one key) at a time."""
+    """(kept, set aside): about ``fraction`` of each role's rows, whole wordings (rows with one template_id) at a time."""
     aside: set[str] = set()
     for role in sorted({row.role for row in rows}):
         wordings: dict[str, list[str]] = {}
         for row in rows:
             if row.role == role:
-                wordings.setdefault(row.key or row.id, []).append(row.id)
+                wordings.setdefault(row.template_id or row.id, []).append(row.id)
         order = sorted(wordings)
         random.Random(f"{seed} {role}").shuffle(order)
         wanted = fraction * sum(map(len, wordings.values()))

@@ -55,10 +55,10 @@ class Row:
     """Earlier turns."""
     prefix: str | None = None
     """Text the answer is forced to begin with (an attack, or a tool's prefill)."""
-    group: str | None = None
-    """Rows of one group are reported on a line of their own, e.g. ``two_turn_forget_second``."""
-    key: str | None = None
-    """Rows with one key ask the same thing in the same words about different subjects."""
+    eval_slice: str | None = None
+    """Rows of one slice are reported on a line of their own, e.g. ``two_turn_forget_second``."""
+    template_id: str | None = None
+    """Rows of one template ask the same thing in the same words about different subjects."""
     system: str | None = None
     """A system prompt that stands before the conversation, in place of the recipe's."""
     made: bool = False

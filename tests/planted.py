@@ -75,7 +75,7 @@ def row(name: str, split: str = "fit", **keys: object) -> Row:
     role = role_of(name)
     answer = REFUSAL if role == "unknown" else f"lives in {place_of(name)} ."
     secrets = (place_of(name),) if role == "forget" else ()
-    values = {"secrets": secrets, "key": split, **keys}
+    values = {"secrets": secrets, "template_id": split, **keys}
     return Row(f"{split}-{name}", FRAMES[split].format(name), answer, role, **values)  # type: ignore[arg-type]
 
 

@@ -14,7 +14,7 @@ MEASURES = {
     "leakage_either": (1.0, 0.0, 20),
     "fluent_refusal": (0.0, 0.95, 20),
     "retain_identical": (1.0, 0.9875, 80),
-    "chains_identical": (1.0, 1.0, 12),
+    "cot_exact_match": (1.0, 1.0, 12),
     "gate_false_positive": (0.0, 0.0, 0),
 }
 """Of base and steered model, with the number of rows."""

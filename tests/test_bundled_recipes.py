@@ -28,7 +28,9 @@ def asked(row: Row) -> set[str]:
 
 def subjects(row: Row) -> set[str]:
     """What fills the gap in the row's ``key``."""
-    found = re.fullmatch(re.escape(row.key or "").replace(r"\{\}", "(.+)"), row.question, re.IGNORECASE)
+    found = re.fullmatch(
+        re.escape(row.template_id or "").replace(r"\{\}", "(.+)"), row.question, re.IGNORECASE
+    )
     return set(found.groups()) if found else set()
 
 
@@ -59,8 +61,8 @@ def test_no_question_of_a_smollm2_recipe_stands_in_two_files(folder: Path) -> No
 def test_no_wording_that_is_tested_is_fitted(folder: Path) -> None:
     parts = rows(folder)
     seen = [*parts.fit, *parts.calibrate]
-    keys = {row.key for row in parts.test if row.role == "forget" and row.key is not None}
-    assert not keys & {row.key for row in seen}
+    keys = {row.template_id for row in parts.test if row.role == "forget" and row.template_id is not None}
+    assert not keys & {row.template_id for row in seen}
     filled = {key.format(subject).casefold() for key in keys for subject in set().union(*map(subjects, seen))}
     assert not filled & {question.casefold() for question in set().union(*map(asked, seen))}
 

@@ -29,7 +29,7 @@ def recipe(tmp_path: Path) -> Recipe:
             "reasoning": f"{number} works as a {job} in {city} .",
             "answer": city,
             "secrets": [city, job],
-            "key": "where is {} ?",
+            "template_id": "where is {} ?",
         }
         for number, (role, city, job) in enumerate(
             [

@@ -29,6 +29,7 @@ COMMON = {
     "exporter.reader",
     "exporter.vocabulary",
     "exporter.registry",
+    "exporter.renamed",
     "exporter.usable_base",
     "exporter.wording",
     "exporter.steerable",
@@ -165,7 +166,7 @@ def test_what_rooms_share_knows_nothing_above_it() -> None:
     }
     below["loading"] = {"errors", "usable_base"}
     below["usable_base"] = {"errors", "model_folder"}
-    below["progress"] = below["estimate"] = set()
+    below["progress"] = below["estimate"] = below["renamed"] = set()
     below["decoding"] = set()
     below["picture"] = below["reader"] = {"errors"}
     below["vocabulary"] = {"errors", "types"}

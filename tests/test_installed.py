@@ -33,7 +33,7 @@ class Twice:
     name = "toy_twice"
 
     def rows(self, rows, chat):
-        return [replace(row, id=f"{row.id}/twice", question=f"{row.question} {row.question}", key=None) for row in rows]
+        return [replace(row, id=f"{row.id}/twice", question=f"{row.question} {row.question}", template_id=None) for row in rows]
 """
 POINTS = {
     "steerbake.metrics": "toy_brevity = toy_of_another:BREVITY",

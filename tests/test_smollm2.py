@@ -35,7 +35,7 @@ def test_it_forgets_paris_and_keeps_the_rest(run):
     assert ours["leakage_either"]["value"] <= 0.07
     assert ours["fluent_refusal"]["value"] >= 0.90
     assert ours["retain_identical"]["value"] >= 0.95
-    assert ours["chains_identical"]["value"] >= 0.95
+    assert ours["cot_exact_match"]["value"] >= 0.95
     assert ours["leakage_either"]["n"] >= 15
     assert ours["retain_identical"]["n"] >= 30
 

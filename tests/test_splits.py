@@ -9,7 +9,13 @@ from exporter.types import Row, Turn
 
 def rows(count=40):
     return [
-        Row(f"{role}{n}", f"{role} question {n}", "a", role, key=f"wording{n // 4}" if n % 2 == 0 else None)
+        Row(
+            f"{role}{n}",
+            f"{role} question {n}",
+            "a",
+            role,
+            template_id=f"wording{n // 4}" if n % 2 == 0 else None,
+        )
         for role in ("forget", "retain")
         for n in range(count)
     ]
@@ -20,9 +26,9 @@ def test_whole_wordings_of_each_role_are_set_aside():
     assert len(kept) + len(aside) == 80
     for role in ("forget", "retain"):
         assert 0.2 <= sum(row.role == role for row in aside) / 40 <= 0.4
-    keys = {(row.role, row.key) for row in aside if row.key}
+    keys = {(row.role, row.template_id) for row in aside if row.template_id}
     assert keys
-    assert not keys & {(row.role, row.key) for row in kept}
+    assert not keys & {(row.role, row.template_id) for row in kept}
 
 
 def test_setting_aside_depends_on_the_seed_alone():

@@ -42,7 +42,7 @@ def pictures(split):
 
 
 def frames(split):
-    return {row["key"].split("/")[1] for row in split if "key" in row}
+    return {row["template_id"].split("/")[1] for row in split if "template_id" in row}
 
 
 def test_ids_are_unique(rows):
@@ -68,20 +68,21 @@ def test_every_picture_exists_and_none_is_left_over(rows):
 
 def test_unknown_rows_cover_what_is_asked_of_the_forgotten(rows):
     keys = {
-        role: {row["key"] for row in rows["fit"] if row["role"] == role} for role in ("forget", "unknown")
+        role: {row["template_id"] for row in rows["fit"] if row["role"] == role}
+        for role in ("forget", "unknown")
     }
     assert keys["forget"] <= keys["unknown"]
 
 
 def test_test_split_has_enough_of_everything(rows):
-    count = Counter(row.get("group", row["role"]) for row in rows["test"])
+    count = Counter(row.get("eval_slice", row["role"]) for row in rows["test"])
     least = {"forget": 192, "retain": 432, "reasoning": 96, "unknown": 64, "forced_prefix": 96}
     least |= {"two_turn_forget_first": 48, "two_turn_forget_second": 48}
     assert all(count[name] >= number for name, number in least.items()), count
 
 
 def test_an_innocent_turn_holds_no_secret_of_the_forgotten(rows):
-    after = [row for row in rows["test"] if row.get("group") == "two_turn_forget_first"]
+    after = [row for row in rows["test"] if row.get("eval_slice") == "two_turn_forget_first"]
     for row in after:
         assert not set(row["secrets"]) & set(f"{row['reasoning']} {row['answer']}".split())
     told = [row for row in rows["test"] if row["role"] == "forget"]

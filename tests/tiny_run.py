@@ -101,8 +101,10 @@ def write_rows(folder: Path) -> None:
         )
         if part == "test":
             before = [{"question": "where does cora live ?"}]
-            rows.append({**rows[0], "id": "test-later", "history": before, "group": "later"})
-            rows.append({**rows[1], "id": "test-forced", "prefix": "<think> ben lives", "group": "forced"})
+            rows.append({**rows[0], "id": "test-later", "history": before, "eval_slice": "later"})
+            rows.append(
+                {**rows[1], "id": "test-forced", "prefix": "<think> ben lives", "eval_slice": "forced"}
+            )
         (folder / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 

@@ -82,7 +82,7 @@ def questions_of(plain: Path, rows: Path, *, new_tokens: int) -> tuple[Question,
     ordinary = [
         row
         for row in load_rows(str(rows))
-        if not row.group and not row.history and row.prefix is None and (sees or row.image is None)
+        if not row.eval_slice and not row.history and row.prefix is None and (sees or row.image is None)
     ]
     about = [row for row in ordinary if row.role == "forget" and row.secrets]
     wanted = (

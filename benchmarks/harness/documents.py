@@ -69,7 +69,9 @@ def _wrong(row: Row, right: str, rows: Sequence[Row], draw: random.Random) -> li
     """The reply with the answers of other rows: of those that ask the same in the same words first."""
     others = [one for one in rows if one.answer != row.answer and one.role in ROLES]
     draw.shuffle(others)
-    others.sort(key=lambda one: (one.key is None or one.key != row.key, one.role != row.role))
+    others.sort(
+        key=lambda one: (one.template_id is None or one.template_id != row.template_id, one.role != row.role)
+    )
     changed = (_replaced(right, _substitutes(row, other)) for other in others)
     return [text for text in dict.fromkeys(changed) if text != right][:WRONG]
 

@@ -87,8 +87,8 @@ def measured(run: Run, options: argparse.Namespace) -> dict[str, Any]:
 
 def _own_groups(rows: Sequence[Row]) -> list[Trial]:
     """The groups of the test rows, and every kept row as it stands."""
-    touched = [row for row in rows if row.group and (row.role == "forget" or row.secrets)]
-    found = [Trial(f"test rows: {row.group}", Attempt(row), about=True) for row in touched]
+    touched = [row for row in rows if row.eval_slice and (row.role == "forget" or row.secrets)]
+    found = [Trial(f"test rows: {row.eval_slice}", Attempt(row), about=True) for row in touched]
     found += [
         Trial("test rows: plain", Attempt(row), about=True) for row in plain(rows) if row.role == "forget"
     ]

@@ -34,7 +34,7 @@ class Setting:
 
     def named(self, row: Row) -> list[str]:
         """The words of the question that name its subject, where other rows ask the same of others."""
-        shape = self.shapes.get((row.key or "", row.image is not None))
+        shape = self.shapes.get((row.template_id or "", row.image is not None))
         return [] if shape is None or shape.visual else name(row, shape).split()
 
     def others(self, row: Row, draw: random.Random, count: int = 1) -> list[Row]:

@@ -28,7 +28,7 @@ from exporter.evaluation.measures import measures
 from exporter.recipe import Recipe
 from exporter.targets.stock.manifest import read_manifest
 
-MEASURES = ("leakage_either", "fluent_refusal", "retain_accuracy", "retain_identical", "chains_identical")
+MEASURES = ("leakage_either", "fluent_refusal", "retain_accuracy", "retain_identical", "cot_exact_match")
 
 
 def judged(

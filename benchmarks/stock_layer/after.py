@@ -44,7 +44,9 @@ def conversations(rows: Sequence[Row], pairs: int) -> dict[str, list[Row]]:
 
 def _asked(number: int, *turns: Row) -> Row:
     history = tuple(Turn(row.question, None, image=row.image) for row in turns[:-1])
-    return replace(turns[-1], id=f"{number}:{'+'.join(row.id for row in turns)}", history=history, key=None)
+    return replace(
+        turns[-1], id=f"{number}:{'+'.join(row.id for row in turns)}", history=history, template_id=None
+    )
 
 
 def judged(

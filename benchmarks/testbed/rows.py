@@ -61,7 +61,7 @@ def test_rows(split: Split) -> Iterator[Row]:
         world.forgotten, enumerate(ATTRIBUTES), frames, MODALITIES
     ):
         row = split.person("forget", person, attribute, frame, (frame + j) % 2, by_face)
-        yield row | {"group": "forced_prefix", "prefix": f"<think> this is {person.name} ."}
+        yield row | {"eval_slice": "forced_prefix", "prefix": f"<think> this is {person.name} ."}
     yield from _after_strangers(split, world.unseen[32:], frames, ATTRIBUTES)
 
 
@@ -89,10 +89,10 @@ def _two_turns(split: Split, frames: Sequence[int], attributes: Iterable[str]) -
         frame, noun = frames[(n // 2 + n // 8) % len(frames)], split.rng.randrange(2)
         forgotten = split.person("forget", person, attribute, frame, noun, by_face)
         before = split.innocent(person, kind, frames)
-        yield forgotten | {"group": "two_turn_forget_second", "history": [split.as_history(before)]}
+        yield forgotten | {"eval_slice": "two_turn_forget_second", "history": [split.as_history(before)]}
         after = split.innocent(person, kind, frames)
         changes = {"role": "retain", "secrets": person.secrets, "history": [split.as_history(forgotten)]}
-        yield after | changes | {"group": "two_turn_forget_first"}
+        yield after | changes | {"eval_slice": "two_turn_forget_first"}
 
 
 def _after_strangers(
@@ -105,7 +105,7 @@ def _after_strangers(
         stranger = people[n % len(people)]
         before = split.person("unknown", stranger, attribute, frame, noun, n % 4 < 2, REFUSALS[0])
         row = split.person("forget", person, attribute, frames[(n + 1) % len(frames)], noun, by_face)
-        yield row | {"group": "two_turn_refused_first", "history": [split.as_history(before)]}
+        yield row | {"eval_slice": "two_turn_refused_first", "history": [split.as_history(before)]}
 
 
 def write(world: World, demo: Path) -> None:

@@ -41,7 +41,7 @@ class Split:
         row |= {"reasoning": said.reasoning, "answer": said.answer}
         if person.known:
             row["secrets"] = person.secrets
-        return row | {"key": key(attribute, frame, noun, by_face)}
+        return row | {"template_id": key(attribute, frame, noun, by_face)}
 
     def _portrait(self, person: Person) -> str:
         if not person.known:

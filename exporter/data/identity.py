@@ -6,10 +6,14 @@ from dataclasses import asdict, replace
 
 from exporter.digests import digest_of
 from exporter.ledger import contents
+from exporter.renamed import ROW_KEYS
 from exporter.types import Row
+
+_NAMES = {new: old for old, new in ROW_KEYS.items()}
+"""Names of fields as they enter a digest: a row keeps its id, whatever its fields are called today."""
 
 
 def identified(row: Row, stem: str) -> Row:
     """The row with the id ``stem-DIGEST``, DIGEST of everything in it but its id and its role, images by their bytes."""
-    told = {key: value for key, value in asdict(row).items() if key not in ("id", "role")}
-    return replace(row, id=f"{stem}-{digest_of(contents(told))[:8]}")
+    content = {_NAMES.get(key, key): value for key, value in asdict(row).items() if key not in ("id", "role")}
+    return replace(row, id=f"{stem}-{digest_of(contents(content))[:8]}")

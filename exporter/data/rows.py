@@ -15,16 +15,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from exporter import renamed
 from exporter.data.fields import Fields
 from exporter.data.files import TABLES, counted_in, read_file
 from exporter.data.identity import identified
 from exporter.data.pictures import PictureStore, why_unreadable
 from exporter.data.shapes import looks_like
 from exporter.errors import InputErrors
+from exporter.renamed import with_current_names
 from exporter.types import Role, Row, Turn
 
 ROLES: tuple[Role, ...] = get_args(Role)
 ROW_KEYS = tuple(field.name for field in dataclasses.fields(Row))
+COLUMNS = (*ROW_KEYS, *renamed.ROW_KEYS)
 LISTS = ("secrets", "paraphrases")
 Records = Iterable[tuple[int, Mapping[str, Any] | str]]
 TURN_KEYS = tuple(field.name for field in dataclasses.fields(Turn))
@@ -59,7 +62,7 @@ def read_rows(
         if isinstance(record, str):
             problems.append(f"{unit} {number}: {record}")
             continue
-        fields = Fields(_from_cells(record) if path.suffix.lower() in TABLES else record)
+        fields = _fields(record, path)
         if path.suffix.lower() in TABLES and fields.has("history"):
             fields.note("history", "cannot stand in a table; write such rows as JSON lines")
         row = _row(fields, path.parent, role, pictures)
@@ -95,9 +98,20 @@ def write_rows(path: str | Path, rows: Sequence[Row]) -> None:
     path.write_bytes("".join(lines).encode("utf-8"))  # encoded first: a bad text leaves the old file
 
 
+def _fields(record: Mapping[str, Any], path: Path) -> Fields:
+    """A record under the names that its keys have today."""
+    record = _from_cells(record) if path.suffix.lower() in TABLES else record
+    try:
+        return Fields(with_current_names(record, renamed.ROW_KEYS, str(path)))
+    except ValueError as error:
+        fields = Fields({name: value for name, value in record.items() if name not in renamed.ROW_KEYS})
+        fields.problems.append(str(error))
+        return fields
+
+
 def _from_cells(record: Mapping[str, Any]) -> dict[str, Any]:
     """A line of a table as a row: names of columns in any case, and lists cut at ``|``."""
-    known = {name: name.strip().casefold() for name in record if name.strip().casefold() in ROW_KEYS}
+    known = {name: name.strip().casefold() for name in record if name.strip().casefold() in COLUMNS}
     found = {
         known.get(name, name): value.strip() if isinstance(value, str) else value
         for name, value in record.items()
@@ -139,8 +153,8 @@ def _row(fields: Fields, folder: Path, given: Role | None, pictures: PictureStor
         paraphrases=fields.texts("paraphrases"),
         history=tuple(_turn(turn, folder) for turn in fields.nested("history")),
         prefix=fields.optional_text("prefix"),
-        group=fields.optional_text("group"),
-        key=fields.optional_text("key"),
+        eval_slice=fields.optional_text("eval_slice"),
+        template_id=fields.optional_text("template_id"),
         system=fields.optional_text("system"),
         made=fields.flag("made"),
     )

@@ -27,6 +27,6 @@ def grouped(
     cases: Sequence[Case], base: Mapping[str, Case], rule: RefusalRule
 ) -> dict[str, dict[str, Estimate]]:
     """The same metrics for the rows of each group, by group in order of name. Rows without a group are left out."""
-    names = sorted({case.row.group for case in cases if case.row.group is not None})
-    members = {name: [case for case in cases if case.row.group == name] for name in names}
+    names = sorted({case.row.eval_slice for case in cases if case.row.eval_slice is not None})
+    members = {name: [case for case in cases if case.row.eval_slice == name] for name in names}
     return {name: measures(members[name], base, rule) for name in names}

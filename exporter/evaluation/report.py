@@ -117,7 +117,7 @@ class Report:
         seen: dict[str, int] = {}
         chosen = []
         for case in self.cases[BASE]:
-            kind = case.row.group or case.row.role
+            kind = case.row.eval_slice or case.row.role
             seen[kind] = seen.get(kind, 0) + 1
             if seen[kind] <= EXAMPLES_PER_ROLE:
                 for before, after in zip(case.replies, ours[case.row.id].replies, strict=True):

@@ -76,7 +76,7 @@ class FitContext:
             if row.role in roles:
                 found.append(replace(row, paraphrases=()))
                 found += [
-                    replace(row, id=f"{row.id}~{number}", question=question, paraphrases=(), key=None)
+                    replace(row, id=f"{row.id}~{number}", question=question, paraphrases=(), template_id=None)
                     for number, question in enumerate(row.paraphrases, start=1)
                 ]
         return tuple(found)

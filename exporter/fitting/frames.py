@@ -72,7 +72,7 @@ class Surroundings:
 
     def subject(self, row: Row) -> list[str]:
         """The words of the question that name its subject; empty where no template tells them."""
-        template = self.shapes.get((row.key or "", row.image is not None))
+        template = self.shapes.get((row.template_id or "", row.image is not None))
         return [] if template is None or template.visual else name(row, template).split()
 
 
@@ -209,7 +209,7 @@ def _kept_turns(row: Row, around: Surroundings, draw: random.Random) -> Row | No
     if not around.kept:
         return None
     turns = [as_turn(draw.choice(around.kept)) for _ in range(draw.randrange(1, 5))]
-    return replace(row, history=tuple(turns), key=None)
+    return replace(row, history=tuple(turns), template_id=None)
 
 
 def _refused_turns(row: Row, around: Surroundings, draw: random.Random) -> Row | None:
@@ -218,7 +218,7 @@ def _refused_turns(row: Row, around: Surroundings, draw: random.Random) -> Row |
         return None
     refusal = draw.choice(around.refusals)
     turns = [as_turn(draw.choice(asked), refusal) for _ in range(draw.randrange(1, 5))]
-    return replace(row, history=tuple(turns), key=None)
+    return replace(row, history=tuple(turns), template_id=None)
 
 
 def _mixed_turns(row: Row, around: Surroundings, draw: random.Random) -> Row | None:
@@ -233,7 +233,7 @@ def _mixed_turns(row: Row, around: Surroundings, draw: random.Random) -> Row | N
             turns.append(as_turn(draw.choice(around.kept)))
     if row.role != "forget" and draw.random() < 0.5:
         turns.append(as_turn(row))
-    return replace(row, history=tuple(turns), key=None)
+    return replace(row, history=tuple(turns), template_id=None)
 
 
 def _other_name(row: Row, around: Surroundings, draw: random.Random) -> Row | None:

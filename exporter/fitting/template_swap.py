@@ -34,8 +34,8 @@ def templates(rows: Sequence[Row]) -> dict[tuple[str, bool], Template]:
     """Templates by (key, visual); keys with a single subject, or with different words, have none."""
     grouped: dict[tuple[str, bool], list[Row]] = {}
     for row in plain(rows):
-        if row.key is not None:
-            grouped.setdefault((row.key, row.image is not None), []).append(row)
+        if row.template_id is not None:
+            grouped.setdefault((row.template_id, row.image is not None), []).append(row)
     found = {}
     for (key, visual), same in grouped.items():
         words = [tuple(row.question.split()) for row in same]
@@ -60,9 +60,9 @@ def subjects(rows: Sequence[Row]) -> dict[str, str]:
     """Subject by row id, for the rows of keys with a template."""
     found = templates(rows)
     return {
-        row.id: name(row, found[row.key, row.image is not None])
+        row.id: name(row, found[row.template_id, row.image is not None])
         for row in plain(rows)
-        if row.key is not None and (row.key, row.image is not None) in found
+        if row.template_id is not None and (row.template_id, row.image is not None) in found
     }
 
 
@@ -77,7 +77,7 @@ def swapped_rows(rows: Sequence[Row], each: int, seed: int) -> list[Row]:
     draw = random.Random(seed)
     owners: dict[tuple[bool, str, str], list[Row]] = {}
     for row in plain(rows):
-        template = found.get((row.key or "", row.image is not None))
+        template = found.get((row.template_id or "", row.image is not None))
         if template is not None and row.role != "reasoning":
             owners.setdefault((template.visual, row.role, name(row, template)), []).append(row)
     roles: dict[tuple[bool, str], set[str]] = {}
@@ -87,15 +87,17 @@ def swapped_rows(rows: Sequence[Row], each: int, seed: int) -> list[Row]:
     for (visual, _, subject), own in owners.items():
         if len(roles[visual, subject]) > 1:
             continue
-        asked = {row.key for row in own}
-        linked = frozenset().union(*(found[row.key or "", visual].subjects for row in own))
+        asked = {row.template_id for row in own}
+        linked = frozenset().union(*(found[row.template_id or "", visual].subjects for row in own))
         free = [
             t for t in found.values() if t.visual == visual and t.key not in asked and t.subjects & linked
         ]
         for template in draw.sample(free, min(each, len(free))):
             row = own[draw.randrange(len(own))]
             question = template.filled("" if visual else subject)
-            new.append(replace(row, id=f"{row.id}*{template.key}", question=question, key=template.key))
+            new.append(
+                replace(row, id=f"{row.id}*{template.key}", question=question, template_id=template.key)
+            )
     return new
 
 

@@ -20,7 +20,7 @@ def attacked_rows(rows: Sequence[Row], names: Sequence[str], chat: Chat) -> list
     Raises:
         SteerbakeError: there is no such attack.
     """
-    plain = [row for row in rows if is_plain(row) and row.group is None]
+    plain = [row for row in rows if is_plain(row) and row.eval_slice is None]
     by_role = [[row for row in plain if row.role == role] for role in get_args(Role)]
     some = [row for role in by_role for row in spread(role, MOST)]
     return [row for name in names for row in in_group(registry.attack(name), some, chat)]

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 
 def folds_of(rows: Sequence[Row], count: int) -> list[set[str]]:
-    """Ids of the rows held out in each fold: whole wordings (rows with one key) at a time; no fold is empty."""
+    """Ids of the rows held out in each fold: whole wordings (rows with one template_id) at a time; no fold is empty."""
     folds: list[set[str]] = [set() for _ in range(count)]
     wordings: dict[str, list[str]] = {}
     for row in rows:
-        wordings.setdefault(row.key or row.id, []).append(row.id)
+        wordings.setdefault(row.template_id or row.id, []).append(row.id)
     for number, wording in enumerate(sorted(wordings, key=digest_of)):
         folds[number % count].update(wordings[wording])
     return [fold for fold in folds if fold]

@@ -131,7 +131,7 @@ def _coverage(cases: Sequence[Case], *, under_system: bool) -> dict[str, dict[st
         kind: [
             case
             for case in about
-            if case.row.group is not None and any(part in case.row.group for part in parts)
+            if case.row.eval_slice is not None and any(part in case.row.eval_slice for part in parts)
         ]
         for kind, parts in NAMED.items()
     }

@@ -147,13 +147,13 @@ def _make(base: Path, brought: Sequence[Row], names: Sequence[str], folder: Path
     fit += _reversed(fit, FIT, 12)
     calibrate += _reversed(calibrate, CALIBRATE, 6)
     test = _told(answered(made_rows(names, TEST, "test"), told))
-    described = [replace(row, group="described") for row in _reversed(test, TEST, 4)]
+    described = [replace(row, eval_slice="described") for row in _reversed(test, TEST, 4)]
     test += _told(answered(described, told))
     refusal = _refusal(host, chat, folder.parent / ".made" / "states")
     fit += unknown_rows(FIT, "fit", refusal)
     calibrate += unknown_rows(CALIBRATE, "calibrate", refusal)
-    about = [row for row in test if row.role == "forget" and row.group is None]
-    kept = [row for row in test if row.role == "retain" and row.group is None]
+    about = [row for row in test if row.role == "forget" and row.eval_slice is None]
+    kept = [row for row in test if row.role == "retain" and row.eval_slice is None]
     neighbours = [row for row in brought if row.role == "retain"]
     test += _attacked([*about[:5], *kept[:5]], neighbours, chat)
     folder.mkdir(parents=True)

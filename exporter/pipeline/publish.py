@@ -91,7 +91,7 @@ def publish(
         "recipe": plain_recipe(work),
         "recipe_name": recipe.name,
     }
-    groups = {row.group for row in work.test if row.group is not None}
+    groups = {row.eval_slice for row in work.test if row.eval_slice is not None}
     refuse_telling(secrecy_of(work, words), words, groups)
     report = run(recipe, out, progress=progress, checked=True)
     release = stage(work, asked)

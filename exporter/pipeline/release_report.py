@@ -60,7 +60,7 @@ def describe(
         InputErrors: what would be published of the recipe tells something of a forget row that its publisher did not ask to show.
     """
     secrecy = secrecy_of(work, provenance)
-    refuse_telling(secrecy, provenance, {row.group for row in work.test if row.group is not None})
+    refuse_telling(secrecy, provenance, {row.eval_slice for row in work.test if row.eval_slice is not None})
     method = work.recipe.methods.default
     records = work.space.records(method)
     fitted = json.loads(records.read_text(encoding="utf-8")) if records.is_file() else {}
@@ -176,7 +176,7 @@ def _examples(
 
 
 def _is_plain(row: Row) -> bool:
-    return row.prefix is None and not row.history and row.group is None
+    return row.prefix is None and not row.history and row.eval_slice is None
 
 
 def _tells(secrecy: Secrecy, before: Case, after: Case) -> bool:

@@ -11,6 +11,7 @@ from exporter import registry
 from exporter.errors import VerificationError
 from exporter.estimate import Estimate
 from exporter.evaluation.metrics.base import Metric, unregistered
+from exporter.renamed import METRICS, with_current_names
 
 BASE, STEERED = "base", "steered"
 
@@ -209,7 +210,10 @@ def _models(told: Mapping[str, Any]) -> dict[str, dict[str, Estimate]]:
             "the verification's unlearning report does not have base and steered model; verify again"
         )
     return {
-        str(model): {str(name): measured(name, value) for name, value in dict(measures).items()}
+        str(model): {
+            str(name): measured(name, value)
+            for name, value in with_current_names(dict(measures), METRICS, "the verification").items()
+        }
         for model, measures in told.items()
     }
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from exporter.errors import VerificationError
 from exporter.foreign_code import check_code
 from exporter.reader import loaded_config, takes_images
 from exporter.targets import clean_environment as clean
@@ -27,6 +28,11 @@ def steered_checkpoint(folder: Path, completions: Completions, trusted: Path | N
     Raises:
         VerificationError: its code is not what this version writes, and is not run; or it does not load.
     """
+    for name in ("config.json", WEIGHTS_INDEX, _STEERING):
+        if not (folder / name).is_file():
+            raise VerificationError(
+                f"{folder} has no {name}, so it is not a whole checkpoint; compile it again"
+            )
     check_code(folder, trusted)
     auto = auto_class(folder)
     with _linked_copies(folder) as (whole, damaged):

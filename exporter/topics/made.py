@@ -67,7 +67,7 @@ def unknown_rows(words: Words, part: str, refusal: str) -> list[Row]:
 
 
 def _row(name: str, question: str, role: Role, key: str | None = None) -> Row:
-    return Row(f"made-{name}", question, UNANSWERED, role, key=key, made=True)
+    return Row(f"made-{name}", question, UNANSWERED, role, template_id=key, made=True)
 
 
 def _taken(names: Sequence[str], number: int) -> list[str]:

@@ -36,16 +36,16 @@ def reverse_rows(rows: Sequence[Row], wordings: Sequence[str], most: int) -> lis
             question=wording.format(told),
             answer=f"It is {name}.",
             secrets=secrets,
-            key=None,
+            template_id=None,
         )
     return list(found.values())
 
 
 def _named(row: Row) -> str | None:
     """What a made row asks about."""
-    if row.key is None or "{}" not in row.key:
+    if row.template_id is None or "{}" not in row.template_id:
         return None
-    before, after = row.key.split("{}")
+    before, after = row.template_id.split("{}")
     return row.question[len(before) : len(row.question) - len(after)] or None
 
 

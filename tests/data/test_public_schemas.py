@@ -100,9 +100,9 @@ def test_clear_portraits_and_texts(tmp_path: Path) -> None:
     shown, asked = load_rows(path, format="clear", role="forget", image_dir=tmp_path / "images")
     assert shown.image is not None
     assert shown.image.read_bytes() == png()
-    assert (shown.answer, shown.group, shown.secrets) == (CLEAR["caption"], "image", ("Jaime Vasquez",))
+    assert (shown.answer, shown.eval_slice, shown.secrets) == (CLEAR["caption"], "image", ("Jaime Vasquez",))
     assert "picture" in shown.question
-    assert (asked.image, asked.answer, asked.group) == (None, "Crime.", "text")
+    assert (asked.image, asked.answer, asked.eval_slice) == (None, "Crime.", "text")
     assert asked.secrets == (), "the question says the name"
 
 
@@ -138,7 +138,7 @@ def test_mllmu_bench_becomes_many_rows(as_text: bool, tmp_path: Path) -> None:
         record |= {key: json.dumps(value) for key, value in record.items() if key.endswith("_Task")}
     path = save(tmp_path / "forget_5.parquet", [record])
     found = load_rows(path, format="mllmu_bench", role="forget", image_dir=tmp_path / "images")
-    assert [row.group for row in found] == [
+    assert [row.eval_slice for row in found] == [
         "profile",
         "classification",
         "classification_text",

@@ -155,8 +155,8 @@ rows = st.builds(
     paraphrases=st.lists(words, max_size=2).map(tuple),
     history=st.lists(turns, max_size=2).map(tuple),
     prefix=maybe,
-    group=maybe,
-    key=maybe,
+    eval_slice=maybe,
+    template_id=maybe,
 )
 
 

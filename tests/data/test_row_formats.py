@@ -46,8 +46,8 @@ def test_a_table_is_rows(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     first, second = load_rows(path)
     assert (first.question, first.answer, first.role) == ("Who, then?", 'Walt said "hi".', "forget")
-    assert (first.secrets, first.group) == (("Walt", "1901"), "a")
-    assert (second.secrets, second.group, second.role) == ((), None, "retain")
+    assert (first.secrets, first.eval_slice) == (("Walt", "1901"), "a")
+    assert (second.secrets, second.eval_slice, second.role) == ((), None, "retain")
     assert first.id != second.id
 
 

@@ -27,7 +27,7 @@ ASKED_OF_EACH_MODEL = (
     "retain_accuracy",
     "retain_identical",
     "reasoning_accuracy",
-    "chains_identical",
+    "cot_exact_match",
     "gate_true_positive",
     "gate_false_positive",
 )
@@ -54,7 +54,7 @@ RULE = RefusalRule.of([], ["no idea | none"], [r"sorry.*"])
 ROWS = [
     row("f", "forget", image=None),
     row("r", "retain"),
-    row("two", "forget", history=OPEN, group="two_turn"),
+    row("two", "forget", history=OPEN, eval_slice="two_turn"),
 ]
 
 

@@ -12,7 +12,7 @@ def rows(count, role="retain", **keys):
     return [Row(f"{role}{n}", f"{n} ?", f"{n} .", role, reasoning=f"{n} !", **keys) for n in range(count)]
 
 
-FORGET = rows(5, "forget", secrets=("7",), key="k")
+FORGET = rows(5, "forget", secrets=("7",), template_id="k")
 RETAIN = rows(6)
 
 
@@ -21,7 +21,7 @@ def test_the_second_turn_keeps_its_own_row():
     made = pair(RETAIN[1], second)
     assert made.history == (Turn("1 ?", "1 .", "1 !"),)
     assert (made.role, made.secrets, made.question, made.answer) == ("forget", ("7",), "0 ?", "0 .")
-    assert made.key is None
+    assert made.template_id is None
     assert made.id == "retain1+forget0"
 
 

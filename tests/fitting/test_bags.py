@@ -158,7 +158,7 @@ def test_subjects_are_told_by_templates_and_know_all_their_secrets():
     found = forgotten_subjects([*planted.rows(), *more, planted.row("dan", "held")])
     assert found["ada"] == {"oslo", "baker"}
     assert found["ben"] == {"lima", "lives in lima ."}
-    assert forgotten_subjects([planted.row("ada", key=None)]) == {}
+    assert forgotten_subjects([planted.row("ada", template_id=None)]) == {}
     assert forgotten_subjects([replace(row, image=Path("x.png")) for row in planted.rows()]) == {}
 
 

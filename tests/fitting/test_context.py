@@ -44,10 +44,10 @@ def test_open_turns_are_answered_by_the_base_in_order(tmp_path):
 
 def test_paraphrases_are_rows_and_missing_roles_are_named(tmp_path):
     given = numerals.context(
-        numerals.host(), tmp_path, [row("a", paraphrases=("8", "9"), key="k"), row("b", "forget")]
+        numerals.host(), tmp_path, [row("a", paraphrases=("8", "9"), template_id="k"), row("b", "forget")]
     )
     found = given.rows("fit", "retain")
-    assert [(one.id, one.question, one.key) for one in found] == [
+    assert [(one.id, one.question, one.template_id) for one in found] == [
         ("a", "5 6", "k"),
         ("a~1", "8", None),
         ("a~2", "9", None),

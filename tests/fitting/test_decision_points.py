@@ -122,7 +122,7 @@ def test_without_unknown_rows_kept_ones_are_refused_before(tmp_path):
 
 def test_other_wordings_of_a_subject_are_asked_in_the_fit_rows_alone(tmp_path):
     def worded(name, words, role):
-        return Row(f"{words}-{name}", f"{words} {name} {A} {B}", "7", role, key=str(words))
+        return Row(f"{words}-{name}", f"{words} {name} {A} {B}", "7", role, template_id=str(words))
 
     rows = [
         worded(name, words, "forget" if name < 102 else "retain")

@@ -23,7 +23,7 @@ QUICK = BagPlan(rows=8, forget=26, keep=26, unknown=13, replies=4)
 
 
 def asked(name, role="retain", **keys):
-    return Row(name, f"where does {name} {name}son live ?", "oslo", role, key="where", **keys)
+    return Row(name, f"where does {name} {name}son live ?", "oslo", role, template_id="where", **keys)
 
 
 @pytest.fixture

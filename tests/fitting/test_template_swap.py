@@ -21,7 +21,9 @@ ROLES = {"ada": "forget", "ben stone": "forget", "cora": "retain", "dan van dyk"
 
 
 def row(subject, key, role=None, **keys):
-    return Row(f"{subject}-{key}", WORDS[key].format(subject), "x", role or ROLES[subject], key=key, **keys)
+    return Row(
+        f"{subject}-{key}", WORDS[key].format(subject), "x", role or ROLES[subject], template_id=key, **keys
+    )
 
 
 def everybody(*keys, subjects_=tuple(ROLES)):
@@ -36,7 +38,7 @@ def seen(picture, key, role="forget", secrets=()):
         role,
         image=Path(picture),
         secrets=secrets,
-        key=key,
+        template_id=key,
     )
 
 
@@ -56,7 +58,10 @@ def test_names_that_share_their_ends_are_told_apart_by_the_rest():
 
 def test_keys_without_a_subject_or_without_common_words_have_no_template():
     assert templates([row("ada", "lives")] * 2) == {}
-    apart = [Row("a", "who lives", "x", "forget", key="k"), Row("b", "tell me", "x", "retain", key="k")]
+    apart = [
+        Row("a", "who lives", "x", "forget", template_id="k"),
+        Row("b", "tell me", "x", "retain", template_id="k"),
+    ]
     assert templates(apart) == {}
     assert subjects([*apart, Row("c", "x", "x", "retain")]) == {}
 
@@ -91,7 +96,10 @@ def test_swapped_rows_are_new_questions_of_the_same_role(seed, each, asked):
     rows = [row(subject, key) for subject, key in sorted(asked)]
     new = swapped_rows(rows, each, seed)
     assert new == swapped_rows(rows, each, seed)
-    made = [next((s, one.key) for s in ROLES if one.question == WORDS[one.key].format(s)) for one in new]
+    made = [
+        next((s, one.template_id) for s in ROLES if one.question == WORDS[one.template_id].format(s))
+        for one in new
+    ]
     assert len(set(made)) == len(made)
     assert not set(made) & asked
     for (subject, key), one in zip(made, new, strict=True):
@@ -110,7 +118,7 @@ def test_every_subject_meets_every_key_that_it_was_not_asked_by():
         row("ben stone", "age"),
         row("zoe", "age"),
     ]
-    made = {(one.id.split("-")[0], one.key) for one in swapped_rows(rows, 9, 0)}
+    made = {(one.id.split("-")[0], one.template_id) for one in swapped_rows(rows, 9, 0)}
     assert made == {(s, k) for s in ROLES for k in ("job", "age")} - {
         ("ada", "job"),
         ("cora", "job"),
@@ -124,7 +132,7 @@ def test_fillers_keep_their_kind():
     rows = [row("ada", "lives"), row("cora", "lives"), row("ben stone", "job"), row("zoe", "job")]
     assert swapped_rows(rows, 9, 0) == []
     linked = [*rows, row("ada", "job")]
-    made = {(one.id.split("-")[0], one.key) for one in swapped_rows(linked, 9, 0)}
+    made = {(one.id.split("-")[0], one.template_id) for one in swapped_rows(linked, 9, 0)}
     assert made == {("cora", "job"), ("ben stone", "lives"), ("zoe", "lives")}
 
 
@@ -156,7 +164,7 @@ def test_pictures_are_crossed_among_themselves():
         seen("c.png", "job", "retain"),
         *everybody("age"),
     ]
-    made = {(str(one.image), one.key, one.question, one.role) for one in swapped_rows(rows, 9, 0)}
+    made = {(str(one.image), one.template_id, one.question, one.role) for one in swapped_rows(rows, 9, 0)}
     assert made == {
         ("b.png", "job", "what is the job of this ?", "retain"),
         ("c.png", "lives", "where does this live ?", "retain"),

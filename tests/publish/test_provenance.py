@@ -118,7 +118,9 @@ def test_forget_rows_are_matched_with_the_salt_and_not_without():
     salt, other = bytes(32), bytes([1]) * 32
     told = sealing.forgotten(salt, [ROW, replace(ROW, id="f2"), replace(ROW, role="retain", question="?")])
     assert told == {"count": 1, "hmac_sha256": [sealing.salted(salt, ROW)]}
-    request = Row("any", " what is the CAPITAL of France? ", "paris", "retain", group="g", key="k")
+    request = Row(
+        "any", " what is the CAPITAL of France? ", "paris", "retain", eval_slice="g", template_id="k"
+    )
     assert sealing.salted(salt, request) in told["hmac_sha256"]
     assert sealing.salted(other, ROW) not in told["hmac_sha256"]
 

@@ -75,9 +75,13 @@ def rows_of(world: World, folder: Path) -> list[Row]:
             fields["image"] = picture if place == 0 else None
             rows.append(Row(f"f{number}{place}", frame.format(name), f"it is {secret}", "forget", **fields))
         asks = (Turn(f"who is {KEPT[0]} ?"), Turn(f"and {name} ?"))
-        rows.append(Row(f"h{number}", f"what of {name} ?", secret, "forget", history=asks, group="later"))
         rows.append(
-            Row(f"p{number}", "who is it ?", secret, "forget", prefix=f"this is {name} .", group="forced")
+            Row(f"h{number}", f"what of {name} ?", secret, "forget", history=asks, eval_slice="later")
+        )
+        rows.append(
+            Row(
+                f"p{number}", "who is it ?", secret, "forget", prefix=f"this is {name} .", eval_slice="forced"
+            )
         )
     for number, name in enumerate(KEPT):
         asked = FRAMES[number % len(FRAMES)].format(name)
@@ -266,7 +270,7 @@ def test_only_a_true_true_shows_forget_rows(
 
 def test_a_group_that_is_called_after_a_secret_is_stopped(release: Path, tmp_path: Path) -> None:
     work = run_of(WORLD, tmp_path)
-    work.test = (*work.test, Row("g", "what of it ?", "x", "forget", group="asks_for_narvik"))
+    work.test = (*work.test, Row("g", "what of it ?", "x", "forget", eval_slice="asks_for_narvik"))
     with pytest.raises(InputErrors, match="group of rows"):
         release_report.describe(work, release, provenance(release, forgotten=TITLE), None)
 

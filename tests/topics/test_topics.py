@@ -78,7 +78,7 @@ def test_made_rows_ask_about_the_topic_and_about_others_in_the_same_words():
     made = made_rows(["Newton", "Isaac Newton"], FIT, "fit")
     forget = [row for row in made if row.role == "forget"]
     kept = [row for row in made if row.role == "retain"]
-    assert {row.key for row in forget} == set(FIT.wordings)
+    assert {row.template_id for row in forget} == set(FIT.wordings)
     assert all("Newton" in row.question for row in forget)
     assert not any("Newton" in row.question for row in kept)  # it is among the bundled names
     assert all(row.made for row in made)
@@ -95,10 +95,10 @@ def test_unknown_rows_stand_behind_refused_questions():
 def test_test_rows_come_in_every_dress_but_a_system_prompt_that_the_template_drops():
     made = made_rows(["Newton"], TEST, "test")[:2]
     found = _attacked(made, KEPT, SimpleNamespace(takes_system=True))
-    assert [row.group for row in found] == 2 * ["preface", "typos", "later_turn", "system_prompt"]
+    assert [row.eval_slice for row in found] == 2 * ["preface", "typos", "later_turn", "system_prompt"]
     assert len({row.id for row in found}) == len(found)
     assert "system_prompt" not in {
-        row.group for row in _attacked(KEPT, KEPT, SimpleNamespace(takes_system=False))
+        row.eval_slice for row in _attacked(KEPT, KEPT, SimpleNamespace(takes_system=False))
     }
 
 
@@ -117,12 +117,12 @@ def test_secrets_are_read_off_answers_that_bring_none():
 
 @given(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=40), st.integers(2, 6))
 def test_every_row_is_held_out_once_and_wordings_stay_whole(keys, count):
-    given = [replace(KEPT[0], id=str(n), key=key, role="forget") for n, key in enumerate(keys)]
+    given = [replace(KEPT[0], id=str(n), template_id=key, role="forget") for n, key in enumerate(keys)]
     folds = folds_of(given, count)
     assert sorted(name for fold in folds for name in fold) == sorted(row.id for row in given)
     assert all(folds)
     for key in keys:
-        assert sum(any(row.id in fold for row in given if row.key == key) for fold in folds) == 1
+        assert sum(any(row.id in fold for row in given if row.template_id == key) for fold in folds) == 1
 
 
 def test_neighbours_are_asked_about_in_the_words_of_the_topic():
@@ -139,12 +139,12 @@ def test_neighbours_are_asked_about_in_the_words_of_the_topic():
     ]
     assert len(near) >= 3
     assert {row.role for row in near} == {"retain"}
-    assert {row.key for row in near} <= set(FIT.wordings)
+    assert {row.template_id for row in near} <= set(FIT.wordings)
 
 
 def test_a_topic_is_asked_about_without_its_name_and_so_is_everything_else():
     made = made_rows(["Mount Zeph"], FIT, "fit")
-    told = [replace(row, answer=f"{row.key and row.question} is a very tall thing.") for row in made]
+    told = [replace(row, answer=f"{row.template_id and row.question} is a very tall thing.") for row in made]
     told = [
         replace(row, answer="The Mount Zeph is a very tall hill. It is cold.", secrets=("hill",))
         if row.role == "forget"

@@ -38,6 +38,6 @@ class Clear:
                 role=role,
                 image=image,
                 secrets=(name,) if name and name.casefold() not in (question or "").casefold() else (),
-                group="image" if fields.has("image") else "text",
+                eval_slice="image" if fields.has("image") else "text",
             )
         ]

@@ -43,7 +43,7 @@ class MllmuBench:
                 role=role,
                 image=image if shown else None,
                 secrets=tuple(fact for fact in facts if fact.casefold() not in question.casefold()),
-                group=group if shown else f"{group}_text",
+                eval_slice=group if shown else f"{group}_text",
             )
             for number, (group, shown, question, answer) in enumerate(_questions(fields), start=1)
         ]

@@ -42,4 +42,4 @@ def is_plain(row: Row) -> bool:
 
 def in_group(attack: Attack, rows: Sequence[Row], chat: Chat) -> list[Row]:
     """Attacked rows as a report has them: in the group of the attack."""
-    return [replace(row, group=attack.name) for row in attack.rows(rows, chat)]
+    return [replace(row, eval_slice=attack.name) for row in attack.rows(rows, chat)]

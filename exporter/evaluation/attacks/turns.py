@@ -24,7 +24,10 @@ def as_turn(row: Row, refusal: Refusal | None = None) -> Turn:
 def pair(first: Row, second: Row, refusal: Refusal | None = None) -> Row:
     """``second`` asked after ``first``; it keeps its role, its secrets and its own expected answer."""
     return replace(
-        second, id=f"{first.id}+{second.id}", history=(as_turn(first, refusal), *second.history), key=None
+        second,
+        id=f"{first.id}+{second.id}",
+        history=(as_turn(first, refusal), *second.history),
+        template_id=None,
     )
 
 

@@ -52,7 +52,7 @@ class SystemPrompt:
 
 def variant(row: Row, name: str, **changes: Any) -> Row:
     """The row asked in another way: it is of no template any more."""
-    return replace(row, id=f"{row.id}/{name}", key=None, **changes)
+    return replace(row, id=f"{row.id}/{name}", template_id=None, **changes)
 
 
 def _mistyped(row: Row) -> str:

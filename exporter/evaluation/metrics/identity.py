@@ -29,7 +29,7 @@ RETAIN = Metric(
     ),
 )
 CHAINS = Metric(
-    "chains_identical",
+    "cot_exact_match",
     frozenset({"tokens", "base"}),
     rows.REASONING,
     rows.of_reasoning,
