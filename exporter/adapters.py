@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from exporter.atomic import write_json
 from exporter.bin_weights import copy_beside
 from exporter.errors import CompileError, InputErrors
 from exporter.host import ModelHost
@@ -142,7 +142,7 @@ def _part_head(folder: Path) -> None:
     config["tie_word_embeddings"] = False
     if isinstance(config.get("text_config"), dict):
         config["text_config"]["tie_word_embeddings"] = False
-    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(path, config, indent=2, finite=False)
 
 
 def _check_written(model: Any, folder: Path, adapters: Sequence[Path]) -> None:

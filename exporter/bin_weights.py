@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import shutil
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from exporter.atomic import write_json
 from exporter.errors import CompileError
 from exporter.model_folder import leaves
 from exporter.usable_base import BIN, BIN_INDEX, SAFE, SAFE_INDEX, shards_of_index
@@ -60,7 +60,7 @@ def convert(base: Path, folder: Path) -> None:
         total += sum(tensor.numel() * tensor.element_size() for tensor in kept.values())
         weight_map.update(dict.fromkeys(kept, target))
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-    (folder / SAFE_INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / SAFE_INDEX, index, indent=2)
 
 
 def copy_beside(base: Path, folder: Path) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from exporter.atomic import remove, write_json
 from exporter.digests import digest_of, digest_of_file, quick_digest
 
 LOG = logging.getLogger(__name__)
@@ -22,27 +22,6 @@ def contents(value: object) -> object:
     if isinstance(value, list | tuple):
         return [contents(inner) for inner in value]
     return digest_of_file(value) if isinstance(value, Path) else value
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = partial_of(path)
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
-def partial_of(path: Path) -> Path:
-    """Where a file lies while it is written, and stays if the process is killed then."""
-    return path.with_name(f".{path.name}.partial")
-
-
-def remove(path: Path) -> None:
-    """Remove a file or a folder that may not be there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 class Ledger:
@@ -73,7 +52,7 @@ class Ledger:
         remove(output)
         output.parent.mkdir(parents=True, exist_ok=True)
         action()
-        write_text(self._path(stage), json.dumps({"inputs": key, "output": _state(output)}, indent=1) + "\n")
+        write_json(self._path(stage), {"inputs": key, "output": _state(output)})
         return True
 
     def is_fresh(self, stage: str, key: str, output: Path) -> bool:

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from exporter.atomic import write_bytes, write_text
 from exporter.digests import digest_of_file
 from exporter.errors import CompileError
-from exporter.ledger import Ledger, write_text
+from exporter.ledger import Ledger
 from exporter.types import Row
 
 
@@ -127,7 +128,5 @@ def _copied(image: Path | None, folder: Path) -> Path | None:
         return None
     target = folder / f"{image.stem}-{digest_of_file(image)[:8]}{image.suffix}"
     if not target.exists():
-        partial = target.with_name(f".{target.name}.partial")
-        partial.write_bytes(image.read_bytes())
-        partial.replace(target)
+        write_bytes(target, image.read_bytes())
     return target

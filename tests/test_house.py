@@ -14,6 +14,7 @@ from steer_modules.files import TRAVELLING
 HOME = Path(__file__).resolve().parent.parent
 ROOMS = ("data", "topics", "fitting", "methods", "targets", "evaluation", "verify", "publish")
 COMMON = {
+    "exporter.atomic",
     "exporter.decoding",
     "exporter.digests",
     "exporter.types",
@@ -162,7 +163,8 @@ def test_what_rooms_share_knows_nothing_above_it() -> None:
         "errors": set[str](),
         "registry": {"errors"},
         "digests": set[str](),
-        "ledger": {"digests"},
+        "atomic": {"errors"},
+        "ledger": {"atomic", "digests"},
     }
     below["loading"] = {"errors", "usable_base"}
     below["usable_base"] = {"errors", "model_folder"}

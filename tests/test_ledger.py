@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from exporter.atomic import write_text
 from exporter.digests import digest_of, digest_of_file, quick_digest
 from exporter.errors import CompileError
-from exporter.ledger import Ledger, write_text
+from exporter.ledger import Ledger
 from exporter.types import Row, Turn
 from exporter.workspace import Workspace
 

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.reliability.__main__ import measured, table
 from benchmarks.reliability.killing import in_child
 from benchmarks.reliability.trials import FolderTrial
-from exporter.targets.atomic import whole_folder
+from exporter.atomic import whole_folder
 
 FILES = 8
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from exporter.atomic import write_bytes
 from exporter.picture import upright
 
 
@@ -82,8 +83,5 @@ class PictureStore:
             raise ValueError("comes without a file of its own; give image_dir, a folder to write images to")
         path = self.folder / f"{hashlib.sha256(content).hexdigest()[:24]}.{suffix}"
         if not path.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-            unfinished.write_bytes(content)
-            unfinished.replace(path)
+            write_bytes(path, content)
         return path

@@ -12,6 +12,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from exporter import registry
+from exporter.atomic import write_json, write_text
 from exporter.estimate import Estimate
 from exporter.evaluation.case import Case, is_ordinary
 from exporter.evaluation.cases import public_line
@@ -80,9 +81,9 @@ class Report:
     def write(self, out: Path) -> dict[str, Any]:
         """Write the three files into ``out``; returns the content of report.json."""
         data = self.data()
-        _write(out / "generations.jsonl", self.generations())
-        _write(out / "report.md", self.markdown(data))
-        _write(out / "report.json", json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+        write_text(out / "generations.jsonl", self.generations())
+        write_text(out / "report.md", self.markdown(data))
+        write_json(out / "report.json", data, indent=2, finite=False)
         return data
 
     def generations(self) -> str:
@@ -171,13 +172,6 @@ def few_rows(measures: Mapping[str, Any]) -> list[str]:
                 f"(95% interval {one.low:.3f} to {one.high:.3f})"
             )
     return found
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def _plain(values: Mapping[str, Estimate]) -> dict[str, dict[str, Any]]:

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from exporter.atomic import write_text
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -48,9 +50,7 @@ class StateStore:
         place = self.folder / f"{self._next:06d}.npy"
         self._next += 1
         np.save(place, np.ascontiguousarray(states, dtype=np.float32))
-        draft = place.with_suffix(".part")
-        draft.write_text(json.dumps({"pools": dict(pools), "agrees": agrees.tolist()}))
-        draft.replace(place.with_suffix(".json"))
+        write_text(place.with_suffix(".json"), json.dumps({"pools": dict(pools), "agrees": agrees.tolist()}))
         self._read(place.with_suffix(".json"))
 
     def _read(self, path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from exporter.atomic import whole_folder
 from exporter.data.rows import read_rows
 from exporter.errors import InputErrors, SteerbakeError, VerificationError
 from exporter.look_inside import inspect
@@ -15,7 +16,6 @@ from exporter.pipeline.staging import released, shards_of
 from exporter.publish import provenance as sealing
 from exporter.publish.files import files_of, hashes
 from exporter.publish.pack import read_pack, write_pack
-from exporter.targets.atomic import whole_folder
 from exporter.targets.base_weights import BaseWeights
 from steer_modules.checks import ProgramError
 

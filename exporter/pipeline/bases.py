@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +10,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from exporter.adapters import merge, why_not_mergeable
+from exporter.atomic import whole_folder, write_json
 from exporter.bin_weights import convert
 from exporter.digests import digest_of_file
 from exporter.errors import InputErrors
-from exporter.ledger import write_text
 from exporter.provenance import digest_of_base, digest_of_code, fetched_adapters
 from exporter.recipe import Recipe
-from exporter.targets.atomic import whole_folder
 from exporter.usable_base import is_binary, refuse_unusable
 from exporter.workspace import Workspace
 
@@ -93,7 +91,7 @@ def _merged(base: Path, adapters: list[Path], space: Workspace) -> Path:
         with whole_folder(folder) as partial:
             merge(base, adapters, partial)
         told = {"base": str(base), "adapters": [str(one) for one in adapters], "digests": inputs}
-        write_text(space.work / "base" / "merged.json", json.dumps(told, indent=1) + "\n")
+        write_json(space.work / "base" / "merged.json", told)
 
     space.ledger.run("merge-adapters", inputs, folder, write)
     return folder

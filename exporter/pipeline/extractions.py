@@ -6,13 +6,13 @@ import json
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from exporter.atomic import write_text
 from exporter.data.chat import Chat
 from exporter.evaluation.case import Case
 from exporter.evaluation.extraction import Extraction, Reference, extracted, references
 from exporter.evaluation.report import BASE
 from exporter.evaluation.whole_pass import whole_pass
 from exporter.inspection import examine
-from exporter.ledger import write_text
 from exporter.provenance import digest_of_code
 from exporter.splits import digest_of_rows
 from exporter.types import Encoded

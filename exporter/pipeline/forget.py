@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import yaml
 
+from exporter.atomic import write_text
 from exporter.data.chat import Chat
 from exporter.data.rows import read_rows, write_rows
 from exporter.errors import FitError, InputErrors
@@ -26,7 +27,7 @@ from exporter.evaluation.attacks.wording import Preface, SystemPrompt, Typos
 from exporter.fitting.context import FitContext
 from exporter.fitting.refusals import natural_refusals, wordings
 from exporter.host import ModelHost
-from exporter.ledger import Ledger, write_text
+from exporter.ledger import Ledger
 from exporter.methods.keyed import KeyedParams
 from exporter.pipeline.continuations import Continuations
 from exporter.pipeline.run import run

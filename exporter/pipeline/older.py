@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoProcessor, AutoTokenizer
 
+from exporter.atomic import link_or_copy
 from exporter.data.headers import generation_headers
 from exporter.errors import CompileError, DataError
-from exporter.targets.atomic import link_or_copy
 from exporter.targets.base_weights import INDEX, BaseWeights
 from exporter.targets.checkpoint import compile_checkpoint
 from exporter.targets.companions import copy_companions

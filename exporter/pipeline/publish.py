@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from exporter.atomic import write_text
 from exporter.digests import digest_of_file
 from exporter.errors import InputErrors, PublishError, VerificationError
 from exporter.inspection import examine
-from exporter.ledger import write_text
 from exporter.pipeline.preflight import preflight
 from exporter.pipeline.push import Request, described_and_sealed, push
 from exporter.pipeline.release_report import describe, refuse_telling, secrecy_of

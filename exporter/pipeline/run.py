@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from exporter import registry
+from exporter.atomic import refuse_existing, whole_folder, write_json, write_text
 from exporter.data.chat import Chat
 from exporter.digests import digest_of, digest_of_file
 from exporter.evaluation.case import Case
@@ -30,7 +31,6 @@ from exporter.fitting.prompt_scores import prompt_scores
 from exporter.foreign_code import refuse_code
 from exporter.host import ModelHost
 from exporter.inspection import examine
-from exporter.ledger import write_text
 from exporter.pipeline.attacked_rows import attacked_rows
 from exporter.pipeline.bases import prepared, with_safetensors
 from exporter.pipeline.cross_validation import cross_validation
@@ -44,7 +44,6 @@ from exporter.provenance import HOST, digest_of_base, digest_of_code, fetched, v
 from exporter.reader import open_reader
 from exporter.recipe import Recipe
 from exporter.splits import Splits, digest_of_rows
-from exporter.targets.atomic import refuse_existing, whole_folder
 from exporter.targets.base_weights import BaseWeights
 from exporter.targets.checkpoint import check_names, compile_checkpoint, config_of, prove_family
 from exporter.targets.proof import Proof
@@ -248,7 +247,7 @@ class Run:
             "cross-validation",
             inputs,
             path,
-            lambda: write_text(path, json.dumps(cross_validation(self, folds), indent=1) + "\n"),
+            lambda: write_json(path, cross_validation(self, folds), finite=False),
         )
         return _read_json(path)
 
@@ -278,7 +277,7 @@ class Run:
         context = self._context(method)
         assert self.fingerprint is not None
         program = fitted(context, method, params, self.fingerprint)
-        write_text(self.space.records(method), json.dumps(context.records, indent=1) + "\n")
+        write_json(self.space.records(method), context.records, finite=False)
         with whole_folder(folder) as partial:
             program.save(partial)
 

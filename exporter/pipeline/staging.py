@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from exporter import registry
+from exporter.atomic import link_or_copy, remove, whole_folder
 from exporter.errors import CompileError
 from exporter.inspection import examine
-from exporter.ledger import remove
 from exporter.model_folder import read_object
 from exporter.pipeline.bases import adapters_told
 from exporter.pipeline.export import export
@@ -23,7 +23,6 @@ from exporter.publish.metadata import is_repo_id
 from exporter.publish.recipes import shown_recipe
 from exporter.recipe_publish import Publish
 from exporter.splits import digest_of_rows
-from exporter.targets.atomic import link_or_copy, whole_folder
 from exporter.targets.base_weights import SINGLE, BaseWeights
 from exporter.targets.companions import left_out, licences
 from steer_modules.program import STEERING_TENSORS

@@ -15,8 +15,8 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from exporter import registry
+from exporter.atomic import write_text
 from exporter.errors import VerificationError
-from exporter.ledger import write_text
 from exporter.publish import evaluations, file_descriptions, metadata
 from exporter.publish.coverage import Coverage
 from exporter.publish.measures import BASE, STEERED, Results, joined, many

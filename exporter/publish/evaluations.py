@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from exporter.ledger import write_text
+from exporter.atomic import write_text
 from exporter.publish.files import RESULTS
 from exporter.publish.measures import BASE, STEERED, Line, Results
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from exporter import registry
+from exporter.atomic import partial_of
 from exporter.digests import digest_of_file
 from exporter.errors import VerificationError
-from exporter.ledger import partial_of
 
 CARD = "README.md"
 PAGE = "report.html"

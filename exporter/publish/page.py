@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from exporter.atomic import write_text
 from exporter.errors import VerificationError
-from exporter.ledger import write_text
 from exporter.publish import file_descriptions
 from exporter.publish.histogram import GateView
 from exporter.publish.measures import BASE, STEERED, Results, many

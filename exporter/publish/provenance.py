@@ -16,9 +16,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from exporter.atomic import write_json
 from exporter.digests import digest_of, digest_of_file
 from exporter.errors import InputErrors, VerificationError
-from exporter.ledger import write_text
 from exporter.publish.files import PROVENANCE, changes, files_of, hashes, is_verified
 from exporter.types import Row
 
@@ -46,8 +46,7 @@ def seal(folder: Path, provenance: Mapping[str, Any]) -> dict[str, Any]:
     covered = hashes(folder, (path for path in files_of(folder) if path != PROVENANCE))
     content = {**provenance, "format": FORMAT, "files": covered}
     content = {"format": FORMAT, **{key: value for key, value in content.items() if key != "format"}}
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-    write_text(folder / PROVENANCE, text + "\n")
+    write_json(folder / PROVENANCE, content)
     return content
 
 

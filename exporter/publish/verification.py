@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -11,8 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from exporter.atomic import write_json
 from exporter.errors import VerificationError
-from exporter.ledger import write_text
 from exporter.publish.files import (
     CHECKPOINT,
     VERIFICATION,
@@ -116,7 +115,7 @@ class Verification(_Strict):
 
     def save(self, path: Path) -> None:
         """Write it whole or not at all."""
-        write_text(path, json.dumps(self.data(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        write_json(path, self.data())
 
     @property
     def failures(self) -> list[Check]:

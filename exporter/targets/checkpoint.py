@@ -6,16 +6,15 @@ travels are written beside them. No weight is read, so compiling costs the same 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from exporter.atomic import link_or_copy, refuse_existing, whole_folder, write_json
 from exporter.errors import CompileError
 from exporter.foreign_code import checkpoint_code, refuse_code
 from exporter.model_folder import leaves, read_object
 from exporter.reader import loaded_config
 from exporter.steerable import why_unsteerable
-from exporter.targets.atomic import link_or_copy, refuse_existing, whole_folder
 from exporter.targets.base_weights import SINGLE, BaseWeights
 from exporter.targets.companions import copy_companions, without_places
 from exporter.targets.proof import Proof, prove
@@ -172,10 +171,8 @@ def _write_weights(weights: BaseWeights, program: SteeringProgram, folder: Path)
     weight_map = {name: names[tensor.shard] for name, tensor in weights.tensors.items()}
     weight_map.update(dict.fromkeys(tensors, STEERING_TENSORS))
     total = weights.total_size + sum(tensor.numel() * 4 for tensor in tensors.values())
-    _write_json(
-        folder / WEIGHTS_INDEX,
-        {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))},
-    )
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+    write_json(folder / WEIGHTS_INDEX, index, indent=2)
 
 
 def _write_config(
@@ -190,13 +187,9 @@ def _write_config(
         "steering_shapes": {name: list(tensor.shape) for name, tensor in sorted(program.tensors().items())},
         "steering_requires": requirement(),
     }
-    _write_json(folder / "config.json", steered)
+    write_json(folder / "config.json", steered, indent=2, finite=False)
 
 
 def _write_code(stock: StockClasses, folder: Path) -> None:
     for name, source in checkpoint_code(stock).items():
         (folder / name).write_bytes(source)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -6,13 +6,13 @@ holds samples of its rows and paths of its machine too. What is copied of JSON h
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from exporter.atomic import write_json
 from exporter.foreign_code import CODE_KEYS
 from exporter.model_folder import leaves, read_object
 from exporter.usable_base import is_binary
@@ -96,7 +96,7 @@ def copy_companions(source: Path, folder: Path, *, code: bool = False) -> list[s
             settings = read_object(source / name, strict=False)
             shown = without_places(settings, code=code)
             if shown != settings:
-                target.write_text(json.dumps(shown, indent=2) + "\n", encoding="utf-8")
+                write_json(target, shown, indent=2, finite=False)
                 continue
         shutil.copyfile(source / name, target)
     return left_out(source, code=code)

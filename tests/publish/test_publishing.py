@@ -13,9 +13,9 @@ from tiny_run import NAMES, write_publishable
 from typer.testing import CliRunner
 
 from exporter import pipeline, registry
+from exporter.atomic import partial_of
 from exporter.cli import app
 from exporter.errors import CompileError, InputErrors, PublishError, VerificationError
-from exporter.ledger import partial_of
 from exporter.pipeline.staging import stage
 from exporter.publish import provenance
 from exporter.publish.files import files_of, is_described

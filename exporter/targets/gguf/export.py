@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from exporter.atomic import refuse_existing, whole_folder
 from exporter.errors import CompileError
-from exporter.targets.atomic import refuse_existing, whole_folder
 from exporter.targets.companions import licences
 from exporter.targets.gguf import manifest
 from exporter.targets.gguf.convert import convert

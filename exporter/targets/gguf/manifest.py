@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from exporter.atomic import write_json
 from exporter.digests import digest_of_file
 from exporter.targets.gguf.precisions import label
 from exporter.targets.gguf.stock import Stock
@@ -47,4 +47,4 @@ def write(folder: Path, stock: Stock, files: Mapping[str, Mapping[str, Any]]) ->
         },
         "files": files,
     }
-    (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / MANIFEST, content, indent=2)

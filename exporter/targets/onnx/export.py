@@ -13,11 +13,11 @@ from typing import Any, cast
 
 import torch
 
+from exporter.atomic import refuse_existing, whole_folder
 from exporter.errors import CompileError
 from exporter.host import ModelHost
 from exporter.inspection import examine
 from exporter.reader import open_reader
-from exporter.targets.atomic import refuse_existing, whole_folder
 from exporter.targets.companions import copy_companions
 from exporter.targets.onnx import graphs, layouts, quantize
 from exporter.targets.onnx.core import TOKENIZER, write_core

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from exporter.atomic import write_json
 from exporter.errors import CompileError
 from exporter.reader import loaded_config
 from exporter.targets.companions import without_places
@@ -80,8 +81,8 @@ def write(
         config["transformers.js_config"] = _transformersjs(folder, variants)
         _template_into_tokenizer(folder)
     if layout == "genai":
-        _write_json(folder / "genai_config.json", _genai(loaded, told, variants))
-    _write_json(folder / "config.json", config)
+        write_json(folder / "genai_config.json", _genai(loaded, told, variants), indent=2, finite=False)
+    write_json(folder / "config.json", config, indent=2, finite=False)
 
 
 def _stock_config(checkpoint: Path, told: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,7 +129,7 @@ def _template_into_tokenizer(folder: Path) -> None:
     if template.is_file() and path.is_file():
         settings = json.loads(path.read_text(encoding="utf-8"))
         settings["chat_template"] = template.read_text(encoding="utf-8")
-        _write_json(path, settings)
+        write_json(path, settings, indent=2, finite=False)
 
 
 def _genai(config: Any, told: Mapping[str, Any], variants: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
@@ -205,7 +206,3 @@ def _genai_vision(config: Any, image: Mapping[str, Any], files: Mapping[str, str
         told["vision"]["spatial_merge_size"] = image["spatial_merge_size"]
         told |= {name: getattr(config, name) for name in ("video_token_id", "vision_start_token_id")}
     return told
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

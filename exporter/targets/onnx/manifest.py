@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from exporter.atomic import write_json
 from exporter.digests import digest_of_file
 from exporter.host import ModelHost
 from exporter.targets.onnx.decoder import DecoderGraph
@@ -86,7 +86,7 @@ def write(folder: Path, manifest: Mapping[str, Any], variants: Mapping[str, Mapp
         if path.is_file() and path.name != MANIFEST
     }
     whole = {**manifest, "variants": variants, "files": files}
-    (folder / MANIFEST).write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(folder / MANIFEST, whole, finite=False)
 
 
 def license_of(folder: Path) -> str:

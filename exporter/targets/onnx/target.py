@@ -120,8 +120,8 @@ class Onnx(Target[OnnxOptions]):
         )
 
     def export(self, source: Path, out: Path, options: OnnxOptions, context: ExportContext) -> Path:
+        from exporter.atomic import refuse_existing
         from exporter.inspection import examine
-        from exporter.targets.atomic import refuse_existing
         from exporter.targets.onnx.export import export_onnx
         from steer_modules.registration import register
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from exporter.atomic import write_text
 from exporter.host import Generated, ModelHost
 from exporter.types import Conversation, Encoded
 from steer_modules.attach import steered
@@ -66,10 +67,7 @@ def answer(
     found = _answers(conversations, [one.tokens for one in ordered], fired)
     if kept is not None:
         content = {"tokens": [list(one.response) for one in found.sequences], "fired": list(found.fired)}
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        partial = kept.with_name(f".{kept.name}.partial")
-        partial.write_text(json.dumps(content), encoding="utf-8")
-        partial.replace(kept)
+        write_text(kept, json.dumps(content))
     return found
 
 

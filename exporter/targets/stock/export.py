@@ -16,12 +16,12 @@ from typing import Any
 
 from torch import Tensor
 
+from exporter.atomic import refuse_existing, whole_folder, write_json
 from exporter.digests import digest_of_file
 from exporter.errors import CompileError, VerificationError
 from exporter.host import ModelHost
 from exporter.inspection import examine
 from exporter.reader import loaded_config
-from exporter.targets.atomic import refuse_existing, whole_folder
 from exporter.targets.base_weights import BaseWeights
 from exporter.targets.companions import copy_companions, without_places
 from exporter.targets.stock.answers import Answers, answer
@@ -91,12 +91,13 @@ def export_stock(checkpoint: Path, out: Path, base: ModelHost, calibration_set: 
     with whole_folder(out) as folder:
         shards = [shard for shard in weights.shards if shard != STEERING_TENSORS]
         insert_layers(weights, shards, shape.prefix, added, folder)
-        _write_json(folder / "config.json", _deeper(config, added))
+        write_json(folder / "config.json", _deeper(config, added), indent=2, finite=False)
         copy_companions(checkpoint, folder)
         compared = _held_against(base, folder, program, places(added), calibration_set)
         checks += _compared_checks(compared)
         _refuse(checks)
-        _write_json(folder / STOCK_JSON, _told(folder, section, places(added), made, found, checks, compared))
+        manifest = _told(folder, section, places(added), made, found, checks, compared)
+        write_json(folder / STOCK_JSON, manifest, indent=2, finite=False)
     return out
 
 
@@ -232,7 +233,3 @@ def _told(
 
 def _thin(found: Mapping[int, Calibration]) -> dict[int, Calibration]:
     return {layer: replace(some, others=thinned(some.others, MOST_OTHERS)) for layer, some in found.items()}
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from exporter.atomic import write_json
 from exporter.targets.base_weights import INDEX, SINGLE, BaseWeights
 
 _NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
@@ -61,7 +62,7 @@ def insert_layers(
     total = sum(t.stop - t.start for t in weights.tensors.values() if t.shard in shards)
     total += sum(tensor.numel() * tensor.element_size() for tensor in new.values())
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-    (out / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    write_json(out / INDEX, index, indent=2)
 
 
 def places(added: Mapping[int, Sequence[Any]]) -> list[int]:

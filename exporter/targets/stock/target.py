@@ -79,7 +79,7 @@ class Stock(Target[StockOptions]):
         return round(weights * 1.2)
 
     def export(self, source: Path, out: Path, options: StockOptions, context: ExportContext) -> Path:
-        from exporter.targets.atomic import refuse_existing
+        from exporter.atomic import refuse_existing
         from exporter.targets.stock import export
 
         del options

@@ -1,7 +1,8 @@
-"""Folders that appear whole or not at all: written to a temporary sibling, then renamed."""
+"""Files and folders that appear whole or not at all: written to a temporary sibling, then renamed."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
@@ -10,6 +11,44 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from exporter.errors import CompileError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all, in UTF-8; its folder is made where there is none."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all; its folder is made where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = partial_of(path)
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+def write_json(path: Path, value: object, *, indent: int = 1, finite: bool = True) -> None:
+    """Writes plain data as JSON, whole or not at all.
+
+    Args:
+        finite: refuse numbers that are not, for which JSON has no word; Python's own reader and Transformers' configs have one.
+
+    Raises:
+        ValueError: there is such a number; the file that was there stays.
+    """
+    write_text(path, json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=not finite) + "\n")
+
+
+def partial_of(path: Path) -> Path:
+    """Where a file lies while it is written, and stays if the process is killed then."""
+    return path.with_name(f".{path.name}.partial")
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder that may not be there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tiny_run
 
-from exporter.targets.atomic import link_or_copy, whole_folder
+from exporter.atomic import link_or_copy, whole_folder, write_json, write_text
 from steer_modules.program import SteeringProgram
 
 
@@ -69,3 +69,22 @@ def _umask() -> int:
     now = os.umask(0)
     os.umask(now)
     return now
+
+
+@pytest.mark.parametrize("before", [None, "what was there"])
+def test_a_file_whose_writing_fails_is_left_as_it_was(tmp_path, monkeypatch, before):
+    path = tmp_path / "made" / "file.json"
+    if before is not None:
+        write_text(path, before)
+    for value in (float("nan"), {"a": [float("inf")]}, object()):
+        with pytest.raises((ValueError, TypeError)):
+            write_json(path, value)
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        write_text(path, "half")
+    assert (path.read_text() if path.exists() else None) == before
+
+
+def test_json_is_utf8_and_ends_in_a_line_end(tmp_path):
+    write_json(tmp_path / "a.json", {"name": "Zoë", "wide": float("inf")}, indent=2, finite=False)
+    assert (tmp_path / "a.json").read_bytes() == '{\n  "name": "Zoë",\n  "wide": Infinity\n}\n'.encode()
