@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 CHUNK = 1 << 20
@@ -28,6 +30,29 @@ def digest_of_file(path: Path) -> str:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class FileDigests:
+    """Hex SHA-256 of files of a folder from one reading, handed on within one command so that nobody reads them again.
+
+    A value, not a cache: whoever holds it knows when it was read, and whatever leaves is read once more at the end.
+    """
+
+    folder: Path
+    files: Mapping[str, str]
+
+    @classmethod
+    def read(cls, folder: Path, paths: Iterable[str]) -> FileDigests:
+        """Reads the files of these paths, with slashes."""
+        return cls(folder, {path: digest_of_file(folder / path) for path in paths})
+
+    def of(self, path: Path) -> str:
+        """The digest of a file; read now where this reading did not have it."""
+        known = None
+        if path.is_relative_to(self.folder):
+            known = self.files.get(path.relative_to(self.folder).as_posix())
+        return known or digest_of_file(path)
 
 
 def remembered_digest(path: Path) -> str:

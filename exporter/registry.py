@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from exporter.errors import SteerbakeError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from exporter.data.readers.base import Reader
@@ -127,6 +128,19 @@ def target(name: str) -> AnyTarget:
 def exports() -> dict[str, AnyTarget]:
     """The targets that are made of another one, by name."""
     return {name: one for name, one in targets().items() if one.requires is not None}
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Targets by name, each behind the one that it is made of; of one depth, those first that are solved on rows and need the base."""
+    return sorted(dict.fromkeys(names), key=lambda name: (_depth(name), not target(name).calibrates))
+
+
+def _depth(name: str) -> int:
+    """How many targets lie between one and the base."""
+    made_of, found = target(name).requires, 0
+    while made_of is not None and found <= len(targets()):
+        made_of, found = target(made_of).requires, found + 1
+    return found
 
 
 def kind_of(folder: Path) -> str | None:

@@ -100,6 +100,10 @@ class Workspace:
         """What one model said."""
         return self.work / "generations" / f"{model}.jsonl"
 
+    def extraction(self, model: str) -> Path:
+        """What one pass over the base's replies gives away of one model."""
+        return self.work / "extraction" / f"{model}.json"
+
     def scores(self, method: str) -> Path:
         """Gate scores of calibration and test rows."""
         return self.work / "scores" / f"{method}.json"

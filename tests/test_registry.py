@@ -35,6 +35,12 @@ def test_an_unknown_name_lists_the_valid_ones() -> None:
             look("none")
 
 
+def test_targets_come_behind_what_they_are_made_of() -> None:
+    """Whatever the order of a recipe; those that need the base in memory first of those that can be made."""
+    assert registry.in_order(["gguf", "onnx", "stock", "onnx"]) == ["stock", "onnx", "gguf"]
+    assert registry.in_order(["onnx"]) == ["onnx"] and registry.in_order([]) == []
+
+
 def test_names_and_recipes_load_no_pytorch() -> None:
     """Nor does a command line that only tells its commands."""
     script = (

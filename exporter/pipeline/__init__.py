@@ -3,21 +3,13 @@
 from exporter.look_inside import inspect, model_in, summary
 from exporter.pipeline.archive import Checked, check, pack, unpack
 from exporter.pipeline.chat import Talk, talk
+from exporter.pipeline.checkpoints import compile, reach_note, upgrade  # noqa: A004 - the command's name
 from exporter.pipeline.export import export
 from exporter.pipeline.forget import Forgotten, forget
 from exporter.pipeline.preflight import Preflight, check_recipe, load_recipe, require
 from exporter.pipeline.publish import Published, publish
 from exporter.pipeline.push import Request, push
-from exporter.pipeline.run import (
-    DEMO_RECIPE,
-    Run,
-    compile,  # noqa: A004 - the command's name
-    demo,
-    fit,
-    reach_note,
-    run,
-    upgrade,
-)
+from exporter.pipeline.run import DEMO_RECIPE, Run, demo, fit, run
 from exporter.pipeline.verify import verify
 from exporter.publish.hub import Pushed
 from exporter.targets.companions import left_out

@@ -9,6 +9,7 @@ from typing import Any
 
 from exporter.atomic import whole_folder
 from exporter.data.rows import read_rows
+from exporter.digests import FileDigests
 from exporter.errors import InputErrors, SteerbakeError, VerificationError
 from exporter.look_inside import inspect
 from exporter.pipeline.push import beyond_bounds, omissions_of
@@ -49,7 +50,7 @@ def check(
     if (salt is None) != (rows is None):
         raise InputErrors("--salt and --rows", ["belong together: the salt makes hashes of the rows"])
     provenance = sealing.load(folder)
-    problems = sealing.changed_files(folder, provenance) + _base_problems(folder, provenance)
+    problems = _problems(sealing.sealed_files(folder), provenance)
     pinned = provenance["base"]
     told = [f"{len(provenance['files'])} files are named, each with its SHA-256"]
     if not problems:
@@ -100,21 +101,21 @@ def unpack(file: Path, out: Path) -> Path:
 
 
 def _refuse(folder: Path, provenance: dict[str, Any], what: str, beyond: Sequence[str] = ()) -> None:
-    problems = [*beyond]
-    problems += sealing.changed_files(folder, provenance) + _base_problems(folder, provenance)
-    problems += omissions_of(folder, provenance)
+    there = sealing.sealed_files(folder)
+    problems = [*beyond, *_problems(there, provenance), *omissions_of(folder, provenance, there.files)]
     if problems:
         raise VerificationError(f"{what}:\n" + "\n".join(f"  - {one}" for one in problems))
 
 
-def _base_problems(folder: Path, provenance: dict[str, Any]) -> list[str]:
-    """Whether the steering is the one that is told of, and the weights beside it the pinned base's."""
+def _problems(there: FileDigests, provenance: dict[str, Any]) -> list[str]:
+    """Whether the files are those that were sealed, the steering the one that is told of, and the weights beside it the pinned base's."""
+    problems = sealing.changed_files(there, provenance)
     try:
-        found = inspect(folder)
-        shards = shards_of(folder)
+        found = inspect(there.folder)
+        shards = shards_of(there)
     except (SteerbakeError, ProgramError, OSError) as error:
-        return [str(error)]
-    problems = sealing.changed_shards(provenance, shards, "the folder")
+        return [*problems, str(error)]
+    problems += sealing.changed_shards(provenance, shards, "the folder")
     if found.section != provenance["section"]:
         problems.append("the steering is not the one that provenance.json tells of")
     return problems

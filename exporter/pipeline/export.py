@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from exporter.host import ModelHost
 from exporter.inspection import examine
 from exporter.pipeline.calibration_set import calibration_set
 from exporter.pipeline.run import Run
-from exporter.provenance import HOST, digest_of_base, digest_of_code
+from exporter.provenance import HOST, digest_of_code
 from exporter.reader import open_reader
 from exporter.recipe import Recipe
 from exporter.targets.base import TargetOptions
@@ -54,8 +54,22 @@ def export(
         CompileError: ``out`` exists, the recipe's base is not the checkpoint's, or the steering cannot be expressed.
         VerificationError: the source, or what was written, is not what it claims to be.
     """
+    work = None if recipe is None else lambda: Run(recipe, run or Path("runs") / recipe.name, progress=False)
+    return _exported(name, source, out, options, work)
+
+
+def export_within(
+    work: Run, name: str, source: Path, out: Path, options: TargetOptions | None = None
+) -> Path:
+    """The same within a run that is open already, and may have the base in memory."""
+    return _exported(name, source, out, options, lambda: work)
+
+
+def _exported(
+    name: str, source: Path, out: Path, options: TargetOptions | None, work: Callable[[], Run] | None
+) -> Path:
     target = registry.target(name)
-    return target.export(source, out, options or target.Options(), _OfRecipe(recipe, run))
+    return target.export(source, out, options or target.Options(), _OfRecipe(work))
 
 
 class Rendering:
@@ -75,17 +89,16 @@ class Rendering:
 class _OfRecipe(Rendering):
     """What targets ask for, from the run of a recipe; see :class:`exporter.targets.base.ExportContext`."""
 
-    recipe: Recipe | None
-    run: Path | None
+    opened: Callable[[], Run] | None
 
     def calibration(self, checkpoint: Path, *, code: Sequence[str]) -> tuple[ModelHost, CalibrationSet]:
-        if self.recipe is None:
+        if self.opened is None:
             raise CompileError(f"{checkpoint}: name the recipe that it was fitted by; its rows calibrate")
-        work = Run(self.recipe, self.run or Path("runs") / self.recipe.name, progress=False)
+        work = self.opened()
         wanted = examine(checkpoint).program.base.fingerprint
         if BaseWeights.read(work.base).fingerprint() != wanted:
             raise CompileError(
-                f"{checkpoint} was made of another base than that of {self.recipe.name}; name its own recipe"
+                f"{checkpoint} was made of another base than that of {work.recipe.name}; name its own recipe"
             )
 
         def kept(asked: Sequence[Conversation], length: int) -> Path:
@@ -105,7 +118,7 @@ def _digest_of_answers(
     ]
     return digest_of(
         {
-            "base": digest_of_base(work.base),
+            "base": work.model_inputs["base"],
             "steering": examine(checkpoint).program.sha256,
             "dtype": work.recipe.base.dtype,
             "tokens": length,

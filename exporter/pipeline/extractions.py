@@ -13,6 +13,7 @@ from exporter.evaluation.extraction import Extraction, Reference, extracted, ref
 from exporter.evaluation.report import BASE
 from exporter.evaluation.whole_pass import whole_pass
 from exporter.inspection import examine
+from exporter.pipeline.answered_by import note_files
 from exporter.provenance import digest_of_code
 from exporter.splits import digest_of_rows
 from exporter.types import Encoded
@@ -27,7 +28,7 @@ ONE_PASS = ("exporter/evaluation", "exporter/wording", "exporter/data", "exporte
 
 def extraction(work: Run, model: str) -> list[Extraction]:
     """Every forget row of the run on the base, or on one method's compiled checkpoint; done once."""
-    path = work.space.work / "extraction" / f"{model}.json"
+    path = work.space.extraction(model)
     folder = None if model == BASE else work.space.checkpoint(model, work.recipe.methods.default)
     inputs = {
         **work.model_inputs,
@@ -38,8 +39,11 @@ def extraction(work: Run, model: str) -> list[Extraction]:
     }
 
     def measure() -> None:
-        host = work.host if folder is None else work.load(folder, trust_remote_code=True)
+        steered = None if folder is None else work.steered(model)
+        host = work.host if steered is None else steered.host
         write_text(path, json.dumps([list(one) for one in extraction_of(work, host)]))
+        if steered is not None and steered.files is not None:
+            note_files(path, steered.files)
 
     work.space.ledger.run(f"extraction-{model}", inputs, path, measure)
     return [Extraction(*one) for one in json.loads(path.read_text(encoding="utf-8"))]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from exporter import registry
+from exporter.digests import digest_of_file
 from exporter.errors import VerificationError
 from exporter.host import ModelHost
 from exporter.publish.files import CHECKPOINT, targets_in
@@ -46,19 +47,26 @@ def discover_targets(folder: Path, against: Sequence[Path]) -> dict[str, Path]:
     return dict(sorted(found.items(), key=lambda item: item[0] != CHECKPOINT))
 
 
-def opened(label: str, path: Path, section: Mapping[str, Any], host: ModelHost) -> LoadedTarget:
+def opened(
+    label: str,
+    path: Path,
+    section: Mapping[str, Any],
+    host: ModelHost,
+    digest: Callable[[Path], str] = digest_of_file,
+) -> LoadedTarget:
     """Opens one target and checks its files against its own manifest.
 
     Args:
         section: the steering of the checkpoint that it must have been made from.
         host: that checkpoint.
+        digest: finds the SHA-256 of a file.
 
     Raises:
         VerificationError: a file is missing or was changed, or no part of it can be run.
     """
     target = registry.target(registry.kind_of(path) or CHECKPOINT)
     try:
-        return target.open(path, Reference(section, host))
+        return target.open(path, Reference(section, host, digest))
     except (KeyError, ValueError, OSError) as error:
         raise VerificationError(f"{label} cannot be opened: {error}".replace(f"{path}/", "")) from error
 

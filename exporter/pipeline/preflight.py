@@ -294,5 +294,5 @@ class _Look:
         yield from (f"compile {name} and ask it the test rows" for name in methods)
         yield "report"
         if self.publishing and self.recipe.publish is not None:
-            yield from (f"export {target}" for target in self.recipe.publish.targets)
+            yield from (f"export {target}" for target in registry.in_order(self.recipe.publish.targets))
             yield "verify and describe the release"

@@ -15,15 +15,15 @@ from exporter.inspection import examine
 from exporter.pipeline.preflight import preflight
 from exporter.pipeline.push import Request, described_and_sealed, push
 from exporter.pipeline.release_report import describe, refuse_telling, secrecy_of
-from exporter.pipeline.run import Run, run
+from exporter.pipeline.run import Run
 from exporter.pipeline.staging import license_of, made_from, plain_recipe, stage
 from exporter.pipeline.texts import refuse_texts, vocabulary_told
-from exporter.pipeline.verify import verify
+from exporter.pipeline.verify import verify_within
 from exporter.provenance import HOST, digest_of_code, target_code, versions
 from exporter.publish.files import PROVENANCE, VERIFICATION
 from exporter.publish.hub import Pushed
 from exporter.publish.hub_errors import known_token
-from exporter.publish.verification import Verification, covered
+from exporter.publish.verification import Verification
 from exporter.recipe import Recipe
 from exporter.recipe_publish import Publish
 from exporter.splits import digest_of_rows
@@ -93,7 +93,7 @@ def publish(
     }
     groups = {row.eval_slice for row in work.test if row.eval_slice is not None}
     refuse_telling(secrecy_of(work, words), words, groups)
-    report = run(recipe, out, progress=progress, checked=True)
+    work.compiled()
     release = stage(work, asked)
     secrecy = secrecy_of(work, words)
     places = (work.space.out, work.base, work.source, recipe.locate("."))
@@ -101,18 +101,21 @@ def publish(
     for note in _notes(work, release, left, secrecy):
         say(note)
     refuse_texts(release, secrecy, places, described=False)
+    report = work.reported()
     verification = _verified(work, release)
+    work.forget_steered()
     provenance = {**made_from(work, asked, examine(release).section), "left_out": _shown_names(left, secrecy)}
     describe(work, release, provenance, verification.data())
-    described_and_sealed(release, provenance, verification, repo_id)
+    assert work.staged is not None, "staged above"
+    sealed = described_and_sealed(release, provenance, verification, work.staged.files, repo_id)
     try:
         refuse_texts(release, secrecy, places, described=True)
     except VerificationError:
         (release / PROVENANCE).unlink()  # without its seal, it is not pushed either
         raise
     if repo_id is not None and not request.dry_run:
-        return Published(report, release, push(release, repo_id, request, say=say))
-    if problems := verification.problems(release):
+        return Published(report, release, push(release, repo_id, request, say=say, sealed=sealed))
+    if problems := verification.problems(release, sealed["files"]):
         raise VerificationError(
             f"{release} is not published:\n" + "\n".join(f"  - {one}" for one in problems)
         )
@@ -165,8 +168,9 @@ def _verified(work: Run, release: Path) -> Verification:
     """The verification of a staged release; one that was made of the same files and rows stands, unless it failed."""
     path = work.space.work / VERIFICATION
     bounds = work.recipe.publish.require.model_dump() if work.recipe.publish else None
+    assert work.staged is not None, "staged above"
     inputs = {
-        "files": covered(release),
+        "files": dict(work.staged.files),
         "rows": digest_of_rows(work.test),
         "base": digest_of_file(work.space.generations("base")),
         "bounds": bounds,
@@ -176,7 +180,7 @@ def _verified(work: Run, release: Path) -> Verification:
     }
 
     def look() -> None:
-        verify(release, recipe=work.recipe, run=work.space.out, report=path)
+        verify_within(work, path)
 
     fresh = not work.space.ledger.run("verify", inputs, path, look)
     found = Verification.read(path)

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from exporter.digests import FileDigests
 from exporter.errors import VerificationError
 from exporter.look_inside import inspect
 from exporter.pipeline.bounds import bounds_on_checkpoint
@@ -20,13 +21,16 @@ from exporter.publish.files import (
     CHECKPOINT,
     PROVENANCE,
     VERIFICATION,
+    changes,
+    covered,
     files_of,
     is_described,
+    is_verified,
     sweep,
     targets_in,
 )
 from exporter.publish.hub import Pushed, upload
-from exporter.publish.verification import AGAIN, Verification, covered, problems_of
+from exporter.publish.verification import AGAIN, Verification, problems_of
 from exporter.recipe_bounds import Bounds
 
 FORCED = "`--force` publishes it all the same and says so in its card"
@@ -53,9 +57,17 @@ class Request:
 
 
 def push(
-    folder: Path, repo_id: str, request: Request, *, say: Callable[[str], None] = lambda _: None
+    folder: Path,
+    repo_id: str,
+    request: Request,
+    *,
+    say: Callable[[str], None] = lambda _: None,
+    sealed: Mapping[str, Any] | None = None,
 ) -> Pushed | None:
     """Pushes a verified folder to the Hub in one commit and pins it with a tag; None for a dry run.
+
+    Args:
+        sealed: its provenance, by a caller that has just described it for this repository and sealed it.
 
     Raises:
         VerificationError: it is no steered checkpoint (whatever is forced), or something is missing and not forced; with what
@@ -64,7 +76,8 @@ def push(
     """
     section = _steering_of(folder)
     sweep(folder)
-    provenance, missing = _gate(folder, section)
+    files = covered(folder) if sealed is None else _verified_files(sealed["files"])
+    provenance, missing = _gate(folder, section, files)
     if missing and not request.force:
         listed = "\n".join(f"  - {one}" for one in missing)
         raise VerificationError(f"{folder} is not pushed:\n{listed}\n{FORCED}")
@@ -73,7 +86,16 @@ def push(
         verification = Verification.load(folder)
     except VerificationError:
         verification = None
-    sealed = described_and_sealed(folder, {**provenance, "omissions": omissions}, verification, repo_id)
+    if sealed is None or omissions:
+        told = {**provenance, "omissions": omissions}
+        sealed = described_and_sealed(folder, told, verification, files, repo_id)
+    return _send(folder, sealed, repo_id, request, say)
+
+
+def _send(
+    folder: Path, sealed: Mapping[str, Any], repo_id: str, request: Request, say: Callable[[str], None]
+) -> Pushed | None:
+    """Uploads a folder that was just sealed; None for a dry run."""
     paths, tag = files_of(folder), sealing.tag_of(sealed["files"])
     if request.dry_run:
         for path in paths:
@@ -101,27 +123,49 @@ def push(
 
 
 def described_and_sealed(
-    folder: Path, provenance: Mapping[str, Any], verification: Verification | None, repo_id: str | None
+    folder: Path,
+    provenance: Mapping[str, Any],
+    verification: Verification | None,
+    files: Mapping[str, str],
+    repo_id: str | None,
 ) -> dict[str, Any]:
-    """Writes card and evaluation results for where the folder goes, and seals it; returns the provenance.
+    """Writes card and evaluation results for where the folder goes, and seals it over a last reading of all files; returns the provenance.
 
     An old seal stays until there is a new one: it does not fit the new card, but holds what the next attempt needs.
+
+    Args:
+        files: of :func:`covered`, as they were read when the folder was looked at.
+
+    Raises:
+        VerificationError: one of those was changed meanwhile; there is no new seal then.
     """
     card = Card.of(
         provenance,
         None if verification is None else verification.data(),
         repo_id,
-        None if repo_id is None else sealing.tag_of(covered(folder)),
+        None if repo_id is None else sealing.tag_of(files),
         list(targets_in(folder)),
         provenance.get("omissions") or (),
     )
     write_card(folder, card)
-    return sealing.seal(folder, provenance)
+    found = sealing.sealed_files(folder)
+    if changed := changes(files, _verified_files(found.files)):
+        raise VerificationError(f"{folder}: {'; '.join(changed)} while it was described; start again")
+    return sealing.seal(folder, provenance, found)
 
 
-def omissions_of(folder: Path, provenance: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a folder's verification, unless it was published by force and its card says so."""
-    return [] if provenance.get("omissions") else problems_of(folder)
+def _verified_files(files: Mapping[str, str]) -> dict[str, str]:
+    """Those of some files, hex SHA-256 by path, that a verification covers."""
+    return {path: digest for path, digest in files.items() if is_verified(path)}
+
+
+def omissions_of(folder: Path, provenance: Mapping[str, Any], found: Mapping[str, str]) -> list[str]:
+    """What is wrong with a folder's verification, unless it was published by force and its card says so.
+
+    Args:
+        found: hex SHA-256 by path of the files that lie there.
+    """
+    return [] if provenance.get("omissions") else problems_of(folder, found)
 
 
 def _steering_of(folder: Path) -> dict[str, Any]:
@@ -134,19 +178,22 @@ def _steering_of(folder: Path) -> dict[str, Any]:
     return found.section
 
 
-def _gate(folder: Path, section: Mapping[str, Any]) -> tuple[dict[str, Any], Sequence[str]]:
+def _gate(
+    folder: Path, section: Mapping[str, Any], files: Mapping[str, str]
+) -> tuple[dict[str, Any], Sequence[str]]:
     """The folder's provenance, and everything that is missing before it may be pushed: one sentence each."""
-    missing = problems_of(folder)
+    missing = problems_of(folder, files)
+    found = FileDigests(folder, files)
     try:
         provenance = sealing.load(folder)
     except VerificationError as error:
-        return _untold(folder, section), [*missing, str(error)]
+        return _untold(found, section), [*missing, str(error)]
     if provenance["section"] != section:
-        return _untold(folder, section), [*missing, f"{PROVENANCE} tells of another steering; {STAGE}"]
+        return _untold(found, section), [*missing, f"{PROVENANCE} tells of another steering; {STAGE}"]
     if provenance["publication"].get("forgotten") == UNTOLD:
         missing.append(f"{PROVENANCE} was made up for a push by force; {STAGE}")
     missing += [
-        f"{one}; {STAGE}" for one in sealing.changed_shards(provenance, shards_of(folder), "the folder")
+        f"{one}; {STAGE}" for one in sealing.changed_shards(provenance, shards_of(found), "the folder")
     ]
     return provenance, [*missing, *beyond_bounds(folder, provenance)]
 
@@ -177,7 +224,7 @@ def beyond_bounds(folder: Path, provenance: Mapping[str, Any]) -> list[str]:
     return [f"{check.name} {beyond}: {check.told}{older}" for check in checks if not check.holds]
 
 
-def _untold(folder: Path, section: Mapping[str, Any]) -> dict[str, Any]:
+def _untold(found: FileDigests, section: Mapping[str, Any]) -> dict[str, Any]:
     """The provenance of a folder of which nobody wrote down what it was made from."""
     return {
         "publication": {"forgotten": UNTOLD, "language": ["en"]},
@@ -192,7 +239,7 @@ def _untold(folder: Path, section: Mapping[str, Any]) -> dict[str, Any]:
             "commit": None,
             "license": None,
             **section["base"],
-            "shards": shards_of(folder),
+            "shards": shards_of(found),
         },
         "forget_rows": {"count": 0, "hmac_sha256": []},
     }

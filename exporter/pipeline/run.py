@@ -6,19 +6,20 @@ is made from has changed (:class:`exporter.ledger.Ledger`), so the same command 
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from exporter import registry
-from exporter.atomic import refuse_existing, whole_folder, write_json, write_text
+from exporter.atomic import whole_folder, write_json, write_text
 from exporter.data.chat import Chat
-from exporter.digests import digest_of, digest_of_file
+from exporter.digests import FileDigests, digest_of, digest_of_file
 from exporter.evaluation.case import Case
 from exporter.evaluation.cases import dumped, loaded
 from exporter.evaluation.conversations import generate_responses
@@ -28,15 +29,14 @@ from exporter.evaluation.refusals import RefusalRule
 from exporter.evaluation.report import BASE, Report
 from exporter.fitting.context import FitContext
 from exporter.fitting.prompt_scores import prompt_scores
-from exporter.foreign_code import refuse_code
 from exporter.host import ModelHost
 from exporter.inspection import examine
+from exporter.pipeline.answered_by import digests_of, note_files
 from exporter.pipeline.attacked_rows import attacked_rows
-from exporter.pipeline.bases import prepared, with_safetensors
+from exporter.pipeline.bases import prepared
 from exporter.pipeline.cross_validation import cross_validation
 from exporter.pipeline.extractions import extraction
 from exporter.pipeline.method_fit import fitted
-from exporter.pipeline.older import program_for, upgrade_checkpoint
 from exporter.pipeline.preflight import require
 from exporter.pipeline.refusal_rule import refusal_rule
 from exporter.pipeline.row_sources import read_splits
@@ -57,30 +57,17 @@ FITTING = (*ROWS_AND_GATES, "exporter/data", *HOST, "steer_modules")
 DEMO_RECIPE = Path(__file__).resolve().parents[2] / "export_configs" / "llava" / "testbed.yaml"
 
 
-def run(recipe: Recipe, out: Path, *, progress: bool = True, checked: bool = False) -> dict[str, Any]:
+def run(recipe: Recipe, out: Path, *, progress: bool = True) -> dict[str, Any]:
     """Everything a recipe asks for, into ``out``; returns the content of report.json.
-
-    Args:
-        checked: the caller has made the preflight already.
 
     Raises:
         InputErrors: everything that must be mended before a model is loaded.
     """
-    if not checked:
-        require(recipe, out)
+    require(recipe, out)
     work = Run(recipe, out, progress)
-    for method in recipe.methods.names:
-        work.fit(method)
-    work.generate(BASE)
-    extraction(work, BASE)
-    scores = {method: work.scores(method) for method in recipe.methods.names}
-    work.cross_validated()
+    work.compiled()
     work.forget_base()
-    for method in recipe.methods.names:
-        work.compile(method)
-        work.generate(method)
-        extraction(work, method)
-    return work.report(scores)
+    return work.reported()
 
 
 def fit(recipe: Recipe, out: Path, *, progress: bool = True) -> dict[str, Path]:
@@ -90,33 +77,17 @@ def fit(recipe: Recipe, out: Path, *, progress: bool = True) -> dict[str, Path]:
     return {method: work.fit(method) for method in recipe.methods.names}
 
 
-def compile(  # noqa: A001 - the command's name
-    base: Path, steering: Path | SteeringProgram, out: Path, *, trust_remote_code: bool = False
-) -> Path:
-    """Write the checkpoint ``out`` of ``base`` steered by a program, or by the one in the folder ``steering``."""
-    refuse_code(base, trusted=trust_remote_code)
-    refuse_existing(out)
-    with with_safetensors(base, out.absolute().parent) as plain:
-        program = steering if isinstance(steering, SteeringProgram) else program_for(plain, steering)
-        return compile_checkpoint(plain, program, out, trust_remote_code=trust_remote_code)
-
-
-def reach_note(checkpoint: Path) -> str | None:
-    """What a user must know of a program whose gates all decide at generation headers; None where one reads every token."""
-    gates = examine(checkpoint).program.gates
-    if not gates or any(gate.pool == "token" for gate in gates):
-        return None
-    return "note: every gate decides at generation headers, so text without the chat template is not steered; `keyed` fits a gate without that limit"
-
-
-def upgrade(checkpoint: Path, out: Path) -> Path:
-    """Write the checkpoint ``out`` with the base and the steering of an older one, in today's format."""
-    return upgrade_checkpoint(checkpoint, out)
-
-
 def demo(out: Path, *, progress: bool = True) -> dict[str, Any]:
     """The recipe of the bundled testbed."""
     return run(Recipe.load(DEMO_RECIPE), out, progress=progress)
+
+
+class Steered(NamedTuple):
+    """A checkpoint in memory, and the digests of what it was loaded from; None where nobody will ask for those."""
+
+    method: str
+    host: ModelHost
+    files: FileDigests | None
 
 
 class Run:
@@ -127,6 +98,10 @@ class Run:
         self.space = Workspace.claim(out, recipe.name, recipe.file)
         self.source = fetched(recipe)
         self.fingerprint: str | None = None  # of the files that the host was loaded from
+        self.staged: FileDigests | None = (
+            None  # the release, once it lies there: its checkpoint is then the one that is asked
+        )
+        self._steered: Steered | None = None
         self.test = tuple(self.space.with_images(self.rows.test))
         if names := recipe.report.attacks:
             self.test += tuple(attacked_rows(self.test, names, self._reading_chat()))
@@ -154,9 +129,58 @@ class Run:
         """That the base can be steered, tried on a tiny twin; raises CompileError where it cannot, before anything is fitted."""
         return prove_family(config_of(self.base))
 
+    def compiled(self) -> None:
+        """Everything that is asked of the base, and every method's checkpoint; the base stays in memory where it was loaded."""
+        for method in self.recipe.methods.names:
+            self.fit(method)
+        self.generate(BASE)
+        extraction(self, BASE)
+        for method in self.recipe.methods.names:
+            self.scores(method)
+        self.cross_validated()
+        for method in self.recipe.methods.names:
+            self.compile(method)
+
+    def reported(self) -> dict[str, Any]:
+        """Everything that is asked of the checkpoints, one in memory at a time, and the report."""
+        default = self.recipe.methods.default
+        others = [method for method in self.recipe.methods.names if method != default]
+        for method in (*others, default):  # the default's last: it may be asked more
+            self.generate(method)
+            extraction(self, method)
+        return self.report({method: self.scores(method) for method in self.recipe.methods.names})
+
     def forget_base(self) -> None:
         """Let go of the base's memory; it is loaded anew when asked for."""
         self.__dict__.pop("host", None)
+        gc.collect()
+
+    def steered(self, method: str) -> Steered:
+        """One method's checkpoint with the type and on the device that the recipe asks for; it stays in memory until another is asked for.
+
+        The default method's is the release's, once that is staged; its files are read before it is loaded.
+        """
+        if self._steered is None or self._steered.method != method:
+            self.forget_steered()
+            folder = self.space.checkpoint(method, self.recipe.methods.default)
+            found = None
+            if method == self.recipe.methods.default:
+                found = self.staged or digests_of(folder)
+                folder = found.folder
+            self._steered = Steered(method, self.load(folder, trust_remote_code=True), found)
+        return self._steered
+
+    def staged_in_float32(self) -> ModelHost | None:
+        """The release's checkpoint in float32 on the CPU, where that is what lies in memory."""
+        one = self._steered
+        if one is None or self.staged is None or one.files is not self.staged:
+            return None
+        return one.host if one.host.dtype == torch.float32 and one.host.device.type == "cpu" else None
+
+    def forget_steered(self) -> None:
+        """Let go of a checkpoint's memory."""
+        self._steered = None
+        gc.collect()
 
     def fit(self, method: str) -> Path:
         """Fit one method; returns the folder of its program."""
@@ -181,7 +205,7 @@ class Run:
         folder = self.space.checkpoint(method, self.recipe.methods.default)
         program = SteeringProgram.load(self.space.steering(method))
         inputs = {
-            "base": digest_of_base(self.base),
+            "base": self.model_inputs["base"],
             "trust_remote_code": self.recipe.base.trust_remote_code,
             "steering": program.sha256,
             "code": _shipped_code(),
@@ -318,13 +342,14 @@ class Run:
         )
 
     def _generate(self, model: str, path: Path) -> None:
-        steered = model != BASE
-        folder = self.space.checkpoint(model, self.recipe.methods.default)
-        host = self.load(folder, trust_remote_code=True) if steered else self.host
+        steered = None if model == BASE else self.steered(model)
+        host = self.host if steered is None else steered.host
         chat, out = self.chat(host.processor), self.space.out
         lengths = self.recipe.report.model_dump(include={"max_new_tokens", "batch_size"})
         cases = generate_responses(host, self.test, chat, name=model, folder=out, **lengths)
         write_text(path, dumped(cases))
+        if steered is not None and steered.files is not None:
+            note_files(path, steered.files)
 
     def load(self, folder: Path, *, trust_remote_code: bool) -> ModelHost:
         """A model with the type and on the device that the recipe asks for."""

@@ -9,16 +9,18 @@ from typing import Any
 
 from exporter import registry
 from exporter.atomic import link_or_copy, remove, whole_folder
+from exporter.digests import FileDigests
 from exporter.errors import CompileError
 from exporter.inspection import examine
 from exporter.model_folder import read_object
+from exporter.pipeline.answered_by import digests_of
 from exporter.pipeline.bases import adapters_told
-from exporter.pipeline.export import export
+from exporter.pipeline.export import export_within
 from exporter.pipeline.release_report import secrecy_of
 from exporter.pipeline.run import Run
 from exporter.provenance import digest_of_base, digest_of_code, target_code, versions
 from exporter.publish import provenance
-from exporter.publish.files import CHECKPOINT, files_of, hashes, is_verified
+from exporter.publish.files import CHECKPOINT, files_of, is_verified
 from exporter.publish.metadata import is_repo_id
 from exporter.publish.recipes import shown_recipe
 from exporter.recipe_publish import Publish
@@ -49,14 +51,20 @@ _LICENSE = ("license", "license_name", "license_link")
 def stage(work: Run, publish: Publish) -> Path:
     """Writes RUN/release: checkpoint and targets, nothing that describes them; an older one gives way.
 
-    What somebody put beside the files of the checkpoint stays where it is.
+    From then on the run asks its checkpoint there. What somebody put beside the files of the checkpoint stays where it is. Targets that are solved on rows come first of those that can be
+    made, while the base may be in memory; it is let go before any other.
 
     Raises:
         CompileError: a target cannot be exported.
     """
     checkpoint = work.space.checkpoint(work.recipe.methods.default, work.recipe.methods.default)
     _refuse_what_cannot_be_expressed(checkpoint, publish)
-    parts: dict[str, Path] = {name: _exported(work, publish, name, checkpoint) for name in publish.targets}
+    made_of = {"base": work.model_inputs["base"], "checkpoint": digest_of_base(checkpoint)}
+    parts: dict[str, Path] = {
+        name: _exported(work, publish, name, checkpoint, made_of)
+        for name in registry.in_order(publish.targets)
+    }
+    work.forget_base()
     parts[""] = checkpoint
     strays = left_out(checkpoint, code=True)
     release = work.space.out / RELEASE
@@ -68,6 +76,7 @@ def stage(work: Run, publish: Publish) -> Path:
                     continue
                 (folder / name / path).parent.mkdir(parents=True, exist_ok=True)
                 link_or_copy(source / path, folder / name / path)
+    work.staged = digests_of(release)
     return release
 
 
@@ -88,14 +97,15 @@ def _refuse_what_cannot_be_expressed(checkpoint: Path, publish: Publish) -> None
         raise CompileError("; ".join(dict.fromkeys(wrong)))
 
 
-def _exported(work: Run, publish: Publish, name: str, checkpoint: Path) -> Path:
-    """The folder of one target; exported again only where what it is made from has changed."""
+def _exported(
+    work: Run, publish: Publish, name: str, checkpoint: Path, made_of: Mapping[str, object]
+) -> Path:
+    """The folder of one target; exported again only where what it is ``made_of`` has changed."""
     folder, target = work.space.out / "targets" / name, registry.target(name)
     options = publish.options(target).for_release(_plain_name(publish))
     source = checkpoint
     inputs: dict[str, Any] = {
-        "base": digest_of_base(work.base),
-        "checkpoint": digest_of_base(checkpoint),
+        **made_of,
         "code": digest_of_code(*target_code(), "exporter/data", "exporter/host.py", "steer_modules"),
         "options": options.model_dump(mode="json"),
     }
@@ -107,7 +117,9 @@ def _exported(work: Run, publish: Publish, name: str, checkpoint: Path) -> Path:
         inputs["fit"] = digest_of_code("exporter/fitting", *CALIBRATION_SET)
 
     def make() -> None:
-        export(name, source, folder, options, recipe=work.recipe, run=work.space.out)
+        if not target.calibrates:
+            work.forget_base()
+        export_within(work, name, source, folder, options)
 
     work.space.ledger.run(f"export-{name}", inputs, folder, make)
     return folder
@@ -168,7 +180,8 @@ def plain_recipe(work: Run) -> dict[str, Any]:
 def _base(work: Run, section: Mapping[str, Any]) -> dict[str, Any]:
     """The pinned base: where it is from, and the hash of every shard under the name that it has in the release."""
     asked, weights = work.recipe.base, BaseWeights.read(work.base)
-    digests = hashes(work.base, weights.shards)
+    assert work.staged is not None, "a release is staged before it is described"
+    digests = {name: _digest_of_shard(work.base / name, work.staged) for name in weights.shards}
     return {
         "repo": asked.repo,
         "revision": asked.revision,
@@ -189,12 +202,16 @@ def released(shard: str) -> str:
     return SHARD if shard == SINGLE else shard
 
 
-def shards_of(release: Path) -> dict[str, str]:
+def shards_of(found: FileDigests) -> dict[str, str]:
     """Hex SHA-256 of the shards of a release that are the base's."""
-    return hashes(
-        release,
-        (shard for shard in BaseWeights.read(release, steered=True).shards if shard != STEERING_TENSORS),
-    )
+    shards = BaseWeights.read(found.folder, steered=True).shards
+    return {shard: found.of(found.folder / shard) for shard in shards if shard != STEERING_TENSORS}
+
+
+def _digest_of_shard(shard: Path, staged: FileDigests) -> str:
+    """Of a shard of the base; the one of the release where both are links to one file, which was read when it was staged."""
+    twin = staged.folder / released(shard.name)
+    return staged.of(twin if twin.is_file() and twin.samefile(shard) else shard)
 
 
 def named(base: Path) -> str | None:

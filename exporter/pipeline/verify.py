@@ -15,12 +15,14 @@ from PIL import Image
 
 from exporter import registry
 from exporter.data.chat import Chat
+from exporter.digests import FileDigests
 from exporter.errors import CompileError, SteerbakeError, VerificationError
 from exporter.evaluation.extraction import summary
 from exporter.evaluation.report import BASE
 from exporter.host import ModelHost
 from exporter.look_inside import inspect
 from exporter.pipeline.allowlist import check_allowlist
+from exporter.pipeline.answered_by import answered_by, digests_of
 from exporter.pipeline.bounds import bounds_on, bounds_on_held_out, bounds_on_one_pass
 from exporter.pipeline.evaluation import STEERED, Replies, unlearning
 from exporter.pipeline.extractions import extraction, extraction_of
@@ -28,7 +30,7 @@ from exporter.pipeline.loaded_target import discover_targets, logits_of, opened
 from exporter.pipeline.run import Run
 from exporter.provenance import fetched, versions
 from exporter.publish.files import CHECKPOINT, VERIFICATION, sweep
-from exporter.publish.verification import KNOWN_FILES, LOADING, PARITY, Check, Verification, covered
+from exporter.publish.verification import KNOWN_FILES, LOADING, PARITY, Check, Verification
 from exporter.recipe import Recipe
 from exporter.recipe_bounds import Bounds
 from exporter.targets.base_weights import BaseWeights
@@ -75,9 +77,36 @@ def verify(
     """
     targets = discover_targets(folder, against)
     sweep(folder)
-    files = covered(folder)
     trusted = None if recipe is None or not recipe.base.trust_remote_code else fetched(recipe)
-    checks = [_check(KNOWN_FILES, CHECKPOINT, check_allowlist(folder, targets, trusted))]
+
+    def opened() -> Run | None:
+        return None if recipe is None else _run_of(recipe, folder, run)
+
+    found = _verified(targets, digests_of(folder), trusted, opened, limit)
+    found.save(report or folder / VERIFICATION)
+    return found
+
+
+def verify_within(work: Run, report: Path) -> Verification:
+    """The same of the release that a run has staged, whose files were read then.
+
+    What the run's report asked of that very checkpoint is not asked again (:mod:`exporter.pipeline.answered_by`).
+    """
+    assert work.staged is not None, "a release is staged before it is verified"
+    targets = discover_targets(work.staged.folder, ())
+    found = _verified(targets, work.staged, work.trusted, lambda: work, None)
+    found.save(report)
+    return found
+
+
+def _verified(
+    targets: Mapping[str, Path],
+    files: FileDigests,
+    trusted: Path | None,
+    opened: Callable[[], Run | None],
+    limit: int | None,
+) -> Verification:
+    checks = [_check(KNOWN_FILES, CHECKPOINT, check_allowlist(files.folder, targets, trusted))]
     parity: Mapping[str, Any] = {}
     counted: Mapping[str, Any] | None = None
     try:
@@ -85,14 +114,14 @@ def verify(
     except (VerificationError, CompileError, ProgramError) as error:
         checks.append(_failed(LOADING, CHECKPOINT, error, targets))
     else:
-        work = None if recipe is None else _run_of(recipe, folder, run, section)
+        work = opened()
+        if work is not None:
+            _refuse_other_base(work, files.folder, section)
         with tempfile.TemporaryDirectory() as scratch:
-            seen = _Verifier(targets, section, work, limit, Path(scratch))
+            seen = _Verifier(targets, section, files, work, limit, Path(scratch))
             seen.look()
         checks, parity, counted = checks + seen.checks, seen.parity, seen.unlearning
-    found = Verification.of(files, checks, parity, counted, versions())
-    found.save(report or folder / VERIFICATION)
-    return found
+    return Verification.of(files.files, checks, parity, counted, versions())
 
 
 class _Verifier:
@@ -102,20 +131,14 @@ class _Verifier:
         self,
         targets: Mapping[str, Path],
         section: Mapping[str, Any],
+        files: FileDigests,
         work: Run | None,
         limit: int | None,
         scratch: Path,
     ) -> None:
-        self.targets, self.section, self.work, self.limit = targets, section, work, limit
-        checkpoint = targets[CHECKPOINT]
-        register(checkpoint)
+        self.targets, self.section, self.files, self.work, self.limit = targets, section, files, work, limit
         self.trusted = None if work is None else work.trusted
-        self.host = ModelHost.load(
-            checkpoint,
-            dtype=torch.float32,
-            trust_remote_code=self.trusted is not None,
-            trusted=self.trusted,
-        )
+        self.host = self._in_float32(targets[CHECKPOINT])
         self.chat = Chat(self.host.processor) if work is None else work.chat(self.host.processor)
         self.folder = scratch if work is None else work.space.out
         plain = _plain_rows(scratch, images=hasattr(self.host.model.config, "vision_config"))
@@ -127,15 +150,11 @@ class _Verifier:
     def look(self) -> None:
         """Everything, the checkpoint first: others are held to what it says."""
         replies = Replies(self.work, self.rows, self.chat, self.folder, self.limit)
-        host = self._as_recipe_asks()
-        replies.of_checkpoint(host)
-        given_away = None if self.work is None else self._extraction(host, replies)
-        del host
-        gc.collect()
+        given_away = self._asked_before(replies) or self._asked(replies)
         for label, path in self.targets.items():
             LOG.info("verify %s", label)
             try:
-                target = opened(label, path, self.section, self.host)
+                target = opened(label, path, self.section, self.host, self.files.of)
             except (SteerbakeError, ProgramError, OSError) as error:
                 self.checks.append(_failed(LOADING, label, error, self.targets))
                 continue
@@ -149,6 +168,41 @@ class _Verifier:
             self.checks += bounds_on(self.unlearning["models"], replies.targets, bounds)
             if held := self.work.cross_validated():
                 self.checks.append(bounds_on_held_out(held[registry.LEAKAGE], bounds))
+
+    def _in_float32(self, checkpoint: Path) -> ModelHost:
+        """The checkpoint that targets are held to: what a run has loaded of the very release, where that is it; else loaded now."""
+        register(checkpoint)
+        if self.work is not None:
+            if (host := self.work.staged_in_float32()) is not None:
+                return host
+            self.work.forget_steered()
+        return ModelHost.load(
+            checkpoint,
+            dtype=torch.float32,
+            trust_remote_code=self.trusted is not None,
+            trusted=self.trusted,
+        )
+
+    def _asked_before(self, replies: Replies) -> dict[str, dict[str, Any]] | None:
+        """Takes what the run has asked of just these files; None where it has not, and they are to be asked now."""
+        work = self.work
+        if work is None or work.staged is not self.files or self.limit is not None:
+            return None
+        method = work.recipe.methods.default
+        kept = (work.space.generations(method), work.space.extraction(method))
+        if not all(answered_by(path, self.files) for path in kept):
+            return None
+        replies.cases[STEERED] = work.generate(method)
+        return summary({BASE: extraction(work, BASE), STEERED: extraction(work, method)}, BASE)
+
+    def _asked(self, replies: Replies) -> dict[str, dict[str, Any]] | None:
+        """Asks the checkpoint all rows; returns what one pass gives away, where there is a recipe."""
+        host = self._as_recipe_asks()
+        replies.of_checkpoint(host)
+        found = None if self.work is None else self._extraction(host, replies)
+        del host
+        gc.collect()
+        return found
 
     def _extraction(self, host: ModelHost, replies: Replies) -> dict[str, dict[str, Any]]:
         """What one pass over the base's replies gives away, of the rows that the checkpoint was asked."""
@@ -207,16 +261,19 @@ class _Verifier:
         return [self.chat.prompt(row) for row in (*spread(about, TRIED), *spread(other, TRIED))]
 
 
-def _run_of(recipe: Recipe, folder: Path, run: Path | None, section: Mapping[str, Any]) -> Run:
-    """The recipe's run, which lies around a staged release; its base must be the one that was steered."""
+def _run_of(recipe: Recipe, folder: Path, run: Path | None) -> Run:
+    """The recipe's run, which lies around a staged release."""
     beside = folder.resolve().parent
     default = beside if (beside / ".work" / "run.json").is_file() else Path("runs") / recipe.name
-    work = Run(recipe, run or default, progress=False)
+    return Run(recipe, run or default, progress=False)
+
+
+def _refuse_other_base(work: Run, folder: Path, section: Mapping[str, Any]) -> None:
+    """Raises CompileError where the run's base is not the one that was steered."""
     if BaseWeights.read(work.base).fingerprint() != section["base"]["fingerprint"]:
         raise CompileError(
-            f"{folder} was made of another base than that of {recipe.name}; name its own recipe"
+            f"{folder} was made of another base than that of {work.recipe.name}; name its own recipe"
         )
-    return work
 
 
 def _check(name: str, label: str, found: Finding) -> Check:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from exporter import registry
@@ -93,13 +93,17 @@ def hashes(folder: Path, paths: Iterable[str]) -> dict[str, str]:
     return {path: digest_of_file(folder / path) for path in paths}
 
 
-def changes(folder: Path, told: dict[str, str], found: Iterable[str]) -> list[str]:
-    """What differs between the hashes that were ``told`` and the files that are ``found``: one sentence a file."""
-    there = set(found)
-    lines = [f"{path} is missing" for path in sorted(set(told) - there)]
-    lines += [f"{path} was added" for path in sorted(there - set(told))]
-    both = sorted(there & set(told))
-    lines += [f"{path} was changed" for path in both if digest_of_file(folder / path) != told[path]]
+def covered(folder: Path) -> dict[str, str]:
+    """Hex SHA-256 by path of every file that a verification of a folder covers."""
+    return hashes(folder, filter(is_verified, files_of(folder)))
+
+
+def changes(told: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
+    """What differs between the hashes that were ``told`` and those that are ``found``, by path: one sentence a file."""
+    lines = [f"{path} is missing" for path in sorted(set(told) - set(found))]
+    lines += [f"{path} was added" for path in sorted(set(found) - set(told))]
+    both = sorted(set(found) & set(told))
+    lines += [f"{path} was changed" for path in both if found[path] != told[path]]
     return lines
 
 

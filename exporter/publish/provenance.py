@@ -12,14 +12,14 @@ import os
 import re
 import secrets
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from exporter.atomic import write_json
-from exporter.digests import digest_of, digest_of_file
+from exporter.digests import FileDigests, digest_of, digest_of_file
 from exporter.errors import InputErrors, VerificationError
-from exporter.publish.files import PROVENANCE, changes, files_of, hashes, is_verified
+from exporter.publish.files import PROVENANCE, changes, files_of, is_verified
 from exporter.types import Row
 
 FORMAT = "steerbake-provenance/1"
@@ -37,17 +37,23 @@ _KEYS = {
 }
 
 
-def seal(folder: Path, provenance: Mapping[str, Any]) -> dict[str, Any]:
+def seal(folder: Path, provenance: Mapping[str, Any], found: FileDigests | None = None) -> dict[str, Any]:
     """Writes provenance.json over the files as they are now; returns its content.
 
     Args:
+        found: of :func:`sealed_files`, for a caller that has just read them.
         provenance: everything but ``format`` and ``files``, which are written anew.
     """
-    covered = hashes(folder, (path for path in files_of(folder) if path != PROVENANCE))
-    content = {**provenance, "format": FORMAT, "files": covered}
+    files = dict((found or sealed_files(folder)).files)
+    content = {**provenance, "format": FORMAT, "files": files}
     content = {"format": FORMAT, **{key: value for key, value in content.items() if key != "format"}}
     write_json(folder / PROVENANCE, content)
     return content
+
+
+def _others(folder: Path) -> Iterator[str]:
+    """Every file of a folder but the provenance itself."""
+    return (path for path in files_of(folder) if path != PROVENANCE)
 
 
 def load(folder: Path) -> dict[str, Any]:
@@ -72,10 +78,14 @@ def load(folder: Path) -> dict[str, Any]:
     return content
 
 
-def changed_files(folder: Path, provenance: Mapping[str, Any]) -> list[str]:
+def sealed_files(folder: Path) -> FileDigests:
+    """Of every file of a folder that a seal names, read now."""
+    return FileDigests.read(folder, _others(folder))
+
+
+def changed_files(found: FileDigests, provenance: Mapping[str, Any]) -> list[str]:
     """Any file that was changed, is missing or was added since the folder was sealed: one sentence each."""
-    found = [path for path in files_of(folder) if path != PROVENANCE]
-    return changes(folder, dict(provenance["files"]), found)
+    return changes(provenance["files"], found.files)
 
 
 def changed_shards(provenance: Mapping[str, Any], found: Mapping[str, str], where: str) -> list[str]:

@@ -16,8 +16,7 @@ from exporter.publish.files import (
     CHECKPOINT,
     VERIFICATION,
     changes,
-    files_of,
-    hashes,
+    covered,
     is_verified,
     targets_in,
 )
@@ -122,8 +121,11 @@ class Verification(_Strict):
         """The checks that do not hold."""
         return [check for check in self.checks if not check.holds]
 
-    def problems(self, folder: Path) -> list[str]:
+    def problems(self, folder: Path, found: Mapping[str, str] | None = None) -> list[str]:
         """Why the folder must not be published as it is: one sentence each, none where everything holds.
+
+        Args:
+            found: hex SHA-256 by path of the files that lie there, for a caller that has just read them; read here without it.
 
         What is looked for is what must be there, not only what is said to fail: a verification from which a check was left out
         says nothing of what that check would have found.
@@ -141,20 +143,20 @@ class Verification(_Strict):
         else:
             missing = _measured(folder) - done
             lines += [f"{name} of {target} was not measured; {again}" for name, target in sorted(missing)]
-        changed = changes(folder, self.files, filter(is_verified, files_of(folder)))
+        there = covered(folder) if found is None else found
+        changed = changes(self.files, {path: there[path] for path in filter(is_verified, there)})
         lines += [f"{line} since the folder was verified; {again}" for line in changed]
         return lines
 
 
-def covered(folder: Path) -> dict[str, str]:
-    """Hex SHA-256 by path of every file that a verification of a folder covers."""
-    return hashes(folder, filter(is_verified, files_of(folder)))
+def problems_of(folder: Path, found: Mapping[str, str] | None = None) -> list[str]:
+    """Why a folder must not be published: its verification is missing, failed, lacks something, or is older than its files.
 
-
-def problems_of(folder: Path) -> list[str]:
-    """Why a folder must not be published: its verification is missing, failed, lacks something, or is older than its files."""
+    Args:
+        found: of :meth:`Verification.problems`.
+    """
     try:
-        return Verification.load(folder).problems(folder)
+        return Verification.load(folder).problems(folder, found)
     except VerificationError as error:
         return [str(error)]
 

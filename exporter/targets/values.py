@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from exporter.digests import digest_of_file
+
 if TYPE_CHECKING:
     from exporter.host import Generated, ModelHost
     from exporter.types import Conversation, Prompt
@@ -158,10 +160,15 @@ class Place(Protocol):
 
 
 class Reference(NamedTuple):
-    """The steered checkpoint that a target must have been made of: its section, and itself in float32."""
+    """The steered checkpoint that a target must have been made of: its section, and itself in float32.
+
+    Attributes:
+        digest: hex SHA-256 of a file; of those that were read already when a verification began, without reading them again.
+    """
 
     section: Mapping[str, Any]
     host: ModelHost
+    digest: Callable[[Path], str] = digest_of_file
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def folder(tmp_path):
 
 
 def changed(folder):
-    return sealing.changed_files(folder, sealing.load(folder))
+    return sealing.changed_files(sealing.sealed_files(folder), sealing.load(folder))
 
 
 def test_a_sealed_folder_is_as_it_was(folder):

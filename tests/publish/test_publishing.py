@@ -15,7 +15,10 @@ from typer.testing import CliRunner
 from exporter import pipeline, registry
 from exporter.atomic import partial_of
 from exporter.cli import app
+from exporter.digests import FileDigests
 from exporter.errors import CompileError, InputErrors, PublishError, VerificationError
+from exporter.host import ModelHost
+from exporter.pipeline.answered_by import answered_by, digests_of, note_files
 from exporter.pipeline.staging import stage
 from exporter.publish import provenance
 from exporter.publish.files import files_of, is_described
@@ -40,13 +43,22 @@ def quick():
         yield
 
 
+DONE: list[str] = []
+"""What publishing ``home`` did, in order: runs that were opened, models that were loaded, from where."""
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
     """A recipe, and beside it in ``run`` all that publishing it left."""
     folder = tmp_path_factory.mktemp("publish")
     recipe = write_publishable(folder)
     (folder / "base" / "train_samples.json").write_text(json.dumps([LEFT_OVER]))
-    pipeline.publish(Recipe.load(recipe), folder / "run", DRY, progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        opened, load = pipeline.Run.__init__, ModelHost.load
+        patch.setattr(pipeline.Run, "__init__", lambda *given: (DONE.append("run"), opened(*given))[1])
+        told = lambda path, **more: (DONE.append(Path(path).name), load(path, **more))[1]  # noqa: E731
+        patch.setattr(ModelHost, "load", told)
+        pipeline.publish(Recipe.load(recipe), folder / "run", DRY, progress=False)
     return folder
 
 
@@ -97,6 +109,56 @@ def test_the_release_is_whole_verified_and_sealed(home):
     for name in ("leakage_either", "retain_identical"):
         ours, theirs = found.unlearning["models"]["steered"][name], report["models"]["keyed"][name]
         assert (ours["value"], ours["rows"]) == (theirs["value"], theirs["n"])
+
+
+def test_it_opens_one_run_and_loads_each_model_once_beside_the_export(home):
+    """The release's own checkpoint answers for the report and for the verification; a graph is traced from another copy."""
+    assert DONE == ["run", "base", "checkpoint", "release"]
+
+
+@pytest.mark.parametrize("other", ["config.json", "steering.safetensors", "tokenizer.json", "model.py", None])
+def test_answers_count_for_a_release_of_just_the_files_that_gave_them(home, tmp_path, other, monkeypatch):
+    answers = tmp_path / "keyed.jsonl"
+    answers.write_text("said\n")
+    found = digests_of(home / "run" / "release")
+    note_files(answers, found)
+    beside = FileDigests(found.folder, {**found.files, "onnx/steerbake.json": "0" * 64})
+    assert answered_by(answers, found) and answered_by(answers, beside), "the controls"
+    if other is not None:
+        changed = FileDigests(found.folder, {**found.files, other: "0" * 64})
+        assert not answered_by(answers, changed)
+        return
+    with monkeypatch.context() as patch:
+        patch.setattr("exporter.pipeline.answered_by.versions", lambda: {"transformers": "0"})
+        assert not answered_by(answers, found)
+    answers.write_text("said otherwise\n")
+    assert not answered_by(answers, found)
+
+
+def test_a_verification_asks_anew_what_other_files_answered(home, tmp_path, monkeypatch):
+    """And comes to the same, as the checkpoint does; the control is that it asks nothing where the files agree."""
+    asked: list[str] = []
+    replies = import_module("exporter.pipeline.evaluation").Replies
+    real = replies.of_checkpoint
+    monkeypatch.setattr(replies, "of_checkpoint", lambda self, host: (asked.append("rows"), real(self, host)))
+    monkeypatch.setattr(Checkpoint, "check_loads", lambda *_: Finding(True, "not what is tested here", None))
+    run = Path(shutil.copytree(home / "run", tmp_path / "run"))
+    recipe = Recipe.load(home / "recipe.yaml", ["publish.targets=[]"])
+    pipeline.publish(recipe, run, DRY, progress=False)
+    assert asked == []
+    before = Verification.load(run / "release").unlearning
+    (run / ".work" / "generations" / "keyed.jsonl.files.json").unlink()
+    (run / ".work" / "stages" / "verify.json").unlink()
+    pipeline.publish(recipe, run, DRY, progress=False)
+    assert asked == ["rows"] and Verification.load(run / "release").unlearning == before
+
+
+def test_a_file_that_changes_while_a_folder_is_described_gets_no_seal(release, monkeypatch):
+    before = (release / "provenance.json").read_bytes()
+    monkeypatch.setattr(PUSH, "write_card", lambda folder, _: flip(folder / "steering.safetensors"))
+    with pytest.raises(VerificationError, match=r"steering.safetensors was changed while it was described"):
+        pipeline.push(release, "user/x", DRY)
+    assert (release / "provenance.json").read_bytes() == before
 
 
 def test_others_may_read_all_of_it_and_the_salt_of_the_hashes_not(home):

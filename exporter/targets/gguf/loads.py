@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from exporter.digests import digest_of_file
 from exporter.errors import VerificationError
 from exporter.targets.gguf import manifest
 from exporter.targets.gguf.host import GgufHost
@@ -22,12 +21,12 @@ def opened(folder: Path, reference: Reference) -> LoadedTarget:
         raise VerificationError(f"gguf.json has the format {told['format']!r}, not {manifest.FORMAT!r}")
     wrong = of_another(told["stock"]["checkpoint"], reference.section)
     for name, file in told["files"].items():
-        if not (folder / name).is_file() or digest_of_file(folder / name) != file["sha256"]:
+        if not (folder / name).is_file() or reference.digest(folder / name) != file["sha256"]:
             raise VerificationError(f"{name} is missing or not the file that gguf.json names")
         quantised = sorted({kind for kind in file["inserted"].values() if kind.upper() not in KEPT})
         wrong += [f"{name} quantises the layers that steer to {', '.join(quantised)}"] if quantised else []
     beside = folder.parent / "stock" / STOCK_JSON
-    if beside.is_file() and digest_of_file(beside) != told["stock"]["sha256"]:
+    if beside.is_file() and reference.digest(beside) != told["stock"]["sha256"]:
         wrong.append("it was made of another stock checkpoint than the one beside it")
     host = reference.host
     ends = sorted(host.end_ids)

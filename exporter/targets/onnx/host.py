@@ -36,10 +36,12 @@ class OnnxHost:
         dtype: str | None = None,
         threads: int = 0,
         say: Callable[[str], None] | None = None,
+        digest: Callable[[Path], str] | None = None,
     ) -> OnnxHost:
-        """Opens a folder; raises FolderError where it is not whole."""
+        """Opens a folder; raises FolderError where it is not whole. ``digest`` finds a file's SHA-256 otherwise than by reading it."""
         # Threads that spin while another model works take its cores.
-        return cls(OnnxModel(folder, dtype=dtype, threads=threads, spinning=False, say=say), processor)
+        model = OnnxModel(folder, dtype=dtype, threads=threads, spinning=False, say=say, digest=digest)
+        return cls(model, processor)
 
     def generate(
         self, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int = 32

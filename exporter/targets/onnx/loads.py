@@ -17,12 +17,13 @@ _SCRIPT = Path(__file__).with_name("clean_load.py")
 
 def opened(folder: Path, reference: Reference) -> LoadedTarget:
     """Checks every file and opens every variant; raises FolderError where the folder is not whole."""
-    manifest = checked_manifest(folder)
+    manifest = checked_manifest(folder, reference.digest)
     wrong = []
     if manifest["steering"] is None or manifest["steering"]["sha256"] != reference.section["sha256"]:
         wrong.append("the folder does not bear the steering of this checkpoint")
     variants = {
-        dtype: OnnxHost.load(folder, reference.host.processor, dtype=dtype) for dtype in manifest["variants"]
+        dtype: OnnxHost.load(folder, reference.host.processor, dtype=dtype, digest=reference.digest)
+        for dtype in manifest["variants"]
     }
     provider = next(iter(variants.values())).model.provider
     told = {"provider": provider, "gate_state": manifest["gate_state"]}

@@ -17,7 +17,7 @@ from exporter.targets.values import Completions, Finding, LoadedTarget, Referenc
 
 def opened(folder: Path, reference: Reference) -> LoadedTarget:
     """Checks every file and loads the model; raises VerificationError where a file is not the one that stock.json names."""
-    told, host = checked_manifest(folder), reference.host
+    told, host = checked_manifest(folder, reference.digest), reference.host
     wrong = of_another(told["checkpoint"], reference.section)
     wrong += [
         f"{check['name']}: it was written although that failed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,19 @@ STOCK_JSON = "stock.json"
 FORMAT = "steerbake-stock/1"
 
 
-def checked_manifest(folder: Path) -> dict[str, Any]:
-    """The content of stock.json; raises VerificationError where a file is not the one that it names."""
+def checked_manifest(folder: Path, digest: Callable[[Path], str] = digest_of_file) -> dict[str, Any]:
+    """The content of stock.json; raises VerificationError where a file is not the one that it names.
+
+    Args:
+        digest: finds a file's SHA-256.
+    """
     told = read_manifest(folder)
     if told.get("format") != FORMAT:
         raise VerificationError(
             f"{folder / STOCK_JSON} has the format {told.get('format')!r}, not {FORMAT!r}"
         )
-    for name, digest in told["files"].items():
-        if not (folder / name).is_file() or digest_of_file(folder / name) != digest:
+    for name, wanted in told["files"].items():
+        if not (folder / name).is_file() or digest(folder / name) != wanted:
             raise VerificationError(
                 f"{folder / name} is missing or not the file that {STOCK_JSON} names; export the stock again"
             )

@@ -1,0 +1,37 @@
+"""Checkpoints without a recipe: of a base and a program, or of an older checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from exporter.atomic import refuse_existing
+from exporter.foreign_code import refuse_code
+from exporter.inspection import examine
+from exporter.pipeline.bases import with_safetensors
+from exporter.pipeline.older import program_for, upgrade_checkpoint
+from exporter.targets.checkpoint import compile_checkpoint
+from steer_modules.program import SteeringProgram
+
+
+def compile(  # noqa: A001 - the command's name
+    base: Path, steering: Path | SteeringProgram, out: Path, *, trust_remote_code: bool = False
+) -> Path:
+    """Write the checkpoint ``out`` of ``base`` steered by a program, or by the one in the folder ``steering``."""
+    refuse_code(base, trusted=trust_remote_code)
+    refuse_existing(out)
+    with with_safetensors(base, out.absolute().parent) as plain:
+        program = steering if isinstance(steering, SteeringProgram) else program_for(plain, steering)
+        return compile_checkpoint(plain, program, out, trust_remote_code=trust_remote_code)
+
+
+def reach_note(checkpoint: Path) -> str | None:
+    """What a user must know of a program whose gates all decide at generation headers; None where one reads every token."""
+    gates = examine(checkpoint).program.gates
+    if not gates or any(gate.pool == "token" for gate in gates):
+        return None
+    return "note: every gate decides at generation headers, so text without the chat template is not steered; `keyed` fits a gate without that limit"
+
+
+def upgrade(checkpoint: Path, out: Path) -> Path:
+    """Write the checkpoint ``out`` with the base and the steering of an older one, in today's format."""
+    return upgrade_checkpoint(checkpoint, out)
