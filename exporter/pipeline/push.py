@@ -112,6 +112,7 @@ def _send(
         revision=request.revision,
         create_pr=request.pr,
         describes=lambda path: is_described(path) or path == VERIFICATION,
+        sealed=sealed["files"],
         say=say,
     )
     if done.pr_url is not None:

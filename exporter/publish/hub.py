@@ -6,7 +6,7 @@ A repository is therefore as it was, or whole. Whoever loads by the tag meets wh
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +67,7 @@ def upload(
     revision: str | None = None,
     create_pr: bool = False,
     describes: Callable[[str], bool] = lambda _: False,
+    sealed: Mapping[str, str] | None = None,
     say: Say = lambda _: None,
 ) -> Pushed:
     """Makes a repository hold exactly these files of a folder, in one commit, and marks it with a tag.
@@ -85,6 +86,7 @@ def upload(
         revision: branch to commit to, made if missing; main by default.
         create_pr: open a pull request to main instead; it gets no tag.
         describes: whether a path only describes the others, and may differ where the tag is on an earlier commit.
+        sealed: hex SHA-256 by path that files must have when they are read for the upload.
         say: is told what goes on.
 
     Raises:
@@ -93,6 +95,7 @@ def upload(
     _check(repo_id, revision, create_pr)
     say(f"reading {len(paths)} files")
     manifest = UploadManifest.read(folder, paths, known_token)
+    manifest.check_sealed(sealed or {})
     remote, branch = Remote(repo_id, say), revision or MAIN
     with no_stalling():
         _open(remote, private=private, create_pr=create_pr)

@@ -80,6 +80,18 @@ class UploadManifest:
         changed = {path for path, file in self.files.items() if not file.is_(tree.get(path))}
         return sorted(changed | (set(tree) - set(self.files) - set(OF_THE_HUB)))
 
+    def check_sealed(self, sealed: Mapping[str, str]) -> None:
+        """Raises PublishError where a file has other bytes than its seal says: hex SHA-256 by path."""
+        changed = [path for path, digest in sealed.items() if digest != self._digest(path)]
+        if changed:
+            raise PublishError(
+                f"{', '.join(changed)} changed since the folder was sealed, so nothing was published; verify the folder again, then push it"
+            )
+
+    def _digest(self, path: str) -> str | None:
+        file = self.files.get(path)
+        return None if file is None else file.sha256
+
     def check_unchanged(self) -> None:
         """Raises PublishError where a file was written to since it was read."""
         changed = [path for path, file in self.files.items() if _stamp(file.place) != file.stamp]

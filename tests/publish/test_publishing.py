@@ -161,6 +161,36 @@ def test_a_file_that_changes_while_a_folder_is_described_gets_no_seal(release, m
     assert (release / "provenance.json").read_bytes() == before
 
 
+def test_a_file_that_changes_between_seal_and_upload_is_not_published(release, hub, monkeypatch):
+    real = PUSH.upload
+
+    def late(*given, **more):
+        flip(release / "steering.safetensors")
+        return real(*given, **more)
+
+    monkeypatch.setattr(PUSH, "upload", late)
+    with pytest.raises(PublishError, match=r"steering.safetensors changed since the folder was sealed"):
+        pipeline.push(release, "user/tiny", pipeline.Request())
+
+
+def test_targets_are_built_behind_what_they_are_made_of(home, tmp_path, monkeypatch):
+    """In whatever order a recipe names them."""
+    built: list[str] = []
+
+    def exported(_work: object, _publish: object, name: str, *_: object) -> Path:
+        built.append(name)
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+        return tmp_path / name
+
+    monkeypatch.setattr("exporter.pipeline.staging._exported", exported)
+    run = Path(shutil.copytree(home / "run", tmp_path / "run"))
+    work = pipeline.Run(Recipe.load(home / "recipe.yaml", ["publish.targets=[gguf, stock]"]), run)
+    assert work.recipe.publish is not None
+    release = stage(work, work.recipe.publish)
+    assert built == ["stock", "gguf"] and (release / "gguf" / "file").read_text() == "gguf"
+
+
 def test_others_may_read_all_of_it_and_the_salt_of_the_hashes_not(home):
     release, usual = home / "run" / "release", stat.S_IMODE((home / "recipe.yaml").stat().st_mode)
     every = (*release.rglob("*"), *(home / "run" / "steering").rglob("*"), *(home / "run").glob("report*"))
