@@ -14,6 +14,7 @@ from steer_modules.files import TRAVELLING
 HOME = Path(__file__).resolve().parent.parent
 ROOMS = ("data", "topics", "fitting", "methods", "targets", "evaluation", "verify", "publish")
 COMMON = {
+    "exporter.artifact",
     "exporter.atomic",
     "exporter.decoding",
     "exporter.digests",
@@ -164,6 +165,7 @@ def test_what_rooms_share_knows_nothing_above_it() -> None:
         "registry": {"errors"},
         "digests": set[str](),
         "atomic": {"errors"},
+        "artifact": {"atomic", "errors"},
         "ledger": {"atomic", "digests"},
     }
     below["loading"] = {"errors", "usable_base"}

@@ -26,7 +26,7 @@ from exporter.evaluation.case import Case
 from exporter.evaluation.conversations import generate_responses
 from exporter.evaluation.measures import measures
 from exporter.recipe import Recipe
-from exporter.targets.stock.manifest import read_manifest
+from exporter.targets.stock.manifest import StockManifest
 
 MEASURES = ("leakage_either", "fluent_refusal", "retain_accuracy", "retain_identical", "cot_exact_match")
 
@@ -135,7 +135,7 @@ def main() -> None:
     told: dict[str, Any] = json.loads(given.json.read_text()) if given.json.is_file() else {"forms": {}}
     told["recipe"], told["calibration"] = (
         work.recipe.name,
-        {key: read_manifest(given.stock)[key] for key in ("layers", "gate", "edit", "checks", "compared")},
+        StockManifest.load(given.stock).model_dump(include={"layers", "gate", "edit", "checks", "compared"}),
     )
 
     def keep(form: str, found: dict[str, Any]) -> None:

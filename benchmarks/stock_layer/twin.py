@@ -7,23 +7,22 @@ A converter that quantises chooses types by a layer's number, so a file of the d
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from pathlib import Path
 
 from exporter.digests import digest_of_file
 from exporter.targets.base_weights import BaseWeights
-from exporter.targets.stock.manifest import STOCK_JSON, read_manifest
+from exporter.targets.stock.manifest import STOCK_JSON, StockManifest
 
 WAYS_OUT = ("self_attn.o_proj.weight", "mlp.down_proj.weight")
 
 
 def write_twin(stock: Path, out: Path) -> Path:
     """A copy of ``stock`` in which the inserted layers add nothing, with a stock.json of its own."""
-    told = read_manifest(stock)
+    manifest = StockManifest.load(stock)
     shutil.copytree(stock, out)
-    ends = tuple(f"layers.{layer}.{way}" for layer in told["layers"] for way in WAYS_OUT)
+    ends = tuple(f"layers.{layer}.{way}" for layer in manifest.layers for way in WAYS_OUT)
     found = 0
     for name, tensor in BaseWeights.read(out).tensors.items():
         if name.endswith(ends):
@@ -32,8 +31,8 @@ def write_twin(stock: Path, out: Path) -> Path:
                 handle.write(bytes(tensor.stop - tensor.start))
             found += 1
     assert found == len(ends), f"{found} of {len(ends)} tensors"
-    told["files"] = {name: digest_of_file(out / name) for name in told["files"]}
-    (out / STOCK_JSON).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    files = {name: digest_of_file(out / name) for name in manifest.files}
+    manifest.model_copy(update={"files": files}).save(out / STOCK_JSON)
     return out
 
 

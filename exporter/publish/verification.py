@@ -8,8 +8,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from exporter.artifact import Strict, described
 from exporter.atomic import write_json
 from exporter.errors import VerificationError
 from exporter.publish.files import (
@@ -27,13 +28,7 @@ FORGETTING = ("leakage_either", "fluent_refusal", "retain_identical")
 AGAIN = "run `steerbake verify {folder} --recipe RECIPE`"
 
 
-class _Strict(BaseModel):
-    """Read as it was written: a "false" in quotes is no false, and a key that is unknown is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Check(_Strict):
+class Check(Strict):
     """One thing that was checked.
 
     Attributes:
@@ -48,7 +43,7 @@ class Check(_Strict):
     value: Any = None
 
 
-class Verification(_Strict):
+class Verification(Strict):
     """The content of verification.json; see docs/publish.md.
 
     Attributes:
@@ -104,13 +99,7 @@ class Verification(_Strict):
         try:
             return cls.model_validate_json(path.read_bytes())
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the file"
-            raise VerificationError(f"{path} cannot be trusted ({where}: {first['msg'].lower()})") from None
-
-    def data(self) -> dict[str, Any]:
-        """The content of verification.json as plain data."""
-        return self.model_dump(mode="json")
+            raise VerificationError(f"{path} cannot be trusted ({described(error)})") from None
 
     def save(self, path: Path) -> None:
         """Write it whole or not at all."""

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from manifests import gguf_manifest, stock_manifest
 from publish.folders import SECTION, written
 
 from exporter import registry
@@ -25,25 +26,16 @@ HOST: Any = SimpleNamespace(end_ids={2}, tokenizer=None, num_layers=4)
 def gguf(folder, source=SOURCE, kind="F16"):
     folder.mkdir()
     (folder / "m-Q8_0.gguf").write_text("weights")
-    file = {"sha256": digest_of_file(folder / "m-Q8_0.gguf"), "inserted": {"blk.3.attn_q.weight": kind}}
-    stock = {"sha256": "0" * 64, "layers": [3], "checkpoint": source}
-    told = {"format": "steerbake-gguf/1", "stock": stock, "files": {"m-Q8_0.gguf": file}}
-    (folder / "gguf.json").write_text(json.dumps(told))
+    files = {"m-Q8_0.gguf": digest_of_file(folder / "m-Q8_0.gguf")}
+    (folder / "gguf.json").write_text(json.dumps(gguf_manifest([3], files, source, kind)))
     return folder
 
 
 def stock(folder, source=SOURCE, measured=1.0):
     folder.mkdir()
     (folder / "model.safetensors").write_text("weights")
-    told = {
-        "format": "steerbake-stock/1",
-        "layers": [3],
-        "checkpoint": source,
-        "checks": [{"name": "recall", "measured": measured, "bound": 0.9, "at_least": True}],
-        "compared": {},
-        "files": {"model.safetensors": digest_of_file(folder / "model.safetensors")},
-    }
-    (folder / "stock.json").write_text(json.dumps(told))
+    files = {"model.safetensors": digest_of_file(folder / "model.safetensors")}
+    (folder / "stock.json").write_text(json.dumps(stock_manifest([3], files, source, measured)))
     return folder
 
 

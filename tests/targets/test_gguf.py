@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from manifests import stock_manifest
 from test_cli import refused
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -62,8 +63,8 @@ def write_stock(folder: Path) -> None:
 def sign(folder: Path, **changes: Any) -> None:
     """Writes stock.json over what lies there."""
     files = {path.name: digest_of_file(path) for path in folder.iterdir() if path.name != stock.STOCK_JSON}
-    told = {"format": stock.FORMAT, "layers": LAYERS, "checkpoint": {"sha256": "0" * 64}, "files": files}
-    (folder / stock.STOCK_JSON).write_text(json.dumps({**told, **changes}))
+    manifest = {**stock_manifest(LAYERS, files), **changes}
+    (folder / stock.STOCK_JSON).write_text(json.dumps(manifest))
 
 
 def rewrite(path: Path, **changes: Any) -> None:
@@ -209,8 +210,8 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
     "layers": (lambda folder: sign(folder, layers=[4]), r"names layers \[4\] of a model of 4"),
     "no layers": (lambda folder: sign(folder, layers=[]), "names layers"),
     "format": (lambda folder: sign(folder, format="steerbake-stock/9"), "steerbake-stock/9"),
-    "damaged": (lambda folder: sign(folder, files=None), "is damaged"),
-    "no JSON": (lambda folder: (folder / stock.STOCK_JSON).write_text("{"), "is not JSON"),
+    "damaged": (lambda folder: sign(folder, files=None), "files: .*received 'None'"),
+    "no JSON": (lambda folder: (folder / stock.STOCK_JSON).write_text("{"), "the file: invalid json"),
     "no folder": (shutil.rmtree, "is not a folder"),
 }
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
-from typing import Any
 
 from exporter.atomic import refuse_existing, whole_folder
+from exporter.digests import digest_of_file
 from exporter.errors import CompileError
 from exporter.targets.companions import licences
-from exporter.targets.gguf import manifest
 from exporter.targets.gguf.convert import convert
+from exporter.targets.gguf.manifest import MANIFEST, GgufFile, GgufManifest, StockShown
 from exporter.targets.gguf.precisions import CONVERTED, choose, label
 from exporter.targets.gguf.probe import probe
 from exporter.targets.gguf.quantize import quantize
@@ -21,6 +21,7 @@ from exporter.targets.gguf.subprocesses import apart
 from exporter.targets.gguf.target import GgufOptions
 from exporter.targets.gguf.tensors import check_layers, check_reader
 from exporter.targets.gguf.tools import find_converter, find_quantiser, has_runtime
+from exporter.targets.stock.manifest import STOCK_JSON
 
 LOG = logging.getLogger(__name__)
 
@@ -60,19 +61,32 @@ def export_gguf(folder: Path, out: Path, options: GgufOptions) -> Path:
             quantize(quantiser, paths["f16"], paths[kind], kind, stock.layers)
         if "f16" not in kinds and "f16" in paths:
             paths["f16"].unlink()
-        manifest.write(
-            partial, stock, {paths[kind].name: _checked(paths[kind], kind, stock) for kind in kinds}
-        )
+        files = {paths[kind].name: _checked(paths[kind], kind, stock) for kind in kinds}
+        GgufManifest(stock=_made_of(stock), files=files).save(partial / MANIFEST)
         for license_file in licences(folder):
             shutil.copyfile(folder / license_file, partial / license_file)
     return out
 
 
-def _checked(path: Path, kind: str, stock: Stock) -> dict[str, Any]:
+def _checked(path: Path, kind: str, stock: Stock) -> GgufFile:
     """The manifest's entry of a file that passed every check there is."""
-    types = check_layers(path, stock.layers, stock.blocks)
-    probed = apart(probe, path, stock) if has_runtime() else None
-    return manifest.entry(path, kind, types, probed)
+    return GgufFile(
+        type=label(kind),
+        inserted=dict(check_layers(path, stock.layers, stock.blocks)),
+        probe=apart(probe, path, stock) if has_runtime() else None,
+        sha256=digest_of_file(path),
+        bytes=path.stat().st_size,
+    )
+
+
+def _made_of(stock: Stock) -> StockShown:
+    return StockShown(
+        sha256=digest_of_file(stock.folder / STOCK_JSON),
+        layers=list(stock.layers),
+        blocks=stock.blocks,
+        checkpoint=stock.source,
+        files=stock.files,
+    )
 
 
 def _name(name: str) -> str:

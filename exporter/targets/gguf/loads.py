@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from exporter.errors import VerificationError
-from exporter.targets.gguf import manifest
 from exporter.targets.gguf.host import GgufHost
+from exporter.targets.gguf.manifest import GgufManifest
 from exporter.targets.gguf.precisions import KEPT
 from exporter.targets.stock.loads import of_another
 from exporter.targets.stock.manifest import STOCK_JSON
@@ -16,22 +14,19 @@ from exporter.targets.values import EXPORT_AGAIN, Completions, Finding, LoadedTa
 
 def opened(folder: Path, reference: Reference) -> LoadedTarget:
     """Checks every file; raises VerificationError where one is missing or not the one that gguf.json names."""
-    told = json.loads((folder / manifest.MANIFEST).read_text(encoding="utf-8"))
-    if told["format"] != manifest.FORMAT:
-        raise VerificationError(f"gguf.json has the format {told['format']!r}, not {manifest.FORMAT!r}")
-    wrong = of_another(told["stock"]["checkpoint"], reference.section)
-    for name, file in told["files"].items():
-        if not (folder / name).is_file() or reference.digest(folder / name) != file["sha256"]:
-            raise VerificationError(f"{name} is missing or not the file that gguf.json names")
-        quantised = sorted({kind for kind in file["inserted"].values() if kind.upper() not in KEPT})
+    manifest = GgufManifest.load(folder)
+    manifest.check_files(folder, reference.digest)
+    wrong = of_another(manifest.stock.checkpoint, reference.section)
+    for name, file in manifest.files.items():
+        quantised = sorted({kind for kind in file.inserted.values() if kind.upper() not in KEPT})
         wrong += [f"{name} quantises the layers that steer to {', '.join(quantised)}"] if quantised else []
     beside = folder.parent / "stock" / STOCK_JSON
-    if beside.is_file() and reference.digest(beside) != told["stock"]["sha256"]:
+    if beside.is_file() and reference.digest(beside) != manifest.stock.sha256:
         wrong.append("it was made of another stock checkpoint than the one beside it")
     host = reference.host
     ends = sorted(host.end_ids)
-    files = {name: GgufHost(folder / name, host.tokenizer, ends) for name in told["files"]}
-    return LoadedTarget(folder, "gguf", files, {"layers": told["stock"]["layers"]}, wrong, images=False)
+    files = {name: GgufHost(folder / name, host.tokenizer, ends) for name in manifest.files}
+    return LoadedTarget(folder, "gguf", files, {"layers": manifest.stock.layers}, wrong, images=False)
 
 
 def loads_in_llama_cpp(loaded: LoadedTarget, completions: Completions) -> Finding:

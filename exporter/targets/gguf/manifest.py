@@ -2,49 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import ClassVar, Final, Literal
 
-from exporter.atomic import write_json
+from exporter.artifact import Artifact, Strict
 from exporter.digests import digest_of_file
-from exporter.targets.gguf.precisions import label
-from exporter.targets.gguf.stock import Stock
-from exporter.targets.stock.manifest import STOCK_JSON
+from exporter.errors import VerificationError
+from exporter.targets.stock.manifest import Source
 
 MANIFEST = "gguf.json"
-FORMAT = "steerbake-gguf/1"
+FORMAT: Final = "steerbake-gguf/1"
 
 
-def entry(
-    path: Path, kind: str, types: Mapping[str, str], probed: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """What the manifest says of one file.
+class Probe(Strict):
+    """What llama.cpp made of a file: its decoder layers, how many texts it cut into the checkpoint's tokens, a reply's ids."""
 
-    Args:
-        types: the type of each tensor of the inserted layers.
-        probed: what llama.cpp made of it; None where it was not there to try.
+    blocks: int
+    texts: int
+    reply: list[int]
+
+
+class GgufFile(Strict):
+    """One file.
+
+    Attributes:
+        type: of its weights, as llama.cpp names it.
+        inserted: the type of each tensor of the inserted layers.
+        probe: None where llama.cpp was not there to try it.
     """
-    return {
-        "type": label(kind),
-        "sha256": digest_of_file(path),
-        "bytes": path.stat().st_size,
-        "inserted": dict(types),
-        "probe": None if probed is None else dict(probed),
-    }
+
+    type: str
+    sha256: str
+    bytes: int
+    inserted: dict[str, str]
+    probe: Probe | None
 
 
-def write(folder: Path, stock: Stock, files: Mapping[str, Mapping[str, Any]]) -> None:
-    """Writes the manifest of ``files``, by name."""
-    content = {
-        "format": FORMAT,
-        "stock": {
-            "sha256": digest_of_file(stock.folder / STOCK_JSON),
-            "layers": list(stock.layers),
-            "blocks": stock.blocks,
-            "checkpoint": stock.source,
-            "files": stock.files,
-        },
-        "files": files,
-    }
-    write_json(folder / MANIFEST, content, indent=2)
+class StockShown(Strict):
+    """The stock checkpoint that the files were made of; ``sha256`` is that of its stock.json."""
+
+    sha256: str
+    layers: list[int]
+    blocks: int
+    checkpoint: Source
+    files: dict[str, str]
+
+
+class GgufManifest(Artifact):
+    """The content of gguf.json; see docs/gguf.md."""
+
+    FILE = MANIFEST
+    REMEDY = "export the gguf target again"
+    INDENT: ClassVar[int] = 2
+
+    format: Literal["steerbake-gguf/1"] = FORMAT
+    stock: StockShown
+    files: dict[str, GgufFile]
+
+    def check_files(self, folder: Path, digest: Callable[[Path], str] = digest_of_file) -> None:
+        """Raises VerificationError where a file is not the one that is named.
+
+        Args:
+            digest: finds a file's hex SHA-256.
+        """
+        for name, file in self.files.items():
+            if not (folder / name).is_file() or digest(folder / name) != file.sha256:
+                raise VerificationError(
+                    f"{name} is missing or not the file that {MANIFEST} names; {self.REMEDY}"
+                )

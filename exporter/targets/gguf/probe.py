@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from exporter.errors import VerificationError
 from exporter.reader import open_reader
+from exporter.targets.gguf.manifest import Probe
 from exporter.targets.gguf.runner import opened
 from exporter.targets.gguf.stock import Stock
 
@@ -22,11 +22,8 @@ _TEXTS = (
 _NEW, _ROOM = 8, 64
 
 
-def probe(path: Path, stock: Stock) -> dict[str, Any]:
+def probe(path: Path, stock: Stock) -> Probe:
     """Loads a file and lets it speak.
-
-    Returns:
-        ``blocks``, ``texts`` (how many were cut into tokens alike) and ``reply`` (ids), for the manifest.
 
     Raises:
         VerificationError: it does not load, has other layers, cuts text otherwise, or says nothing finite.
@@ -46,7 +43,7 @@ def probe(path: Path, stock: Stock) -> dict[str, Any]:
         raise VerificationError(
             f"llama.cpp computes figures from {path.name} that are not finite; ask for --type f32"
         )
-    return {"blocks": blocks, "texts": len(ids), "reply": reply}
+    return Probe(blocks=blocks, texts=len(ids), reply=list(reply))
 
 
 def _check_tokens(path: Path, stock: Path, ids: list[list[int]]) -> None:

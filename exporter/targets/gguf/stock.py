@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from exporter.digests import digest_of_file
-from exporter.errors import CompileError
-from exporter.targets.stock.manifest import FORMAT, STOCK_JSON
+from exporter.errors import CompileError, VerificationError
+from exporter.targets.stock.manifest import STOCK_JSON, Source, StockManifest
 
 _READ_BY_CONVERTERS = ("*.safetensors", "*.json", "*.bin", "*.pt", "*.pth", "*.model", "*.jinja")
 
@@ -28,7 +28,7 @@ class Stock:
     folder: Path
     layers: tuple[int, ...]
     blocks: int
-    source: dict[str, Any]
+    source: Source
     files: dict[str, str]
 
 
@@ -38,13 +38,8 @@ def read_stock(folder: Path) -> Stock:
     Raises:
         CompileError: it is none, it sees images, or a file is missing, added or not the one that stock.json names.
     """
-    told = _told(folder)
-    try:
-        layers = tuple(sorted({int(place) for place in told["layers"]}))
-        files = {str(name): str(digest) for name, digest in told["files"].items()}
-        source = dict(told["checkpoint"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CompileError(f"{folder / STOCK_JSON} is damaged ({error!r}); export the stock again") from None
+    manifest = _manifest(folder)
+    layers, files = tuple(sorted(set(manifest.layers))), manifest.files
     _check_files(folder, files)
     config = _config(folder)
     _check_text_only(folder, config)
@@ -53,22 +48,18 @@ def read_stock(folder: Path) -> Stock:
         raise CompileError(
             f"{folder / STOCK_JSON} names layers {list(layers)} of a model of {blocks}; export the stock again"
         )
-    return Stock(folder, layers, blocks, source, files)
+    return Stock(folder, layers, blocks, manifest.checkpoint, files)
 
 
-def _told(folder: Path) -> dict[str, Any]:
-    """The content of stock.json."""
+def _manifest(folder: Path) -> StockManifest:
     if not folder.is_dir():
         raise CompileError(f"{folder} is not a folder; name what `steerbake export stock` wrote")
     if not (folder / STOCK_JSON).is_file():
         raise CompileError(_what_it_is_instead(folder))
-    told = _json(folder / STOCK_JSON)
-    if told.get("format") != FORMAT:
-        raise CompileError(
-            f"{folder / STOCK_JSON} has the format {told.get('format')!r} where {FORMAT!r} is read; "
-            "export the stock with this version of steerbake"
-        )
-    return told
+    try:
+        return StockManifest.load(folder)
+    except VerificationError as error:
+        raise CompileError(str(error)) from None
 
 
 def _what_it_is_instead(folder: Path) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -40,9 +39,6 @@ class Check:
     @property
     def holds(self) -> bool:
         return self.measured >= self.bound if self.at_least else self.measured <= self.bound
-
-    def told(self) -> dict[str, Any]:
-        return {**asdict(self), "holds": self.holds}
 
     def sentence(self) -> str:
         sign = "at least" if self.at_least else "at most"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,9 +39,6 @@ class Comparison:
     steered: float
     exact_tokens: float
     divergence: float
-
-    def told(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def compare(

@@ -38,7 +38,16 @@ from exporter.targets.stock.control import Comparison, compare
 from exporter.targets.stock.decoder import check_rotation, read_decoder
 from exporter.targets.stock.gate_classifier import Found, find_gate_classifier, layers_between, thinned
 from exporter.targets.stock.layers import Construction, Mark, construct, marking
-from exporter.targets.stock.manifest import FORMAT, STOCK_JSON
+from exporter.targets.stock.manifest import (
+    STOCK_JSON,
+    Bound,
+    Compared,
+    EditShown,
+    GateShown,
+    Held,
+    Source,
+    StockManifest,
+)
 from exporter.targets.stock.shards import insert_layers, places
 from exporter.targets.stock.target import refuse
 from exporter.targets.values import CalibrationSet
@@ -96,8 +105,8 @@ def export_stock(checkpoint: Path, out: Path, base: ModelHost, calibration_set: 
         compared = _held_against(base, folder, program, places(added), calibration_set)
         checks += _compared_checks(compared)
         _refuse(checks)
-        manifest = _told(folder, section, places(added), made, found, checks, compared)
-        write_json(folder / STOCK_JSON, manifest, indent=2, finite=False)
+        manifest = _manifest(folder, section, places(added), made, found, checks, compared)
+        manifest.save(folder / STOCK_JSON)
     return out
 
 
@@ -201,7 +210,7 @@ def _refuse(checks: Sequence[Check]) -> None:
         raise CompileError("no stock checkpoint was written: " + "; ".join(wrong))
 
 
-def _told(
+def _manifest(
     folder: Path,
     section: dict[str, Any],
     inserted: Sequence[int],
@@ -209,26 +218,21 @@ def _told(
     found: Found,
     checks: Sequence[Check],
     compared: Comparison,
-) -> dict[str, Any]:
+) -> StockManifest:
     units = made.steer.units
-    return {
-        "format": FORMAT,
-        "layers": list(inserted),
-        "checkpoint": {
-            "sha256": section["sha256"],
-            "fingerprint": section["base"]["fingerprint"],
-            "method": section["method"],
-        },
-        "gate": {
-            "layer": found.layer,
-            "half_spaces": len(found.classifier.weights),
-            "held": asdict(found.held),
-        },
-        "edit": {"error": units.error, "row_found": units.agreement, "norm_ratio": list(units.norm_ratio)},
-        "checks": [check.told() for check in checks],
-        "compared": compared.told(),
-        "files": {p.name: digest_of_file(p) for p in sorted(folder.iterdir()) if p.is_file()},
-    }
+    return StockManifest(
+        layers=list(inserted),
+        checkpoint=Source(
+            sha256=section["sha256"], fingerprint=section["base"]["fingerprint"], method=section["method"]
+        ),
+        gate=GateShown(
+            layer=found.layer, half_spaces=len(found.classifier.weights), held=Held(**asdict(found.held))
+        ),
+        edit=EditShown(error=units.error, row_found=units.agreement, norm_ratio=list(units.norm_ratio)),
+        checks=[Bound(**asdict(check), holds=check.holds) for check in checks],
+        compared=Compared(**asdict(compared)),
+        files={path.name: digest_of_file(path) for path in sorted(folder.iterdir()) if path.is_file()},
+    )
 
 
 def _thin(found: Mapping[int, Calibration]) -> dict[int, Calibration]:

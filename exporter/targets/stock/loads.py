@@ -10,24 +10,23 @@ import torch
 
 from exporter.host import ModelHost
 from exporter.targets import clean_environment as clean
-from exporter.targets.stock.manifest import checked_manifest
+from exporter.targets.stock.manifest import Source, StockManifest
 from exporter.targets.transformers_loads import SCRIPT, auto_class
 from exporter.targets.values import Completions, Finding, LoadedTarget, Reference
 
 
 def opened(folder: Path, reference: Reference) -> LoadedTarget:
     """Checks every file and loads the model; raises VerificationError where a file is not the one that stock.json names."""
-    told, host = checked_manifest(folder, reference.digest), reference.host
-    wrong = of_another(told["checkpoint"], reference.section)
+    manifest, host = StockManifest.load(folder), reference.host
+    manifest.check_files(folder, reference.digest)
+    wrong = of_another(manifest.checkpoint, reference.section)
     wrong += [
-        f"{check['name']}: it was written although that failed"
-        for check in told["checks"]
-        if not _held(check)
+        f"{check.name}: it was written although that failed" for check in manifest.checks if not check.is_held
     ]
     stock = ModelHost.load(folder, dtype=torch.float32)
-    if stock.num_layers != host.num_layers + len(told["layers"]):
-        wrong.append(f"it has {stock.num_layers} layers, not {host.num_layers + len(told['layers'])}")
-    shown = {"layers": told["layers"], "compared": told["compared"]}
+    if stock.num_layers != host.num_layers + len(manifest.layers):
+        wrong.append(f"it has {stock.num_layers} layers, not {host.num_layers + len(manifest.layers)}")
+    shown = {"layers": manifest.layers, "compared": manifest.compared.data()}
     return LoadedTarget(folder, "stock", {"": stock}, shown, wrong)
 
 
@@ -47,12 +46,7 @@ def stock_checkpoint(folder: Path, completions: Completions) -> Finding:
     )
 
 
-def of_another(told: Mapping[str, Any], section: Mapping[str, Any]) -> list[str]:
+def of_another(source: Source, section: Mapping[str, Any]) -> list[str]:
     """That a manifest's ``checkpoint`` is not the one with this steering section; nothing where it is."""
-    same = told["sha256"] == section["sha256"] and told["fingerprint"] == section["base"]["fingerprint"]
+    same = source.sha256 == section["sha256"] and source.fingerprint == section["base"]["fingerprint"]
     return [] if same else ["it was made of another steered checkpoint"]
-
-
-def _held(check: Mapping[str, Any]) -> bool:
-    measured, bound = check["measured"], check["bound"]
-    return bool(measured >= bound if check["at_least"] else measured <= bound)

@@ -2,38 +2,108 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import ClassVar, Final, Literal
 
+from exporter.artifact import Artifact, Strict
 from exporter.digests import digest_of_file
 from exporter.errors import VerificationError
 
 STOCK_JSON = "stock.json"
-FORMAT = "steerbake-stock/1"
+FORMAT: Final = "steerbake-stock/1"
 
 
-def checked_manifest(folder: Path, digest: Callable[[Path], str] = digest_of_file) -> dict[str, Any]:
-    """The content of stock.json; raises VerificationError where a file is not the one that it names.
+class Source(Strict):
+    """The steered checkpoint that it was made from: hex SHA-256 of its section, fingerprint of its base's weights, method."""
 
-    Args:
-        digest: finds a file's SHA-256.
+    sha256: str
+    fingerprint: str | None
+    method: str
+
+
+class Held(Strict):
+    """Where the gate classifier fires on calibration conversations that it was not solved on; fractions of conversations."""
+
+    recall: float
+    alarms: float
+    by_kind: dict[str, dict[str, float]]
+
+
+class GateShown(Strict):
+    """The gate classifier: the decoder layer whose states it reads, and of how many half-spaces it is."""
+
+    layer: int
+    half_spaces: int
+    held: Held
+
+
+class EditShown(Strict):
+    """How far the written edit is from the exact one, and how often it finds the row of its table."""
+
+    error: float
+    row_found: float
+    norm_ratio: list[float]
+
+
+class Bound(Strict):
+    """One bound that was checked before the folder was written."""
+
+    name: str
+    measured: float
+    bound: float
+    at_least: bool
+    fix: str
+    holds: bool
+
+    @property
+    def is_held(self) -> bool:
+        """Found anew from the numbers."""
+        return self.measured >= self.bound if self.at_least else self.measured <= self.bound
+
+
+class Compared(Strict):
+    """The written model beside base and steered checkpoint (:class:`exporter.targets.stock.control.Comparison`)."""
+
+    kept: int
+    fired: int
+    twin_identical: float
+    logits_identical: float
+    tokens_identical: float
+    steered: float
+    exact_tokens: float
+    divergence: float
+
+
+class StockManifest(Artifact):
+    """The content of stock.json; see docs/stock.md.
+
+    Attributes:
+        layers: 0-based places of the inserted layers.
+        files: hex SHA-256 by name of every other file of the folder.
     """
-    told = read_manifest(folder)
-    if told.get("format") != FORMAT:
-        raise VerificationError(
-            f"{folder / STOCK_JSON} has the format {told.get('format')!r}, not {FORMAT!r}"
-        )
-    for name, wanted in told["files"].items():
-        if not (folder / name).is_file() or digest(folder / name) != wanted:
-            raise VerificationError(
-                f"{folder / name} is missing or not the file that {STOCK_JSON} names; export the stock again"
-            )
-    return told
 
+    FILE = STOCK_JSON
+    REMEDY = "export the stock again"
+    INDENT: ClassVar[int] = 2
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The content of the folder's stock.json."""
-    content: dict[str, Any] = json.loads((folder / STOCK_JSON).read_text(encoding="utf-8"))
-    return content
+    format: Literal["steerbake-stock/1"] = FORMAT
+    layers: list[int]
+    checkpoint: Source
+    gate: GateShown
+    edit: EditShown
+    checks: list[Bound]
+    compared: Compared
+    files: dict[str, str]
+
+    def check_files(self, folder: Path, digest: Callable[[Path], str] = digest_of_file) -> None:
+        """Raises VerificationError where a file is not the one that is named.
+
+        Args:
+            digest: finds a file's hex SHA-256.
+        """
+        for name, wanted in self.files.items():
+            if not (folder / name).is_file() or digest(folder / name) != wanted:
+                raise VerificationError(
+                    f"{folder / name} is missing or not the file that {STOCK_JSON} names; {self.REMEDY}"
+                )

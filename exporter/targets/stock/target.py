@@ -23,6 +23,7 @@ from exporter.targets.values import (
 )
 
 if TYPE_CHECKING:
+    from exporter.targets.stock.manifest import StockManifest
     from steer_modules.program import SteeringProgram
 
 
@@ -103,17 +104,19 @@ class Stock(Target[StockOptions]):
         return stock_checkpoint(loaded.path, Completions.of(own, completions.prompts))
 
     def chat(self, folder: Path, *, dtype: str | None, say: Callable[[str], None]) -> ChatModel | None:
-        from exporter.targets.stock.manifest import checked_manifest
+        from exporter.targets.stock.manifest import StockManifest
         from exporter.targets.torch_chat import TorchChat
 
-        checked_manifest(folder)
+        StockManifest.load(folder).check_files(folder)
         return TorchChat.load(folder, dtype, say)
 
     def summary(self, folder: Path, *, checked: bool) -> Summary | None:
-        from exporter.targets.stock.manifest import checked_manifest, read_manifest
+        from exporter.targets.stock.manifest import StockManifest
 
-        told = checked_manifest(folder) if checked else read_manifest(folder)
-        return summarised(folder, told)
+        manifest = StockManifest.load(folder)
+        if checked:
+            manifest.check_files(folder)
+        return summarised(folder, manifest)
 
     def describe(self, release: Path, place: Place) -> UsageSnippet:
         architecture = str((config_of(release / self.name).get("architectures") or [""])[0])
@@ -130,24 +133,24 @@ class Stock(Target[StockOptions]):
         return UsageSnippet(self.name, self.title, "python", code, note)
 
 
-def summarised(folder: Path, told: Mapping[str, Any]) -> Summary:
+def summarised(folder: Path, manifest: StockManifest) -> Summary:
     """The checks of a stock checkpoint, and what it does on calibration conversations."""
-    compared = told.get("compared") or {}
+    compared = manifest.compared
     rows = [
         (
-            check["name"],
-            f"{check['measured']:.4g}",
-            f"{'at least' if check['at_least'] else 'at most'} {check['bound']:.4g}",
+            check.name,
+            f"{check.measured:.4g}",
+            f"{'at least' if check.at_least else 'at most'} {check.bound:.4g}",
         )
-        for check in told["checks"]
+        for check in manifest.checks
     ]
     line = (
-        f"inserted layers: {', '.join(map(str, told['layers']))}; on calibration conversations "
-        f"{compared['tokens_identical']:.3f} of {compared['kept']} kept replies are the base's and "
-        f"{compared['exact_tokens']:.3f} of {compared['fired']} others the steered checkpoint's, token for token; "
-        f"KL {compared['divergence']:.2g}"
+        f"inserted layers: {', '.join(map(str, manifest.layers))}; on calibration conversations "
+        f"{compared.tokens_identical:.3f} of {compared.kept} kept replies are the base's and "
+        f"{compared.exact_tokens:.3f} of {compared.fired} others the steered checkpoint's, token for token; "
+        f"KL {compared.divergence:.2g}"
     )
-    return Summary(told, f"stock: {folder}", ("check", "measured", "bound"), rows, line)
+    return Summary(manifest.data(), f"stock: {folder}", ("check", "measured", "bound"), rows, line)
 
 
 def refuse(program: SteeringProgram) -> None:

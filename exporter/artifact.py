@@ -1,0 +1,64 @@
+"""JSON files that this library writes and reads again: typed, strict, and whole or an error that says where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from typing_extensions import Self
+
+from exporter.atomic import write_json
+from exporter.errors import VerificationError
+
+
+class Strict(BaseModel):
+    """Read as it was written: a "false" in quotes is no false, and a key that is unknown is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    def data(self) -> dict[str, Any]:
+        """The content as plain data, in the order of the file."""
+        return self.model_dump(mode="json")
+
+
+class Artifact(Strict):
+    """One kind of file. A subclass has its keys as fields, ``format`` first."""
+
+    FILE: ClassVar[str]
+    """Its name in a folder."""
+    REMEDY: ClassVar[str]
+    """What to do where it cannot be trusted, in a few words."""
+    INDENT: ClassVar[int] = 1
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The file of a folder.
+
+        Raises:
+            FileNotFoundError: there is none.
+            VerificationError: it is not whole; the file, the key and what stands there are named.
+        """
+        return cls.read(folder / cls.FILE)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The same of a file by any name."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise VerificationError(f"{path} cannot be trusted ({described(error)}); {cls.REMEDY}") from None
+
+    def save(self, path: Path) -> None:
+        """Writes it whole or not at all; raises ValueError where a number is not finite."""
+        write_json(path, self.data(), indent=self.INDENT)
+
+
+def described(error: ValidationError) -> str:
+    """The first thing that is wrong: ``checks.0.bound: input should be a valid number, received 'x'``."""
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"])) or "the file"
+    received = (
+        "" if first["type"] in ("missing", "json_invalid") else f", received {str(first['input'])[:60]!r}"
+    )
+    return f"{where}: {first['msg'].lower()}{received}"

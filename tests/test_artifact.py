@@ -1,0 +1,75 @@
+"""Files that are written and read again: what comes back is what was written, and what is not whole raises and says where."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+
+import pytest
+from manifests import gguf_manifest, stock_manifest
+
+from exporter.errors import VerificationError
+from exporter.targets.gguf.manifest import GgufManifest
+from exporter.targets.stock.manifest import StockManifest
+
+KINDS = {
+    StockManifest: stock_manifest([3], {"model.safetensors": "1" * 64}),
+    GgufManifest: gguf_manifest([3], {"m-Q8_0.gguf": "1" * 64}),
+}
+
+
+def leaves(value, path=()):
+    """The path of every value of nested objects."""
+    for key, inner in value.items():
+        yield (*path, key)
+        if isinstance(inner, dict):
+            yield from leaves(inner, (*path, key))
+
+
+def without(value, path):
+    value = deepcopy(value)
+    inner = value
+    for key in path[:-1]:
+        inner = inner[key]
+    return value, inner
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_what_was_written_is_read_and_written_alike(kind, tmp_path):
+    (tmp_path / kind.FILE).write_text(json.dumps(KINDS[kind]))
+    found = kind.load(tmp_path)
+    assert found.data() == KINDS[kind]
+    found.save(tmp_path / "again.json")
+    assert list(json.loads((tmp_path / "again.json").read_text())) == list(KINDS[kind])
+    assert kind.read(tmp_path / "again.json") == found
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [(kind, path) for kind, whole in KINDS.items() for path in leaves(whole)],
+    ids=lambda one: ".".join(one) if isinstance(one, tuple) else one.__name__,
+)
+def test_a_value_of_another_kind_raises_and_is_named(kind, path, tmp_path):
+    value, inner = without(KINDS[kind], path)
+    inner[path[-1]] = ["not", 1, "of these"]
+    (tmp_path / kind.FILE).write_text(json.dumps(value))
+    with pytest.raises(VerificationError) as refused:
+        kind.load(tmp_path)
+    assert str(tmp_path / kind.FILE) in str(refused.value) and path[-1] in str(refused.value)
+    assert kind.REMEDY in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_missing_unknown_and_other_formats_raise(kind, tmp_path):
+    for change in ({"files": None}, {"a_key_of_tomorrow": 1}, {"format": "steerbake-other/9"}):
+        content = {key: one for key, one in {**KINDS[kind], **change}.items() if one is not None}
+        (tmp_path / kind.FILE).write_text(json.dumps(content))
+        with pytest.raises(VerificationError) as refused:
+            kind.load(tmp_path)
+        assert next(iter(change)) in str(refused.value)
+    (tmp_path / kind.FILE).write_text("{")
+    with pytest.raises(VerificationError):
+        kind.load(tmp_path)
+    (tmp_path / kind.FILE).unlink()
+    with pytest.raises(FileNotFoundError):
+        kind.load(tmp_path)
