@@ -21,9 +21,9 @@ WAYS_OUT = ("self_attn.o_proj.weight", "mlp.down_proj.weight")
 
 def write_twin(stock: Path, out: Path) -> Path:
     """A copy of ``stock`` in which the inserted layers add nothing, with a stock.json of its own."""
-    told = read_manifest(stock)
+    manifest = read_manifest(stock)
     shutil.copytree(stock, out)
-    ends = tuple(f"layers.{layer}.{way}" for layer in told["layers"] for way in WAYS_OUT)
+    ends = tuple(f"layers.{layer}.{way}" for layer in manifest["layers"] for way in WAYS_OUT)
     found = 0
     for name, tensor in BaseWeights.read(out).tensors.items():
         if name.endswith(ends):
@@ -32,8 +32,8 @@ def write_twin(stock: Path, out: Path) -> Path:
                 handle.write(bytes(tensor.stop - tensor.start))
             found += 1
     assert found == len(ends), f"{found} of {len(ends)} tensors"
-    told["files"] = {name: digest_of_file(out / name) for name in told["files"]}
-    (out / STOCK_JSON).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    manifest["files"] = {name: digest_of_file(out / name) for name in manifest["files"]}
+    (out / STOCK_JSON).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return out
 
 
