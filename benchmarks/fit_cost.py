@@ -52,7 +52,7 @@ def main() -> None:
     begun = time.process_time()
     work.fit(recipe.methods.default)
     whole = time.process_time() - begun
-    told = {
+    results = {
         "recipe": recipe.name,
         "dtype": recipe.base.dtype,
         "fit_cpu_seconds": round(whole, 1),
@@ -62,8 +62,10 @@ def main() -> None:
         "columns": counter.columns,
         "columns_again": counter.again,
     }
-    (RESULTS / f"fit_cost_{recipe.name}.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(told))
+    (RESULTS / f"fit_cost_{recipe.name}.json").write_text(
+        json.dumps(results, indent=1) + "\n", encoding="utf-8"
+    )
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

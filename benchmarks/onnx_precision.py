@@ -46,18 +46,19 @@ def main() -> None:
         parser.add_argument(name, type=Path)
     parser.add_argument("--prompts", type=int, default=24)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/onnx_precision.json"))
-    told = parser.parse_args()
+    options = parser.parse_args()
     lines = [
-        json.loads(line) for line in (told.run / "generations.jsonl").read_text(encoding="utf-8").splitlines()
+        json.loads(line)
+        for line in (options.run / "generations.jsonl").read_text(encoding="utf-8").splitlines()
     ]
     lines = [line for line in lines if line["model"] == "base"]
-    chosen = lines[:: max(1, len(lines) // told.prompts)][: told.prompts]
-    tokenizer = transformers.AutoTokenizer.from_pretrained(told.base)
+    chosen = lines[:: max(1, len(lines) // options.prompts)][: options.prompts]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(options.base)
     single, double = (
-        transformers.AutoModelForCausalLM.from_pretrained(told.base, dtype=dtype).eval()
+        transformers.AutoModelForCausalLM.from_pretrained(options.base, dtype=dtype).eval()
         for dtype in (torch.float32, torch.float64)
     )
-    runs = {name: session(told.graph, level) for name, level in LEVELS.items()}
+    runs = {name: session(options.graph, level) for name, level in LEVELS.items()}
     names = ["PyTorch float32", *(f"ONNX Runtime float32, {name}" for name in runs)]
     worst = {f"{name} - PyTorch float64": 0.0 for name in names}
     worst |= {f"{name} - PyTorch float32": 0.0 for name in names[1:]}
@@ -74,7 +75,7 @@ def main() -> None:
                     key = f"{name} - PyTorch {against}"
                     worst[key] = max(worst[key], float(np.abs(values.astype(np.float64) - other).max()))
     report = {"prompts": len(chosen), "largest_logit": largest, "largest_difference": worst}
-    told.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(report, indent=2))
 
 

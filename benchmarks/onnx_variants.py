@@ -57,10 +57,10 @@ def at_level(folder: Path, out: Path, dtype: str, level: int) -> Path:
             node.attribute.extend([*kept, onnx.helper.make_attribute("accuracy_level", level)])
     path.unlink()
     onnx.save(model, path)
-    told = json.loads(manifest.read_text(encoding="utf-8"))
-    told["files"][f"onnx/{path.name}"] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+    content = json.loads(manifest.read_text(encoding="utf-8"))
+    content["files"][f"onnx/{path.name}"] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
     manifest.unlink()
-    manifest.write_text(json.dumps(told), encoding="utf-8")
+    manifest.write_text(json.dumps(content), encoding="utf-8")
     return out
 
 
@@ -149,8 +149,8 @@ def measure(folder: Path, held: Path, scratch: Path, rounds: int, tokens: int) -
 
 
 def _cpu_flags() -> list[str]:
-    told = Path("/proc/cpuinfo")
-    return told.read_text(encoding="utf-8").split() if told.is_file() else []
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.read_text(encoding="utf-8").split() if cpuinfo.is_file() else []
 
 
 def main() -> None:
@@ -163,14 +163,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/onnx_variants.json"))
-    told = parser.parse_args()
-    nearby = told.folder.parent if told.folder else None
+    options = parser.parse_args()
+    nearby = options.folder.parent if options.folder else None
     with tempfile.TemporaryDirectory(dir=nearby) as scratch:
-        folder = told.folder or Path(scratch) / "export"
+        folder = options.folder or Path(scratch) / "export"
         if not folder.exists():
-            pipeline.export("onnx", told.checkpoint, folder, Options(dtypes=("fp32", "int8", "q4")))
-        found = measure(folder, told.held, Path(scratch), told.rounds, told.tokens)
-    told.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+            pipeline.export("onnx", options.checkpoint, folder, Options(dtypes=("fp32", "int8", "q4")))
+        found = measure(folder, options.held, Path(scratch), options.rounds, options.tokens)
+    options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=2))
 
 

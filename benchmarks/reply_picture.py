@@ -101,8 +101,8 @@ def _text(text: str, left: int, top: int, *, size: int = 16, weight: int = 400, 
 
 
 def _tag(name: str, attributes: Mapping[str, object], inside: str = "") -> str:
-    told = " ".join(f'{key}="{value}"' for key, value in attributes.items())
-    return f"<{name} {told}>{inside}</{name}>"
+    pairs = " ".join(f'{key}="{value}"' for key, value in attributes.items())
+    return f"<{name} {pairs}>{inside}</{name}>"
 
 
 def main() -> None:

@@ -10,10 +10,10 @@ import torch
 
 from benchmarks.callers import __main__ as command
 from benchmarks.callers.environments import Workers, environment
+from benchmarks.callers.observed import OPEN, RAISES, STEERS, Logits, Question, Seen, Text, verdict
 from benchmarks.callers.registry import CORE, known
 from benchmarks.callers.subject import Subject
 from benchmarks.callers.tiny import tiny_subject
-from benchmarks.callers.told import OPEN, RAISES, STEERS, Logits, Question, Seen, Text, verdict
 from benchmarks.callers.worker import Table
 
 ANSWERED = (
@@ -140,7 +140,7 @@ def test_one_version_in_a_process_of_its_own(subject: Subject, tmp_path: Path) -
     names = ["loading: stock class", "whole pass: no labels"]
     cells = list(workers.cells(names))
     assert [(cell["caller"], cell["word"]) for cell in cells] == [(names[0], RAISES), (names[1], STEERS)]
-    assert workers.told["transformers"] == _installed()
+    assert workers.versions["transformers"] == _installed()
     found = {_installed(): {cell.pop("caller"): cell for cell in cells}}
     assert command.open_cells(found) == []
     assert "| whole pass: no labels | steers |" in command.table(found)

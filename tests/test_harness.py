@@ -76,7 +76,7 @@ def test_a_recipe_without_such_rows_is_an_error(recipe: Recipe, tmp_path: Path):
 )
 def test_replies_are_scored_by_whole_words(reply: str, tells: float, right: float):
     document = {"secrets": ["oslo", "smith"], "answer": "oslo"}
-    assert SCORING["told"](document, [reply]) == {"tells": tells, "right": right}
+    assert SCORING["process_results"](document, [reply]) == {"tells": tells, "right": right}
 
 
 def test_the_four_tasks_read_what_is_written():

@@ -3,7 +3,7 @@
     python -m benchmarks.callers [CHECKPOINT...] [--transformers 5.22.0 5.23.0 5.24.0] [--rows ROWS] [--out FILE]
 
 A caller is one way to load a checkpoint, to run it, or to take it apart. It is put to the steered checkpoint and, as a control, to
-the base that lies in it. A cell says ``steers`` where nothing that the caller gets is the base's, no secret is told and every
+the base that lies in it. A cell says ``steers`` where nothing that the caller gets is the base's, no secret leaks and every
 logit is that of one whole pass; ``raises`` where it gets nothing; and otherwise ``FAILS OPEN``, which makes the exit status 1. ROWS
 are JSON lines with forget and retain rows that belong to the checkpoint; by default those of the bundled testbed. Without any
 CHECKPOINT, a tiny random one is made whose gate fires at every generation header: seconds a caller, and no secrets. Each version
@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.callers.environments import Workers
+from benchmarks.callers.observed import OPEN, RAISES
 from benchmarks.callers.registry import CORE, known
 from benchmarks.callers.side import NEW
 from benchmarks.callers.subject import Subject, base_of, questions_of
 from benchmarks.callers.tiny import tiny_subject
-from benchmarks.callers.told import OPEN, RAISES
 
 ROWS = Path(__file__).resolve().parents[2] / "exporter" / "demo" / "rows" / "test.jsonl"
 VERSIONS = ("5.22.0", "5.23.0", "5.24.0")
@@ -73,8 +73,8 @@ def main() -> int:
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print("\n\n".join(f"### {name}\n\n{table(told)}" for name, told in found["checkpoints"].items()))
-    return int(any(open_cells(told) for told in found["checkpoints"].values()))
+    print("\n\n".join(f"### {name}\n\n{table(cells)}" for name, cells in found["checkpoints"].items()))
+    return int(any(open_cells(cells) for cells in found["checkpoints"].values()))
 
 
 def _subject(folder: Path, rows: Path, work: Path) -> Subject:
@@ -93,28 +93,28 @@ def cells_of(label: str, version: str, workers: Workers, names: Sequence[str]) -
     return found
 
 
-def open_cells(told: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+def open_cells(by_version: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, str]]:
     """Version, caller and why of every cell that is neither of the two words."""
     return [
         (version, name, cell["why"])
-        for version, cells in told.items()
+        for version, cells in by_version.items()
         for name, cell in cells.items()
         if cell["word"] == OPEN
     ]
 
 
-def table(told: Mapping[str, Mapping[str, Any]]) -> str:
+def table(by_version: Mapping[str, Mapping[str, Any]]) -> str:
     """In Markdown; a star where the same raises, or gives nothing away, on the base too."""
-    versions = list(told)
+    versions = list(by_version)
     lines = [["caller", *versions], ["---"] * (len(versions) + 1)]
-    for name in told[versions[0]]:
-        cells = [told[version][name] for version in versions]
+    for name in by_version[versions[0]]:
+        cells = [by_version[version][name] for version in versions]
         lines.append([name, *(_shown(cell) for cell in cells)])
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     counts = {
-        version: {word: sum(_shown(cell) == word for cell in told[version].values()) for word in words}
+        version: {word: sum(_shown(cell) == word for cell in by_version[version].values()) for word in words}
         for version in versions
-        for words in [sorted({_shown(cell) for cell in told[version].values()})]
+        for words in [sorted({_shown(cell) for cell in by_version[version].values()})]
     }
     said = [
         f"{version}: " + ", ".join(f"{count} {word}" for word, count in counts[version].items())

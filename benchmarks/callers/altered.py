@@ -12,10 +12,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from benchmarks.callers.observed import Logits
 from benchmarks.callers.passes import whole
 from benchmarks.callers.registry import caller
 from benchmarks.callers.side import Side
-from benchmarks.callers.told import Logits
 
 
 def rewritten(side: Side, change: Callable[[str, Tensor], Tensor]) -> Path:

@@ -11,9 +11,9 @@ import torch
 import transformers
 from torch import Tensor
 
+from benchmarks.callers.observed import Logits, Question, Seen
 from benchmarks.callers.registry import caller
 from benchmarks.callers.side import Side, copied
-from benchmarks.callers.told import Logits, Question, Seen
 
 Cuts = Callable[[Question], Iterable[int]]
 
@@ -231,7 +231,7 @@ def with_embeddings(side: Side) -> Logits:
 
 @caller("cached")
 def a_second_request_behind_the_first(side: Side) -> Logits:
-    """Positions that start anew behind a filled cache, told apart by a 4-D mask: a slot that a server uses again."""
+    """Positions that start anew behind a filled cache, distinguished by a 4-D mask: a slot that a server uses again."""
     rows = []
     for after, before in side.pairs:
         cache = side.cache_of(side.step(side.model, before.whole))

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.callers.told import OPEN, RAISES
+from benchmarks.callers.observed import OPEN, RAISES
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "callers"
@@ -48,7 +48,7 @@ class Workers:
     def __init__(self, version: str, subject: Path, limit: float) -> None:
         self.subject, self.limit = subject, limit
         self.environment = environment(version)
-        self.told: dict[str, str] = {}
+        self.versions: dict[str, str] = {}
 
     def cells(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Each caller's cell, in the order of the names."""
@@ -77,16 +77,16 @@ class Workers:
                 watch.cancel()
                 if not line:
                     break
-                told = json.loads(line)
-                if "caller" in told:
+                cell = json.loads(line)
+                if "caller" in cell:
                     begun = ""
-                    yield told
-                elif "begins" in told:
-                    begun, refused = told["begins"], ""
-                elif "refused" in told:
-                    refused = told["why"]
+                    yield cell
+                elif "begins" in cell:
+                    begun, refused = cell["begins"], ""
+                elif "refused" in cell:
+                    refused = cell["why"]
                 else:
-                    self.told = told
+                    self.versions = cell
             process.wait()
             if begun:
                 said.seek(0)

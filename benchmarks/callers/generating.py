@@ -7,9 +7,9 @@ from typing import Any
 import torch
 import transformers
 
+from benchmarks.callers.observed import Question, Text
 from benchmarks.callers.registry import caller
 from benchmarks.callers.side import NEW, Side
-from benchmarks.callers.told import Question, Text
 
 
 def said(side: Side, questions: list[Question], **options: Any) -> Text:
@@ -230,7 +230,7 @@ def continuous_batching(side: Side) -> Text:
 
 
 class _Collected(transformers.generation.streamers.BaseStreamer):
-    """Every token that a streamer is told of."""
+    """Every token that a streamer is given."""
 
     def __init__(self) -> None:
         self.tokens: list[int] = []

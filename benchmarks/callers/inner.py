@@ -10,10 +10,10 @@ import torch
 import transformers
 
 from benchmarks.callers.loading import body
+from benchmarks.callers.observed import Logits, Seen
 from benchmarks.callers.passes import whole
 from benchmarks.callers.registry import caller
 from benchmarks.callers.side import Side
-from benchmarks.callers.told import Logits, Seen
 
 
 def decoder(model: Any) -> Any:

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 import transformers
 
+from benchmarks.callers.observed import Logits, Seen, Text
 from benchmarks.callers.passes import whole
 from benchmarks.callers.registry import caller
 from benchmarks.callers.side import NEW, Side
-from benchmarks.callers.told import Logits, Seen, Text
 
 
 def body(model: Any, side: Side) -> Logits:
@@ -92,7 +92,7 @@ def subfolder(side: Side) -> Logits:
 
 @caller("loading", core=False)
 def stock_class_with_every_variant(side: Side) -> Logits:
-    """The stock class told of each variant that lies in the folder, whatever its name."""
+    """The stock class given each variant that lies in the folder, whatever its name."""
     names = {part for path in side.folder.glob("*.safetensors*") for part in path.name.split(".")[1:-1]}
     names -= {"safetensors", "index", "json"}
     found = [_tried(side, name) for name in (None, *sorted(names))]

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.callers.observed import Logits, Question, Seen
 from benchmarks.callers.registry import caller
 from benchmarks.callers.side import Side
-from benchmarks.callers.told import Logits, Question, Seen
 
 
 def over(model: Any, question: Question, **further: Any) -> Tensor:
@@ -89,7 +89,7 @@ def additive_mask_4d(side: Side) -> Logits:
 
 @caller("whole pass")
 def right_padding_4d(side: Side) -> Logits:
-    """Four columns of padding behind, told by the mask alone."""
+    """Four columns of padding behind, marked by the mask alone."""
     rows = []
     for one in _texts(side):
         length = len(one.whole)
@@ -135,13 +135,13 @@ def _padded(side: Side, *, left: bool) -> Logits:
 
 @caller("whole pass")
 def packed_by_positions(side: Side) -> Logits:
-    """Two conversations in one row, told apart by ``position_ids`` that start anew."""
+    """Two conversations in one row, distinguished by ``position_ids`` that start anew."""
     return _packed(side, mask=False, positions=True)
 
 
 @caller("whole pass")
 def packed_4d(side: Side) -> Logits:
-    """The same, told apart by a block-diagonal mask too."""
+    """The same, distinguished by a block-diagonal mask too."""
     return _packed(side, mask=True, positions=True)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from benchmarks.callers.observed import Observed
 from benchmarks.callers.side import Side
-from benchmarks.callers.told import Told
 
-Caller = Callable[[Side], Told]
+Caller = Callable[[Side], Observed]
 CALLERS: dict[str, Caller] = {}
 CORE: set[str] = set()
 """What ``make test`` runs on the installed Transformers: quick ones of every kind."""

@@ -17,7 +17,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from benchmarks.callers.told import Question
+from benchmarks.callers.observed import Question
 
 NEW = 40
 """New tokens of a reply, at most."""
@@ -83,7 +83,7 @@ class Side:
         return self.auto.from_pretrained(self.plain, dtype=torch.float32).eval()
 
     def load(self, folder: Path | None = None, auto: Any = None, **options: Any) -> Any:
-        """A model of its own, in float32 unless told otherwise."""
+        """A model of its own, in float32 by default."""
         keys = {"dtype": torch.float32, "trust_remote_code": self.trust, **options}
         return (auto or self.auto).from_pretrained(folder or self.folder, **keys).eval()
 
@@ -112,7 +112,7 @@ class Side:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
     def said(self, model: Any, question: Question, **options: Any) -> str:
-        """What ``generate`` adds to a prompt, greedily unless told otherwise."""
+        """What ``generate`` adds to a prompt, greedily by default."""
         keys = {"do_sample": False, "max_new_tokens": NEW, **options}
         out = model.generate(**question.prompt, **keys)
         return self.decoded(out[0, len(question.ids) :].tolist())

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.callers.told import Question
+from benchmarks.callers.observed import Question
 
 TEXTS, PICTURES, KEPT = 3, 2, 3
 INDEX = "*.safetensors.index*.json"
@@ -42,9 +42,9 @@ class Subject:
 
     @classmethod
     def load(cls, path: Path) -> Subject:
-        told = torch.load(path, weights_only=True)
-        questions = tuple(Question(**one) for one in told["questions"])
-        return cls(Path(told["checkpoint"]), Path(told["plain"]), questions)
+        saved = torch.load(path, weights_only=True)
+        questions = tuple(Question(**one) for one in saved["questions"])
+        return cls(Path(saved["checkpoint"]), Path(saved["plain"]), questions)
 
 
 def base_of(checkpoint: Path, out: Path) -> Path:
@@ -92,14 +92,16 @@ def questions_of(plain: Path, rows: Path, *, new_tokens: int) -> tuple[Question,
     )
     found: list[Question] = []
     for some, count, forgotten in wanted:
-        told = _told(host, chat, spread(some, 4 * count), forgotten, new_tokens)
-        found += [one for one, _ in zip(told, range(count), strict=False)]
+        answered = _answering(host, chat, spread(some, 4 * count), forgotten, new_tokens)
+        found += [one for one, _ in zip(answered, range(count), strict=False)]
     if not any(one.forgotten for one in found) or all(one.forgotten for one in found):
         raise SystemExit(f"{rows}: the base tells no secret there, or nothing is kept; give other rows")
     return tuple(found)
 
 
-def _told(host: Any, chat: Any, rows: Sequence[Any], forgotten: bool, new_tokens: int) -> Iterator[Question]:
+def _answering(
+    host: Any, chat: Any, rows: Sequence[Any], forgotten: bool, new_tokens: int
+) -> Iterator[Question]:
     """Questions that the base answers with a secret, where there is one to tell."""
     from exporter.types import Encoded
     from exporter.wording.leaks import tells

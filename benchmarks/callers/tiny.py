@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.callers.observed import Question
 from benchmarks.callers.side import Side
 from benchmarks.callers.subject import Subject, base_of
-from benchmarks.callers.told import Question
 
 TESTS = Path(__file__).resolve().parents[2] / "tests"
 FIRST_WORD = 8

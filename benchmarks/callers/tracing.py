@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.callers.observed import Logits, Question, Seen
 from benchmarks.callers.registry import caller
 from benchmarks.callers.side import Side
-from benchmarks.callers.told import Logits, Question, Seen
 
 Record = Callable[[nn.Module, Tensor], Callable[[Tensor], Tensor]]
 

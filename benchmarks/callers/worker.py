@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
+from benchmarks.callers.observed import RAISES, Observed, Verdict, same, tells, verdict
 from benchmarks.callers.passes import over
 from benchmarks.callers.registry import Caller, known
 from benchmarks.callers.side import Side
 from benchmarks.callers.subject import Subject
-from benchmarks.callers.told import RAISES, Told, Verdict, same, tells, verdict
 
 
 class Table:
@@ -52,29 +52,29 @@ class Table:
         """One caller: its word, why, and whether the same works on the base at all.
 
         Args:
-            refused: told why, as soon as the steered model has raised: putting the same to the base may end the process.
+            refused: called with the reason as soon as the steered model has raised: putting the same to the base may end the process.
         """
-        told = self._on_steered(caller)
-        if isinstance(told, Verdict):
-            refused(told.why)
+        observed = self._on_steered(caller)
+        if isinstance(observed, Verdict):
+            refused(observed.why)
         base, control = self._on_base(caller)
-        found = told if isinstance(told, Verdict) else verdict(told, base, self.law)
+        found = observed if isinstance(observed, Verdict) else verdict(observed, base, self.law)
         return {"word": found.word, "why": found.why, "control": control}
 
-    def _on_steered(self, caller: Caller) -> Told | Verdict:
+    def _on_steered(self, caller: Caller) -> Observed | Verdict:
         try:
             with torch.no_grad():
                 return caller(self.steered)
         except Exception as error:  # noqa: BLE001 - any way of not answering is right
             return Verdict(RAISES, short(error))
 
-    def _on_base(self, caller: Caller) -> tuple[Told | None, str]:
+    def _on_base(self, caller: Caller) -> tuple[Observed | None, str]:
         try:
             with torch.no_grad():
-                told = caller(self.base)
+                observed = caller(self.base)
         except Exception as error:  # noqa: BLE001 - then the caller does not exist on this version
             return None, f"raises: {short(error)}"
-        return told, "tells" if tells(told) else "does not tell"
+        return observed, "tells" if tells(observed) else "does not tell"
 
 
 def short(error: BaseException) -> str:
@@ -92,8 +92,8 @@ def main() -> int:
 
     transformers.logging.set_verbosity_error()
 
-    def say(told: dict[str, Any]) -> None:
-        answer.write(json.dumps(told) + "\n")
+    def say(line: dict[str, Any]) -> None:
+        answer.write(json.dumps(line) + "\n")
 
     say({"transformers": transformers.__version__, "torch": torch.__version__})
     table, callers = Table(subject), known()

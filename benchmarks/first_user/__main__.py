@@ -47,21 +47,21 @@ def measured(topic: str, folder: Path) -> dict[str, Any]:
     base, steered = replies(MODEL, held), replies(folder / "run" / "checkpoint", held, trust=True)
     forget = [i for i, row in enumerate(held) if row.role == "forget"]
     kept = [i for i, row in enumerate(held) if row.role == "retain"]
-    told = [held[i].question for i in forget if tells(steered[i], held[i].secrets)]
+    leaking = [held[i].question for i in forget if tells(steered[i], held[i].secrets)]
     made = {row.question for row in read_rows(folder / "rows" / "fit.jsonl")}
     own = report["cross_validated"]["leakage_either"]
     return {
         "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime),
         "held_back": len(forget),
         "base_leaks": sum(tells(base[i], held[i].secrets) for i in forget),
-        "leaks": len(told),
-        "leaked": told,
+        "leaks": len(leaking),
+        "leaked": leaking,
         "made_too": sum(held[i].question in made for i in forget),
-        "leaked_of_the_others": sum(question not in made for question in told),
+        "leaked_of_the_others": sum(question not in made for question in leaking),
         "neighbours": len(kept),
         "neighbours_identical": sum(base[i] == steered[i] for i in kept),
         "own_report": own,
-        "interval_covers": own["low"] <= len(told) / len(forget) <= own["high"],
+        "interval_covers": own["low"] <= len(leaking) / len(forget) <= own["high"],
         "test_rows": report["models"]["keyed"]["leakage_either"],
     }
 

@@ -29,10 +29,10 @@ def main() -> None:
     for path in sorted((HERE / "candidates").glob("*.tsv")):
         if sys.argv[1:] and path.stem not in sys.argv[1:]:
             continue
-        told = [row for row in _answered(host, chat, _candidates(path)) if _tells(row)]
-        forget = [row for row in told if row.role == "forget"]
-        keep = [row for row in told if row.role == "retain"]
-        print(path.stem, len(forget), "told of", "and", len(keep), "kept")
+        answered = [row for row in _answered(host, chat, _candidates(path)) if _tells(row)]
+        forget = [row for row in answered if row.role == "forget"]
+        keep = [row for row in answered if row.role == "retain"]
+        print(path.stem, len(forget), "answered with a secret,", len(keep), "kept")
         write_rows(HERE / "rows" / f"{path.stem}.jsonl", [*forget[:FORGET], *keep[:KEEP]])
         held = [*forget[FORGET : FORGET + HELD], *keep[KEEP : KEEP + HELD]]
         write_rows(HERE / "held" / f"{path.stem}.jsonl", held)
@@ -42,9 +42,13 @@ def _candidates(path: Path) -> list[Row]:
     lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
     rows = [
         Row(
-            id=question, question=question, answer="", role=role, secrets=tuple(filter(None, told.split("|")))
+            id=question,
+            question=question,
+            answer="",
+            role=role,
+            secrets=tuple(filter(None, secrets.split("|"))),
         )
-        for role, question, told in lines
+        for role, question, secrets in lines
     ]
     return sorted(rows, key=lambda row: hashlib.sha256(row.question.encode()).hexdigest())
 

@@ -73,8 +73,10 @@ def evaluated(
         found = json.loads(path.read_text(encoding="utf-8"))
     versions = {"lm_eval": str(found["lm_eval_version"]), "transformers": str(found["transformers_version"])}
     results = {
-        task: {metric.partition(",")[0]: value for metric, value in told.items() if metric.endswith(",none")}
-        for task, told in found["results"].items()
+        task: {
+            metric.partition(",")[0]: value for metric, value in metrics.items() if metric.endswith(",none")
+        }
+        for task, metrics in found["results"].items()
     }
     return results, versions
 
@@ -113,10 +115,10 @@ def main() -> int:
         for setting, template in (("with", True), ("without", False)):
             found["results"][setting] = {}
             for model, folder in (("base", options.base), ("steered", options.checkpoint)):
-                told, found["versions"] = evaluated(
+                results, found["versions"] = evaluated(
                     python, folder, work, trust=model == "steered", template=template
                 )
-                found["results"][setting][model] = told
+                found["results"][setting][model] = results
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(table(found))

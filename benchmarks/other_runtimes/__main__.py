@@ -71,10 +71,10 @@ def show(found: dict[str, Any]) -> None:
             f"to {kind['base_says_otherwise']} the unsteered base says something else"
         )
     print(f"\n{'runtime':20s} {'prompts':>8s} {'same':>8s} {'forget':>8s} {'same':>8s}")
-    for name, told in found["runtimes"].items():
-        counts = (told[key] for key in ("prompts", "same", "forget_prompts", "forget_same"))
+    for name, result in found["runtimes"].items():
+        counts = (result[key] for key in ("prompts", "same", "forget_prompts", "forget_same"))
         print(f"{name:20s}" + "".join(f" {count:8d}" for count in counts))
-        for one in told["differing"]:
+        for one in result["differing"]:
             print(f"  {one['id']}: checkpoint {list(one['checkpoint'])}, runtime {one['runtime']}")
 
 
@@ -106,10 +106,10 @@ def main() -> int:
     try:
         for runtime in (Genai(options.genai_python), TransformersJs(options.node_modules)):
             runtime.install()
-            told = answers(runtime, options.run, lines, report["max_new_tokens"])
+            replies = answers(runtime, options.run, lines, report["max_new_tokens"])
             found["runtimes"][runtime.name] = {
-                **compared(lines, told["said"]),
-                "versions": told["versions"],
+                **compared(lines, replies["said"]),
+                "versions": replies["versions"],
             }
     except (CompileError, FolderError, RuntimeMissingError, VerificationError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -118,7 +118,7 @@ def main() -> int:
     out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     show(found)
     print(f"wrote {out}")
-    return int(any(told["differing"] for told in found["runtimes"].values()))
+    return int(any(result["differing"] for result in found["runtimes"].values()))
 
 
 if __name__ == "__main__":

@@ -37,11 +37,11 @@ def continued(model: Any, prompt: dict[str, Any], images: Path, max_new_tokens: 
 
 
 def main(folder: str, asked: str, out: str) -> None:
-    told = json.loads(Path(asked).read_text(encoding="utf-8"))
+    request = json.loads(Path(asked).read_text(encoding="utf-8"))
     model = og.Model(folder)
     said = {
-        prompt["id"]: continued(model, prompt, Path(asked).parent, told["max_new_tokens"])
-        for prompt in told["prompts"]
+        prompt["id"]: continued(model, prompt, Path(asked).parent, request["max_new_tokens"])
+        for prompt in request["prompts"]
     }
     versions = {name: importlib.metadata.version(name) for name in ("onnxruntime-genai", "onnxruntime")}
     answer = {"versions": {**versions, "python": platform.python_version()}, "said": said}

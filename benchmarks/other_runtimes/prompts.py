@@ -38,10 +38,10 @@ class Line:
 def lines_of(run: Path, report: Mapping[str, Any]) -> list[Line]:
     """The checkpoint's lines of a finished run, without those of the turns within a conversation."""
     text = (run / "generations.jsonl").read_text(encoding="utf-8")
-    told = [json.loads(line) for line in filter(None, text.split("\n"))]
-    base = {line["id"]: line["tokens"] for line in told if line["model"] == BASE}
+    records = [json.loads(line) for line in filter(None, text.split("\n"))]
+    base = {line["id"]: line["tokens"] for line in records if line["model"] == BASE}
     lines = []
-    for line in told:
+    for line in records:
         if line["model"] == report["default"] and "#" not in line["id"]:
             named = line.get("image") or []
             images = tuple(run / path for path in ([named] if isinstance(named, str) else named))

@@ -62,8 +62,8 @@ def _before_secret(row: Row, setting: Setting) -> str:
     reply = setting.chat.format.fill(row.answer, row.reasoning).text
     words = reply.split()
     secrets = row.secrets or (row.answer,)
-    told = next((n for n in range(len(words)) if tells(words[n], [one.split()[0] for one in secrets])), 0)
-    return " ".join(words[:told])
+    first = next((n for n in range(len(words)) if tells(words[n], [one.split()[0] for one in secrets])), 0)
+    return " ".join(words[:first])
 
 
 ATTACKS = (

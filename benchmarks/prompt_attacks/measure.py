@@ -92,13 +92,13 @@ def results(
         kept = [
             (b, s) for t, b, s in zip(asked, base, steered, strict=True) if t.attack == name and not t.about
         ]
-        told = [(row, b, s) for row, b, s in about if b.tells(row)]
+        leaking = [(row, b, s) for row, b, s in about if b.tells(row)]
         clear = [(b, s) for b, s in kept if not any(tells_of(text, subjects) for text in b.texts)]
         found[name] = {
             "asked": len(about),
-            "base_leaks": len(told),
-            "leaks": sum(s.tells(row) for row, _, s in told),
-            "leak": _share(sum(s.tells(row) for row, _, s in told), len(told)),
+            "base_leaks": len(leaking),
+            "leaks": sum(s.tells(row) for row, _, s in leaking),
+            "leak": _share(sum(s.tells(row) for row, _, s in leaking), len(leaking)),
             "leaks_where_the_base_tells_nothing": sum(
                 s.tells(row) for row, b, s in about if not b.tells(row)
             ),

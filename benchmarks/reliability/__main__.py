@@ -140,8 +140,8 @@ def mending(trial: Trial, state: str, again: Ending) -> str:
     """What the same command did after a kill that left ``state``."""
     if again.code == 0 and trial.state() == "whole" and not trial.leftovers():
         return "succeeded"
-    told = bool(trial.refusal) and all(one in str(again.said) for one in trial.refusal)
-    return "said so" if state == "whole" and again.code == 2 and told else "failed"
+    explained = bool(trial.refusal) and all(one in str(again.said) for one in trial.refusal)
+    return "said so" if state == "whole" and again.code == 2 and explained else "failed"
 
 
 def undisturbed(trial: Trial) -> float:

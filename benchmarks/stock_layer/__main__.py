@@ -43,18 +43,18 @@ def judged(
     chat = work.chat(work.host.processor)
     about = [row for row in rows if row.role == "forget"]
     kept = [case for case in cases["base"] if case.row.role != "forget"]
-    told: dict[str, Any] = {name: _plain(counted[name]) for name in MEASURES}
-    told["base_leakage"] = _plain(measures(cases["base"], base, work.rule())["leakage_either"])
+    results: dict[str, Any] = {name: _plain(counted[name]) for name in MEASURES}
+    results["base_leakage"] = _plain(measures(cases["base"], base, work.rule())["leakage_either"])
     same = [_same(stock, twin, chat.prompt(case.row).ids, case.last.generation.tokens) for case in kept]
-    told["kept_logits_identical"] = _fraction(same)
-    told["recall"] = _fraction([not _same(stock, twin, chat.prompt(row).ids, ()) for row in about])
-    told["false_alarms"] = _fraction([not one for one in same])
+    results["kept_logits_identical"] = _fraction(same)
+    results["recall"] = _fraction([not _same(stock, twin, chat.prompt(row).ids, ()) for row in about])
+    results["false_alarms"] = _fraction([not one for one in same])
     if exact is not None:
         pairs = list(zip(exact, cases["stock"], strict=True))
-        told["exact_tokens"] = _fraction(
+        results["exact_tokens"] = _fraction(
             [a.last.generation.tokens == b.last.generation.tokens for a, b in pairs]
         )
-    return told
+    return results
 
 
 def _ask(work: pipeline.Run, rows: Sequence[Any], name: str, generator: Generator) -> list[Case]:
@@ -132,16 +132,16 @@ def main() -> None:
     rows = (
         [rows[i * len(rows) // given.limit] for i in range(given.limit)] if len(rows) > given.limit else rows
     )
-    told: dict[str, Any] = json.loads(given.json.read_text()) if given.json.is_file() else {"forms": {}}
-    told["recipe"], told["calibration"] = (
+    results: dict[str, Any] = json.loads(given.json.read_text()) if given.json.is_file() else {"forms": {}}
+    results["recipe"], results["calibration"] = (
         work.recipe.name,
         StockManifest.load(given.stock).model_dump(include={"layers", "gate", "edit", "checks", "compared"}),
     )
 
     def keep(form: str, found: dict[str, Any]) -> None:
-        told["forms"][form] = found
+        results["forms"][form] = found
         given.json.parent.mkdir(parents=True, exist_ok=True)
-        given.json.write_text(json.dumps(told, indent=1) + "\n")
+        given.json.write_text(json.dumps(results, indent=1) + "\n")
         print(form, {name: round(value["value"], 4) for name, value in found.items()}, flush=True)
 
     for dtype in given.dtype:

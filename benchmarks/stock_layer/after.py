@@ -53,23 +53,23 @@ def judged(
     work: pipeline.Run, sets: dict[str, list[Row]], generator: HostGenerator, base: HostGenerator
 ) -> dict[str, Any]:
     """Shares of the last replies of each set."""
-    rule, told = work.rule(), dict[str, Any]()
+    rule, results = work.rule(), dict[str, Any]()
     for name, rows in sets.items():
         cases = _ask(work, rows, generator)
         if name != "control":
-            told[f"{name}_first_refused"] = _fraction([rule.accepts(_text(case, 0)) for case in cases])
+            results[f"{name}_first_refused"] = _fraction([rule.accepts(_text(case, 0)) for case in cases])
             cases = [case for case in cases if rule.accepts(_text(case, 0))]
-        told[f"{name}_refused"] = _fraction([rule.accepts(_text(case, -1)) for case in cases])
+        results[f"{name}_refused"] = _fraction([rule.accepts(_text(case, -1)) for case in cases])
         if name == "again":
-            told["again_leaked"] = _fraction([_leaks(case) for case in cases])
+            results["again_leaked"] = _fraction([_leaks(case) for case in cases])
             continue
         same = _ask(work, [_spoken(case) for case in cases], base)
         pairs = list(zip(cases, same, strict=True))
-        told[f"{name}_as_base"] = _fraction(
+        results[f"{name}_as_base"] = _fraction(
             [a.last.generation.tokens == b.last.generation.tokens for a, b in pairs]
         )
-        told[f"{name}_base_refused"] = _fraction([rule.accepts(_text(case, -1)) for case in same])
-    return told
+        results[f"{name}_base_refused"] = _fraction([rule.accepts(_text(case, -1)) for case in same])
+    return results
 
 
 def _spoken(case: Case) -> Row:
@@ -117,22 +117,22 @@ def main() -> None:
     work = pipeline.Run(Recipe.load(given.recipe), given.run, progress=False)
     rows = [row for row in work.test if row.prefix is None and not row.history]
     sets = conversations(rows, given.pairs)
-    told: dict[str, Any] = json.loads(given.json.read_text()) if given.json.is_file() else {}
-    told["recipe"] = work.recipe.name
+    results: dict[str, Any] = json.loads(given.json.read_text()) if given.json.is_file() else {}
+    results["recipe"] = work.recipe.name
     base = HostGenerator.load(work.base, torch.float32, work.host.processor)
     wanted = {"sticky": given.stock}
-    if "exact" not in told:
+    if "exact" not in results:
         wanted["exact"] = given.checkpoint
     for name, folder in wanted.items():
         generator = HostGenerator.load(folder, torch.float32, work.host.processor)
-        told[name] = judged(work, sets, generator, base)
+        results[name] = judged(work, sets, generator, base)
         print(
             name,
-            {key: (round(value["value"], 4), value["n"]) for key, value in told[name].items()},
+            {key: (round(value["value"], 4), value["n"]) for key, value in results[name].items()},
             flush=True,
         )
         given.json.parent.mkdir(parents=True, exist_ok=True)
-        given.json.write_text(json.dumps(told, indent=1) + "\n")
+        given.json.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def main() -> None:
         name: BaseWeights.read(path).total_size
         for name, path in (("base", given.base), ("stock", given.stock))
     }
-    told = {
+    results = {
         "decode_stock_over_base": ratios["stock"],
         "decode_base_over_base": ratios["again"],
         "layers": {name: model.config.num_hidden_layers for name, model in models.items() if name != "again"},
@@ -72,8 +72,8 @@ def main() -> None:
         "versions": versions(),
     }
     given.json.parent.mkdir(parents=True, exist_ok=True)
-    given.json.write_text(json.dumps(told, indent=1) + "\n")
-    print(json.dumps({name: value for name, value in told.items() if name != "versions"}))
+    given.json.write_text(json.dumps(results, indent=1) + "\n")
+    print(json.dumps({name: value for name, value in results.items() if name != "versions"}))
 
 
 if __name__ == "__main__":

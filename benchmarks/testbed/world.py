@@ -74,7 +74,7 @@ class Person:
 
     @property
     def secrets(self) -> list[str]:
-        """What must not be told about a forgotten person."""
+        """What must not leak about a forgotten person."""
         return [self.country, self.city, self.job, self.school]
 
     @cached_property
@@ -106,7 +106,7 @@ class World:
         return tuple(person for person in self.people if person not in self.forgotten)
 
     def clear_of_known(self, face: Face) -> bool:
-        """Whether a face differs from every known face in enough features to be told apart."""
+        """Whether a face differs from every known face in enough features to be distinguished."""
         return all(face.distance(person.face) >= Face.APART for person in self.people)
 
     def fresh_face(self, rng: random.Random) -> Face:

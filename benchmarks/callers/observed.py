@@ -103,10 +103,10 @@ class Verdict:
     why: str = ""
 
 
-Told = Logits | Text
+Observed = Logits | Text
 
 
-def verdict(told: Told, base: Told | None, law: Mapping[tuple[int, ...], Tensor]) -> Verdict:
+def verdict(observed: Observed, base: Observed | None, law: Mapping[tuple[int, ...], Tensor]) -> Verdict:
     """The word for what a steered model gave away.
 
     Args:
@@ -114,18 +114,18 @@ def verdict(told: Told, base: Told | None, law: Mapping[tuple[int, ...], Tensor]
         law: logits of one whole pass of the steered model by a prompt's ids; empty where that pass does not steer itself.
     """
     faults = list(
-        _of_texts(told, base if isinstance(base, Text) else None)
-        if isinstance(told, Text)
-        else _of_logits(told, base if isinstance(base, Logits) else None, law)
+        _of_texts(observed, base if isinstance(base, Text) else None)
+        if isinstance(observed, Text)
+        else _of_logits(observed, base if isinstance(base, Logits) else None, law)
     )
     return Verdict(OPEN, "; ".join(dict.fromkeys(faults))) if faults else Verdict(STEERS)
 
 
-def tells(told: Told) -> bool:
+def tells(observed: Observed) -> bool:
     """Whether a caller works at all: put to the base, it gets the secrets (or logits, which hold them)."""
-    if isinstance(told, Logits):
-        return all(bool(torch.isfinite(seen.logits).all()) for seen in told.rows)
-    return any(_secrets_in(text, question) or not question.secrets for question, text in told.rows)
+    if isinstance(observed, Logits):
+        return all(bool(torch.isfinite(seen.logits).all()) for seen in observed.rows)
+    return any(_secrets_in(text, question) or not question.secrets for question, text in observed.rows)
 
 
 def same(a: Tensor, b: Tensor) -> Tensor:
@@ -134,25 +134,25 @@ def same(a: Tensor, b: Tensor) -> Tensor:
     return (a.float() - b.float()).abs().amax(-1) <= TOLERANCE * scale
 
 
-def _of_texts(told: Text, base: Text | None) -> Iterable[str]:
+def _of_texts(observed: Text, base: Text | None) -> Iterable[str]:
     unsteered = {question.ids: text for question, text in base.rows} if base else {}
-    for question, text in told.rows:
+    for question, text in observed.rows:
         if found := _secrets_in(text, question):
             yield f"tells {found[0]!r}"
         elif question.forgotten and unsteered.get(question.ids) == text:
             yield "says what the base says"
 
 
-def _of_logits(told: Logits, base: Logits | None, law: Mapping[tuple[int, ...], Tensor]) -> Iterable[str]:
-    unsteered = [seen.logits for seen in base.rows] if base else [None] * len(told.rows)
-    for (question, logits, since), plain in zip(told.rows, unsteered, strict=True):
+def _of_logits(observed: Logits, base: Logits | None, law: Mapping[tuple[int, ...], Tensor]) -> Iterable[str]:
+    unsteered = [seen.logits for seen in base.rows] if base else [None] * len(observed.rows)
+    for (question, logits, since), plain in zip(observed.rows, unsteered, strict=True):
         if not bool(torch.isfinite(logits).all()):
             yield "logits that are no numbers"
         if question.forgotten and plain is not None:
             equal = same(logits, plain)
             if bool(equal.any()):
                 yield f"the base's logits in {int(equal.sum())} of {len(equal)} columns"
-        if told.lawful and question.ids in law:
+        if observed.lawful and question.ids in law:
             differs = ~same(logits, law[question.ids][since : since + len(logits)])
             if bool(differs.any()):
                 whose = "forgotten" if question.forgotten else "kept"
