@@ -146,15 +146,15 @@ def print_results(report: Mapping[str, Any], out: Path) -> None:
 
 def _lines(models: Mapping[str, Any]) -> Iterator[tuple[str, Metric[Any], list[Mapping[str, Any]]]]:
     """A title, its metric and the figure of each model."""
-    for name in (name for name in models["base"] if name != "groups"):
+    for name in (name for name in models["base"] if name != "eval_slices"):
         yield name, _metric(name), [values[name] for values in models.values()]
-    for group, counted in models["base"]["groups"].items():
+    for eval_slice, counted in models["base"]["eval_slices"].items():
         for name in sorted(counted, key=lambda name: _metric(name).words.rank):
-            if (metric := _metric(name)).words.in_groups:
+            if (metric := _metric(name)).words.in_slices:
                 yield (
-                    f"{group}: {name}",
+                    f"{eval_slice}: {name}",
                     metric,
-                    [values["groups"][group][name] for values in models.values()],
+                    [values["eval_slices"][eval_slice][name] for values in models.values()],
                 )
 
 

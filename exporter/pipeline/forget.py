@@ -21,7 +21,7 @@ from exporter.atomic import write_text
 from exporter.data.chat import Chat
 from exporter.data.rows import read_rows, write_rows
 from exporter.errors import FitError, InputErrors
-from exporter.evaluation.attacks.base import Attack, in_group
+from exporter.evaluation.attacks.base import Attack, in_slice
 from exporter.evaluation.attacks.turns import LaterTurn
 from exporter.evaluation.attacks.wording import Preface, SystemPrompt, Typos
 from exporter.fitting.context import FitContext
@@ -169,10 +169,10 @@ def _make(base: Path, brought: Sequence[Row], names: Sequence[str], folder: Path
 
 
 def _attacked(rows: Sequence[Row], neighbours: Sequence[Row], chat: Chat) -> list[Row]:
-    """Test rows as people put them, in groups: behind a preface, mistyped, behind a neighbour's turn, under a system prompt."""
+    """Test rows as people put them, in slices: behind a preface, mistyped, behind a neighbour's turn, under a system prompt."""
     turn = [LaterTurn(tuple(neighbours))] if neighbours else []
     attacks: list[Attack] = [Preface(), Typos(), *turn, SystemPrompt()]
-    made = [in_group(attack, rows, chat) for attack in attacks]
+    made = [in_slice(attack, rows, chat) for attack in attacks]
     return [row for together in zip(*filter(None, made), strict=True) for row in together]
 
 
@@ -278,17 +278,17 @@ def _write_recipe(
                 }
             },
         },
-        "report": {"max_new_tokens": REPLY, "folds": settings["folds"], "groups": GROUPS},
+        "report": {"max_new_tokens": REPLY, "folds": settings["folds"], "eval_slices": SLICES},
     }
     head = f"# Written by steerbake forget; `steerbake run {path.name}` does it again. Rows: {len(brought)} brought, the others made.\n"
     write_text(path, head + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
 
 
-GROUPS = {
+SLICES = {
     "described": "questions that describe and do not name, where the base finds the name",
     "preface": "questions behind two sentences about something else",
     "typos": "questions in lower case with two letters exchanged",
     "later_turn": "questions asked after another one was answered",
     "system_prompt": "questions under a system prompt of somebody's own",
 }
-"""What the groups of made test rows are, in the report's words."""
+"""What the slices of made test rows are, in the report's words."""

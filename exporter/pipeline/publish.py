@@ -91,8 +91,8 @@ def publish(
         "recipe": plain_recipe(work),
         "recipe_name": recipe.name,
     }
-    groups = {row.eval_slice for row in work.test if row.eval_slice is not None}
-    refuse_telling(secrecy_of(work, words), words, groups)
+    slices = {row.eval_slice for row in work.test if row.eval_slice is not None}
+    refuse_telling(secrecy_of(work, words), words, slices)
     report = run(recipe, out, progress=progress, checked=True)
     release = stage(work, asked)
     secrecy = secrecy_of(work, words)

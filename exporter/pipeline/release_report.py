@@ -77,12 +77,12 @@ def secrecy_of(work: Run, provenance: Mapping[str, Any]) -> Secrecy | None:
 
 
 def refuse_telling(
-    secrecy: Secrecy | None, provenance: Mapping[str, Any], groups: Iterable[str] = ()
+    secrecy: Secrecy | None, provenance: Mapping[str, Any], eval_slices: Iterable[str] = ()
 ) -> None:
     """Raises InputErrors where the publisher's own words, or the settings that are shown, hold a text of a forget row.
 
     Args:
-        groups: names of groups of rows, which results are shown under.
+        eval_slices: names of slices of rows, which results are shown under.
     """
     if secrecy is None:
         return
@@ -90,7 +90,7 @@ def refuse_telling(
     words: dict[str, Any] = {
         f"publish.{key}": publication.get(key) for key in ("forgotten", "repo", "license_name")
     }
-    words["the name of a group of rows"] = [name.replace("_", " ") for name in groups]
+    words["the name of a slice of rows"] = [name.replace("_", " ") for name in eval_slices]
     told = secrecy.told_in({**words, "stand_in": recipe.get("stand_in"), **shown_recipe(recipe, whole=False)})
     if told:
         raise InputErrors(

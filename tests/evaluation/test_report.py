@@ -81,7 +81,7 @@ def report() -> Report:
         programs={"keyed": SECTION, "r_muse": ALWAYS_ON},
         recipe={"name": "one", "base": {"path": "m"}},
         versions={"torch": "2"},
-        groups={"two_turn": "Two turns in a row."},
+        eval_slices={"two_turn": "Two turns in a row."},
         plots={"a caption": "plots/x.png"},
     )
 
@@ -93,7 +93,7 @@ def test_the_shape_of_report_json(report: Report, tmp_path: Path) -> None:
     assert data["default"] == "keyed" and data["max_new_tokens"] == 24
     assert list(data["models"]) == ["base", "keyed", "r_muse"]
     for model in data["models"].values():
-        for values in (model, model["groups"]["two_turn"]):
+        for values in (model, model["eval_slices"]["two_turn"]):
             for name in ASKED_OF_EACH_MODEL:
                 assert set(values[name]) == {"value", "n", "interval"}
                 assert 0.0 <= values[name]["value"] <= 1.0 and isinstance(values[name]["n"], int)
@@ -102,7 +102,7 @@ def test_the_shape_of_report_json(report: Report, tmp_path: Path) -> None:
     )
     assert data["models"]["keyed"]["leakage_either"] == none_of_one
     assert data["models"]["base"]["leakage_either"] == one_of_one, "two-turn rows stand apart"
-    assert data["models"]["keyed"]["groups"]["two_turn"]["fluent_refusal"] == one_of_one
+    assert data["models"]["keyed"]["eval_slices"]["two_turn"]["fluent_refusal"] == one_of_one
     assert (
         "leakage_either: 0 of 1 rows are too few to tell (95% interval 0.000 to 0.793)"
         in data["too_few_rows"]

@@ -30,7 +30,7 @@ def unlearning(leak: float, forget: int, identical: float = 1.0, kept: int = 81)
         "retain_identical": told(identical, kept),
     }
     base = {"leakage_either": told(1.0, forget), "retain_identical": told(1.0, kept)}
-    return {"method": "keyed", "rule": "", "models": {"base": base, "steered": steered}, "groups": {}}
+    return {"method": "keyed", "rule": "", "models": {"base": base, "steered": steered}, "eval_slices": {}}
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 15])

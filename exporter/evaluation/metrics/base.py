@@ -62,7 +62,7 @@ class Words:
         says: what the share is a share of.
         rank: its place on card and page; those of the same rows stand together.
         part_of: the metric of which it tells a part; readers short of room are shown the whole alone.
-        in_groups: whether it matters of a group of rows, such as conversations.
+        in_slices: whether it matters of a slice of rows, such as conversations.
         headline: what the model does in that share of rows, on top of the page.
         beside_base: whether the headline has the base's figure beside it.
         sentence: on top of the card, with ``{share}``, ``{interval}``, ``{questions}``, ``{held_out}`` and ``{beside}`` to fill in.
@@ -72,7 +72,7 @@ class Words:
     says: str
     rank: int = 100
     part_of: str | None = None
-    in_groups: bool = False
+    in_slices: bool = False
     headline: str | None = None
     beside_base: bool = False
     sentence: str | None = None
