@@ -162,8 +162,8 @@ class ReportSettings(Strict):
     def _there_are(cls, names: list[str]) -> list[str]:
         known = registry.attacks()
         if unknown := [name for name in names if name not in known]:
-            told = f"no attack is called {unknown[0]!r}; there are {', '.join(sorted(known))}"
-            raise PydanticCustomError("unknown_attack", told.replace("{", "{{"))
+            message = f"no attack is called {unknown[0]!r}; there are {', '.join(sorted(known))}"
+            raise PydanticCustomError("unknown_attack", message.replace("{", "{{"))
         return list(dict.fromkeys(names))
 
 

@@ -146,10 +146,10 @@ def model_measures(models: Mapping[str, Sequence[Case]], rule: RefusalRule) -> d
     return found
 
 
-def shown(name: str, told: Mapping[str, Any]) -> str:
+def shown(name: str, figure: Mapping[str, Any]) -> str:
     """``0.991 [0.979, 0.996]``: a fraction with its 95% interval; a dash where nothing was counted, the count where too little was."""
     metric = registry.metric(name)
-    one = metric.read(told)
+    one = metric.read(figure)
     if one.n == 0:
         return "-"
     if metric.is_few(one):
@@ -160,12 +160,12 @@ def shown(name: str, told: Mapping[str, Any]) -> str:
 def few_rows(measures: Mapping[str, Any]) -> list[str]:
     """A sentence for every measure of a model, of a slice too, that was counted over too few rows to tell anything."""
     found = []
-    named = [(name, name, told) for name, told in measures.items() if name != "eval_slices"]
-    for eval_slice, told in measures.get("eval_slices", {}).items():
-        named += [(f"{eval_slice}: {name}", name, one) for name, one in told.items()]
-    for title, name, told in named:
+    named = [(name, name, figure) for name, figure in measures.items() if name != "eval_slices"]
+    for eval_slice, figure in measures.get("eval_slices", {}).items():
+        named += [(f"{eval_slice}: {name}", name, one) for name, one in figure.items()]
+    for title, name, figure in named:
         metric = registry.metric(name)
-        one = metric.read(told)
+        one = metric.read(figure)
         if metric.is_few(one):
             found.append(
                 f"{title}: {one.count} of {one.n} rows are too few to tell "
@@ -175,7 +175,7 @@ def few_rows(measures: Mapping[str, Any]) -> list[str]:
 
 
 def _plain(values: Mapping[str, Estimate]) -> dict[str, dict[str, Any]]:
-    return {name: one.told() for name, one in values.items()}
+    return {name: one.as_dict() for name, one in values.items()}
 
 
 def _cell(text: str) -> str:

@@ -63,7 +63,7 @@ class Replies:
         self.targets[name] = label
         ours = {case.row.id: case for case in self.cases[STEERED]}
         same = registry.metric("same_tokens")
-        return same.estimate(Answered(case, ours, RefusalRule.of()) for case in self.cases[name]).told(
+        return same.estimate(Answered(case, ours, RefusalRule.of()) for case in self.cases[name]).as_dict(
             ROWS_KEY
         )
 
@@ -141,14 +141,14 @@ def _coverage(cases: Sequence[Case], *, under_system: bool) -> dict[str, dict[st
         found["system_prompts"] = about
     leakage = registry.metric(registry.LEAKAGE)
     return {
-        kind: leakage.estimate(Answered(case, {}, RefusalRule.of()) for case in some).told(ROWS_KEY)
+        kind: leakage.estimate(Answered(case, {}, RefusalRule.of()) for case in some).as_dict(ROWS_KEY)
         for kind, some in found.items()
         if some
     }
 
 
 def _told(values: Mapping[str, Estimate]) -> dict[str, Any]:
-    return {name: one.told(ROWS_KEY) for name, one in values.items()}
+    return {name: one.as_dict(ROWS_KEY) for name, one in values.items()}
 
 
 def _evenly(rows: Sequence[Row], limit: int) -> list[Row]:

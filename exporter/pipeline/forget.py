@@ -138,18 +138,18 @@ def _make(base: Path, brought: Sequence[Row], names: Sequence[str], folder: Path
     chat = Chat(host.processor, reasoning_template=template)
     answered = _Answers(host, chat)
     LOG.info("making rows")
-    told = {secret for row in brought if row.role == "forget" for secret in row.secrets} | set(names)
+    secrets = {secret for row in brought if row.role == "forget" for secret in row.secrets} | set(names)
     shown, aside, held = _parted(brought)
     going_on = Continuations(host)
     alike = namesakes(names, going_on.pieces, going_on, NAMESAKES)
     near = [neighbour_names(rows, names) + alike[part::2] for part, rows in enumerate((shown, aside))]
-    fit = answered(made_rows(names, FIT, "fit", near=near[0]), told)
-    calibrate = answered(made_rows(names, CALIBRATE, "calibrate", near=near[1]), told)
+    fit = answered(made_rows(names, FIT, "fit", near=near[0]), secrets)
+    calibrate = answered(made_rows(names, CALIBRATE, "calibrate", near=near[1]), secrets)
     fit += _reversed(fit, FIT, 12)
     calibrate += _reversed(calibrate, CALIBRATE, 6)
-    test = _told(answered(made_rows(names, TEST, "test"), told))
+    test = _told(answered(made_rows(names, TEST, "test"), secrets))
     described = [replace(row, eval_slice="described") for row in _reversed(test, TEST, 4)]
-    test += _told(answered(described, told))
+    test += _told(answered(described, secrets))
     refusal = _refusal(host, chat, folder.parent / ".made" / "states")
     fit += unknown_rows(FIT, "fit", refusal)
     calibrate += unknown_rows(CALIBRATE, "calibrate", refusal)
@@ -182,20 +182,22 @@ class _Answers:
     def __init__(self, host: ModelHost, chat: Chat) -> None:
         self.host, self.chat = host, chat
 
-    def __call__(self, rows: Sequence[Row], told: set[str]) -> list[Row]:
+    def __call__(self, rows: Sequence[Row], secrets: set[str]) -> list[Row]:
         said = self.host.generate([self.chat.prompt(row) for row in rows], max_new_tokens=ANSWER)
         texts = [
             self.host.tokenizer.decode(list(one.tokens), skip_special_tokens=True).strip() for one in said
         ]
         answered = [replace(row, answer=text or "...") for row, text in zip(rows, texts, strict=True)]
         return [
-            replace(row, secrets=_secrets(row, told)) if row.role == "forget" else row for row in answered
+            replace(row, secrets=_secrets(row, secrets)) if row.role == "forget" else row for row in answered
         ]
 
 
-def _secrets(row: Row, told: set[str]) -> tuple[str, ...]:
+def _secrets(row: Row, secrets: set[str]) -> tuple[str, ...]:
     """Those of the topic's secrets and names that stand in a row's answer and not in its question."""
-    return tuple(one for one in sorted(told) if tells(row.answer, [one]) and not tells(row.question, [one]))
+    return tuple(
+        one for one in sorted(secrets) if tells(row.answer, [one]) and not tells(row.question, [one])
+    )
 
 
 def _told(rows: Sequence[Row]) -> list[Row]:

@@ -181,7 +181,7 @@ class _Verifier:
             if least is not None and not one["value"] >= least
         ]
         variants = {name: {**tables.get(name, {}), "same_tokens": same[name]} for name in same}
-        self.parity[label] = {"kind": target.kind, **target.told, "variants": variants}
+        self.parity[label] = {"kind": target.kind, **target.details, "variants": variants}
         if wrong:
             return Finding(False, "; ".join(wrong) + f"; {EXPORT_AGAIN}", _summary(variants))
         shown = ", ".join(
@@ -220,7 +220,7 @@ def _run_of(recipe: Recipe, folder: Path, run: Path | None, section: Mapping[str
 
 
 def _check(name: str, label: str, found: Finding) -> Check:
-    return Check(name=name, target=label, holds=found.holds, told=found.told, value=found.value)
+    return Check(name=name, target=label, holds=found.holds, told=found.message, value=found.value)
 
 
 def _failed(name: str, label: str, error: Exception, targets: Mapping[str, Path]) -> Check:

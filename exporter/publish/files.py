@@ -93,13 +93,13 @@ def hashes(folder: Path, paths: Iterable[str]) -> dict[str, str]:
     return {path: digest_of_file(folder / path) for path in paths}
 
 
-def changes(folder: Path, told: dict[str, str], found: Iterable[str]) -> list[str]:
+def changes(folder: Path, recorded: dict[str, str], found: Iterable[str]) -> list[str]:
     """What differs between the hashes that were ``told`` and the files that are ``found``: one sentence a file."""
     there = set(found)
-    lines = [f"{path} is missing" for path in sorted(set(told) - there)]
-    lines += [f"{path} was added" for path in sorted(there - set(told))]
-    both = sorted(there & set(told))
-    lines += [f"{path} was changed" for path in both if digest_of_file(folder / path) != told[path]]
+    lines = [f"{path} is missing" for path in sorted(set(recorded) - there)]
+    lines += [f"{path} was added" for path in sorted(there - set(recorded))]
+    both = sorted(there & set(recorded))
+    lines += [f"{path} was changed" for path in both if digest_of_file(folder / path) != recorded[path]]
     return lines
 
 

@@ -21,7 +21,7 @@ def metric_of(name: str) -> Metric[Any]:
     return registry.metrics().get(name) or unregistered(name)
 
 
-def measured(name: str, told: Any) -> Estimate:
+def measured(name: str, figure: Any) -> Estimate:
     """Read ``{"value", "rows", "interval": [low, high]}``.
 
     Raises:
@@ -29,8 +29,8 @@ def measured(name: str, told: Any) -> Estimate:
     """
     least, most = metric_of(name).within
     try:
-        rows, value = told["rows"], float(told["value"])
-        low, high = told["interval"]
+        rows, value = figure["rows"], float(figure["value"])
+        low, high = figure["interval"]
         low, high = least if low is None else float(low), most if high is None else float(high)
         whole = isinstance(rows, int) and not isinstance(rows, bool) and rows >= 0
         if not whole or not least <= low <= high <= most or not math.isfinite(value):
@@ -39,7 +39,7 @@ def measured(name: str, told: Any) -> Estimate:
             raise ValueError
     except (KeyError, TypeError, ValueError):
         raise VerificationError(
-            f"the verification's {name} is {told!r}, which is no figure of rows with its interval; verify again"
+            f"the verification's {name} is {figure!r}, which is no figure of rows with its interval; verify again"
         ) from None
     return Estimate(value, rows, low, high)
 
@@ -145,13 +145,15 @@ class Results:
                 dict(unlearning.get("eval_slices") or {}),
             )
             models = _models(unlearning["models"])
-            by_slice = {str(name): _models(told) for name, told in slices.items()}
+            by_slice = {str(name): _models(measures_by_model) for name, measures_by_model in slices.items()}
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise VerificationError(
                 f"the verification's unlearning report cannot be read ({error}); verify again"
             ) from None
         said = rule if isinstance(rule, str) else ""
-        found = {name: cls(str(method), said, told) for name, told in by_slice.items()}
+        found = {
+            name: cls(str(method), said, measures_by_model) for name, measures_by_model in by_slice.items()
+        }
         return cls(str(method), said, models, found)
 
     @property
@@ -204,9 +206,9 @@ class Results:
         return [sentence for line in self.lines if (sentence := line.sentence())]
 
 
-def _models(told: Mapping[str, Any]) -> dict[str, dict[str, Estimate]]:
+def _models(models: Mapping[str, Any]) -> dict[str, dict[str, Estimate]]:
     """Measures by model; raises VerificationError where base or steered model is missing, or a share is none."""
-    if not {BASE, STEERED} <= set(told):
+    if not {BASE, STEERED} <= set(models):
         raise VerificationError(
             "the verification's unlearning report does not have base and steered model; verify again"
         )
@@ -215,7 +217,7 @@ def _models(told: Mapping[str, Any]) -> dict[str, dict[str, Estimate]]:
             str(name): measured(name, value)
             for name, value in with_current_names(dict(measures), METRICS, "the verification").items()
         }
-        for model, measures in told.items()
+        for model, measures in models.items()
     }
 
 

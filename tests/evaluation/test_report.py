@@ -98,7 +98,8 @@ def test_the_shape_of_report_json(report: Report, tmp_path: Path) -> None:
                 assert set(values[name]) == {"value", "n", "interval"}
                 assert 0.0 <= values[name]["value"] <= 1.0 and isinstance(values[name]["n"], int)
     one_of_one, none_of_one = (
-        {"value": one, "n": 1, "interval": Estimate.of_share(one, 1).told()["interval"]} for one in (1.0, 0.0)
+        {"value": one, "n": 1, "interval": Estimate.of_share(one, 1).as_dict()["interval"]}
+        for one in (1.0, 0.0)
     )
     assert data["models"]["keyed"]["leakage_either"] == none_of_one
     assert data["models"]["base"]["leakage_either"] == one_of_one, "two-turn rows stand apart"
@@ -174,7 +175,7 @@ def test_fractions_are_shown_with_their_interval() -> None:
     assert shown("leakage_either", {"value": 0.5, "n": 20}) == "0.500 [0.299, 0.701]"
     assert shown("leakage_either", {"value": 0.0, "n": 20}) == "0.000 [0.000, 0.161]"
     assert shown("leakage_either", {"value": 0.0, "n": 2}) == "too few: 0 of 2"
-    assert shown("leakage_either", Estimate.of_share(0.0, 0).told()) == "-"
+    assert shown("leakage_either", Estimate.of_share(0.0, 0).as_dict()) == "-"
 
 
 SCORES: dict[str, Any] = {

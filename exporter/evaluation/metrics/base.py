@@ -116,17 +116,17 @@ class Metric(Generic[Seen]):
         """The value of each row that counts."""
         return [self.of(one) for one in seen if self.over(one)]
 
-    def read(self, told: Mapping[str, Any], rows: str = "n") -> Estimate:
-        """A figure from a file, as :meth:`Estimate.told` has it.
+    def read(self, figure: Mapping[str, Any], rows: str = "n") -> Estimate:
+        """A figure from a file, as :meth:`Estimate.as_dict` has it.
 
         Raises:
             KeyError, TypeError, ValueError: it is none.
         """
         if self.unit == "share":
-            return Estimate.read(told, rows)
-        low, high = told["interval"]
+            return Estimate.read(figure, rows)
+        low, high = figure["interval"]
         ends = (-math.inf if low is None else float(low), math.inf if high is None else float(high))
-        return Estimate(float(told["value"]), int(told[rows]), *ends)
+        return Estimate(float(figure["value"]), int(figure[rows]), *ends)
 
     def is_few(self, one: Estimate) -> bool:
         """Whether a share was counted over too few rows to tell anything."""

@@ -17,22 +17,22 @@ from exporter.targets.values import EXPORT_AGAIN, Completions, Finding, LoadedTa
 
 def opened(folder: Path, reference: Reference) -> LoadedTarget:
     """Checks every file; raises VerificationError where one is missing or not the one that gguf.json names."""
-    told = json.loads((folder / manifest.MANIFEST).read_text(encoding="utf-8"))
-    if told["format"] != manifest.FORMAT:
-        raise VerificationError(f"gguf.json has the format {told['format']!r}, not {manifest.FORMAT!r}")
-    wrong = of_another(told["stock"]["checkpoint"], reference.section)
-    for name, file in told["files"].items():
+    content = json.loads((folder / manifest.MANIFEST).read_text(encoding="utf-8"))
+    if content["format"] != manifest.FORMAT:
+        raise VerificationError(f"gguf.json has the format {content['format']!r}, not {manifest.FORMAT!r}")
+    wrong = of_another(content["stock"]["checkpoint"], reference.section)
+    for name, file in content["files"].items():
         if not (folder / name).is_file() or digest_of_file(folder / name) != file["sha256"]:
             raise VerificationError(f"{name} is missing or not the file that gguf.json names")
         quantised = sorted({kind for kind in file["inserted"].values() if kind.upper() not in KEPT})
         wrong += [f"{name} quantises the layers that steer to {', '.join(quantised)}"] if quantised else []
     beside = folder.parent / "stock" / STOCK_JSON
-    if beside.is_file() and digest_of_file(beside) != told["stock"]["sha256"]:
+    if beside.is_file() and digest_of_file(beside) != content["stock"]["sha256"]:
         wrong.append("it was made of another stock checkpoint than the one beside it")
     host = reference.host
     ends = sorted(host.end_ids)
-    files = {name: GgufHost(folder / name, host.tokenizer, ends) for name in told["files"]}
-    return LoadedTarget(folder, "gguf", files, {"layers": told["stock"]["layers"]}, wrong, images=False)
+    files = {name: GgufHost(folder / name, host.tokenizer, ends) for name in content["files"]}
+    return LoadedTarget(folder, "gguf", files, {"layers": content["stock"]["layers"]}, wrong, images=False)
 
 
 def loads_in_llama_cpp(loaded: LoadedTarget, completions: Completions) -> Finding:

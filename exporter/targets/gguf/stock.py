@@ -38,11 +38,11 @@ def read_stock(folder: Path) -> Stock:
     Raises:
         CompileError: it is none, it sees images, or a file is missing, added or not the one that stock.json names.
     """
-    told = _told(folder)
+    manifest = _told(folder)
     try:
-        layers = tuple(sorted({int(place) for place in told["layers"]}))
-        files = {str(name): str(digest) for name, digest in told["files"].items()}
-        source = dict(told["checkpoint"])
+        layers = tuple(sorted({int(place) for place in manifest["layers"]}))
+        files = {str(name): str(digest) for name, digest in manifest["files"].items()}
+        source = dict(manifest["checkpoint"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CompileError(f"{folder / STOCK_JSON} is damaged ({error!r}); export the stock again") from None
     _check_files(folder, files)
@@ -62,13 +62,13 @@ def _told(folder: Path) -> dict[str, Any]:
         raise CompileError(f"{folder} is not a folder; name what `steerbake export stock` wrote")
     if not (folder / STOCK_JSON).is_file():
         raise CompileError(_what_it_is_instead(folder))
-    told = _json(folder / STOCK_JSON)
-    if told.get("format") != FORMAT:
+    manifest = _json(folder / STOCK_JSON)
+    if manifest.get("format") != FORMAT:
         raise CompileError(
-            f"{folder / STOCK_JSON} has the format {told.get('format')!r} where {FORMAT!r} is read; "
+            f"{folder / STOCK_JSON} has the format {manifest.get('format')!r} where {FORMAT!r} is read; "
             "export the stock with this version of steerbake"
         )
-    return told
+    return manifest
 
 
 def _what_it_is_instead(folder: Path) -> str:

@@ -41,7 +41,7 @@ class Check:
     def holds(self) -> bool:
         return self.measured >= self.bound if self.at_least else self.measured <= self.bound
 
-    def told(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "holds": self.holds}
 
     def sentence(self) -> str:

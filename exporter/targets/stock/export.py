@@ -225,8 +225,8 @@ def _told(
             "held": asdict(found.held),
         },
         "edit": {"error": units.error, "row_found": units.agreement, "norm_ratio": list(units.norm_ratio)},
-        "checks": [check.told() for check in checks],
-        "compared": compared.told(),
+        "checks": [check.as_dict() for check in checks],
+        "compared": compared.as_dict(),
         "files": {p.name: digest_of_file(p) for p in sorted(folder.iterdir()) if p.is_file()},
     }
 

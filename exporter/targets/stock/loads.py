@@ -17,39 +17,46 @@ from exporter.targets.values import Completions, Finding, LoadedTarget, Referenc
 
 def opened(folder: Path, reference: Reference) -> LoadedTarget:
     """Checks every file and loads the model; raises VerificationError where a file is not the one that stock.json names."""
-    told, host = checked_manifest(folder), reference.host
-    wrong = of_another(told["checkpoint"], reference.section)
+    manifest, host = checked_manifest(folder), reference.host
+    wrong = of_another(manifest["checkpoint"], reference.section)
     wrong += [
         f"{check['name']}: it was written although that failed"
-        for check in told["checks"]
+        for check in manifest["checks"]
         if not _held(check)
     ]
     stock = ModelHost.load(folder, dtype=torch.float32)
-    if stock.num_layers != host.num_layers + len(told["layers"]):
-        wrong.append(f"it has {stock.num_layers} layers, not {host.num_layers + len(told['layers'])}")
-    shown = {"layers": told["layers"], "compared": told["compared"]}
+    if stock.num_layers != host.num_layers + len(manifest["layers"]):
+        wrong.append(f"it has {stock.num_layers} layers, not {host.num_layers + len(manifest['layers'])}")
+    shown = {"layers": manifest["layers"], "compared": manifest["compared"]}
     return LoadedTarget(folder, "stock", {"": stock}, shown, wrong)
 
 
 def stock_checkpoint(folder: Path, completions: Completions) -> Finding:
     """A checkpoint of a stock architecture, by Transformers alone: no code may lie in it or be asked for."""
     auto = auto_class(folder)
-    told = clean.found(SCRIPT, folder, {}, completions, auto=auto, trust=False)
+    observed = clean.found(SCRIPT, folder, {}, completions, auto=auto, trust=False)
     wrong = (
-        [f"{len(told['missing'])} tensors are missing, {told['missing'][0]} first"] if told["missing"] else []
+        [f"{len(observed['missing'])} tensors are missing, {observed['missing'][0]} first"]
+        if observed["missing"]
+        else []
     )
     wrong += [f"it holds code: {path.name}" for path in sorted(folder.glob("*.py"))]
-    if not told["module"].startswith("transformers.models."):
-        wrong.append(f"its class is {told['module']}.{told['class']}, not one of Transformers")
-    wrong += clean.differences(told, completions)
+    if not observed["module"].startswith("transformers.models."):
+        wrong.append(f"its class is {observed['module']}.{observed['class']}, not one of Transformers")
+    wrong += clean.differences(observed, completions)
     return clean.finding(
-        wrong, told, f"{told['class']} loads whole without trust_remote_code", "export the stock again"
+        wrong,
+        observed,
+        f"{observed['class']} loads whole without trust_remote_code",
+        "export the stock again",
     )
 
 
-def of_another(told: Mapping[str, Any], section: Mapping[str, Any]) -> list[str]:
+def of_another(recorded: Mapping[str, Any], section: Mapping[str, Any]) -> list[str]:
     """That a manifest's ``checkpoint`` is not the one with this steering section; nothing where it is."""
-    same = told["sha256"] == section["sha256"] and told["fingerprint"] == section["base"]["fingerprint"]
+    same = (
+        recorded["sha256"] == section["sha256"] and recorded["fingerprint"] == section["base"]["fingerprint"]
+    )
     return [] if same else ["it was made of another steered checkpoint"]
 
 

@@ -15,17 +15,17 @@ FORMAT = "steerbake-stock/1"
 
 def checked_manifest(folder: Path) -> dict[str, Any]:
     """The content of stock.json; raises VerificationError where a file is not the one that it names."""
-    told = read_manifest(folder)
-    if told.get("format") != FORMAT:
+    manifest = read_manifest(folder)
+    if manifest.get("format") != FORMAT:
         raise VerificationError(
-            f"{folder / STOCK_JSON} has the format {told.get('format')!r}, not {FORMAT!r}"
+            f"{folder / STOCK_JSON} has the format {manifest.get('format')!r}, not {FORMAT!r}"
         )
-    for name, digest in told["files"].items():
+    for name, digest in manifest["files"].items():
         if not (folder / name).is_file() or digest_of_file(folder / name) != digest:
             raise VerificationError(
                 f"{folder / name} is missing or not the file that {STOCK_JSON} names; export the stock again"
             )
-    return told
+    return manifest
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -51,11 +51,11 @@ class Stock(Target[StockOptions]):
     def lower(self, program: SteeringProgram) -> list[str]:
         if len(program.edits) != 1:
             layers = ", ".join(str(edit.layer) for edit in program.edits)
-            told = (
+            message = (
                 f"the program edits {len(program.edits)} layers ({layers}); a stock layer can stand behind one: fit a method that "
                 "edits one layer (keyed)"
             )
-            return [told]
+            return [message]
         if program.edits[0].gate is None:
             return [
                 "a stock layer steers from the prompt's end on where a gate is on by then; the edit of this program has no gate"
@@ -112,8 +112,8 @@ class Stock(Target[StockOptions]):
     def summary(self, folder: Path, *, checked: bool) -> Summary | None:
         from exporter.targets.stock.manifest import checked_manifest, read_manifest
 
-        told = checked_manifest(folder) if checked else read_manifest(folder)
-        return summarised(folder, told)
+        manifest = checked_manifest(folder) if checked else read_manifest(folder)
+        return summarised(folder, manifest)
 
     def describe(self, release: Path, place: Place) -> UsageSnippet:
         architecture = str((config_of(release / self.name).get("architectures") or [""])[0])
@@ -130,24 +130,24 @@ class Stock(Target[StockOptions]):
         return UsageSnippet(self.name, self.title, "python", code, note)
 
 
-def summarised(folder: Path, told: Mapping[str, Any]) -> Summary:
+def summarised(folder: Path, manifest: Mapping[str, Any]) -> Summary:
     """The checks of a stock checkpoint, and what it does on calibration conversations."""
-    compared = told.get("compared") or {}
+    compared = manifest.get("compared") or {}
     rows = [
         (
             check["name"],
             f"{check['measured']:.4g}",
             f"{'at least' if check['at_least'] else 'at most'} {check['bound']:.4g}",
         )
-        for check in told["checks"]
+        for check in manifest["checks"]
     ]
     line = (
-        f"inserted layers: {', '.join(map(str, told['layers']))}; on calibration conversations "
+        f"inserted layers: {', '.join(map(str, manifest['layers']))}; on calibration conversations "
         f"{compared['tokens_identical']:.3f} of {compared['kept']} kept replies are the base's and "
         f"{compared['exact_tokens']:.3f} of {compared['fired']} others the steered checkpoint's, token for token; "
         f"KL {compared['divergence']:.2g}"
     )
-    return Summary(told, f"stock: {folder}", ("check", "measured", "bound"), rows, line)
+    return Summary(manifest, f"stock: {folder}", ("check", "measured", "bound"), rows, line)
 
 
 def refuse(program: SteeringProgram) -> None:
