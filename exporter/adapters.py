@@ -40,18 +40,18 @@ def why_not_mergeable(folder: Path) -> str | None:
     if not path.is_file():
         return f"{folder} has no {ADAPTER}; name the folder that peft's save_pretrained wrote"
     try:
-        told = read_object(path, strict=False)
+        config = read_object(path, strict=False)
     except CompileError as error:
         return str(error)
     if not any((folder / f"adapter_model{suffix}").is_file() for suffix in (".safetensors", ".bin")):
         return f"{folder} has no adapter_model.safetensors; fetch the adapter again"
-    kind = str(told.get("peft_type"))
+    kind = str(config.get("peft_type"))
     if kind not in MERGEABLE:
         return f"{folder} is an adapter of the kind {kind}, which is no change of weights; only {', '.join(MERGEABLE)} can be merged"
-    reason = next((text for key, text in _NOT_WEIGHTS.items() if told.get(key)), None)
+    reason = next((text for key, text in _NOT_WEIGHTS.items() if config.get(key)), None)
     if reason is not None:
         return f"{folder} cannot be merged, because {reason}"
-    task = told.get("task_type")
+    task = config.get("task_type")
     if task not in (None, "CAUSAL_LM", "CONDITIONAL_GENERATION", "SEQ_2_SEQ_LM"):
         return f"{folder} was trained for {task}, not to generate text"
     return None
@@ -109,8 +109,8 @@ def _merged(model: Any, adapter: Path) -> Any:
         ImportError,
         pickle.UnpicklingError,
     ) as error:
-        told = " ".join(str(error).split())[:300]
-        raise InputErrors("base.adapters", [f"{adapter} does not fit the base: {told}"]) from error
+        message = " ".join(str(error).split())[:300]
+        raise InputErrors("base.adapters", [f"{adapter} does not fit the base: {message}"]) from error
     prefix = getattr(tuned.base_model, "prefix", "lora_")
     lost = sorted(key for key in loaded.missing_keys if prefix in key or "modules_to_save" in key)
     odd = sorted(loaded.unexpected_keys)

@@ -147,8 +147,8 @@ def compile_(
         display.note(f"left out of {base}: {', '.join(left)}")
     if note:
         display.note(note)
-    told = {"checkpoint": done, "left_out": left, "note": note}
-    display.result(told, lambda: display.print_places({"checkpoint": done}))
+    result = {"checkpoint": done, "left_out": left, "note": note}
+    display.result(result, lambda: display.print_places({"checkpoint": done}))
 
 
 @app.command()
@@ -204,8 +204,8 @@ def inspect(
     from exporter import display, look_inside
 
     folder = look_inside.model_in(folder, display.note, programs=True)
-    if (told := look_inside.summary(folder)) is not None:
-        display.result(dict(told.data), lambda: display.print_summary(told))
+    if (summary := look_inside.summary(folder)) is not None:
+        display.result(dict(summary.data), lambda: display.print_summary(summary))
     else:
         found = look_inside.inspect(folder)
         display.result(found.data(), lambda: display.print_inspection(found))

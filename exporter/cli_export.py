@@ -69,8 +69,8 @@ def _command(target: AnyTarget) -> Callable[..., None]:
         if target.requires == registry.REFERENCE:
             source = pipeline.model_in(source, display.note)
         done = pipeline.export(target.name, source, out, options, recipe=loaded, run=run)
-        if (told := target.summary(done, checked=False)) is not None:
-            display.result(dict(told.data), lambda: display.print_summary(told))
+        if (summary := target.summary(done, checked=False)) is not None:
+            display.result(dict(summary.data), lambda: display.print_summary(summary))
         else:
             places = {target.name: done}
             display.result(places, lambda: display.print_places(places))

@@ -158,7 +158,7 @@ def check(
     from exporter import display, pipeline
 
     found = pipeline.check(folder, base=base, salt=salt, rows=rows)
-    display.print_sentences(found.told, found.problems)
+    display.print_sentences(found.statements, found.problems)
     if found.problems:
         raise typer.Exit(1)
 

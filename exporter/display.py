@@ -114,20 +114,20 @@ def print_results(report: Mapping[str, Any], out: Path) -> None:
         mark = " (default)" if name == report["default"] else ""
         table.add_column(f"{name}{mark}", justify="right", overflow="fold")
     table.add_column("rows", justify="right")
-    for label, metric, told in _lines(models):
-        figures = [metric.read(one) for one in told]
+    for label, metric, shown in _lines(models):
+        figures = [metric.read(one) for one in shown]
         if count := max(one.n for one in figures):
             table.add_row(escape(label), *(_with_interval(metric, one) for one in figures), str(count))
     for name, metric in registry.metrics(ONE_PASS).items():
-        told = [one[name] for one in report.get("extraction", {}).values()]
-        if told and told[0]["n"] and metric.words.part_of is None:
+        passes = [one[name] for one in report.get("extraction", {}).values()]
+        if passes and passes[0]["n"] and metric.words.part_of is None:
             label = ", ".join(filter(None, (name, "one pass", metric.unit)))
             number = "{:.2f}" if metric.unit else "{:.3f}"
-            table.add_row(label, *(number.format(one["value"]) for one in told), str(told[0]["n"]))
+            table.add_row(label, *(number.format(one["value"]) for one in passes), str(passes[0]["n"]))
     console.print(table)
     if held := report.get("cross_validated"):
-        told = held[registry.LEAKAGE]
-        leak = Estimate(told["value"], told["n"], told["low"], told["high"])
+        leakage = held[registry.LEAKAGE]
+        leak = Estimate(leakage["value"], leakage["n"], leakage["low"], leakage["high"])
         few = "; too few to tell, bring more" if leak.few else ""
         console.print(
             f"Rows to forget that were held out in turn: {leak.count} of {leak.n} leak, "
@@ -146,15 +146,15 @@ def print_results(report: Mapping[str, Any], out: Path) -> None:
 
 def _lines(models: Mapping[str, Any]) -> Iterator[tuple[str, Metric[Any], list[Mapping[str, Any]]]]:
     """A title, its metric and the figure of each model."""
-    for name in (name for name in models["base"] if name != "groups"):
+    for name in (name for name in models["base"] if name != "eval_slices"):
         yield name, _metric(name), [values[name] for values in models.values()]
-    for group, counted in models["base"]["groups"].items():
+    for eval_slice, counted in models["base"]["eval_slices"].items():
         for name in sorted(counted, key=lambda name: _metric(name).words.rank):
-            if (metric := _metric(name)).words.in_groups:
+            if (metric := _metric(name)).words.in_slices:
                 yield (
-                    f"{group}: {name}",
+                    f"{eval_slice}: {name}",
                     metric,
-                    [values["groups"][group][name] for values in models.values()],
+                    [values["eval_slices"][eval_slice][name] for values in models.values()],
                 )
 
 
@@ -204,7 +204,7 @@ def print_preflight(found: Preflight) -> None:
         f"base: {base['model_type']}, {base['layers']} layers of width {base['hidden_size']}, {base['parameters']:,} parameters"
     )
     if found.room is not None:
-        console.print(f"disk: {found.room.told()}", soft_wrap=True)
+        console.print(f"disk: {found.room.described()}", soft_wrap=True)
     console.print(f"to come: {', '.join(found.steps)}", soft_wrap=True)
     for remark in found.remarks:
         console.print(f"note: {escape(remark)}", soft_wrap=True)
@@ -224,16 +224,16 @@ def print_verification(found: Mapping[str, Any]) -> None:
     models = found["unlearning"]["models"]
     table = Table("measure", *map(escape, models), title="Fractions on held-out rows", title_justify="left")
     for measure in next(iter(models.values())):
-        values = [told[measure] for told in models.values()]
+        values = [figures[measure] for figures in models.values()]
         if any(value["rows"] for value in values):
             table.add_row(measure, *(_of_rows(_metric(measure), value) for value in values))
     console.print(table)
 
 
-def print_sentences(told: Iterable[str], wrong: Iterable[str]) -> None:
+def print_sentences(statements: Iterable[str], wrong: Iterable[str]) -> None:
     """What is right and what is wrong, a line each."""
     console, problems = _console(), list(wrong)
-    for line in told:
+    for line in statements:
         console.print(escape(line), soft_wrap=True)
     for line in problems:
         console.print(f"[red]wrong[/red] {escape(line)}", soft_wrap=True)
@@ -253,14 +253,14 @@ def _with_interval(metric: Metric[Any], one: Estimate) -> str:
     return "too few" if metric.is_few(one) else f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]"
 
 
-def print_summary(told: Summary) -> None:
+def print_summary(summary: Summary) -> None:
     """What a folder says of itself."""
     console = _console()
-    table = Table(*told.header, title=escape(told.title), title_justify="left")
-    for row in told.rows:
+    table = Table(*summary.header, title=escape(summary.title), title_justify="left")
+    for row in summary.rows:
         table.add_row(*row)
     console.print(table)
-    console.print(told.line, soft_wrap=True)
+    console.print(summary.line, soft_wrap=True)
 
 
 def note(line: str) -> None:

@@ -56,15 +56,15 @@ class Estimate:
         return cls(value, n, max(within[0], value - half), min(within[1], value + half))
 
     @classmethod
-    def read(cls, told: Mapping[str, Any], rows: str = "n") -> Estimate:
+    def read(cls, figure: Mapping[str, Any], rows: str = "n") -> Estimate:
         """A share from a file: ``{"value", "n"}``, with any ``interval`` or without.
 
         Raises:
             KeyError, TypeError, ValueError: it is none.
         """
-        return cls.of_share(float(told["value"]), int(told[rows]))
+        return cls.of_share(float(figure["value"]), int(figure[rows]))
 
-    def told(self, rows: str = "n") -> dict[str, Any]:
+    def as_dict(self, rows: str = "n") -> dict[str, Any]:
         """As files have it: ``{"value", "n", "interval": [low, high]}``, an end without bound as null.
 
         Args:

@@ -65,7 +65,7 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
         except Exception as error:
             if debug or _asked["debug"]:
                 raise
-            message, status = told(error)
+            message, status = message_of(error)
             typer.echo(f"error: {message}", err=True)
             raise typer.Exit(status) from None
 
@@ -85,7 +85,7 @@ def answering(command: Callable[P, None]) -> Callable[P, None]:
     return _with_options(telling, command, quiet=_Quiet, as_json=_Json)
 
 
-def told(error: Exception) -> tuple[str, int]:
+def message_of(error: Exception) -> tuple[str, int]:
     """(one message, the exit status) for an error."""
     if isinstance(error, tuple(_ours())):
         return str(error), BAD_INPUT

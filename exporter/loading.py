@@ -46,8 +46,8 @@ def loaded_whole(family: Any, path: str | Path, **options: Any) -> Any:
     except RuntimeError as error:
         if "automatic conversion of the weights" not in str(error):
             raise
-        told = "Transformers cannot read its weights as this architecture's; fetch the model again"
-        raise InputErrors(str(path), [told]) from error
+        reason = "Transformers cannot read its weights as this architecture's; fetch the model again"
+        raise InputErrors(str(path), [reason]) from error
     if faults := loading_faults(model, info):
         raise InputErrors(str(path), faults)
     return model

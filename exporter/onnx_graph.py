@@ -189,11 +189,11 @@ def _model(whole: Buffer, folder: Path) -> Graph:
             graphs += 1
             _read_graph(_message(value), folder, graph)
         elif number == 25:
-            name, told = _function(_message(value))
+            name, outputs = _function(_message(value))
             if name in graph.functions:
                 raise GraphError(f"it holds the function {name} twice")
             if name:
-                graph.functions[name] = told
+                graph.functions[name] = outputs
     if graphs != 1:
         raise GraphError(f"it holds {graphs} graphs, not one")
     return graph
@@ -208,25 +208,25 @@ def _read_graph(message: Buffer, folder: Path, graph: Graph) -> None:
             names = graph.inputs if number == 11 else graph.outputs
             names += [_text(inner) for at, inner in _fields(_message(value)) if at == 1]
         elif number == 5:
-            told = dict[int, list[Any]]()
+            fields = dict[int, list[Any]]()
             for at, inner in _fields(_message(value)):
-                told.setdefault(at, []).append(inner)
-            name = _text(told.get(8, [b""])[-1])
+                fields.setdefault(at, []).append(inner)
+            name = _text(fields.get(8, [b""])[-1])
             if name.startswith(PREFIX):
                 if name in graph.tensors:
                     raise GraphError(f"it holds the tensor {name} twice")
-                graph.tensors[name] = _tensor(name, told, folder)
+                graph.tensors[name] = _tensor(name, fields, folder)
 
 
 def _node(message: Buffer) -> Node:
     """NodeProto: inputs 1, outputs 2, operator 4, domain 7, overload 8."""
-    told: dict[int, list[str]] = {number: [] for number in (1, 2, 4, 7, 8)}
+    fields: dict[int, list[str]] = {number: [] for number in (1, 2, 4, 7, 8)}
     for number, value in _fields(message):
-        if number in told:
-            told[number].append(_text(value))
-    last = {number: (told[number] or [""])[-1] for number in (4, 7, 8)}
+        if number in fields:
+            fields[number].append(_text(value))
+    last = {number: (fields[number] or [""])[-1] for number in (4, 7, 8)}
     op = f"{last[4]}_{last[8]}".rstrip("_") if last[7] == DOMAIN else last[4]
-    return Node(op, last[7], tuple(told[1]), tuple(told[2]))
+    return Node(op, last[7], tuple(fields[1]), tuple(fields[2]))
 
 
 def _function(message: Buffer) -> tuple[str, tuple[bool, ...]]:
@@ -246,20 +246,20 @@ def _function(message: Buffer) -> tuple[str, tuple[bool, ...]]:
     )
 
 
-def _tensor(name: str, told: Mapping[int, list[Any]], folder: Path) -> np.ndarray:
+def _tensor(name: str, fields: Mapping[int, list[Any]], folder: Path) -> np.ndarray:
     """TensorProto: dims 1, data_type 2, float_data 4, raw_data 9, external_data 13, data_location 14."""
-    if told.get(2, [0])[-1] != _FLOAT or 3 in told:
+    if fields.get(2, [0])[-1] != _FLOAT or 3 in fields:
         raise GraphError(f"the tensor {name} is no float32")
-    shape = tuple(size for one in told.get(1, ()) for size in _numbers(one))
+    shape = tuple(size for one in fields.get(1, ()) for size in _numbers(one))
     count = prod(shape)
     if not 0 <= count < _MOST_FLOATS or any(size < 0 for size in shape):
         raise GraphError(f"the tensor {name} has the shape {list(shape)}")
-    if told.get(14, [0])[-1] == 1:
-        data = _beside(name, told.get(13, ()), folder, count * 4)
-    elif 9 in told:
-        data = bytes(_message(told[9][-1]))
+    if fields.get(14, [0])[-1] == 1:
+        data = _beside(name, fields.get(13, ()), folder, count * 4)
+    elif 9 in fields:
+        data = bytes(_message(fields[9][-1]))
     else:
-        data = b"".join(bytes(one) for one in told.get(4, ()))
+        data = b"".join(bytes(one) for one in fields.get(4, ()))
     if len(data) != count * 4:
         raise GraphError(f"the tensor {name} has {len(data)} bytes, not {count * 4}")
     return np.frombuffer(data, "<f4").reshape(shape)
@@ -267,15 +267,15 @@ def _tensor(name: str, told: Mapping[int, list[Any]], folder: Path) -> np.ndarra
 
 def _beside(name: str, entries: Iterable[Any], folder: Path, size: int) -> bytes:
     """External data: StringStringEntryProto, key 1 and value 2, of ``location``, ``offset`` and ``length``."""
-    told: dict[str, str] = {}
+    keys: dict[str, str] = {}
     for entry in entries:
         pair = {number: _text(value) for number, value in _fields(_message(entry))}
-        told[pair.get(1, "")] = pair.get(2, "")
-    location = told.get("location", "")
-    if not location or location != Path(location).name or int(told.get("length", size)) != size:
-        raise GraphError(f"the data of {name} are said to lie in {location!r}, in {told.get('length')} bytes")
+        keys[pair.get(1, "")] = pair.get(2, "")
+    location = keys.get("location", "")
+    if not location or location != Path(location).name or int(keys.get("length", size)) != size:
+        raise GraphError(f"the data of {name} are said to lie in {location!r}, in {keys.get('length')} bytes")
     with (folder / location).open("rb") as handle:
-        handle.seek(int(told.get("offset", 0)))
+        handle.seek(int(keys.get("offset", 0)))
         return handle.read(size)
 
 

@@ -144,26 +144,26 @@ class Methods(Strict):
 
 
 class ReportSettings(Strict):
-    """How the test rows are run; ``groups`` says in words what each group of rows is, for the report's reader."""
+    """How the test rows are run; ``eval_slices`` says in words what the rows of each slice are, for the report's reader."""
 
     max_new_tokens: int = Field(default=64, gt=0)
     """Length of replies, in tokens."""
     batch_size: int = Field(default=32, gt=0)
     """Prompts that are put to the model at once."""
-    groups: dict[str, str] = Field(default={})
-    """In words, what each group of rows is."""
+    eval_slices: dict[str, str] = Field(default={})
+    """In words, what the rows of each slice are."""
     folds: int = Field(default=0, ge=0, le=20)
     """Parts in which fit and calibration rows are held out in turn, for the default method; 0 for none."""
     attacks: list[str] = Field(default=[])
-    """Ways of asking that test rows are put in too, each a group of the report's (docs/report.md, under attacks)."""
+    """Ways of asking that test rows are put in too, each a slice of the report's (docs/report.md, under attacks)."""
 
     @field_validator("attacks")
     @classmethod
     def _there_are(cls, names: list[str]) -> list[str]:
         known = registry.attacks()
         if unknown := [name for name in names if name not in known]:
-            told = f"no attack is called {unknown[0]!r}; there are {', '.join(sorted(known))}"
-            raise PydanticCustomError("unknown_attack", told.replace("{", "{{"))
+            message = f"no attack is called {unknown[0]!r}; there are {', '.join(sorted(known))}"
+            raise PydanticCustomError("unknown_attack", message.replace("{", "{{"))
         return list(dict.fromkeys(names))
 
 

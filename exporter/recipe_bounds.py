@@ -62,6 +62,6 @@ class Bounds(Strict):
     def _can_be_shown(cls, end: float, info: ValidationInfo) -> float:
         name = str(info.field_name)
         if end == (0.0 if name == "leakage_either" else 1.0):
-            told = f"no number of rows shows {end:g} with 95% confidence; give another bound, or share.{name}: {end:g} beside it"
-            raise PydanticCustomError("unshowable", told)
+            message = f"no number of rows shows {end:g} with 95% confidence; give another bound, or share.{name}: {end:g} beside it"
+            raise PydanticCustomError("unshowable", message)
         return end

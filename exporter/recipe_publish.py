@@ -44,9 +44,9 @@ def _keys_of_targets() -> Iterator[tuple[str, Any]]:
         if one.requires != registry.REFERENCE
     )
     default = [name for name, one in exports.items() if one.by_default]
-    told = f"What is exported beside the checkpoint.{made}"
+    description = f"What is exported beside the checkpoint.{made}"
     names: Any = Literal.__getitem__(tuple(exports))
-    yield "targets", (list[names], Field(default=default, description=told))
+    yield "targets", (list[names], Field(default=default, description=description))
     for name, one in exports.items():
         for option, key in one.Options.recipe_keys().items():
             found = Field(default=list(key.default), description=key.meaning, **key.limits)

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from exporter.errors import InputErrors
 from exporter.recipe_keys import valid_keys
+from exporter.renamed import REPORT_SETTINGS, with_current_names
 
 
 class _NoDuplicates(yaml.SafeLoader):
@@ -52,7 +53,18 @@ def read_tree(path: Path) -> dict[str, Any]:
         raise InputErrors(str(path), ["refers to itself, or is nested too deep"]) from None
     if null:
         raise InputErrors(str(path), ["holds a null character (\\0) in a text; take it out"])
-    return tree
+    try:
+        return _with_current_keys(tree, str(path))
+    except ValueError as error:
+        raise InputErrors(str(path), [f"report: {error}"]) from None
+
+
+def _with_current_keys(tree: dict[str, Any], place: str) -> dict[str, Any]:
+    """The tree under the names that keys have today; raises ValueError where one stands under both names."""
+    report = tree.get("report")
+    if not isinstance(report, dict):
+        return tree
+    return {**tree, "report": with_current_names(report, REPORT_SETTINGS, f"{place}: report")}
 
 
 def _holds_null(value: object) -> bool:
@@ -68,6 +80,8 @@ def override(tree: dict[str, Any], text: str, schema: type[BaseModel]) -> Iterat
     """Set one key in ``tree`` by ``a.b=value``; yields what is wrong with that, if anything."""
     path, equals, value = text.partition("=")
     keys = path.strip().split(".")
+    if keys[0] == "report" and len(keys) > 1:
+        (keys[1],) = with_current_names({keys[1]: None}, REPORT_SETTINGS, f"--set {path.strip()}")
     if not equals or not all(keys):
         yield f"{text!r}: write key.path=value, for example report.max_new_tokens=32"
         return

@@ -10,6 +10,10 @@ T = TypeVar("T")
 
 ROW_KEYS = {"group": "eval_slice", "key": "template_id"}
 METRICS = {"chains_identical": "cot_exact_match"}
+REPORT_SETTINGS = {"groups": "eval_slices"}
+"""Keys of a recipe's section ``report``."""
+UNLEARNING = {"groups": "eval_slices"}
+"""Keys of the section ``unlearning`` of verification.json."""
 
 
 def with_current_names(found: Mapping[str, T], renamed: Mapping[str, str], place: str) -> dict[str, T]:

@@ -108,19 +108,25 @@ def why_unsteerable(config: Any) -> str | None:
     Args:
         config: content of config.json, or a loaded Transformers config.
     """
-    told = config if isinstance(config, Mapping) else {**config.to_dict(), "model_type": config.model_type}
-    model_type = str(told.get("model_type"))
-    reason = _reason(told, model_type)
+    settings = (
+        config if isinstance(config, Mapping) else {**config.to_dict(), "model_type": config.model_type}
+    )
+    model_type = str(settings.get("model_type"))
+    reason = _reason(settings, model_type)
     return None if reason is None else f"models of type {model_type!r} cannot be steered: {reason}"
 
 
-def _reason(told: Mapping[str, Any], model_type: str) -> str | None:
+def _reason(settings: Mapping[str, Any], model_type: str) -> str | None:
     if model_type not in vars(configuration_auto)["CONFIG_MAPPING_NAMES"]:
         return f"Transformers {transformers.__version__} has no such model"
-    text = told.get("text_config")
-    parts = [told, text] if isinstance(text, Mapping) else [told]
+    text = settings.get("text_config")
+    parts = [settings, text] if isinstance(text, Mapping) else [settings]
     known = (REFUSED.get(str(part.get("model_type"))) for part in parts)
-    return next((one for one in known if one), None) or _told_of(model_type, parts) or _task(told, model_type)
+    return (
+        next((one for one in known if one), None)
+        or _told_of(model_type, parts)
+        or _task(settings, model_type)
+    )
 
 
 def _told_of(model_type: str, parts: list[Mapping[str, Any]]) -> str | None:
@@ -143,8 +149,8 @@ def _told_of(model_type: str, parts: list[Mapping[str, Any]]) -> str | None:
     return None
 
 
-def _task(told: Mapping[str, Any], model_type: str) -> str | None:
-    named = told.get("architectures")
+def _task(settings: Mapping[str, Any], model_type: str) -> str | None:
+    named = settings.get("architectures")
     if not isinstance(named, list) or len(named) != 1:
         return None
     try:

@@ -30,11 +30,11 @@ def check_pad_token(config: Any, folder: str | Path) -> None:
     text = config.get_text_config()
     pad, size = getattr(text, "pad_token_id", None), getattr(text, "vocab_size", None)
     if isinstance(pad, int) and isinstance(size, int) and pad >= size:
-        told = (
+        message = (
             f"config.json names pad_token_id {pad}, but the model has {size} ids (vocab_size), so Transformers cannot build it; "
             "set pad_token_id to null or to the end token's id"
         )
-        raise InputErrors(str(folder), [told])
+        raise InputErrors(str(folder), [message])
 
 
 def check_vocabulary(host: Reads, folder: str | Path) -> None:
@@ -51,11 +51,11 @@ def check_vocabulary(host: Reads, folder: str | Path) -> None:
     ]
     if beyond:
         index, token = min(beyond)
-        told = (
+        message = (
             f"the tokenizer has {len(beyond)} entries beyond the {host.num_embeddings} ids that the model has embeddings for, "
             f"{token!r} ({index}) first: it is another model's, or the model was not resized; use the model's own tokenizer"
         )
-        raise InputErrors(str(folder), [told])
+        raise InputErrors(str(folder), [message])
 
 
 def check_ids(host: Reads, sequences: Sequence[Encoded]) -> None:

@@ -36,9 +36,9 @@ class Workspace:
         space = cls(out.resolve())
         if problem := cls.objection(out, recipe, file):
             raise CompileError(problem)
-        told = {"recipe": recipe} if file is None else {"recipe": recipe, "file": space._from_here(file)}
-        if space._claimed() != told:
-            write_text(space.owner, json.dumps(told) + "\n")
+        record = {"recipe": recipe} if file is None else {"recipe": recipe, "file": space._from_here(file)}
+        if space._claimed() != record:
+            write_text(space.owner, json.dumps(record) + "\n")
         return space
 
     @classmethod

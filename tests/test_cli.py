@@ -300,7 +300,7 @@ def test_the_table_of_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     model = {
         **values,
         "gate_true_positive": measure(0.0, 0),
-        "groups": {"two_turn": group, "forced_prefix": group},
+        "eval_slices": {"two_turn": group, "forced_prefix": group},
     }
     keyed = {**model, "gate_true_positive": measure(1.0, 80)}
     report = {

@@ -48,10 +48,10 @@ def test_the_default_forgets_and_keeps(demo):
     assert value(ours, "retain_identical") >= 0.99
     assert value(ours, "cot_exact_match") >= 0.99
     for group in ("two_turn_forget_first", "two_turn_forget_second", "forced_prefix"):
-        assert value(base["groups"][group], "leakage_either") >= 0.9
-        assert value(ours["groups"][group], "leakage_either") <= 0.05
-    assert value(base["groups"]["two_turn_refused_first"], "leakage_either") >= 0.9
-    assert value(ours["groups"]["two_turn_refused_first"], "leakage_either") <= 0.10
+        assert value(base["eval_slices"][group], "leakage_either") >= 0.9
+        assert value(ours["eval_slices"][group], "leakage_either") <= 0.05
+    assert value(base["eval_slices"]["two_turn_refused_first"], "leakage_either") >= 0.9
+    assert value(ours["eval_slices"]["two_turn_refused_first"], "leakage_either") <= 0.10
 
 
 def test_the_base_knew_what_the_issue_asks(demo):

@@ -45,9 +45,9 @@ def test_the_mean_lies_in_its_interval_whatever_the_order(values: list[float]) -
 
 def test_files_have_it_under_their_own_keys() -> None:
     one = Estimate.of_share(0.25, 8)
-    assert one.told() == {"value": 0.25, "n": 8, "interval": [one.low, one.high]}
-    assert Estimate.read(one.told("rows"), "rows") == one
-    assert json.dumps(Estimate.mean([-4.0], (-math.inf, 0.0)).told()["interval"]) == "[null, 0.0]"
+    assert one.as_dict() == {"value": 0.25, "n": 8, "interval": [one.low, one.high]}
+    assert Estimate.read(one.as_dict("rows"), "rows") == one
+    assert json.dumps(Estimate.mean([-4.0], (-math.inf, 0.0)).as_dict()["interval"]) == "[null, 0.0]"
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from exporter.evaluation.metrics.base import Metric, Words
 BREVITY = Metric(
     "toy_brevity", frozenset({"tokens"}), "All", lambda seen: True,
     lambda seen: 1 / max(len(seen.case.last.generation.tokens), 1), "higher",
-    Words("how short the reply is", in_groups=True), Estimate.mean, unit="",
+    Words("how short the reply is", in_slices=True), Estimate.mean, unit="",
 )
 
 
@@ -77,11 +77,11 @@ def test_an_installed_metric_and_an_installed_attack_are_in_the_report(
     for model in report["models"].values():
         told = model["toy_brevity"]
         assert told["n"] > 0 and 0 < told["interval"][0] <= told["value"] <= told["interval"][1] <= 1
-        assert model["groups"]["later"]["toy_brevity"]["n"] == 1
+        assert model["eval_slices"]["later"]["toy_brevity"]["n"] == 1
         for name in ("toy_twice", "preface"):
-            assert model["groups"][name]["leakage_either"]["n"] == 2
-            assert model["groups"][name]["toy_brevity"]["n"] == 7
-    assert "| toy_brevity | 0." in text and "## Rows of the group `toy_twice`" in text
+            assert model["eval_slices"][name]["leakage_either"]["n"] == 2
+            assert model["eval_slices"][name]["toy_brevity"]["n"] == 7
+    assert "| toy_brevity | 0." in text and "## Rows of the slice `toy_twice`" in text
     assert not any("toy_brevity" in one for one in report["too_few_rows"]), "a mean is no share"
     display.print_results(report, tmp_path)
     shown = capsys.readouterr().out

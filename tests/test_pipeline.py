@@ -54,10 +54,10 @@ def test_everything_is_there(finished):
     assert report["models"]["base"]["retain_identical"] == {
         "value": 1.0,
         "n": 4,
-        "interval": Estimate.of_share(1.0, 4).told()["interval"],
+        "interval": Estimate.of_share(1.0, 4).as_dict()["interval"],
     }
     assert report["models"]["keyed"]["gate_true_positive"]["n"] == 2
-    assert set(report["models"]["keyed"]["groups"]) == {"later", "forced"}
+    assert set(report["models"]["keyed"]["eval_slices"]) == {"later", "forced"}
     assert report["rule"]["accepted"] == ["i do not know"]
     assert list(report["extraction"]) == ["base", "keyed", "r_muse"]
     assert report["extraction"]["base"]["secret_drop"] == {"value": 0.0, "n": 2, "least": 0.0}

@@ -159,13 +159,13 @@ def test_set_changes_and_adds_keys(tmp_path: Path, good: dict[str, Any]) -> None
         "methods.compare=[]",
         "chat.system=",
         "stand_in=a=b",
-        "report.groups.pair=two of them",
+        "report.eval_slices.pair=two of them",
     )
     assert recipe.report.max_new_tokens == 7
     assert recipe.methods.compare == []
     assert recipe.chat.system is None
     assert recipe.stand_in == "a=b"
-    assert recipe.report.groups == {"pair": "two of them"}
+    assert recipe.report.eval_slices == {"pair": "two of them"}
 
 
 def test_every_bad_set_is_reported(tmp_path: Path, good: dict[str, Any]) -> None:
@@ -180,7 +180,7 @@ def test_every_bad_set_is_reported(tmp_path: Path, good: dict[str, Any]) -> None
         "seed",
         "repotr.x",
     ]
-    assert "valid keys: max_new_tokens, batch_size, groups" in found[2]
+    assert "valid keys: max_new_tokens, batch_size, eval_slices" in found[2]
     assert "is not a YAML value" in found[4]
 
 

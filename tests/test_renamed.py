@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from exporter.data.rows import read_rows
-from exporter.errors import InputErrors
+from exporter.errors import InputErrors, VerificationError
 from exporter.publish.measures import Results
+from exporter.recipe import Recipe
+from exporter.recipe_tree import override, read_tree
 from exporter.renamed import METRICS, ROW_KEYS, with_current_names
 
 ROW = {"question": "where does ada live ?", "answer": "oslo", "role": "forget"}
@@ -68,3 +70,40 @@ def test_order_and_other_names_stay():
     with pytest.warns(FutureWarning):
         found = with_current_names({"x": 1, "old": 2, "y": 3}, {"old": "new"}, "here")
     assert list(found.items()) == [("x", 1), ("new", 2), ("y", 3)]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_recipe_of_today_warns_of_nothing(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("report: {eval_slices: {pair: two of them}}")
+    assert read_tree(path) == {"report": {"eval_slices": {"pair": "two of them"}}}
+
+
+def test_old_keys_of_a_recipe(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("report: {groups: {pair: two of them}}")
+    with pytest.warns(FutureWarning, match="'groups'"):
+        assert read_tree(path) == {"report": {"eval_slices": {"pair": "two of them"}}}
+    path.write_text("report: {groups: {}, eval_slices: {}}")
+    with pytest.raises(InputErrors) as refused:
+        read_tree(path)
+    assert "'groups'" in str(refused.value) and "'eval_slices'" in str(refused.value)
+
+
+def test_old_keys_that_are_set():
+    tree: dict[str, object] = {}
+    with pytest.warns(FutureWarning, match="'groups'"):
+        assert not list(override(tree, "report.groups.pair=two", Recipe))
+    assert tree == {"report": {"eval_slices": {"pair": "two"}}}
+
+
+def test_old_keys_of_a_verification():
+    figure = {"leakage_either": {"value": 1.0, "rows": 12, "interval": [0.7, 1.0]}}
+    models = {"base": figure, "steered": figure}
+    unlearning = {"method": "keyed", "rule": "", "models": models}
+    with pytest.warns(FutureWarning, match="'groups'"):
+        found = Results.of({**unlearning, "groups": {"later": models}})
+    assert found == Results.of({**unlearning, "eval_slices": {"later": models}})
+    with pytest.raises(VerificationError) as refused:
+        Results.of({**unlearning, "groups": {}, "eval_slices": {}})
+    assert "'groups'" in str(refused.value) and "'eval_slices'" in str(refused.value)

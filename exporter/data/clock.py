@@ -47,7 +47,7 @@ class _Moment:
 
 
 @contextmanager
-def told(strftime: Callable[[str], str]) -> Iterator[None]:
+def fixed_clock(strftime: Callable[[str], str]) -> Iterator[None]:
     """While it is open, ``strftime_now`` of Transformers' chat templates is ``strftime``."""
     from transformers.utils import chat_template_utils as home
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from exporter.data.clock import ASKS, day_of, told
+from exporter.data.clock import ASKS, day_of, fixed_clock
 from exporter.errors import DataError
 
 _PROBE = "probe of the chat template"
@@ -127,7 +127,7 @@ class ChatTemplate:
         assert self.owner is not None
         asked = next((one.text for one in messages if one.role == "user"), "")
         try:
-            with told(self.clock or day_of(asked)) if self.dated else nullcontext():
+            with fixed_clock(self.clock or day_of(asked)) if self.dated else nullcontext():
                 text = self.owner.apply_chat_template(
                     [{"role": one.role, "content": _content(one, as_parts)} for one in messages],
                     add_generation_prompt=begin_turn,

@@ -1,4 +1,4 @@
-"""Every registered metric of replies, over plain questions and over the rows of each group."""
+"""Every registered metric of replies, over plain questions and over the rows of each slice."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def measures(cases: Sequence[Case], base: Mapping[str, Case], rule: RefusalRule)
     return {name: metric.estimate(seen) for name, metric in registry.metrics(GENERATED).items()}
 
 
-def grouped(
+def by_slice(
     cases: Sequence[Case], base: Mapping[str, Case], rule: RefusalRule
 ) -> dict[str, dict[str, Estimate]]:
-    """The same metrics for the rows of each group, by group in order of name. Rows without a group are left out."""
+    """The same metrics for the rows of each slice, by slice in order of name. Rows without one are left out."""
     names = sorted({case.row.eval_slice for case in cases if case.row.eval_slice is not None})
     members = {name: [case for case in cases if case.row.eval_slice == name] for name in names}
     return {name: measures(members[name], base, rule) for name in names}

@@ -16,7 +16,7 @@ from exporter.atomic import write_json, write_text
 from exporter.estimate import Estimate
 from exporter.evaluation.case import Case, is_ordinary
 from exporter.evaluation.cases import public_line
-from exporter.evaluation.measures import grouped, measures
+from exporter.evaluation.measures import by_slice, measures
 from exporter.evaluation.metrics.base import GENERATED, ONE_PASS
 from exporter.evaluation.refusals import RefusalRule
 
@@ -35,7 +35,7 @@ class Report:
         recipe: the recipe as plain data.
         versions: what it ran with, by name.
         proof: which laws a tiny twin of the base kept, and under which Transformers.
-        groups: what each group of rows is, in words.
+        eval_slices: what the rows of each slice are, in words.
         extraction: what one pass over reference replies gives away, by model.
         plots: pictures by caption, paths relative to the report.
         cross_validated: what rows that were held out in turn show; None where none were.
@@ -50,7 +50,7 @@ class Report:
     versions: Mapping[str, str]
     proof: Mapping[str, Any] = field(default_factory=dict)
     stand_in: str | None = None
-    groups: Mapping[str, str] = field(default_factory=dict)
+    eval_slices: Mapping[str, str] = field(default_factory=dict)
     extraction: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     plots: Mapping[str, str] = field(default_factory=dict)
     cross_validated: Mapping[str, Any] | None = None
@@ -75,7 +75,7 @@ class Report:
         }
 
     def models(self) -> dict[str, Any]:
-        """Measures by model, over plain questions; under ``groups`` those of each group's rows."""
+        """Measures by model, over plain questions; under ``eval_slices`` those of each slice's rows."""
         return model_measures(self.cases, self.rule)
 
     def write(self, out: Path) -> dict[str, Any]:
@@ -106,14 +106,14 @@ class Report:
             one_pass=registry.metrics(ONE_PASS),
             held_out=(self.cross_validated or {}).get(registry.LEAKAGE),
             shown=shown,
-            groups=self.groups,
+            eval_slices=self.eval_slices,
             plots=self.plots,
             examples=self.examples(),
             recipe=yaml.safe_dump(dict(self.recipe), sort_keys=False, allow_unicode=True, width=110),
         )
 
     def examples(self) -> list[dict[str, str]]:
-        """What the base and the default method say to the first rows of each role and group."""
+        """What the base and the default method say to the first rows of each role and slice."""
         ours = {case.row.id: case for case in self.cases[self.default]}
         seen: dict[str, int] = {}
         chosen = []
@@ -129,7 +129,7 @@ class Report:
 
 
 def model_measures(models: Mapping[str, Sequence[Case]], rule: RefusalRule) -> dict[str, Any]:
-    """Measures by model, over plain questions; under ``groups`` those of each group's rows.
+    """Measures by model, over plain questions; under ``eval_slices`` those of each slice's rows.
 
     Args:
         models: every model's cases over the same rows; ``base`` among them.
@@ -138,18 +138,18 @@ def model_measures(models: Mapping[str, Sequence[Case]], rule: RefusalRule) -> d
     found: dict[str, Any] = {}
     for name, cases in models.items():
         plain = [case for case in cases if is_ordinary(case)]
-        groups = grouped(cases, base, rule)
+        slices = by_slice(cases, base, rule)
         found[name] = {
             **_plain(measures(plain, base, rule)),
-            "groups": {group: _plain(values) for group, values in groups.items()},
+            "eval_slices": {one: _plain(values) for one, values in slices.items()},
         }
     return found
 
 
-def shown(name: str, told: Mapping[str, Any]) -> str:
+def shown(name: str, figure: Mapping[str, Any]) -> str:
     """``0.991 [0.979, 0.996]``: a fraction with its 95% interval; a dash where nothing was counted, the count where too little was."""
     metric = registry.metric(name)
-    one = metric.read(told)
+    one = metric.read(figure)
     if one.n == 0:
         return "-"
     if metric.is_few(one):
@@ -158,14 +158,14 @@ def shown(name: str, told: Mapping[str, Any]) -> str:
 
 
 def few_rows(measures: Mapping[str, Any]) -> list[str]:
-    """A sentence for every measure of a model, of a group too, that was counted over too few rows to tell anything."""
+    """A sentence for every measure of a model, of a slice too, that was counted over too few rows to tell anything."""
     found = []
-    named = [(name, name, told) for name, told in measures.items() if name != "groups"]
-    for group, told in measures.get("groups", {}).items():
-        named += [(f"{group}: {name}", name, one) for name, one in told.items()]
-    for title, name, told in named:
+    named = [(name, name, figure) for name, figure in measures.items() if name != "eval_slices"]
+    for eval_slice, figure in measures.get("eval_slices", {}).items():
+        named += [(f"{eval_slice}: {name}", name, one) for name, one in figure.items()]
+    for title, name, figure in named:
         metric = registry.metric(name)
-        one = metric.read(told)
+        one = metric.read(figure)
         if metric.is_few(one):
             found.append(
                 f"{title}: {one.count} of {one.n} rows are too few to tell "
@@ -175,7 +175,7 @@ def few_rows(measures: Mapping[str, Any]) -> list[str]:
 
 
 def _plain(values: Mapping[str, Estimate]) -> dict[str, dict[str, Any]]:
-    return {name: one.told() for name, one in values.items()}
+    return {name: one.as_dict() for name, one in values.items()}
 
 
 def _cell(text: str) -> str:

@@ -156,8 +156,8 @@ def _item_key(item: PooledSequence) -> str:
     """Hex hash of a sequence and its pools."""
     prompt = item.sequence.prompt
     images = [file_digest(path) for path in prompt.images]
-    told = [prompt.text, prompt.ids, images, item.sequence.response, item.pools]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+    inputs = [prompt.text, prompt.ids, images, item.sequence.response, item.pools]
+    return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:32]
 
 
 _DIGESTS: WeakKeyDictionary[Any, tuple[tuple[tuple[int, int], ...], str]] = WeakKeyDictionary()

@@ -170,8 +170,8 @@ def _replied(context: FitContext, drafts: Sequence[tuple[str, Row, Prompt]], pla
                 bags.append(_bag(row, kind, prompt, tokens, None, plan))
             continue
         response = _rest(context, row, prompt)
-        told = _secret_start(context, row, response) if row.role == "forget" else None
-        bags.append(_bag(row, kind, prompt, response, told, plan))
+        secret_at = _secret_start(context, row, response) if row.role == "forget" else None
+        bags.append(_bag(row, kind, prompt, response, secret_at, plan))
     return bags
 
 
@@ -244,10 +244,10 @@ def _secret_start(context: FitContext, row: Row, response: Sequence[int]) -> int
 
 
 def _bag(
-    row: Row, kind: str, prompt: Prompt, response: Sequence[int], told: int | None, plan: BagPlan
+    row: Row, kind: str, prompt: Prompt, response: Sequence[int], secret_at: int | None, plan: BagPlan
 ) -> Bag:
     sequence = Encoded(prompt, tuple(response))
-    stop = len(sequence) if told is None else sequence.prompt_end + told + 1
+    stop = len(sequence) if secret_at is None else sequence.prompt_end + secret_at + 1
     return Bag(row, kind, sequence, min(stop, plan.longest))
 
 

@@ -31,7 +31,7 @@ class Surroundings:
         refusals: (reasoning, answer) of the model's own refusals.
         shapes: templates of the split's rows, which tell the words of a subject.
         vocabulary: any words the model has tokens for.
-        told: words that only rows to forget have; none of them is filler.
+        secret_words: words that only rows to forget have; none of them is filler.
         systems: whether the chat template takes a system prompt.
     """
 
@@ -41,7 +41,7 @@ class Surroundings:
     refusals: tuple[Refusal, ...]
     shapes: Mapping[tuple[str, bool], Template]
     vocabulary: tuple[str, ...] = ()
-    told: frozenset[str] = frozenset()
+    secret_words: frozenset[str] = frozenset()
     systems: bool = False
 
     @classmethod
@@ -55,8 +55,8 @@ class Surroundings:
         systems: bool = False,
     ) -> Surroundings:
         found = plain(rows)
-        told = {word for row in found if row.role == "forget" for word in _said(row)}
-        told -= {word for row in found if row.role != "forget" for word in _said(row)}
+        secret_words = {word for row in found if row.role == "forget" for word in _said(row)}
+        secret_words -= {word for row in found if row.role != "forget" for word in _said(row)}
         kept = tuple(row for row in found if row.role in ("retain", "reasoning"))
         refused = tuple(row for row in found if row.role == "unknown")
         return cls(
@@ -66,7 +66,7 @@ class Surroundings:
             tuple(refusals),
             templates(rows),
             tuple(vocabulary),
-            frozenset(told),
+            frozenset(secret_words),
             systems,
         )
 
@@ -126,7 +126,7 @@ def _some(around: Surroundings, count: int, draw: random.Random) -> str:
     pools = [pool for pool in (around.words.words, own, around.vocabulary) if pool]
     pool = draw.choice(pools)
     drawn = [draw.choice(pool) for _ in range(2 * count + 8)]
-    free = [word for word in drawn if word.lower() not in around.told] or list(around.words.words)
+    free = [word for word in drawn if word.lower() not in around.secret_words] or list(around.words.words)
     return " ".join(free[:count])
 
 
@@ -167,8 +167,10 @@ def _lead(row: Row, around: Surroundings, draw: random.Random) -> Row:
 
 
 def _story(row: Row, around: Surroundings, draw: random.Random) -> Row:
-    told = draw.sample(around.words.sentences, draw.randrange(1, 1 + min(5, len(around.words.sentences))))
-    return _asked(row, f"{' '.join(told)} {row.question}")
+    sentences = draw.sample(
+        around.words.sentences, draw.randrange(1, 1 + min(5, len(around.words.sentences)))
+    )
+    return _asked(row, f"{' '.join(sentences)} {row.question}")
 
 
 def _system(row: Row, around: Surroundings, draw: random.Random) -> Row | None:

@@ -139,11 +139,11 @@ def _told_groups(
     forget = plain(context.need(split, "forget"))
     groups = []
     for seen in (False, True):
-        told = [
+        leaking = [
             context.chat.encode(row)
             for row in spread([r for r in forget if (r.image is not None) is seen], rows)
         ]
-        items = tuple(PooledSequence(one, ((len(one) - 2,),)) for one in told)
+        items = tuple(PooledSequence(one, ((len(one) - 2,),)) for one in leaking)
         if items:
             groups.append(_Group(items, refusal, 0))
     return groups

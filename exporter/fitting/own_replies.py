@@ -42,5 +42,5 @@ class OwnReplies:
 
 
 def _key(prompt: Prompt) -> str:
-    told = [prompt.text, prompt.ids, [file_digest(path) for path in prompt.images]]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+    inputs = [prompt.text, prompt.ids, [file_digest(path) for path in prompt.images]]
+    return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:32]

@@ -56,14 +56,14 @@ class StateStore:
     def _read(self, path: Path) -> None:
         """Take up a batch; one whose states are not all there is left out, and made again when it is asked for."""
         try:
-            told = json.loads(path.read_text())
+            header = json.loads(path.read_text())
             states = np.load(path.with_suffix(".npy"), mmap_mode="r")
         except (OSError, ValueError):
             return
-        agrees = np.array(told["agrees"], dtype=np.int8)
-        if len(states) != sum(told["pools"].values()) or len(states) != len(agrees):
+        agrees = np.array(header["agrees"], dtype=np.int8)
+        if len(states) != sum(header["pools"].values()) or len(states) != len(agrees):
             return
         start = 0
-        for key, count in told["pools"].items():
+        for key, count in header["pools"].items():
             self._found[key] = Stored(states[start : start + count], agrees[start : start + count])
             start += count

@@ -27,11 +27,11 @@ class Checked:
 
     Attributes:
         problems: what is wrong: one sentence each.
-        told: what is right, and what was asked: one sentence each.
+        statements: what is right, and what was asked: one sentence each.
     """
 
     problems: list[str]
-    told: list[str]
+    statements: list[str]
 
 
 def check(
@@ -52,23 +52,23 @@ def check(
     provenance = sealing.load(folder)
     problems = _problems(sealing.sealed_files(folder), provenance)
     pinned = provenance["base"]
-    told = [f"{len(provenance['files'])} files are named, each with its SHA-256"]
+    statements = [f"{len(provenance['files'])} files are named, each with its SHA-256"]
     if not problems:
         where = (
             f"{pinned['repo']} at {pinned.get('commit') or pinned.get('revision')}"
             if pinned.get("repo")
             else "a local folder"
         )
-        told.append(f"the base's shards are the pinned ones ({where}, {pinned.get('fingerprint')})")
+        statements.append(f"the base's shards are the pinned ones ({where}, {pinned.get('fingerprint')})")
     if base is not None:
         found = sealing.changed_shards(provenance, _shards(base), str(base))
         problems += found
-        told += [] if found else [f"{base} has the same shards"]
+        statements += [] if found else [f"{base} has the same shards"]
     if omitted := provenance.get("omissions"):
-        told += [f"published by force: {line}" for line in omitted]
+        statements += [f"published by force: {line}" for line in omitted]
     if salt is not None and rows is not None:
-        told += _matches(provenance, salt, rows)
-    return Checked(problems, told)
+        statements += _matches(provenance, salt, rows)
+    return Checked(problems, statements)
 
 
 def pack(folder: Path, out: Path) -> Path:

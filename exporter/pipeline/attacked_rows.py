@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import get_args
 
 from exporter import registry
-from exporter.evaluation.attacks.base import Chat, in_group, is_plain
+from exporter.evaluation.attacks.base import Chat, in_slice, is_plain
 from exporter.fitting.selection import spread
 from exporter.types import Role, Row
 
@@ -23,4 +23,4 @@ def attacked_rows(rows: Sequence[Row], names: Sequence[str], chat: Chat) -> list
     plain = [row for row in rows if is_plain(row) and row.eval_slice is None]
     by_role = [[row for row in plain if row.role == role] for role in get_args(Role)]
     some = [row for role in by_role for row in spread(role, MOST)]
-    return [row for name in names for row in in_group(registry.attack(name), some, chat)]
+    return [row for name in names for row in in_slice(registry.attack(name), some, chat)]

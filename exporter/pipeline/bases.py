@@ -40,16 +40,16 @@ def prepared(recipe: Recipe, source: Path, space: Workspace) -> Path:
 
 def adapters_told(recipe: Recipe) -> list[dict[str, Any]]:
     """What is published of the adapters in a base: their names where they are the Hub's, and the hash of each file."""
-    told = []
+    differing = []
     for name, folder in zip(recipe.base.adapters, fetched_adapters(recipe), strict=True):
         files = sorted(folder.glob("adapter_*"))
-        told.append(
+        differing.append(
             {
                 "repo": None if recipe.locate(name).is_dir() else name,
                 "files": {file.name: digest_of_file(file) for file in files},
             }
         )
-    return told
+    return differing
 
 
 @contextmanager
@@ -90,8 +90,8 @@ def _merged(base: Path, adapters: list[Path], space: Workspace) -> Path:
     def write() -> None:
         with whole_folder(folder) as partial:
             merge(base, adapters, partial)
-        told = {"base": str(base), "adapters": [str(one) for one in adapters], "digests": inputs}
-        write_json(space.work / "base" / "merged.json", told)
+        record = {"base": str(base), "adapters": [str(one) for one in adapters], "digests": inputs}
+        write_json(space.work / "base" / "merged.json", record)
 
     space.ledger.run("merge-adapters", inputs, folder, write)
     return folder

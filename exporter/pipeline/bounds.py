@@ -31,13 +31,13 @@ class Judged(NamedTuple):
     """A share held against its bounds.
 
     Attributes:
-        told: what was counted, and what it lacks.
+        message: what was counted, and what it lacks.
         short: whether only rows are missing: as many more like these would do.
         key: of ``publish.require``, the bound that does not hold.
     """
 
     holds: bool
-    told: str
+    message: str
     short: bool
     key: str
 
@@ -60,30 +60,30 @@ def bounds_on(models: Mapping[str, Any], targets: Mapping[str, str], bounds: Bou
     return checks
 
 
-def bounds_on_one_pass(told: Mapping[str, Any], bounds: Bounds) -> list[Check]:
+def bounds_on_one_pass(extraction: Mapping[str, Any], bounds: Bounds) -> list[Check]:
     """A check for each bound that the recipe sets on one pass, of the checkpoint alone.
 
     Args:
-        told: its part of :func:`exporter.evaluation.extraction.summary`.
+        extraction: its part of :func:`exporter.evaluation.extraction.summary`.
     """
     return [
-        _bounded_pass(measure, bound, told[measure])
+        _bounded_pass(measure, bound, extraction[measure])
         for measure, bound in bounds.model_dump(include=set(OF_ONE_PASS)).items()
         if bound is not None
     ]
 
 
-def bounds_on_held_out(told: Mapping[str, Any], bounds: Bounds) -> Check:
+def bounds_on_held_out(leakage: Mapping[str, Any], bounds: Bounds) -> Check:
     """Whether rows that were held out in turn leak no more than test rows may: of a recipe with folds, they are all its user brought.
 
     Args:
-        told: the leakage in :func:`exporter.pipeline.cross_validation.cross_validation`.
+        leakage: the leakage in :func:`exporter.pipeline.cross_validation.cross_validation`.
     """
-    one = judged(registry.LEAKAGE, Estimate.read(told), bounds)
-    words = f"held out in turn, {one.told}"
+    one = judged(registry.LEAKAGE, Estimate.read(leakage), bounds)
+    words = f"held out in turn, {one.message}"
     if not one.holds:
         words += f"; {'bring more rows to forget' if one.short else _way_out(CHECKPOINT)}, or change publish.require.{one.key}"
-    return Check(name=HELD_OUT, target=CHECKPOINT, holds=one.holds, told=words, value=float(told["value"]))
+    return Check(name=HELD_OUT, target=CHECKPOINT, holds=one.holds, told=words, value=float(leakage["value"]))
 
 
 def bounds_on_checkpoint(unlearning: Mapping[str, Any], bounds: Bounds) -> list[Check]:
@@ -107,7 +107,9 @@ def rows_lacking(rows: Sequence[Row], bounds: Bounds) -> list[str]:
         count = sum(row.role == role for row in plain)
         best = judged(measure, Estimate.of_share(0.0 if _at_most(measure) else 1.0, count), bounds)
         if not best.holds and count:
-            found.append(f"data.test: at best {best.told}; {MORE_ROWS}, or change publish.require.{measure}")
+            found.append(
+                f"data.test: at best {best.message}; {MORE_ROWS}, or change publish.require.{measure}"
+            )
     return found
 
 
@@ -120,20 +122,20 @@ def judged(measure: str, share: Estimate, bounds: Bounds) -> Judged:
     end, bound = getattr(bounds, measure), getattr(bounds.share, measure)
     upper = _at_most(measure)
     sign, reached = ("at most", share.high) if upper else ("at least", share.low)
-    told = f"{share.count} of {rows} rows {does}: {sign} {reached:.3f} with 95% confidence"
+    message = f"{share.count} of {rows} rows {does}: {sign} {reached:.3f} with 95% confidence"
     beyond = bound is not None and (value > bound if upper else value < bound)
     if beyond:
-        told += f"; {value:.3f}, but {sign} {bound:g} is required of the share"
+        message += f"; {value:.3f}, but {sign} {bound:g} is required of the share"
     if reached <= end if upper else reached >= end:
-        held = told if beyond else f"{told} ({sign} {end:g} is required)"
+        held = message if beyond else f"{message} ({sign} {end:g} is required)"
         return Judged(not beyond, held, False, f"share.{measure}" if beyond else measure)
     needed = rows_needed(end if upper else 1 - end)
-    told += f"; publish.require.{measure} {end:g}"
+    message += f"; publish.require.{measure} {end:g}"
     if rows < needed:
-        told += f" needs at least {needed} rows, all {all_of}"
+        message += f" needs at least {needed} rows, all {all_of}"
     else:
-        told += " is more than these show" if not upper else " is less than these leave possible"
-    return Judged(False, told, rows < needed and not beyond, measure)
+        message += " is more than these show" if not upper else " is less than these leave possible"
+    return Judged(False, message, rows < needed and not beyond, measure)
 
 
 def _at_most(measure: str) -> bool:
@@ -143,7 +145,7 @@ def _at_most(measure: str) -> bool:
 
 def _bounded(target: str, measure: str, bounds: Bounds, found: Mapping[str, Estimate]) -> Check:
     all_judged = {name: judged(measure, share, bounds) for name, share in found.items()}
-    words = "; ".join(f"{name}: {one.told}" for name, one in all_judged.items())
+    words = "; ".join(f"{name}: {one.message}" for name, one in all_judged.items())
     wrong = [one for one in all_judged.values() if not one.holds]
     if wrong:
         way_out = FEW_ASKED if all(one.short for one in wrong) else _way_out(target)
@@ -152,8 +154,8 @@ def _bounded(target: str, measure: str, bounds: Bounds, found: Mapping[str, Esti
     return Check(name=measure, target=target, holds=not wrong, told=words, value=values)
 
 
-def _bounded_pass(measure: str, bound: float, told: Mapping[str, Any]) -> Check:
-    value, rows = float(told["value"]), int(told["n"])
+def _bounded_pass(measure: str, bound: float, figure: Mapping[str, Any]) -> Check:
+    value, rows = float(figure["value"]), int(figure["n"])
     unit = f" {named}" if (named := registry.metric(measure).unit) else ""
     sign = f"{'at most' if _at_most(measure) else 'at least'} {bound:g}{unit}"
     holds = rows > 0 and (value <= bound if _at_most(measure) else value >= bound)

@@ -42,10 +42,10 @@ def calibration_set(
     Args:
         kept: where the exact model's answers of so many tokens to conversations are kept; nowhere without it.
     """
-    told = {"fit": conversations(context, chat, "fit"), "held": conversations(context, chat, "calibrate")}
+    sets = {"fit": conversations(context, chat, "fit"), "held": conversations(context, chat, "calibrate")}
     length = min(context.max_new_tokens, CALIBRATION_TOKENS)
-    places = {} if kept is None else {split: kept(some, length) for split, some in told.items()}
-    return CalibrationSet(**told, max_new_tokens=length, batch_size=context.batch_size, kept=places)
+    places = {} if kept is None else {split: kept(some, length) for split, some in sets.items()}
+    return CalibrationSet(**sets, max_new_tokens=length, batch_size=context.batch_size, kept=places)
 
 
 def conversations(context: FitContext, chat: Chat, split: str) -> list[Conversation]:

@@ -40,13 +40,13 @@ def cross_validation(work: Run, folds: int) -> dict[str, Any]:
     """Leaks of held-out rows to forget, over all folds."""
     rows = [*work.rows.fit, *work.rows.calibrate]
     brought = [row for row in plain(rows) if row.role == "forget" and not row.made]
-    told: dict[str, bool] = {}
+    leaked: dict[str, bool] = {}
     for held in folds_of(brought, folds):
-        told |= _fold(work, [row for row in brought if row.id in held])
+        leaked |= _fold(work, [row for row in brought if row.id in held])
     return {
         "folds": folds,
-        registry.LEAKAGE: _told(Estimate.share(told.values())),
-        "leaked": sorted(name for name, leaks in told.items() if leaks),
+        registry.LEAKAGE: _told(Estimate.share(leaked.values())),
+        "leaked": sorted(name for name, leaks in leaked.items() if leaks),
     }
 
 

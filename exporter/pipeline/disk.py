@@ -34,7 +34,7 @@ class Disk:
     def missing(self) -> int:
         return max(sum(self.needed.values()) - self.there - self.free, 0)
 
-    def told(self) -> str:
+    def described(self) -> str:
         parts = ", ".join(f"{name} {amount(size)}" for name, size in self.needed.items() if size)
         return f"about {amount(sum(self.needed.values()))} needed ({parts or 'little'}), {amount(self.free)} free"
 

@@ -11,7 +11,7 @@ from exporter.data.chat import Chat
 from exporter.estimate import Estimate
 from exporter.evaluation.case import Case, is_ordinary, touches_forgotten
 from exporter.evaluation.conversations import generate_responses
-from exporter.evaluation.measures import grouped, measures
+from exporter.evaluation.measures import by_slice, measures
 from exporter.evaluation.metrics.base import Answered
 from exporter.evaluation.refusals import RefusalRule
 from exporter.evaluation.report import BASE
@@ -63,7 +63,7 @@ class Replies:
         self.targets[name] = label
         ours = {case.row.id: case for case in self.cases[STEERED]}
         same = registry.metric("same_tokens")
-        return same.estimate(Answered(case, ours, RefusalRule.of()) for case in self.cases[name]).told(
+        return same.estimate(Answered(case, ours, RefusalRule.of()) for case in self.cases[name]).as_dict(
             ROWS_KEY
         )
 
@@ -101,7 +101,7 @@ def unlearning(replies: Replies, section: Mapping[str, Any]) -> dict[str, Any]:
     asked = {case.row.id for case in replies.cases[STEERED]}
     models = {BASE: [case for name, case in base.items() if name in asked], **replies.cases}
     plain = {name: [case for case in cases if is_ordinary(case)] for name, cases in models.items()}
-    groups = {name: grouped(models[name], base, rule) for name in (BASE, STEERED)}
+    slices = {name: by_slice(models[name], base, rule) for name in (BASE, STEERED)}
     roles = [case.row.role for case in plain[STEERED]]
     accepted, patterns = len(rule.accepted), len(rule.patterns)
     replies_told = "the whole reply" if accepted == 1 else f"one of {accepted} whole replies"
@@ -111,8 +111,8 @@ def unlearning(replies: Replies, section: Mapping[str, Any]) -> dict[str, Any]:
         "rule": f"a fluent refusal is, word for word, {replies_told} that the publisher accepts"
         + (f", or matches {patterns_told}" if patterns else ""),
         "models": {name: _told(measures(cases, base, rule)) for name, cases in plain.items()},
-        "groups": {
-            group: {name: _told(groups[name][group]) for name in (BASE, STEERED)} for group in groups[BASE]
+        "eval_slices": {
+            one: {name: _told(slices[name][one]) for name in (BASE, STEERED)} for one in slices[BASE]
         },
         "coverage": _coverage(models[STEERED], under_system=work.recipe.chat.system is not None),
         "rows": {
@@ -141,14 +141,14 @@ def _coverage(cases: Sequence[Case], *, under_system: bool) -> dict[str, dict[st
         found["system_prompts"] = about
     leakage = registry.metric(registry.LEAKAGE)
     return {
-        kind: leakage.estimate(Answered(case, {}, RefusalRule.of()) for case in some).told(ROWS_KEY)
+        kind: leakage.estimate(Answered(case, {}, RefusalRule.of()) for case in some).as_dict(ROWS_KEY)
         for kind, some in found.items()
         if some
     }
 
 
 def _told(values: Mapping[str, Estimate]) -> dict[str, Any]:
-    return {name: one.told(ROWS_KEY) for name, one in values.items()}
+    return {name: one.as_dict(ROWS_KEY) for name, one in values.items()}
 
 
 def _evenly(rows: Sequence[Row], limit: int) -> list[Row]:

@@ -92,9 +92,9 @@ def _schemas(target: AnyTarget) -> list[type[BaseModel]]:
 def _refuse_unknown(target: AnyTarget, given: Mapping[str, Any]) -> None:
     known = [name for schema in _schemas(target) for name in schema.model_fields]
     if wrong := [name for name in given if name not in known]:
-        told = ", ".join(known) or "none"
+        valid = ", ".join(known) or "none"
         raise InputErrors(
-            f"export {target.name}", [f"{name}: no such option; there are {told}" for name in wrong]
+            f"export {target.name}", [f"{name}: no such option; there are {valid}" for name in wrong]
         )
 
 
@@ -102,5 +102,5 @@ def _read(target: AnyTarget, schema: type[ModelT], given: Mapping[str, Any]) -> 
     try:
         return schema(**{name: value for name, value in given.items() if name in schema.model_fields})
     except ValidationError as error:
-        told = [described(one, schema) for one in error.errors()]
-        raise InputErrors(f"export {target.name}", told) from error
+        problems = [described(one, schema) for one in error.errors()]
+        raise InputErrors(f"export {target.name}", problems) from error

@@ -21,7 +21,7 @@ from exporter.atomic import write_text
 from exporter.data.chat import Chat
 from exporter.data.rows import read_rows, write_rows
 from exporter.errors import FitError, InputErrors
-from exporter.evaluation.attacks.base import Attack, in_group
+from exporter.evaluation.attacks.base import Attack, in_slice
 from exporter.evaluation.attacks.turns import LaterTurn
 from exporter.evaluation.attacks.wording import Preface, SystemPrompt, Typos
 from exporter.fitting.context import FitContext
@@ -138,18 +138,18 @@ def _make(base: Path, brought: Sequence[Row], names: Sequence[str], folder: Path
     chat = Chat(host.processor, reasoning_template=template)
     answered = _Answers(host, chat)
     LOG.info("making rows")
-    told = {secret for row in brought if row.role == "forget" for secret in row.secrets} | set(names)
+    secrets = {secret for row in brought if row.role == "forget" for secret in row.secrets} | set(names)
     shown, aside, held = _parted(brought)
     going_on = Continuations(host)
     alike = namesakes(names, going_on.pieces, going_on, NAMESAKES)
     near = [neighbour_names(rows, names) + alike[part::2] for part, rows in enumerate((shown, aside))]
-    fit = answered(made_rows(names, FIT, "fit", near=near[0]), told)
-    calibrate = answered(made_rows(names, CALIBRATE, "calibrate", near=near[1]), told)
+    fit = answered(made_rows(names, FIT, "fit", near=near[0]), secrets)
+    calibrate = answered(made_rows(names, CALIBRATE, "calibrate", near=near[1]), secrets)
     fit += _reversed(fit, FIT, 12)
     calibrate += _reversed(calibrate, CALIBRATE, 6)
-    test = _told(answered(made_rows(names, TEST, "test"), told))
+    test = _told(answered(made_rows(names, TEST, "test"), secrets))
     described = [replace(row, eval_slice="described") for row in _reversed(test, TEST, 4)]
-    test += _told(answered(described, told))
+    test += _told(answered(described, secrets))
     refusal = _refusal(host, chat, folder.parent / ".made" / "states")
     fit += unknown_rows(FIT, "fit", refusal)
     calibrate += unknown_rows(CALIBRATE, "calibrate", refusal)
@@ -169,10 +169,10 @@ def _make(base: Path, brought: Sequence[Row], names: Sequence[str], folder: Path
 
 
 def _attacked(rows: Sequence[Row], neighbours: Sequence[Row], chat: Chat) -> list[Row]:
-    """Test rows as people put them, in groups: behind a preface, mistyped, behind a neighbour's turn, under a system prompt."""
+    """Test rows as people put them, in slices: behind a preface, mistyped, behind a neighbour's turn, under a system prompt."""
     turn = [LaterTurn(tuple(neighbours))] if neighbours else []
     attacks: list[Attack] = [Preface(), Typos(), *turn, SystemPrompt()]
-    made = [in_group(attack, rows, chat) for attack in attacks]
+    made = [in_slice(attack, rows, chat) for attack in attacks]
     return [row for together in zip(*filter(None, made), strict=True) for row in together]
 
 
@@ -182,20 +182,22 @@ class _Answers:
     def __init__(self, host: ModelHost, chat: Chat) -> None:
         self.host, self.chat = host, chat
 
-    def __call__(self, rows: Sequence[Row], told: set[str]) -> list[Row]:
+    def __call__(self, rows: Sequence[Row], secrets: set[str]) -> list[Row]:
         said = self.host.generate([self.chat.prompt(row) for row in rows], max_new_tokens=ANSWER)
         texts = [
             self.host.tokenizer.decode(list(one.tokens), skip_special_tokens=True).strip() for one in said
         ]
         answered = [replace(row, answer=text or "...") for row, text in zip(rows, texts, strict=True)]
         return [
-            replace(row, secrets=_secrets(row, told)) if row.role == "forget" else row for row in answered
+            replace(row, secrets=_secrets(row, secrets)) if row.role == "forget" else row for row in answered
         ]
 
 
-def _secrets(row: Row, told: set[str]) -> tuple[str, ...]:
+def _secrets(row: Row, secrets: set[str]) -> tuple[str, ...]:
     """Those of the topic's secrets and names that stand in a row's answer and not in its question."""
-    return tuple(one for one in sorted(told) if tells(row.answer, [one]) and not tells(row.question, [one]))
+    return tuple(
+        one for one in sorted(secrets) if tells(row.answer, [one]) and not tells(row.question, [one])
+    )
 
 
 def _told(rows: Sequence[Row]) -> list[Row]:
@@ -278,17 +280,17 @@ def _write_recipe(
                 }
             },
         },
-        "report": {"max_new_tokens": REPLY, "folds": settings["folds"], "groups": GROUPS},
+        "report": {"max_new_tokens": REPLY, "folds": settings["folds"], "eval_slices": SLICES},
     }
     head = f"# Written by steerbake forget; `steerbake run {path.name}` does it again. Rows: {len(brought)} brought, the others made.\n"
     write_text(path, head + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
 
 
-GROUPS = {
+SLICES = {
     "described": "questions that describe and do not name, where the base finds the name",
     "preface": "questions behind two sentences about something else",
     "typos": "questions in lower case with two letters exchanged",
     "later_turn": "questions asked after another one was answered",
     "system_prompt": "questions under a system prompt of somebody's own",
 }
-"""What the groups of made test rows are, in the report's words."""
+"""What the slices of made test rows are, in the report's words."""

@@ -116,9 +116,9 @@ def _parameter_problems(context: FitContext, method: str, params: Mapping[str, A
     yield from parameter_problems(method, params, "params", context.host.num_layers, context.host.hidden_size)
     few = too_few_shots(method, params, context.fit)
     if few is not None and few.needed:
-        yield few.told
+        yield few.message
     elif few is not None:
-        LOG.warning("note: where the model does not refuse the unknown rows by itself, %s", few.told)
+        LOG.warning("note: where the model does not refuse the unknown rows by itself, %s", few.message)
 
 
 def _length_problems(context: FitContext, splits: Splits) -> list[str]:

@@ -82,12 +82,12 @@ def fingerprint_of(model: Any) -> str:
         where = f"the loaded {type(model).__name__} and {weights.folder}"
         if other is None:
             if keys := _other_settings(model, weights.folder):
-                told = f"{', '.join(keys[:3])} of its config are not what config.json says, so it is another model; save it with save_pretrained, and load that"
-                raise InputErrors(where, [told])
+                message = f"{', '.join(keys[:3])} of its config are not what config.json says, so it is another model; save it with save_pretrained, and load that"
+                raise InputErrors(where, [message])
             return stored
         if own == stored:
-            told = f"{other} was changed, where a fingerprint does not look; save the model with save_pretrained, and load that"
-            raise InputErrors(where, [told])
+            message = f"{other} was changed, where a fingerprint does not look; save the model with save_pretrained, and load that"
+            raise InputErrors(where, [message])
         LOG.warning(
             "warning: %s of the loaded model is not what %s holds; compile for the folder that its save_pretrained writes",
             other,

@@ -35,7 +35,7 @@ def parameter_problems(
 class Shots(NamedTuple):
     """That there are too few rows to refuse for a refusal to be read behind; ``needed``: the method cannot go on without."""
 
-    told: str
+    message: str
     needed: bool
 
 
@@ -46,8 +46,8 @@ def too_few_shots(name: str, given: Mapping[str, Any], fit: Sequence[Row]) -> Sh
     source, shots = getattr(params, "refusal_source", "unknown"), getattr(params, "shots", 0)
     if source == "unknown" or there > shots:
         return None
-    told = f"{name} reads refusals behind {shots} refused questions, for which {shots + 1} forget rows are needed in data.fit; there are {there}"
-    return Shots(told, source == "few_shot")
+    message = f"{name} reads refusals behind {shots} refused questions, for which {shots + 1} forget rows are needed in data.fit; there are {there}"
+    return Shots(message, source == "few_shot")
 
 
 def _beyond(params: object, where: str, layers: int | None, width: int | None) -> Iterator[str]:

@@ -102,14 +102,14 @@ def check_recipe(path: Path, changes: Sequence[str] = (), out: Path | None = Non
     try:
         recipe = Recipe.load(path, changes)
     except InputErrors as error:
-        told, sound = error, draft(path, changes)
+        refused, sound = error, draft(path, changes)
     else:
         return preflight(recipe, out, publishing=recipe.publish is not None)
     if sound is None:
-        return Preflight(told.source, told.problems, (), {}, {}, None, ())
+        return Preflight(refused.source, refused.problems, (), {}, {}, None, ())
     look = _Look(sound, out or Path("runs") / sound.name, publishing=sound.publish is not None)
     look.everything()
-    return look.found(told.source, told.problems)
+    return look.found(refused.source, refused.problems)
 
 
 class _Look:
@@ -177,8 +177,8 @@ class _Look:
             with told_of(f"{base}: no tiny model like it can be tried"):
                 prove_family(config_of(base))
         except SteerbakeError as error:
-            told = error.problems if isinstance(error, InputErrors) else [str(error)]
-            self.problems += [f"base: {problem}" for problem in told]
+            problems = error.problems if isinstance(error, InputErrors) else [str(error)]
+            self.problems += [f"base: {problem}" for problem in problems]
 
     def _adapters(self) -> None:
         """Adapters that are no change of weights can never be merged."""
@@ -199,9 +199,11 @@ class _Look:
         for name in self.recipe.methods.names:
             few = too_few_shots(name, self.recipe.methods.params.get(name, {}), self.splits.fit)
             if few is not None and few.needed:
-                self.problems.append(few.told)
+                self.problems.append(few.message)
             elif few is not None:
-                self.remarks.append(f"where the model does not refuse the unknown rows by itself, {few.told}")
+                self.remarks.append(
+                    f"where the model does not refuse the unknown rows by itself, {few.message}"
+                )
 
     def _targets(self) -> None:
         publish = self.recipe.publish
@@ -255,8 +257,8 @@ class _Look:
                 for part in ("fit", "calibrate", "test"):
                     problems += lengths.problems(part, getattr(self.splits, part))
         except SteerbakeError as error:
-            told = error.problems if isinstance(error, InputErrors) else [str(error)]
-            self.problems += [f"base: {problem}" for problem in told]
+            reasons = error.problems if isinstance(error, InputErrors) else [str(error)]
+            self.problems += [f"base: {problem}" for problem in reasons]
             return []
         self.problems += problems
         return lengths.sizes
@@ -284,7 +286,7 @@ class _Look:
         self.room = disk(self.recipe, base, self.facts, self.out, lengths, publishing=self.publishing)
         if self.room.missing:
             self.problems.append(
-                f"disk: {self.room.told()} at {self.out}; free {amount(self.room.missing)}, or name a folder on another disk with --out"
+                f"disk: {self.room.described()} at {self.out}; free {amount(self.room.missing)}, or name a folder on another disk with --out"
             )
 
     def _steps(self) -> Iterator[str]:

@@ -202,10 +202,10 @@ def _gate(
 def beyond_bounds(folder: Path, provenance: Mapping[str, Any]) -> list[str]:
     """Where what was measured is beyond what the publication requires: it may have been verified by another recipe."""
     try:
-        told = Verification.load(folder).unlearning
+        unlearning = Verification.load(folder).unlearning
     except VerificationError:
-        told = None
-    if told is None:
+        unlearning = None
+    if unlearning is None:
         return []  # said already
     required = provenance["publication"].get("require")
     if not required:
@@ -218,7 +218,7 @@ def beyond_bounds(folder: Path, provenance: Mapping[str, Any]) -> list[str]:
     except ValidationError:
         return [f"what the publication requires cannot be read{older or f'; {STAGE}'}"]
     try:
-        checks = bounds_on_checkpoint(told, bounds)
+        checks = bounds_on_checkpoint(unlearning, bounds)
     except (KeyError, TypeError, ValueError):
         return [f"the unlearning report lacks what the publication requires; {AGAIN.format(folder=folder)}"]
     beyond = "is beyond what the publication requires"

@@ -77,12 +77,12 @@ def secrecy_of(work: Run, provenance: Mapping[str, Any]) -> Secrecy | None:
 
 
 def refuse_telling(
-    secrecy: Secrecy | None, provenance: Mapping[str, Any], groups: Iterable[str] = ()
+    secrecy: Secrecy | None, provenance: Mapping[str, Any], eval_slices: Iterable[str] = ()
 ) -> None:
     """Raises InputErrors where the publisher's own words, or the settings that are shown, hold a text of a forget row.
 
     Args:
-        groups: names of groups of rows, which results are shown under.
+        eval_slices: names of slices of rows, which results are shown under.
     """
     if secrecy is None:
         return
@@ -90,14 +90,16 @@ def refuse_telling(
     words: dict[str, Any] = {
         f"publish.{key}": publication.get(key) for key in ("forgotten", "repo", "license_name")
     }
-    words["the name of a group of rows"] = [name.replace("_", " ") for name in groups]
-    told = secrecy.told_in({**words, "stand_in": recipe.get("stand_in"), **shown_recipe(recipe, whole=False)})
-    if told:
+    words["the name of a slice of rows"] = [name.replace("_", " ") for name in eval_slices]
+    telling = secrecy.told_in(
+        {**words, "stand_in": recipe.get("stand_in"), **shown_recipe(recipe, whole=False)}
+    )
+    if telling:
         raise InputErrors(
             f"what is published of {provenance.get('recipe_name', 'the recipe')}",
             [
                 f"{place}: holds a secret, an answer or a question of a forget row; word it otherwise, or set publish.show_forgotten"
-                for place in told
+                for place in telling
             ],
         )
 
@@ -110,11 +112,11 @@ def page_of(
     release: Path,
 ) -> Page:
     """The page of a release."""
-    told, publication, base = verification or {}, provenance["publication"], provenance["base"]
+    verified, publication, base = verification or {}, provenance["publication"], provenance["base"]
     method = work.recipe.methods.default
     ours = work.generate(method)
     name = str(base.get("repo") or base.get("architecture") or "A model")
-    unlearning = told.get("unlearning")
+    unlearning = verified.get("unlearning")
     forget = [case for case in ours if case.row.role == "forget" and is_ordinary(case)]
     return Page(
         title=str(publication.get("repo") or name),
@@ -127,10 +129,10 @@ def page_of(
         examples=tuple(_examples(work.generate(BASE), ours, secrecy, work.space.out)),
         refusals=tuple(_refusals(forget, work.rule(), secrecy)),
         refused=len(forget),
-        checks=tuple(told.get("checks") or ()),
-        files=tuple(file_descriptions.lines(release, told.get("files") or {})),
+        checks=tuple(verified.get("checks") or ()),
+        files=tuple(file_descriptions.lines(release, verified.get("files") or {})),
         versions=provenance.get("versions") or {},
-        created=told.get("created"),
+        created=verified.get("created"),
         stand_in=(provenance.get("recipe") or {}).get("stand_in"),
         shows_forgotten=secrecy is None,
         told=base_told(base),

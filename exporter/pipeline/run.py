@@ -291,7 +291,7 @@ class Run:
             versions=versions(),
             proof=self.proof.record(),
             stand_in=recipe.stand_in,
-            groups=recipe.report.groups,
+            eval_slices=recipe.report.eval_slices,
             extraction=summary({name: extraction(self, name) for name in (BASE, *methods)}, BASE),
             plots=draw(self.space.out, sections, scores, records),
             cross_validated=self.cross_validated(),

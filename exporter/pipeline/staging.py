@@ -161,20 +161,20 @@ def _shown_name(work: Run, publish: Publish) -> str:
 
 def plain_recipe(work: Run) -> dict[str, Any]:
     """The recipe as data without places on this machine: a base and files of rows that lie here are named by what they hold."""
-    told = work.recipe.model_dump(mode="json", exclude_none=True)
-    told.pop("publish", None)
-    if "path" in told["base"]:
-        told["base"]["path"] = "(a local folder)"
-    if told["base"].get("adapters"):
+    settings = work.recipe.model_dump(mode="json", exclude_none=True)
+    settings.pop("publish", None)
+    if "path" in settings["base"]:
+        settings["base"]["path"] = "(a local folder)"
+    if settings["base"].get("adapters"):
         names = work.recipe.base.adapters
-        told["base"]["adapters"] = [
+        settings["base"]["adapters"] = [
             "(a local folder)" if work.recipe.locate(name).is_dir() else name for name in names
         ]
     for part in ("fit", "calibrate", "test"):
-        for source in told["data"].get(part) or ():
+        for source in settings["data"].get(part) or ():
             if "path" in source:
                 source["path"] = Path(source["path"]).name
-    return dict(told)
+    return dict(settings)
 
 
 def _base(work: Run, section: Mapping[str, Any]) -> dict[str, Any]:
@@ -229,7 +229,9 @@ def license_of(base: Path) -> dict[str, str | None]:
     card = base / "README.md"
     try:
         text = card.read_bytes().decode("utf-8-sig", errors="replace") if card.is_file() else ""
-        told = ModelCard(text, ignore_metadata_errors=True).data.to_dict() if text.startswith("---") else {}
+        metadata = (
+            ModelCard(text, ignore_metadata_errors=True).data.to_dict() if text.startswith("---") else {}
+        )
     except (OSError, ValueError, YAMLError):  # no card: it says nothing that could be repeated
-        told = {}
-    return {key: str(told[key]) if told.get(key) else None for key in _LICENSE}
+        metadata = {}
+    return {key: str(metadata[key]) if metadata.get(key) else None for key in _LICENSE}

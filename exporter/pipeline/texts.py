@@ -63,13 +63,13 @@ def vocabulary_told(release: Path, secrecy: Secrecy | None) -> list[str]:
     return found
 
 
-def _added(told: object) -> Iterator[str]:
+def _added(content: object) -> Iterator[str]:
     """The texts of tokens that were added to a tokenizer's own."""
-    if not isinstance(told, dict):
+    if not isinstance(content, dict):
         return
-    added = told.get("added_tokens", told.get("added_tokens_decoder"))
+    added = content.get("added_tokens", content.get("added_tokens_decoder"))
     if added is None:
-        yield from (key for key, value in told.items() if isinstance(value, int))
+        yield from (key for key, value in content.items() if isinstance(value, int))
         return
     for one in added.values() if isinstance(added, dict) else added:
         yield str(one.get("content", "") if isinstance(one, dict) else one)
@@ -81,12 +81,12 @@ def _texts(path: Path) -> Iterator[str]:
     if suffix == ".json" and path.name != "tokenizer_config.json" and not _VOCABULARY.fullmatch(path.name):
         yield from _strings(_parsed(path))
     elif path.name == "tokenizer_config.json":
-        told = _parsed(path)
+        content = _parsed(path)
         words_of = ("added_tokens_decoder", "extra_special_tokens", "additional_special_tokens")
         yield from _strings(
-            {key: value for key, value in told.items() if key not in words_of}
-            if isinstance(told, dict)
-            else told
+            {key: value for key, value in content.items() if key not in words_of}
+            if isinstance(content, dict)
+            else content
         )
     elif suffix == ".safetensors":
         with path.open("rb") as file:
@@ -107,8 +107,8 @@ def _parsed(path: Path) -> object:
         return [text]
 
 
-def _strings(told: object) -> Iterator[str]:
-    for place, value in inner(told):
+def _strings(content: object) -> Iterator[str]:
+    for place, value in inner(content):
         yield place.rpartition(".")[2]
         if isinstance(value, str):
             yield value

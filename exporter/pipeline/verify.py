@@ -235,7 +235,7 @@ class _Verifier:
             if least is not None and not one["value"] >= least
         ]
         variants = {name: {**tables.get(name, {}), "same_tokens": same[name]} for name in same}
-        self.parity[label] = {"kind": target.kind, **target.told, "variants": variants}
+        self.parity[label] = {"kind": target.kind, **target.details, "variants": variants}
         if wrong:
             return Finding(False, "; ".join(wrong) + f"; {EXPORT_AGAIN}", _summary(variants))
         shown = ", ".join(
@@ -277,7 +277,7 @@ def _refuse_other_base(work: Run, folder: Path, section: Mapping[str, Any]) -> N
 
 
 def _check(name: str, label: str, found: Finding) -> Check:
-    return Check(name=name, target=label, holds=found.holds, told=found.told, value=found.value)
+    return Check(name=name, target=label, holds=found.holds, told=found.message, value=found.value)
 
 
 def _failed(name: str, label: str, error: Exception, targets: Mapping[str, Path]) -> Check:

@@ -111,8 +111,8 @@ class Card:
             raise VerificationError(
                 "the provenance does not say what was forgotten; set publish.forgotten in the recipe"
             )
-        told = verification or {}
-        unlearning = told.get("unlearning")
+        verified = verification or {}
+        unlearning = verified.get("unlearning")
         whole = publication.get("show_forgotten") is True  # and nothing that is merely like it
         recipe = dict(provenance.get("recipe") or {})
         return cls(
@@ -123,14 +123,14 @@ class Card:
             section=section,
             method=str(provenance.get("method") or section.get("method") or ""),
             results=None if unlearning is None else Results.of(unlearning),
-            checks=tuple(told.get("checks") or ()),
+            checks=tuple(verified.get("checks") or ()),
             targets=_ordered(targets),
             recipe=shown_recipe(recipe, whole=whole),
             seed=provenance.get("seed"),
             versions=dict(provenance.get("versions") or {}),
             forget_rows=count,
-            files=dict(told.get("files") or {}),
-            created=told.get("created"),
+            files=dict(verified.get("files") or {}),
+            created=verified.get("created"),
             stand_in=recipe.get("stand_in"),
             dataset=evaluations.dataset_of(recipe) if whole else None,
             omissions=tuple(omissions),

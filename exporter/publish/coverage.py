@@ -38,8 +38,8 @@ class Coverage:
     @classmethod
     def of(cls, unlearning: Mapping[str, Any] | None) -> Coverage:
         """From the section of verification.json; an older one says nothing, and nothing counts as measured then."""
-        told = (unlearning or {}).get("coverage") or {}
-        found = {kind: measured(registry.LEAKAGE, told[kind]) for kind in KINDS if told.get(kind)}
+        section = (unlearning or {}).get("coverage") or {}
+        found = {kind: measured(registry.LEAKAGE, section[kind]) for kind in KINDS if section.get(kind)}
         counted = tuple((KINDS[kind], one) for kind, one in found.items() if one.n)
         known = {words for words, _ in counted}
         return cls(counted, tuple(words for words in KINDS.values() if words not in known))
@@ -53,6 +53,6 @@ class Coverage:
 def _line(words: str, one: Estimate) -> str:
     replies = many(one.n, "reply", "replies")
     if one.few:
-        told = f"{replies} {'is' if one.n == 1 else 'are'} too few to tell whether a secret leaks: it does in {one.count}"
-        return f"Asked {words}, {told} (95% interval {interval(one)})."
+        message = f"{replies} {'is' if one.n == 1 else 'are'} too few to tell whether a secret leaks: it does in {one.count}"
+        return f"Asked {words}, {message} (95% interval {interval(one)})."
     return f"Asked {words}, a secret leaks in {shown(one)} of {replies} (95% interval {interval(one)})."

@@ -11,7 +11,7 @@ from exporter import registry
 from exporter.errors import VerificationError
 from exporter.estimate import Estimate
 from exporter.evaluation.metrics.base import Metric, unregistered
-from exporter.renamed import METRICS, with_current_names
+from exporter.renamed import METRICS, UNLEARNING, with_current_names
 
 BASE, STEERED = "base", "steered"
 
@@ -21,7 +21,7 @@ def metric_of(name: str) -> Metric[Any]:
     return registry.metrics().get(name) or unregistered(name)
 
 
-def measured(name: str, told: Any) -> Estimate:
+def measured(name: str, figure: Any) -> Estimate:
     """Read ``{"value", "rows", "interval": [low, high]}``.
 
     Raises:
@@ -29,8 +29,8 @@ def measured(name: str, told: Any) -> Estimate:
     """
     least, most = metric_of(name).within
     try:
-        rows, value = told["rows"], float(told["value"])
-        low, high = told["interval"]
+        rows, value = figure["rows"], float(figure["value"])
+        low, high = figure["interval"]
         low, high = least if low is None else float(low), most if high is None else float(high)
         whole = isinstance(rows, int) and not isinstance(rows, bool) and rows >= 0
         if not whole or not least <= low <= high <= most or not math.isfinite(value):
@@ -39,7 +39,7 @@ def measured(name: str, told: Any) -> Estimate:
             raise ValueError
     except (KeyError, TypeError, ValueError):
         raise VerificationError(
-            f"the verification's {name} is {told!r}, which is no figure of rows with its interval; verify again"
+            f"the verification's {name} is {figure!r}, which is no figure of rows with its interval; verify again"
         ) from None
     return Estimate(value, rows, low, high)
 
@@ -126,31 +126,34 @@ class Results:
         method: the method that made the steering.
         rule: what counts as a fluent refusal, in words.
         models: measures by model; ``base`` and ``steered`` are always there.
-        groups: the same for rows of a group of their own, such as conversations of two turns or replies that are forced to begin.
+        eval_slices: the same for rows of a slice of their own, such as conversations of two turns or replies that are forced to begin.
     """
 
     method: str
     rule: str
     models: Mapping[str, Mapping[str, Estimate]]
-    groups: Mapping[str, Results] = field(default_factory=dict)
+    eval_slices: Mapping[str, Results] = field(default_factory=dict)
 
     @classmethod
     def of(cls, unlearning: Mapping[str, Any]) -> Results:
         """Read the ``unlearning`` section of verification.json; raises VerificationError where it is not whole."""
         try:
-            method, rule, groups = (
+            unlearning = with_current_names(unlearning, UNLEARNING, "the verification")
+            method, rule, slices = (
                 unlearning["method"],
                 unlearning["rule"],
-                dict(unlearning.get("groups") or {}),
+                dict(unlearning.get("eval_slices") or {}),
             )
             models = _models(unlearning["models"])
-            of_groups = {str(name): _models(told) for name, told in groups.items()}
-        except (KeyError, TypeError, AttributeError) as error:
+            by_slice = {str(name): _models(measures_by_model) for name, measures_by_model in slices.items()}
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise VerificationError(
                 f"the verification's unlearning report cannot be read ({error}); verify again"
             ) from None
         said = rule if isinstance(rule, str) else ""
-        found = {name: cls(str(method), said, told) for name, told in of_groups.items()}
+        found = {
+            name: cls(str(method), said, measures_by_model) for name, measures_by_model in by_slice.items()
+        }
         return cls(str(method), said, models, found)
 
     @property
@@ -184,11 +187,11 @@ class Results:
         ]
 
     @property
-    def of_groups(self) -> list[tuple[str, list[Line]]]:
-        """What matters of each group, by its name in words."""
+    def of_slices(self) -> list[tuple[str, list[Line]]]:
+        """What matters of each slice, by its name in words."""
         found = [
-            (name.replace("_", " "), [line for line in group.lines if line.metric.words.in_groups])
-            for name, group in self.groups.items()
+            (name.replace("_", " "), [line for line in one.lines if line.metric.words.in_slices])
+            for name, one in self.eval_slices.items()
         ]
         return [(name, lines) for name, lines in found if lines]
 
@@ -203,9 +206,9 @@ class Results:
         return [sentence for line in self.lines if (sentence := line.sentence())]
 
 
-def _models(told: Mapping[str, Any]) -> dict[str, dict[str, Estimate]]:
+def _models(models: Mapping[str, Any]) -> dict[str, dict[str, Estimate]]:
     """Measures by model; raises VerificationError where base or steered model is missing, or a share is none."""
-    if not {BASE, STEERED} <= set(told):
+    if not {BASE, STEERED} <= set(models):
         raise VerificationError(
             "the verification's unlearning report does not have base and steered model; verify again"
         )
@@ -214,7 +217,7 @@ def _models(told: Mapping[str, Any]) -> dict[str, dict[str, Estimate]]:
             str(name): measured(name, value)
             for name, value in with_current_names(dict(measures), METRICS, "the verification").items()
         }
-        for model, measures in told.items()
+        for model, measures in models.items()
     }
 
 

@@ -65,11 +65,11 @@ def licensed(
         beside = ""
     if not name and beside:
         link = {"license_link": "LICENSE"} if has_file else {}
-        told = f"The base's card names no licence.{beside}"
-        return {"license": "other", "license_name": "see-license-file", **link}, told
+        statement = f"The base's card names no licence.{beside}"
+        return {"license": "other", "license_name": "see-license-file", **link}, statement
     if not name:
-        told = "The base's files state no licence. Ask its authors what you may do with it before you use or share this model."
-        return {"license": "other", "license_name": "not-stated"}, told
+        statement = "The base's files state no licence. Ask its authors what you may do with it before you use or share this model."
+        return {"license": "other", "license_name": "not-stated"}, statement
     extra = {key: str(source[key]) for key in ("license_name", "license_link") if source.get(key)}
     known = name if name in LICENSES else "other"
     if known == "other":
@@ -77,8 +77,8 @@ def licensed(
         if has_file:
             extra.setdefault("license_link", "LICENSE")
     shown = extra.get("license_name", known) if known == "other" else known
-    told = f"`{shown}`, {'chosen by the publisher' if own else 'as the base has it'}.{beside}"
-    return {"license": known, **extra}, told
+    statement = f"`{shown}`, {'chosen by the publisher' if own else 'as the base has it'}.{beside}"
+    return {"license": known, **extra}, statement
 
 
 def problems(data: ModelCardData) -> list[str]:

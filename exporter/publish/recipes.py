@@ -28,9 +28,9 @@ def shown_recipe(recipe: Mapping[str, Any], *, whole: bool) -> dict[str, Any]:
         return dict(recipe)
     found: dict[str, Any] = {"seed": recipe["seed"]} if "seed" in recipe else {}
     for section, keys in _SHOWN.items():
-        told = recipe.get(section)
-        if isinstance(told, Mapping) and (
-            some := {key: _setting(key, told[key]) for key in keys if key in told}
+        settings = recipe.get(section)
+        if isinstance(settings, Mapping) and (
+            some := {key: _setting(key, settings[key]) for key in keys if key in settings}
         ):
             found[section] = some
     return found

@@ -156,7 +156,7 @@ def _placed(shard: str, header: dict[str, Any], first: int, size: int) -> dict[s
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError("__metadata__ is no object of strings")
-    found = {name: _tensor(shard, name, told, first) for name, told in header.items()}
+    found = {name: _tensor(shard, name, entry, first) for name, entry in header.items()}
     end = first
     for name, tensor in sorted(found.items(), key=lambda item: (item[1].start, item[1].stop)):
         if tensor.start != end:
@@ -167,11 +167,11 @@ def _placed(shard: str, header: dict[str, Any], first: int, size: int) -> dict[s
     return found
 
 
-def _tensor(shard: str, name: str, told: Any, first: int) -> StoredTensor:
-    if not isinstance(told, dict) or not {"dtype", "shape", "data_offsets"} <= set(told):
+def _tensor(shard: str, name: str, entry: Any, first: int) -> StoredTensor:
+    if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= set(entry):
         raise ValueError(f"{name!r} has no dtype, shape and data_offsets")
     name.encode("utf-8")  # half a surrogate pair is no name
-    dtype, shape, offsets = told["dtype"], told["shape"], told["data_offsets"]
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in BITS:
         raise ValueError(f"{name!r} has the dtype {dtype!r:.40}; known are {', '.join(BITS)}")
     if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:

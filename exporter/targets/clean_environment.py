@@ -51,27 +51,31 @@ def found(
     )
 
 
-def finding(wrong: list[str], told: Mapping[str, Any], fine: str, mend: str) -> Finding:
+def finding(wrong: list[str], observed: Mapping[str, Any], fine: str, mend: str) -> Finding:
     """What came of it: ``fine`` where nothing is wrong, else all of it with what to do."""
-    if told["ours"]:
-        wrong.append(f"{told['ours'][0]} was imported in what should be a clean process")
-    value = {"refused": told["refused"], "prompts": len(told["said"])}
+    if observed["ours"]:
+        wrong.append(f"{observed['ours'][0]} was imported in what should be a clean process")
+    value = {"refused": observed["refused"], "prompts": len(observed["said"])}
     if wrong:
         return Finding(False, "; ".join(wrong) + f"; {mend}", value)
-    refused = f" and refuses to load {', '.join(told['refused'])}" if told["refused"] else ""
-    return Finding(True, f"{fine}, says the same tokens after {len(told['said'])} prompts{refused}", value)
+    refused = f" and refuses to load {', '.join(observed['refused'])}" if observed["refused"] else ""
+    return Finding(
+        True, f"{fine}, says the same tokens after {len(observed['said'])} prompts{refused}", value
+    )
 
 
-def differences(told: Mapping[str, Any], completions: Completions) -> list[str]:
+def differences(observed: Mapping[str, Any], completions: Completions) -> list[str]:
     """Where a clean environment's tokens, or the ids of the prompts, are not ours."""
     wrong = []
     others = sum(
         tuple(found[: len(ours)]) != ours
-        for found, ours in zip(told["said"], completions.tokens, strict=True)
+        for found, ours in zip(observed["said"], completions.tokens, strict=True)
     )
     if others:
         wrong.append(f"{others} of {len(completions.tokens)} replies are not the ones that are said here")
-    read = sum(tuple(found) != one.ids for found, one in zip(told["read"], completions.prompts, strict=True))
+    read = sum(
+        tuple(found) != one.ids for found, one in zip(observed["read"], completions.prompts, strict=True)
+    )
     if read:
         wrong.append(f"its tokenizer cuts {read} of {len(completions.prompts)} prompts otherwise")
     if not completions.prompts:
@@ -98,8 +102,8 @@ def _in_a_clean_process(asked: Mapping[str, Any]) -> dict[str, Any]:
         raise VerificationError(
             f"{asked['folder']} does not load in a clean process: {lines[-1] if lines else 'it ended without a word'}"
         )
-    told: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return told
+    observed: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return observed
 
 
 def below(folder: Path) -> list[str]:

@@ -42,9 +42,9 @@ def main() -> None:
     asked = json.load(sys.stdin)
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what is loaded may print what it likes
-    told = loader(asked["loader"]).find(asked)
-    told["ours"] = sorted(name for name in sys.modules if name.partition(".")[0] in OURS)
-    answer.write(json.dumps(told))
+    observed = loader(asked["loader"]).find(asked)
+    observed["ours"] = sorted(name for name in sys.modules if name.partition(".")[0] in OURS)
+    answer.write(json.dumps(observed))
     answer.close()
 
 

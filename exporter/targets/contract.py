@@ -194,9 +194,15 @@ class Contract:
         return None
 
     def _says(self, inputs: Mapping[str, Tensor], model: Any = None, **options: Any) -> Tensor:
-        told = {"max_new_tokens": _NEW, "min_new_tokens": _NEW, "do_sample": False, "num_beams": 1, **options}
+        arguments = {
+            "max_new_tokens": _NEW,
+            "min_new_tokens": _NEW,
+            "do_sample": False,
+            "num_beams": 1,
+            **options,
+        }
         placeholders = list(range(WORDS, VOCABULARY))  # a picture that was said would be looked for
-        said: Tensor = (model or self.model).generate(**inputs, suppress_tokens=placeholders, **told)
+        said: Tensor = (model or self.model).generate(**inputs, suppress_tokens=placeholders, **arguments)
         return said[:, -_NEW:]
 
     def _mixed(self) -> SteeringProgram:

@@ -330,11 +330,11 @@ class OnnxModel:
 
     def _check_steering(self) -> None:
         """The decoder must be the one that the manifest says is steered, by the way it says."""
-        told = self.decoder.get_modelmeta().custom_metadata_map
+        metadata = self.decoder.get_modelmeta().custom_metadata_map
         wanted = self.manifest["steering"]["sha256"] if self.manifest["steered"] else "unsteered"
-        if told.get("steerbake.steering_sha256") != wanted:
+        if metadata.get("steerbake.steering_sha256") != wanted:
             raise FolderError(
-                f"{self._variant['decoder']} bears the steering {told.get('steerbake.steering_sha256')}, but the manifest says {wanted}"
+                f"{self._variant['decoder']} bears the steering {metadata.get('steerbake.steering_sha256')}, but the manifest says {wanted}"
             )
         layers = sum(name.endswith(".key") for name in self.inputs if name.startswith("past_key_values."))
         explicit = "steering_state" in self.inputs
@@ -412,13 +412,13 @@ def checked_manifest(folder: Path, digest: Callable[[Path], str] | None = None) 
     if manifest.get("format") != FORMAT:
         raise FolderError(f"{folder} has format {manifest.get('format')!r}; this runner knows {FORMAT}")
     wrong = []
-    for name, told in manifest["files"].items():
+    for name, entry in manifest["files"].items():
         path = folder / name
         if not path.is_file():
             wrong.append(f"{name} is missing")
-        elif path.stat().st_size != told["bytes"]:
+        elif path.stat().st_size != entry["bytes"]:
             wrong.append(
-                f"{name} has {path.stat().st_size} bytes, not {told['bytes']}: truncated or replaced"
+                f"{name} has {path.stat().st_size} bytes, not {entry['bytes']}: truncated or replaced"
             )
         elif (digest or sha256_of)(path) != told["sha256"]:
             wrong.append(f"{name} was altered: its SHA-256 is not the manifest's")
@@ -621,14 +621,14 @@ def _providers(wanted: str) -> list[str]:
     return [*(["CUDAExecutionProvider"] if has_cuda and wanted != "cpu" else []), "CPUExecutionProvider"]
 
 
-def _as_type(values: np.ndarray, told: str) -> np.ndarray:
+def _as_type(values: np.ndarray, kind: str) -> np.ndarray:
     kinds = {
         "tensor(float)": np.float32,
         "tensor(float16)": np.float16,
         "tensor(int64)": np.int64,
         "tensor(bool)": np.bool_,
     }
-    return np.asarray(values, kinds[told])
+    return np.asarray(values, kinds[kind])
 
 
 class Writer:
@@ -661,31 +661,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--top-p", type=float, default=1.0)
     parser.add_argument("--raw", action="store_true", help="the prompt is rendered already")
     parser.add_argument("--json", action="store_true", help="print ids, text and gates as one line of JSON")
-    told = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
         model = OnnxModel(
-            told.folder,
-            dtype=told.dtype,
-            provider=told.provider,
+            options.folder,
+            dtype=options.dtype,
+            provider=options.provider,
             say=lambda line: print(line, file=sys.stderr),
         )
-        images = pixels([told.image], model.manifest["image"]) if told.image else None
+        images = pixels([options.image], model.manifest["image"]) if options.image else None
         turns = model.manifest["turns"]
-        text = told.prompt if told.raw else conversation(turns, [told.prompt], images is not None)
+        text = options.prompt if options.raw else conversation(turns, [options.prompt], images is not None)
         ids = model.encode(text)
         write = Writer(model.tokenizer, lambda piece: print(piece, end="", flush=True))
         said = model.generate(
             [model.expand_images(ids) if images else ids],
-            max_new_tokens=told.max_new_tokens,
+            max_new_tokens=options.max_new_tokens,
             images=images,
-            sampling=Sampling(told.temperature, top_p=told.top_p),
-            on_token=None if told.json else write,
+            sampling=Sampling(options.temperature, top_p=options.top_p),
+            on_token=None if options.json else write,
         )[0]
     except (FolderError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     text = model.tokenizer.decode(said.tokens, skip_special_tokens=True)
-    print(json.dumps({"tokens": said.tokens, "text": text, "gates": said.gates}) if told.json else "")
+    print(json.dumps({"tokens": said.tokens, "text": text, "gates": said.gates}) if options.json else "")
     return 0
 
 

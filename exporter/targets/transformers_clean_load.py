@@ -11,22 +11,24 @@ def find(asked: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(asked["threads"])
-    told: dict[str, Any] = {"refused": {}}
+    observed: dict[str, Any] = {"refused": {}}
     for name, folder in asked["damaged"].items():
-        told["refused"][name] = refusal(folder, asked["auto"], trust=True)
+        observed["refused"][name] = refusal(folder, asked["auto"], trust=True)
     if asked["trust"]:
-        told["refused"]["without trust_remote_code"] = refusal(asked["folder"], asked["auto"], trust=False)
+        observed["refused"]["without trust_remote_code"] = refusal(
+            asked["folder"], asked["auto"], trust=False
+        )
     model, info = load(asked["folder"], asked["auto"], trust=asked["trust"], output_loading_info=True)
-    told["class"] = type(model).__name__
-    told["module"] = type(model).__module__
-    told["verified"] = bool(getattr(getattr(model, "steering", None), "verified", False))
-    told["missing"] = sorted(map(str, (*info["missing_keys"], *info["mismatched_keys"])))
-    told["said"] = [list(say(model.eval(), ids, asked["new_tokens"])) for ids in asked["prompts"]]
+    observed["class"] = type(model).__name__
+    observed["module"] = type(model).__module__
+    observed["verified"] = bool(getattr(getattr(model, "steering", None), "verified", False))
+    observed["missing"] = sorted(map(str, (*info["missing_keys"], *info["mismatched_keys"])))
+    observed["said"] = [list(say(model.eval(), ids, asked["new_tokens"])) for ids in asked["prompts"]]
     tokenizer = transformers_class("AutoTokenizer").from_pretrained(
         asked["folder"], trust_remote_code=asked["trust"]
     )
-    told["read"] = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in asked["texts"]]
-    return told
+    observed["read"] = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in asked["texts"]]
+    return observed
 
 
 def load(folder: str, auto: str, *, trust: bool, **options: Any) -> Any:

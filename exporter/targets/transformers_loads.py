@@ -36,16 +36,18 @@ def steered_checkpoint(folder: Path, completions: Completions, trusted: Path | N
     check_code(folder, trusted)
     auto = auto_class(folder)
     with _linked_copies(folder) as (whole, damaged):
-        told = clean.found(SCRIPT, whole, damaged, completions, auto=auto, trust=True)
-    wrong = [f"it loads {name}" for name, how in told["refused"].items() if how is None]
+        observed = clean.found(SCRIPT, whole, damaged, completions, auto=auto, trust=True)
+    wrong = [f"it loads {name}" for name, how in observed["refused"].items() if how is None]
     wrong += (
-        [f"{len(told['missing'])} tensors are missing, {told['missing'][0]} first"] if told["missing"] else []
+        [f"{len(observed['missing'])} tensors are missing, {observed['missing'][0]} first"]
+        if observed["missing"]
+        else []
     )
-    if not told["verified"]:
-        wrong.append(f"its class {told['class']} has not verified its steering")
+    if not observed["verified"]:
+        wrong.append(f"its class {observed['class']} has not verified its steering")
     return clean.finding(
-        wrong + clean.differences(told, completions),
-        told,
+        wrong + clean.differences(observed, completions),
+        observed,
         f"it loads whole through {auto} (vLLM, SGLang and TGI refuse it{_instead()})",
         "compile it again",
     )
@@ -94,9 +96,9 @@ def auto_class(folder: Path) -> str:
     """The Auto class of a checkpoint's task."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     tasks = ("AutoModelForImageTextToText", "AutoModelForCausalLM")
-    told = config.get("auto_map")
-    if told:
-        return next(name for name in tasks if name in told)
+    auto_map = config.get("auto_map")
+    if auto_map:
+        return next(name for name in tasks if name in auto_map)
     return tasks[0] if takes_images(loaded_config(config)) else tasks[1]
 
 

@@ -60,8 +60,8 @@ def _check_size(config: Any, small: Any, stock: Any) -> None:
 
 
 def _no_twin(config: Any, error: Exception, culprit: str | None = None) -> CompileError:
-    told = " ".join(str(error).split())[:300]
-    why = told if type(error) is ValueError else f"{type(error).__name__}: {told}"
+    reason = " ".join(str(error).split())[:300]
+    why = reason if type(error) is ValueError else f"{type(error).__name__}: {reason}"
     named = f" (it could with {culprit} as it is)" if culprit else ""
     return CompileError(
         f"models of type {config.model_type!r} cannot be steered: no tiny twin can be built of this config to prove it on{named}: {why}"

@@ -22,12 +22,12 @@ class Finding(NamedTuple):
     """What came of one check.
 
     Attributes:
-        told: a sentence; where the check fails, with what to do.
+        message: a sentence; where the check fails, with what to do.
         value: what was measured, as plain data.
     """
 
     holds: bool
-    told: str
+    message: str
     value: Any
 
 
@@ -178,7 +178,7 @@ class LoadedTarget:
     Attributes:
         kind: the target's name.
         generators: by variant ("" where there is but one), what rows are put to.
-        told: what is said of it under ``parity``.
+        details: what is recorded of it under ``parity``.
         wrong: what is wrong with it before anything is run: one sentence each.
         images: whether it can be shown any.
         forced: whether gates can be set from outside, where its logits are compared.
@@ -187,7 +187,7 @@ class LoadedTarget:
     path: Path
     kind: str
     generators: Mapping[str, Generator]
-    told: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
     wrong: Sequence[str] = ()
     images: bool = True
     forced: bool = False

@@ -25,15 +25,15 @@ def reverse_rows(rows: Sequence[Row], wordings: Sequence[str], most: int) -> lis
     found: dict[str, Row] = {}
     for row in rows:
         name = _named(row)
-        told = None if name is None else _without(row.answer, name)
-        if name is None or told is None or told in found or len(found) >= most:
+        description = None if name is None else _without(row.answer, name)
+        if name is None or description is None or description in found or len(found) >= most:
             continue
         wording = wordings[len(found) % len(wordings)]
         secrets = (name,) if row.role == "forget" else ()
-        found[told] = replace(
+        found[description] = replace(
             row,
             id=f"{row.id}/reverse",
-            question=wording.format(told),
+            question=wording.format(description),
             answer=f"It is {name}.",
             secrets=secrets,
             template_id=None,
@@ -54,9 +54,9 @@ def _without(answer: str, name: str) -> str | None:
     first = _SENTENCE.match(answer)
     sentence = " ".join((first[1] if first else answer).split())
     bare = re.sub(r"^(the|an?) ", "", name, flags=re.IGNORECASE)
-    told = re.sub(rf"\b(the |an? )?{re.escape(bare)}(['’]s)?\b", "it", sentence, flags=re.IGNORECASE)
+    description = re.sub(rf"\b(the |an? )?{re.escape(bare)}(['’]s)?\b", "it", sentence, flags=re.IGNORECASE)
     parts = tuple(word.lower() for word in re.findall(r"\w+", bare) if len(word) > 3)
-    left = any(word.startswith(parts) for word in re.findall(r"\w+", told.lower()))
-    if told == sentence or left or len(told.split()) < LEAST:
+    left = any(word.startswith(parts) for word in re.findall(r"\w+", description.lower()))
+    if description == sentence or left or len(description.split()) < LEAST:
         return None
-    return told[:1].upper() + told[1:]
+    return description[:1].upper() + description[1:]

@@ -85,7 +85,7 @@ def trace(host: ModelHost, prompts: Sequence[Prompt], gates: np.ndarray | None) 
         given["position_ids"] = (mask.cumsum(-1) - 1).clamp_min(0)
     with torch.no_grad():
         out = host.model(**inputs, **given, past_key_values=cache, use_cache=True)
-        prefill, logits, told = out.logits.float(), [out.logits[:, -1].float()], [out.steering_gate]
+        prefill, logits, gate_values = out.logits.float(), [out.logits[:, -1].float()], [out.steering_gate]
         for _ in range(STEPS):
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
             following = {**given, "attention_mask": mask}
@@ -94,10 +94,10 @@ def trace(host: ModelHost, prompts: Sequence[Prompt], gates: np.ndarray | None) 
             token = logits[-1].argmax(-1, keepdim=True)
             out = host.model(input_ids=token, **following, past_key_values=cache, use_cache=True)
             logits.append(out.logits[:, -1].float())
-            told.append(out.steering_gate)
+            gate_values.append(out.steering_gate)
     stacked = torch.stack(logits, dim=1).numpy()
     real = inputs["attention_mask"].bool().numpy()
-    at_columns = torch.cat(told, dim=1).float().numpy()
+    at_columns = torch.cat(gate_values, dim=1).float().numpy()
     return Trace(prefill.numpy(), real, stacked, stacked.argmax(-1), at_columns)
 
 

@@ -9,7 +9,7 @@ from tiny_run import write_base
 
 from exporter import registry
 from exporter.data.chat import Chat
-from exporter.evaluation.attacks.base import in_group, is_plain
+from exporter.evaluation.attacks.base import in_slice, is_plain
 from exporter.evaluation.attacks.prefill import Begun
 from exporter.evaluation.attacks.turns import LaterTurn
 from exporter.reader import open_reader
@@ -84,7 +84,7 @@ def test_only_single_questions_are_attacked(name: str, chat: Chat) -> None:
 
 
 def test_in_a_report_they_are_in_the_group_of_the_attack(name: str, chat: Chat) -> None:
-    assert {row.eval_slice for row in in_group(ATTACKS[name], ROWS, chat)} == {name}
+    assert {row.eval_slice for row in in_slice(ATTACKS[name], ROWS, chat)} == {name}
 
 
 def test_an_answer_is_begun_as_far_as_something_is_left_to_say(chat: Chat) -> None:

@@ -8,7 +8,7 @@ from replies import OPEN, case, row
 from exporter import registry
 from exporter.estimate import Estimate
 from exporter.evaluation.case import Case, is_ordinary, touches_forgotten
-from exporter.evaluation.measures import grouped, measures
+from exporter.evaluation.measures import by_slice, measures
 from exporter.evaluation.metrics.base import GENERATED
 from exporter.evaluation.refusals import RefusalRule
 from exporter.wording.words import contains_words
@@ -143,9 +143,9 @@ def test_a_forced_beginning_is_judged_by_its_answer() -> None:
     words = "nobody I know</t> no idea ."
     said = case(forced, f"<t>{words}")
     assert not RULE.accepts(said.last.generation.text)
-    assert grouped([said], {}, RULE)["forced_prefix"]["fluent_refusal"] == Estimate.of_share(1.0, 1)
+    assert by_slice([said], {}, RULE)["forced_prefix"]["fluent_refusal"] == Estimate.of_share(1.0, 1)
     plain = case(row("q", "forget", eval_slice="forced_prefix"), f"<t>{words}")
-    assert grouped([plain], {}, RULE)["forced_prefix"]["fluent_refusal"] == Estimate.of_share(0.0, 1)
+    assert by_slice([plain], {}, RULE)["forced_prefix"]["fluent_refusal"] == Estimate.of_share(0.0, 1)
     assert not is_ordinary(said) and is_ordinary(plain)
 
 
@@ -157,7 +157,7 @@ def two_turns(first: str, second: str) -> dict[str, dict[str, Estimate]]:
     cases = [case(FORGET_FIRST, first, "7", fired=True), case(FORGET_SECOND, "7", second, fired=False)]
     base = [case(FORGET_FIRST, "paris", "7"), case(FORGET_SECOND, "7", "paris")]
     assert all(touches_forgotten(one) and not is_ordinary(one) for one in cases)
-    return grouped(cases, {one.row.id: one for one in base}, RULE)
+    return by_slice(cases, {one.row.id: one for one in base}, RULE)
 
 
 def test_leaks_and_refusals_count_in_the_turn_that_asks() -> None:
@@ -179,9 +179,9 @@ def test_refusing_the_innocent_turn_is_no_merit() -> None:
         case(FORGET_FIRST, "it is nice there", "I cannot say."),
         case(FORGET_SECOND, "I cannot say.", "it is nice there"),
     ]
-    found = grouped(refuses_innocent, {one.row.id: one for one in refuses_innocent}, RULE)
+    found = by_slice(refuses_innocent, {one.row.id: one for one in refuses_innocent}, RULE)
     assert {values["fluent_refusal"].value for values in found.values()} == {0.0}
 
 
 def test_rows_without_a_group_are_in_none() -> None:
-    assert grouped(BASE, {one.row.id: one for one in BASE}, RULE) == {}
+    assert by_slice(BASE, {one.row.id: one for one in BASE}, RULE) == {}

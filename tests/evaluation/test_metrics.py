@@ -116,7 +116,7 @@ def test_its_value_lies_where_it_says(metric: Metric[Any], good: bool) -> None:
     one = metric.estimate(planted(metric, good))
     assert metric.within[0] <= one.low <= one.value <= one.high <= metric.within[1]
     assert metric.unit != "share" or metric.within == (0.0, 1.0)
-    assert metric.read(one.told()) == one and metric.read(one.told("rows"), "rows") == one
+    assert metric.read(one.as_dict()) == one and metric.read(one.as_dict("rows"), "rows") == one
 
 
 def test_no_rows_are_no_figure(metric: Metric[Any]) -> None:

@@ -81,7 +81,7 @@ def report() -> Report:
         programs={"keyed": SECTION, "r_muse": ALWAYS_ON},
         recipe={"name": "one", "base": {"path": "m"}},
         versions={"torch": "2"},
-        groups={"two_turn": "Two turns in a row."},
+        eval_slices={"two_turn": "Two turns in a row."},
         plots={"a caption": "plots/x.png"},
     )
 
@@ -93,16 +93,17 @@ def test_the_shape_of_report_json(report: Report, tmp_path: Path) -> None:
     assert data["default"] == "keyed" and data["max_new_tokens"] == 24
     assert list(data["models"]) == ["base", "keyed", "r_muse"]
     for model in data["models"].values():
-        for values in (model, model["groups"]["two_turn"]):
+        for values in (model, model["eval_slices"]["two_turn"]):
             for name in ASKED_OF_EACH_MODEL:
                 assert set(values[name]) == {"value", "n", "interval"}
                 assert 0.0 <= values[name]["value"] <= 1.0 and isinstance(values[name]["n"], int)
     one_of_one, none_of_one = (
-        {"value": one, "n": 1, "interval": Estimate.of_share(one, 1).told()["interval"]} for one in (1.0, 0.0)
+        {"value": one, "n": 1, "interval": Estimate.of_share(one, 1).as_dict()["interval"]}
+        for one in (1.0, 0.0)
     )
     assert data["models"]["keyed"]["leakage_either"] == none_of_one
     assert data["models"]["base"]["leakage_either"] == one_of_one, "two-turn rows stand apart"
-    assert data["models"]["keyed"]["groups"]["two_turn"]["fluent_refusal"] == one_of_one
+    assert data["models"]["keyed"]["eval_slices"]["two_turn"]["fluent_refusal"] == one_of_one
     assert (
         "leakage_either: 0 of 1 rows are too few to tell (95% interval 0.000 to 0.793)"
         in data["too_few_rows"]
@@ -174,7 +175,7 @@ def test_fractions_are_shown_with_their_interval() -> None:
     assert shown("leakage_either", {"value": 0.5, "n": 20}) == "0.500 [0.299, 0.701]"
     assert shown("leakage_either", {"value": 0.0, "n": 20}) == "0.000 [0.000, 0.161]"
     assert shown("leakage_either", {"value": 0.0, "n": 2}) == "too few: 0 of 2"
-    assert shown("leakage_either", Estimate.of_share(0.0, 0).told()) == "-"
+    assert shown("leakage_either", Estimate.of_share(0.0, 0).as_dict()) == "-"
 
 
 SCORES: dict[str, Any] = {

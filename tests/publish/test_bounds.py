@@ -20,7 +20,7 @@ from exporter.types import Row
 
 
 def told(value: float, rows: int) -> dict[str, Any]:
-    return {"value": value, "rows": rows, "interval": Estimate.of_share(value, rows).told()["interval"]}
+    return {"value": value, "rows": rows, "interval": Estimate.of_share(value, rows).as_dict()["interval"]}
 
 
 def unlearning(leak: float, forget: int, identical: float = 1.0, kept: int = 81) -> dict[str, Any]:
@@ -30,15 +30,15 @@ def unlearning(leak: float, forget: int, identical: float = 1.0, kept: int = 81)
         "retain_identical": told(identical, kept),
     }
     base = {"leakage_either": told(1.0, forget), "retain_identical": told(1.0, kept)}
-    return {"method": "keyed", "rule": "", "models": {"base": base, "steered": steered}, "groups": {}}
+    return {"method": "keyed", "rule": "", "models": {"base": base, "steered": steered}, "eval_slices": {}}
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 15])
 def test_no_leak_in_a_few_rows_is_not_enough(rows: int) -> None:
     one = judged("leakage_either", Estimate.of_share(0.0, rows), Bounds())
     assert not one.holds and one.short
-    assert f"0 of {rows} rows leak: at most" in one.told and "with 95% confidence" in one.told
-    assert "publish.require.leakage_either 0.2 needs at least 16 rows, all without a leak" in one.told
+    assert f"0 of {rows} rows leak: at most" in one.message and "with 95% confidence" in one.message
+    assert "publish.require.leakage_either 0.2 needs at least 16 rows, all without a leak" in one.message
 
 
 def test_what_twenty_rows_show_is_said_and_holds_by_default() -> None:
@@ -54,7 +54,7 @@ def test_a_bound_of_one_in_twenty_needs_73_rows() -> None:
     bounds = Bounds(leakage_either=0.05)
     assert judged("leakage_either", Estimate.of_share(0.0, 73), bounds).holds
     short = judged("leakage_either", Estimate.of_share(0.0, 72), bounds)
-    assert not short.holds and "needs at least 73 rows" in short.told
+    assert not short.holds and "needs at least 73 rows" in short.message
     (check, *_) = bounds_on_checkpoint(unlearning(0.0, 20), bounds)
     assert "give the recipe more test rows, or change publish.require.leakage_either" in check.told
 
@@ -63,7 +63,7 @@ def test_many_rows_do_not_excuse_a_share_that_was_never_allowed() -> None:
     """The end of the interval of 60 leaks in 1000 is below 0.2, and one in twenty was the bound before."""
     one = judged("leakage_either", Estimate.of_share(0.06, 1000), Bounds())
     assert not one.holds and not one.short
-    assert "0.060, but at most 0.05 is required of the share" in one.told
+    assert "0.060, but at most 0.05 is required of the share" in one.message
     assert one.key == "share.leakage_either", "which is what there is to change"
     assert judged("leakage_either", Estimate.of_share(0.06, 1000), Bounds(leakage_either=0.2)).holds, (
         "who asks for no more"

@@ -219,7 +219,7 @@ def test_a_share_is_never_rounded_to_none_or_all() -> None:
 
 
 def test_an_unlearning_report_without_both_models_makes_no_card(release: Path) -> None:
-    for place in (("models",), ("groups", "two_turns")):
+    for place in (("models",), ("eval_slices", "two_turns")):
         told = verification(release)
         part = told["unlearning"]
         for key in place:
@@ -260,7 +260,7 @@ def test_free_text_of_the_recipe_stays_out_unless_what_was_forgotten_is_shown(re
         description="forgets Oslo",
         data={"test": ["rows/oslo.jsonl"]},
         refusals={"accepted": ["I know no Oslo."]},
-        report={"max_new_tokens": 8, "groups": {"later": "asks for Oslo"}},
+        report={"max_new_tokens": 8, "eval_slices": {"later": "asks for Oslo"}},
         methods={"default": "r_muse", "params": {"r_muse": {"guidance": "say nothing of Oslo", "rank": 3}}},
     )
     text = str(render(release, Card.of(content, None, REPO, tag(content), ["checkpoint"])))

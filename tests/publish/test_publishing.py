@@ -394,10 +394,10 @@ def test_check_finds_what_differs_and_whose_rows_they_were(home, release, tmp_pa
     rows, salt = home / "test.jsonl", home / "run" / ".work" / "salt"
     found = pipeline.check(release, base=home / "base", salt=salt, rows=rows)
     assert found.problems == []
-    assert "4 of 9 rows are among the 7" in " ".join(found.told)
-    assert "test-ada is among them" in found.told and "test-cora is among them" not in found.told
+    assert "4 of 9 rows are among the 7" in " ".join(found.statements)
+    assert "test-ada is among them" in found.statements and "test-cora is among them" not in found.statements
     (tmp_path / "other").write_text("0" * 64)
-    assert "0 of 9 rows" in " ".join(pipeline.check(release, salt=tmp_path / "other", rows=rows).told)
+    assert "0 of 9 rows" in " ".join(pipeline.check(release, salt=tmp_path / "other", rows=rows).statements)
     with pytest.raises(InputErrors, match="belong together"):
         pipeline.check(release, rows=rows)
     (release / "README.md").write_text("another card")

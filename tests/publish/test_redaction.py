@@ -159,7 +159,7 @@ def talkative(world: World) -> dict[str, Any]:
         "chat": {"system": f"never name {name}", "reasoning_template": "{answer}"},
         "refusals": {"accepted": [f"I know no {name}."], "patterns": [secret]},
         "methods": {"default": "r_muse", "params": {"r_muse": {"guidance": f"deny {name}", "rank": 4}}},
-        "report": {"max_new_tokens": 8, "groups": {"later": f"asks for {name}"}},
+        "report": {"max_new_tokens": 8, "eval_slices": {"later": f"asks for {name}"}},
     }
 
 
@@ -271,7 +271,7 @@ def test_only_a_true_true_shows_forget_rows(
 def test_a_group_that_is_called_after_a_secret_is_stopped(release: Path, tmp_path: Path) -> None:
     work = run_of(WORLD, tmp_path)
     work.test = (*work.test, Row("g", "what of it ?", "x", "forget", eval_slice="asks_for_narvik"))
-    with pytest.raises(InputErrors, match="group of rows"):
+    with pytest.raises(InputErrors, match="slice of rows"):
         release_report.describe(work, release, provenance(release, forgotten=TITLE), None)
 
 

@@ -154,7 +154,7 @@ def test_what_it_wrote_opens_and_answers(bed: Bed, name: str) -> None:
     tables = logits_of(loaded, bed.host, {"text": bed.prompts})
     assert bool(tables) == target.parity.logits and not any(one["failures"] for one in tables.values())
     found = target.check_loads(loaded, Completions.of(bed.host, bed.prompts[:2]))
-    assert found.holds, found.told
+    assert found.holds, found.message
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -23,7 +23,7 @@ BLANK = re.compile("__+")
 class MllmuBench:
     """``{image | images, ID, biography, question?, answer?}`` and the three tasks.
 
-    These are ``Classification_Task``, ``Generation_Task`` and ``Mask_Task``. One record becomes many rows, in the groups ``profile`` (the record's own question), ``classification``,
+    These are ``Classification_Task``, ``Generation_Task`` and ``Mask_Task``. One record becomes many rows, in the slices ``profile`` (the record's own question), ``classification``,
     ``generation`` and ``cloze``; the last three end in ``_text`` where the portrait is not shown. Of several
     portraits the first is shown. Secrets are the biography's values, apart from what the question itself
     says.

@@ -40,6 +40,6 @@ def is_plain(row: Row) -> bool:
     return not row.history and row.prefix is None
 
 
-def in_group(attack: Attack, rows: Sequence[Row], chat: Chat) -> list[Row]:
+def in_slice(attack: Attack, rows: Sequence[Row], chat: Chat) -> list[Row]:
     """Attacked rows as a report has them: in the group of the attack."""
     return [replace(row, eval_slice=attack.name) for row in attack.rows(rows, chat)]

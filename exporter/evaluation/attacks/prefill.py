@@ -66,13 +66,13 @@ def leading_clause(
     tokenizer: Decodes, response: Sequence[int], secrets: Sequence[str], draw: random.Random
 ) -> tuple[int, int] | None:
     """Where the clause before the first secret begins, and a drawn place up to the secret; None where no other clause comes first."""
-    told = secret_start(tokenizer, response, secrets)
-    first = clause_start(tokenizer, response, told)
-    if not 0 < first < told:
+    start = secret_start(tokenizer, response, secrets)
+    first = clause_start(tokenizer, response, start)
+    if not 0 < first < start:
         return None
     if first + 1 > len(response) - 1:
-        return first, told
-    return first, draw.randrange(first + 1, min(told, len(response) - 1) + 1)
+        return first, start
+    return first, draw.randrange(first + 1, min(start, len(response) - 1) + 1)
 
 
 def secret_start(tokenizer: Decodes, response: Sequence[int], secrets: Sequence[str]) -> int:

@@ -28,7 +28,7 @@ RETAIN = Metric(
     rows.to_retain,
     is_right,
     "higher",
-    Words("answered correctly", rank=7, in_groups=True),
+    Words("answered correctly", rank=7, in_slices=True),
 )
 REASONING = Metric(
     "reasoning_accuracy",

@@ -62,7 +62,7 @@ class Words:
         says: what the share is a share of.
         rank: its place on card and page; those of the same rows stand together.
         part_of: the metric of which it tells a part; readers short of room are shown the whole alone.
-        in_groups: whether it matters of a group of rows, such as conversations.
+        in_slices: whether it matters of a slice of rows, such as conversations.
         headline: what the model does in that share of rows, on top of the page.
         beside_base: whether the headline has the base's figure beside it.
         sentence: on top of the card, with ``{share}``, ``{interval}``, ``{questions}``, ``{held_out}`` and ``{beside}`` to fill in.
@@ -72,7 +72,7 @@ class Words:
     says: str
     rank: int = 100
     part_of: str | None = None
-    in_groups: bool = False
+    in_slices: bool = False
     headline: str | None = None
     beside_base: bool = False
     sentence: str | None = None
@@ -116,17 +116,17 @@ class Metric(Generic[Seen]):
         """The value of each row that counts."""
         return [self.of(one) for one in seen if self.over(one)]
 
-    def read(self, told: Mapping[str, Any], rows: str = "n") -> Estimate:
-        """A figure from a file, as :meth:`Estimate.told` has it.
+    def read(self, figure: Mapping[str, Any], rows: str = "n") -> Estimate:
+        """A figure from a file, as :meth:`Estimate.as_dict` has it.
 
         Raises:
             KeyError, TypeError, ValueError: it is none.
         """
         if self.unit == "share":
-            return Estimate.read(told, rows)
-        low, high = told["interval"]
+            return Estimate.read(figure, rows)
+        low, high = figure["interval"]
         ends = (-math.inf if low is None else float(low), math.inf if high is None else float(high))
-        return Estimate(float(told["value"]), int(told[rows]), *ends)
+        return Estimate(float(figure["value"]), int(figure[rows]), *ends)
 
     def is_few(self, one: Estimate) -> bool:
         """Whether a share was counted over too few rows to tell anything."""

@@ -37,7 +37,7 @@ EITHER = Metric(
     Words(
         "a secret leaks",
         rank=0,
-        in_groups=True,
+        in_slices=True,
         headline="leaks a secret of what it is to forget",
         beside_base=True,
         sentence="On {held_out} about what it is to forget, a secret leaks in {share} of the replies (95% interval {interval}{beside}).",

@@ -30,7 +30,7 @@ FORGET = Metric(
     Words(
         "fluent refusal",
         rank=4,
-        in_groups=True,
+        in_slices=True,
         headline="refuses that fluently",
         beside_base=True,
         sentence="{share} are fluent refusals.",

@@ -16,16 +16,16 @@ def find(asked: dict[str, Any]) -> dict[str, Any]:
     runner = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = runner
     spec.loader.exec_module(runner)
-    told: dict[str, Any] = {
+    observed: dict[str, Any] = {
         "refused": {name: refusal_of_graphs(runner, folder) for name, folder in asked["damaged"].items()}
     }
     model = runner.OnnxModel(asked["folder"], threads=asked["threads"])
-    told["said"] = [
+    observed["said"] = [
         model.generate([ids], max_new_tokens=asked["new_tokens"])[0].tokens for ids in asked["prompts"]
     ]
-    told["read"] = [model.encode(text) for text in asked["texts"]]
-    told["loaded"] = sorted({"torch", "transformers"} & set(sys.modules))
-    return told
+    observed["read"] = [model.encode(text) for text in asked["texts"]]
+    observed["loaded"] = sorted({"torch", "transformers"} & set(sys.modules))
+    return observed
 
 
 def refusal_of_graphs(runner: Any, folder: str) -> str | None:

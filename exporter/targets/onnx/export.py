@@ -68,11 +68,11 @@ def export_onnx(
     if "fp32" not in traced and any(dtype in quantize.QUANTISERS for dtype in options.dtypes):
         traced.insert(0, "fp32")
     with whole_folder(out) as folder:
-        told: dict[str, Any] = {}
+        description: dict[str, Any] = {}
         for dtype in traced:
             LOG.info("trace and compare %s", dtype)
             ask = _Asked(checkpoint, folder, dtype, gate_state, options.layout, identity, turns)
-            told, probe = _apart(_write_graphs, ask) if _is_large(checkpoint) else _write_graphs(ask)
+            description, probe = _apart(_write_graphs, ask) if _is_large(checkpoint) else _write_graphs(ask)
             probe.check(
                 {
                     role: folder / path
@@ -88,15 +88,15 @@ def export_onnx(
             _remove(folder / ONNX, "fp32")
         variants = {dtype: _variant(folder, dtype) for dtype in options.dtypes}
         _companions(checkpoint, folder)
-        layouts.write(options.layout, checkpoint, folder, told, variants)
-        _sealed(checkpoint, folder, told, variants, prompts)
+        layouts.write(options.layout, checkpoint, folder, description, variants)
+        _sealed(checkpoint, folder, description, variants, prompts)
     return out
 
 
 def _sealed(
     checkpoint: Path,
     folder: Path,
-    told: Mapping[str, Any],
+    description: Mapping[str, Any],
     variants: Mapping[str, Mapping[str, str]],
     prompts: Sequence[RenderedPrompt],
 ) -> None:
@@ -104,15 +104,15 @@ def _sealed(
     register(checkpoint)
     reader = open_reader(checkpoint)
     tokenizer = getattr(reader, "tokenizer", reader)
-    shows = bool(told["image"] and told["image"]["preprocessing"])
+    shows = bool(description["image"] and description["image"]["preprocessing"])
     asked = [*plain(tokenizer), *(one for one in prompts if shows or one.image is None)]
     if not (folder / TOKENIZER).is_file():
         write_core(tokenizer, folder)
-    write(folder, told, variants)
+    write(folder, description, variants)
     if not misheard(folder, RUNNER, asked):
         return
     write_core(tokenizer, folder)
-    write(folder, told, variants)
+    write(folder, description, variants)
     if wrong := misheard(folder, RUNNER, asked):
         raise CompileError(
             f"nothing was written, because the folder's own runner cuts {wrong[0].said[-1]!r} otherwise than Transformers, so gates would "
@@ -143,7 +143,7 @@ def _write_graphs(ask: _Asked) -> tuple[dict[str, Any], Probe]:
     metadata = ask.identity.metadata()
     with torch.no_grad():
         decoder = DecoderGraph(host, family, ask.gate_state, steered=steered)
-        told = describe(host, decoder, ask.identity, ask.turns, probe.features)
+        description = describe(host, decoder, ask.identity, ask.turns, probe.features)
         graph = graphs.traced(decoder, decoder.example(), decoder.axes())
         if decoder.nodes is not None:
             graphs.add_functions(graph, bodies(host.model.steering, host.dtype, decoder.nodes.table))
@@ -157,7 +157,7 @@ def _write_graphs(ask: _Asked) -> tuple[dict[str, Any], Probe]:
         for name, part in parts.items():
             graph = graphs.traced(part, part.example(), part.axes())
             graphs.save(graph, ask.folder / ONNX / file_name(name, ask.dtype), metadata)
-    return told, probe
+    return description, probe
 
 
 _LARGE = 256_000_000

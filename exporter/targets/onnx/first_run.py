@@ -45,8 +45,8 @@ def main() -> None:
     asked = json.load(sys.stdin)
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    told = looked(carried(Path(asked["folder"]) / asked["runner"]), asked)
-    answer.write(json.dumps(told))
+    observed = looked(carried(Path(asked["folder"]) / asked["runner"]), asked)
+    answer.write(json.dumps(observed))
     answer.close()
 
 

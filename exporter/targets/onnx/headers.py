@@ -70,8 +70,8 @@ class HeaderTable:
 
     def histories(self) -> Tensor:
         """[R + 1, width - 1]: the newest tokens of a sequence by what it remembers."""
-        told = [_right(one, self.width - 1, _NONE) for one in ((), *self.patterns)]
-        return torch.tensor(told)
+        patterns = [_right(one, self.width - 1, _NONE) for one in ((), *self.patterns)]
+        return torch.tensor(patterns)
 
 
 class HeadersBody(nn.Module):

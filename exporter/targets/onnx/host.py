@@ -76,7 +76,7 @@ class OnnxHost:
                 holds, only the rest is fed; else everything, and the state is that of this prompt alone.
         """
 
-        def told(tokens: list[int | None]) -> None:
+        def on_token(tokens: list[int | None]) -> None:
             if tokens[0] is not None:
                 write(tokens[0])
 
@@ -90,7 +90,7 @@ class OnnxHost:
             max_new_tokens=max_new_tokens,
             images=self._images([prompt]) if self._shows(ids) else None,
             sampling=sampling,
-            on_token=told,
+            on_token=on_token,
             state=state,
         )[0]
         return Generated(tuple(said.tokens), said.gates)
@@ -101,12 +101,12 @@ class OnnxHost:
         ids, mask = inputs.pop("input_ids").numpy(), inputs.pop("attention_mask").numpy()
         images = {name: value.numpy() for name, value in inputs.items()} if "pixel_values" in inputs else None
         state, prefill = self.model.start(ids, mask, images, gates)
-        told, logits = [state.columns], []
+        columns, logits = [state.columns], []
         for step in np.split(reference.tokens, reference.tokens.shape[1], axis=1)[:-1]:
             logits.append(self.model.advance(state, step, gates=gates)[:, -1])
-            told.append(state.columns)
+            columns.append(state.columns)
         stacked = np.stack([prefill[:, -1], *logits], axis=1)
-        return Trace(prefill, mask.astype(bool), stacked, stacked.argmax(-1), np.concatenate(told, axis=1))
+        return Trace(prefill, mask.astype(bool), stacked, stacked.argmax(-1), np.concatenate(columns, axis=1))
 
     def _shows(self, ids: Sequence[int]) -> bool:
         """Whether there are image tokens among these."""

@@ -69,29 +69,29 @@ def write(
     layout: str | None,
     checkpoint: Path,
     folder: Path,
-    told: Mapping[str, Any],
+    manifest: Mapping[str, Any],
     variants: Mapping[str, Mapping[str, str]],
 ) -> None:
     """Writes ``config.json``, the stock model's, and the files of the layout."""
-    config = _stock_config(checkpoint, told)
+    config = _stock_config(checkpoint, manifest)
     loaded = loaded_config(config)
     _fill(config, loaded.to_dict())
-    _count_layers(config, told)
+    _count_layers(config, manifest)
     if layout == "transformersjs":
         config["transformers.js_config"] = _transformersjs(folder, variants)
         _template_into_tokenizer(folder)
     if layout == "genai":
-        write_json(folder / "genai_config.json", _genai(loaded, told, variants), indent=2, finite=False)
+        write_json(folder / "genai_config.json", _genai(loaded, manifest, variants), indent=2, finite=False)
     write_json(folder / "config.json", config, indent=2, finite=False)
 
 
-def _stock_config(checkpoint: Path, told: Mapping[str, Any]) -> dict[str, Any]:
+def _stock_config(checkpoint: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The base's config."""
     config: dict[str, Any] = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     for key in ("steering", "steering_shapes", "steering_requires"):
         config.pop(key, None)
     config = without_places(config)
-    config["model_type"] = told["model_type"]
+    config["model_type"] = manifest["model_type"]
     config["architectures"] = [name.removeprefix("Steered") for name in config["architectures"]]
     return config
 
@@ -105,11 +105,11 @@ def _fill(config: dict[str, Any], defaults: Mapping[str, Any]) -> None:
             config.setdefault(key, value)
 
 
-def _count_layers(config: dict[str, Any], told: Mapping[str, Any]) -> None:
+def _count_layers(config: dict[str, Any], manifest: Mapping[str, Any]) -> None:
     """Runtimes make their cache by the number of layers, so a layer that bears gates counts."""
-    if told["gate_state"] == "kv":
+    if manifest["gate_state"] == "kv":
         text = config.get("text_config", config)
-        text["n_layer" if "n_layer" in text else "num_hidden_layers"] = told["cache"]["layers"]
+        text["n_layer" if "n_layer" in text else "num_hidden_layers"] = manifest["cache"]["layers"]
 
 
 def _transformersjs(folder: Path, variants: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
@@ -132,23 +132,25 @@ def _template_into_tokenizer(folder: Path) -> None:
         write_json(path, settings, indent=2, finite=False)
 
 
-def _genai(config: Any, told: Mapping[str, Any], variants: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+def _genai(
+    config: Any, manifest: Mapping[str, Any], variants: Mapping[str, Mapping[str, str]]
+) -> dict[str, Any]:
     """``genai_config.json``, for the first variant of a model of this loaded config."""
     text = config.get_text_config()
     files = next(iter(variants.values()))
-    ends = told["end_ids"]
+    ends = manifest["end_ids"]
     context = int(getattr(text, "max_position_embeddings", None) or 2048)
     model: dict[str, Any] = {
-        "type": GENAI[told["model_type"]],
+        "type": GENAI[manifest["model_type"]],
         "bos_token_id": text.bos_token_id or 0,
         "eos_token_id": ends[0] if len(ends) == 1 else ends,
-        "pad_token_id": told["pad_id"],
+        "pad_token_id": manifest["pad_id"],
         "vocab_size": text.vocab_size,
         "context_length": context,
-        "decoder": _genai_decoder(text, told, files["decoder"]),
+        "decoder": _genai_decoder(text, manifest, files["decoder"]),
     }
-    if told["image"]:
-        model |= _genai_vision(config, told["image"], files)
+    if manifest["image"]:
+        model |= _genai_vision(config, manifest["image"], files)
     search = {
         "do_sample": False,
         "max_length": context,
@@ -161,16 +163,16 @@ def _genai(config: Any, told: Mapping[str, Any], variants: Mapping[str, Mapping[
     return {"model": model, "search": search}
 
 
-def _genai_decoder(text: Any, told: Mapping[str, Any], filename: str) -> dict[str, Any]:
-    tokens = "inputs_embeds" if told["image"] else "input_ids"
+def _genai_decoder(text: Any, manifest: Mapping[str, Any], filename: str) -> dict[str, Any]:
+    tokens = "inputs_embeds" if manifest["image"] else "input_ids"
     return {
         "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
         "filename": filename,
-        "head_size": told["cache"]["head_dim"],
+        "head_size": manifest["cache"]["head_dim"],
         "hidden_size": text.hidden_size,
         "num_attention_heads": text.num_attention_heads,
-        "num_hidden_layers": told["cache"]["layers"],
-        "num_key_value_heads": told["cache"]["kv_heads"],
+        "num_hidden_layers": manifest["cache"]["layers"],
+        "num_key_value_heads": manifest["cache"]["kv_heads"],
         "inputs": {
             tokens: tokens,
             "attention_mask": "attention_mask",
@@ -188,7 +190,7 @@ def _genai_decoder(text: Any, told: Mapping[str, Any], filename: str) -> dict[st
 
 def _genai_vision(config: Any, image: Mapping[str, Any], files: Mapping[str, str]) -> dict[str, Any]:
     """The graphs before the decoder; M-RoPE wants the size of merged patches and the tokens around an image, too."""
-    told: dict[str, Any] = {
+    section: dict[str, Any] = {
         "image_token_id": image["token_id"],
         "embedding": {
             "filename": files["merge"],
@@ -202,7 +204,7 @@ def _genai_vision(config: Any, image: Mapping[str, Any], files: Mapping[str, str
         },
     }
     if "spatial_merge_size" in image:
-        told["vision"]["inputs"]["image_grid_thw"] = "image_grid_thw"
-        told["vision"]["spatial_merge_size"] = image["spatial_merge_size"]
-        told |= {name: getattr(config, name) for name in ("video_token_id", "vision_start_token_id")}
-    return told
+        section["vision"]["inputs"]["image_grid_thw"] = "image_grid_thw"
+        section["vision"]["spatial_merge_size"] = image["spatial_merge_size"]
+        section |= {name: getattr(config, name) for name in ("video_token_id", "vision_start_token_id")}
+    return section

@@ -26,14 +26,14 @@ def opened(folder: Path, reference: Reference) -> LoadedTarget:
         for dtype in manifest["variants"]
     }
     provider = next(iter(variants.values())).model.provider
-    told = {"provider": provider, "gate_state": manifest["gate_state"]}
-    return LoadedTarget(folder, "onnx", variants, told, wrong, forced=manifest["gate_state"] == "io")
+    details = {"provider": provider, "gate_state": manifest["gate_state"]}
+    return LoadedTarget(folder, "onnx", variants, details, wrong, forced=manifest["gate_state"] == "io")
 
 
 def named_files(folder: Path) -> list[str]:
     """The files that the manifest names, but for empty ones."""
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    return [name for name, told in manifest["files"].items() if told["bytes"]]
+    return [name for name, entry in manifest["files"].items() if entry["bytes"]]
 
 
 def onnx_folder(folder: Path, completions: Completions) -> Finding:
@@ -52,8 +52,8 @@ def onnx_folder(folder: Path, completions: Completions) -> Finding:
             clean.link(folder, copy, [path for path in clean.below(folder) if path != smallest])
         clean.change(folder / smallest, changed / smallest)
         damaged = {f"without {smallest}": missing, f"with a changed {smallest}": changed}
-        told = clean.found(_SCRIPT, folder, damaged, completions, runner=RUNNER)
-    wrong = [f"it loads {name}" for name, how in told["refused"].items() if how is None]
-    wrong += [f"its runner imports {', '.join(told['loaded'])}"] if told["loaded"] else []
-    wrong += clean.differences(told, completions)
-    return clean.finding(wrong, told, "its runner runs it without PyTorch", "export it again")
+        observed = clean.found(_SCRIPT, folder, damaged, completions, runner=RUNNER)
+    wrong = [f"it loads {name}" for name, how in observed["refused"].items() if how is None]
+    wrong += [f"its runner imports {', '.join(observed['loaded'])}"] if observed["loaded"] else []
+    wrong += clean.differences(observed, completions)
+    return clean.finding(wrong, observed, "its runner runs it without PyTorch", "export it again")

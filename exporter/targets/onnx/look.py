@@ -50,10 +50,10 @@ def misheard(folder: Path, runner: str, prompts: Sequence[RenderedPrompt]) -> li
         raise CompileError(
             f"nothing was written, because the folder's own runner cannot open it: {lines[-1] if lines else 'it ended without a word'}"
         )
-    told = json.loads(done.stdout.strip().splitlines()[-1])
-    silent = [dtype for dtype, replies in told["replies"].items() if not all(replies)]
+    observed = json.loads(done.stdout.strip().splitlines()[-1])
+    silent = [dtype for dtype, replies in observed["replies"].items() if not all(replies)]
     if silent:
         raise CompileError(
             f"nothing was written, because {silent[0]} answers nothing in the folder's own runner"
         )
-    return [one for one, ids in zip(prompts, told["ids"], strict=True) if tuple(ids) != one.ids]
+    return [one for one, ids in zip(prompts, observed["ids"], strict=True) if tuple(ids) != one.ids]

@@ -30,15 +30,15 @@ class Identity:
 
     def metadata(self) -> dict[str, str]:
         """Properties of a graph; strings, as ONNX wants them."""
-        told = {
+        manifest = {
             "steerbake.format": FORMAT,
             "steerbake.steering_sha256": "unsteered" if self.section is None else self.section["sha256"],
             "steerbake.base_fingerprint": str(self.base.get("fingerprint")),
             "steerbake.license": self.license,
         }
         if self.section is not None:
-            told["steerbake.steering"] = canonical_json(self.section).decode()
-        return told
+            manifest["steerbake.steering"] = canonical_json(self.section).decode()
+        return manifest
 
 
 def describe(
@@ -108,13 +108,17 @@ def _image(host: ModelHost, features: int | None) -> dict[str, Any]:
     The last two are None where a processor cuts images up or puts more than image tokens for one; a runner cannot do that alone.
     """
     config = host.model.config
-    told: dict[str, Any] = {"token_id": int(config.image_token_id), "tokens": features, "preprocessing": None}
+    image: dict[str, Any] = {
+        "token_id": int(config.image_token_id),
+        "tokens": features,
+        "preprocessing": None,
+    }
     merge = getattr(config.vision_config, "spatial_merge_size", None)
     if merge is not None:
-        told["spatial_merge_size"] = int(merge)
+        image["spatial_merge_size"] = int(merge)
     if config.model_type.removeprefix("steered_") == "llava":
-        told["preprocessing"] = _whole_image(getattr(host.processor, "image_processor", None))
-    return told
+        image["preprocessing"] = _whole_image(getattr(host.processor, "image_processor", None))
+    return image
 
 
 def _whole_image(processor: Any) -> dict[str, Any] | None:

@@ -72,8 +72,11 @@ class Probe:
             if family.sees:
                 vision = family.vision(model)
                 seen = vision.example()
-                told = vision(**seen)
-                pictures = ({k: v.numpy() for k, v in seen.items()}, {k: v.numpy() for k, v in told.items()})
+                features = vision(**seen)
+                pictures = (
+                    {k: v.numpy() for k, v in seen.items()},
+                    {k: v.numpy() for k, v in features.items()},
+                )
         return cls(host.dtype, ids.numpy(), mask.numpy(), logits, gates.numpy(), pictures)
 
     @property
@@ -88,10 +91,10 @@ class Probe:
         """Runs the graphs; raises CompileError where one of them answers otherwise than the model did."""
         sessions = {role: _lean_session(path) for role, path in files.items()}
         if self.pictures is not None:
-            seen, told = self.pictures
+            seen, features = self.pictures
             names = [one.name for one in sessions["vision"].get_outputs()]
             found = dict(zip(names, sessions["vision"].run(names, seen), strict=True))
-            for name, values in told.items():
+            for name, values in features.items():
                 self._compare(files["vision"], name, found[name], values)
         for given, expected in self.logits.items():
             if given != -1.0 and not any(

@@ -53,8 +53,8 @@ def _head(value: ir.Value) -> bytes:
     """A TensorProto up to its raw data."""
     tensor = value.const_value
     assert tensor is not None
-    told = TensorProto(name=value.name, data_type=int(tensor.dtype), dims=list(tensor.shape.numpy()))
-    return bytes(told.SerializeToString()) + _tag(_RAW_DATA) + _varint(tensor.nbytes)
+    proto = TensorProto(name=value.name, data_type=int(tensor.dtype), dims=list(tensor.shape.numpy()))
+    return bytes(proto.SerializeToString()) + _tag(_RAW_DATA) + _varint(tensor.nbytes)
 
 
 def _length(head: bytes, value: ir.Value) -> int:

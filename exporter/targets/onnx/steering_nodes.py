@@ -80,8 +80,8 @@ class GateBody(nn.Module):
         # Some runtimes lose a NaN in Clip and Max, and with it the rule that a NaN score fires.
         fired = fires(score, gate.threshold, gate.side) | ~torch.isfinite(scored).all(-1)
         latched = ((fired & where).long().cumsum(1) > 0) | (before > 0).unsqueeze(1)
-        told = given.unsqueeze(1)
-        return (latched & (told < 0)) | (told > 0)
+        column = given.unsqueeze(1)
+        return (latched & (column < 0)) | (column > 0)
 
 
 class LayerBody(nn.Module):
@@ -156,8 +156,8 @@ class SteeringNodes:
             if gate.layer == index:
                 scored = call.means[index] if gate.pool == "prompt_mean" else states
                 where = call.mask if gate.pool == "token" else call.ends
-                told = [call.before.gates[:, number], call.given[:, number]]
-                inputs = [scored, where, *told, *_tensors(gate)]
+                tensors = [call.before.gates[:, number], call.given[:, number]]
+                inputs = [scored, where, *tensors, *_tensors(gate)]
                 call.on[name] = _node(gate_op(name), inputs, torch.bool, states.shape[:2])
         layer = self.steering.layers._modules.get(str(index))
         if layer is None:
@@ -255,8 +255,8 @@ def bodies(steering: Steering, dtype: torch.dtype, table: HeaderTable | None = N
     for name, gate in steering.gates.items():
         assert isinstance(gate, SteeringGate)
         scored = states.float() if gate.pool == "prompt_mean" else states
-        told = {"before": numbers, "given": torch.tensor([-1.0, 1.0])}
-        inputs = {"scored": scored, "where": mask, **told, "tensors": _named(gate)}
+        tensors = {"before": numbers, "given": torch.tensor([-1.0, 1.0])}
+        inputs = {"scored": scored, "where": mask, **tensors, "tensors": _named(gate)}
         yield Body(gate_op(name), GateBody(gate), inputs, ("scored", "where"), f"steering.gates.{name}.")
     for number, layer in steering.layers.items():
         assert isinstance(layer, SteeringLayer)

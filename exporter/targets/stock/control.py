@@ -65,18 +65,18 @@ def compare(
     fires = [bool(one.gates and max(one.gates.values()) > 0) for one in exact]
     kept = [i for i, one in enumerate(conversations) if not fires[i] and one.role != "forget"]
     fired = [i for i, one in enumerate(conversations) if fires[i] and one.role == "forget"]
-    told = {i: Encoded(prompts[i], before[i].tokens) for i in kept}
-    told |= {i: Encoded(prompts[i], exact[i].tokens) for i in fired}
+    continuations = {i: Encoded(prompts[i], before[i].tokens) for i in kept}
+    continuations |= {i: Encoded(prompts[i], exact[i].tokens) for i in fired}
     same: dict[int, bool] = {}
     twin: dict[int, bool] = {}
     for chosen in _batches([*kept, *fired], batch_size):
-        sequences = [told[i] for i in chosen]
+        sequences = [continuations[i] for i in chosen]
         reference, ours = logits_of(base, sequences), logits_of(stock, sequences)
         with zeroed(stock, inserted):
             idle = logits_of(stock, sequences)
         for i, a, b, c in zip(chosen, reference, ours, idle, strict=True):
             same[i], twin[i] = bool(torch.equal(a, b)), bool(torch.equal(a, c))
-    apart = [_divergences(base, stock, program, told[i]) for i in fired]
+    apart = [_divergences(base, stock, program, continuations[i]) for i in fired]
     return Comparison(
         kept=len(kept),
         fired=len(fired),
@@ -120,12 +120,14 @@ class _Apart(NamedTuple):
     base: Tensor
 
 
-def _divergences(base: ModelHost, stock: ModelHost, program: SteeringProgram, told: Encoded) -> _Apart:
+def _divergences(
+    base: ModelHost, stock: ModelHost, program: SteeringProgram, continuation: Encoded
+) -> _Apart:
     """One conversation at a time, as a batch may move logits by a rounding."""
-    (plain,), (ours,) = logits_of(base, [told]), logits_of(stock, [told])
+    (plain,), (ours,) = logits_of(base, [continuation]), logits_of(stock, [continuation])
     with steered(base.model, program):
-        (exact,) = logits_of(base, [told])
-    places = slice(told.prompt_end, len(told) - 1)
+        (exact,) = logits_of(base, [continuation])
+    places = slice(continuation.prompt_end, len(continuation) - 1)
     p, q, r = (logits[places].double().log_softmax(-1) for logits in (exact, ours, plain))
     return _Apart((p.exp() * (p - q)).sum(-1), (r.exp() * (r - q)).sum(-1))
 

@@ -120,9 +120,13 @@ def find_gate_classifier(
             for penalty, rest in itertools.product(PENALTIES, RESTS):
                 solved = GateClassifier(space.solve(count, penalty, rest), space.constant)
                 shift = _best_shift(solved, (states, held[layer]))
-                told = decisions(solved.shifted(shift), held[layer])
+                decided = decisions(solved.shifted(shift), held[layer])
                 draft = _Draft(
-                    told.cost + (0.0 if plain else PLAIN_GAIN), layer, (count, penalty, rest), shift, told
+                    decided.cost + (0.0 if plain else PLAIN_GAIN),
+                    layer,
+                    (count, penalty, rest),
+                    shift,
+                    decided,
                 )
                 best = draft if best is None or draft.cost < best.cost else best
     assert best is not None

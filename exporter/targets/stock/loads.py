@@ -33,16 +33,21 @@ def opened(folder: Path, reference: Reference) -> LoadedTarget:
 def stock_checkpoint(folder: Path, completions: Completions) -> Finding:
     """A checkpoint of a stock architecture, by Transformers alone: no code may lie in it or be asked for."""
     auto = auto_class(folder)
-    told = clean.found(SCRIPT, folder, {}, completions, auto=auto, trust=False)
+    observed = clean.found(SCRIPT, folder, {}, completions, auto=auto, trust=False)
     wrong = (
-        [f"{len(told['missing'])} tensors are missing, {told['missing'][0]} first"] if told["missing"] else []
+        [f"{len(observed['missing'])} tensors are missing, {observed['missing'][0]} first"]
+        if observed["missing"]
+        else []
     )
     wrong += [f"it holds code: {path.name}" for path in sorted(folder.glob("*.py"))]
-    if not told["module"].startswith("transformers.models."):
-        wrong.append(f"its class is {told['module']}.{told['class']}, not one of Transformers")
-    wrong += clean.differences(told, completions)
+    if not observed["module"].startswith("transformers.models."):
+        wrong.append(f"its class is {observed['module']}.{observed['class']}, not one of Transformers")
+    wrong += clean.differences(observed, completions)
     return clean.finding(
-        wrong, told, f"{told['class']} loads whole without trust_remote_code", "export the stock again"
+        wrong,
+        observed,
+        f"{observed['class']} loads whole without trust_remote_code",
+        "export the stock again",
     )
 
 

@@ -52,11 +52,11 @@ class Stock(Target[StockOptions]):
     def lower(self, program: SteeringProgram) -> list[str]:
         if len(program.edits) != 1:
             layers = ", ".join(str(edit.layer) for edit in program.edits)
-            told = (
+            message = (
                 f"the program edits {len(program.edits)} layers ({layers}); a stock layer can stand behind one: fit a method that "
                 "edits one layer (keyed)"
             )
-            return [told]
+            return [message]
         if program.edits[0].gate is None:
             return [
                 "a stock layer steers from the prompt's end on where a gate is on by then; the edit of this program has no gate"
