@@ -420,7 +420,7 @@ def checked_manifest(folder: Path, digest: Callable[[Path], str] | None = None) 
             wrong.append(
                 f"{name} has {path.stat().st_size} bytes, not {entry['bytes']}: truncated or replaced"
             )
-        elif (digest or sha256_of)(path) != told["sha256"]:
+        elif (digest or sha256_of)(path) != entry["sha256"]:
             wrong.append(f"{name} was altered: its SHA-256 is not the manifest's")
     for files in manifest["variants"].values():
         wrong += [
