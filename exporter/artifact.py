@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from typing_extensions import Self
@@ -17,7 +17,7 @@ class Strict(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    def data(self) -> dict[str, Any]:
+    def data(self) -> dict[str, object]:
         """The content as plain data, in the order of the file."""
         return self.model_dump(mode="json")
 

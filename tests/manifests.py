@@ -49,3 +49,28 @@ def gguf_manifest(
             for name, sha256 in files.items()
         },
     }
+
+
+def onnx_manifest(files: Mapping[str, str]) -> dict[str, Any]:
+    """The content of a steerbake.json of an unsteered export that sees."""
+    numbers = {"resample": 3, "scale": 0.5, "mean": [0, 0.5, 1.0], "std": [1.0, 1.0, 1.0]}
+    steps = {"size": {"shortest_edge": 8}, "crop": None, **numbers}
+    return {
+        "format": "steerbake-onnx/2",
+        "steered": False,
+        "steering": None,
+        "base": {},
+        "license": "apache-2.0",
+        "model_type": "llava",
+        "gates": [],
+        "gate_state": "io",
+        "cache": {"layers": 2, "kv_heads": 1, "head_dim": 8},
+        "position_rows": 1,
+        "image": {"token_id": 5, "tokens": 4, "preprocessing": steps, "spatial_merge_size": 2},
+        "turns": {"first": "<s>"},
+        "bos_token": None,
+        "pad_id": 0,
+        "end_ids": [2],
+        "variants": {"fp32": {"decoder": "onnx/model.onnx", "cache_dtype": "float32"}},
+        "files": {name: {"bytes": 7, "sha256": sha256} for name, sha256 in files.items()},
+    }

@@ -6,15 +6,17 @@ import json
 from copy import deepcopy
 
 import pytest
-from manifests import gguf_manifest, stock_manifest
+from manifests import gguf_manifest, onnx_manifest, stock_manifest
 
 from exporter.errors import VerificationError
 from exporter.targets.gguf.manifest import GgufManifest
+from exporter.targets.onnx.manifest import OnnxManifest
 from exporter.targets.stock.manifest import StockManifest
 
 KINDS = {
     StockManifest: stock_manifest([3], {"model.safetensors": "1" * 64}),
     GgufManifest: gguf_manifest([3], {"m-Q8_0.gguf": "1" * 64}),
+    OnnxManifest: onnx_manifest({"onnx/model.onnx": "1" * 64}),
 }
 
 
@@ -62,7 +64,9 @@ def test_a_value_of_another_kind_raises_and_is_named(kind, path, tmp_path):
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_missing_unknown_and_other_formats_raise(kind, tmp_path):
     for change in ({"files": None}, {"a_key_of_tomorrow": 1}, {"format": "steerbake-other/9"}):
-        content = {key: one for key, one in {**KINDS[kind], **change}.items() if one is not None}
+        content = {
+            k: one for k, one in {**KINDS[kind], **change}.items() if one is not None or k not in change
+        }
         (tmp_path / kind.FILE).write_text(json.dumps(content))
         with pytest.raises(VerificationError) as refused:
             kind.load(tmp_path)
@@ -73,3 +77,15 @@ def test_missing_unknown_and_other_formats_raise(kind, tmp_path):
     (tmp_path / kind.FILE).unlink()
     with pytest.raises(FileNotFoundError):
         kind.load(tmp_path)
+
+
+def test_a_variant_says_nothing_of_graphs_that_it_has_not(tmp_path):
+    """The runner that travels in a folder takes every value of a variant for a path, or for the type of its cache."""
+    whole = onnx_manifest({"onnx/model.onnx": "1" * 64})
+    del whole["image"]["spatial_merge_size"]
+    (tmp_path / OnnxManifest.FILE).write_text(json.dumps(whole, indent=1) + "\n")
+    before = (tmp_path / OnnxManifest.FILE).read_bytes()
+    found = OnnxManifest.load(tmp_path)
+    assert found.variants["fp32"].graphs == {"decoder": "onnx/model.onnx"}
+    found.save(tmp_path / OnnxManifest.FILE)
+    assert (tmp_path / OnnxManifest.FILE).read_bytes() == before

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from exporter.atomic import whole_folder
 from exporter.data.rows import read_rows
@@ -17,6 +16,7 @@ from exporter.pipeline.staging import released, shards_of
 from exporter.publish import provenance as sealing
 from exporter.publish.files import files_of, hashes
 from exporter.publish.pack import read_pack, write_pack
+from exporter.publish.provenance import Provenance
 from exporter.targets.base_weights import BaseWeights
 from steer_modules.checks import ProgramError
 
@@ -51,20 +51,16 @@ def check(
         raise InputErrors("--salt and --rows", ["belong together: the salt makes hashes of the rows"])
     provenance = sealing.load(folder)
     problems = _problems(sealing.sealed_files(folder), provenance)
-    pinned = provenance["base"]
-    statements = [f"{len(provenance['files'])} files are named, each with its SHA-256"]
+    pinned = provenance.base
+    statements = [f"{len(provenance.files)} files are named, each with its SHA-256"]
     if not problems:
-        where = (
-            f"{pinned['repo']} at {pinned.get('commit') or pinned.get('revision')}"
-            if pinned.get("repo")
-            else "a local folder"
-        )
-        statements.append(f"the base's shards are the pinned ones ({where}, {pinned.get('fingerprint')})")
+        where = f"{pinned.repo} at {pinned.commit or pinned.revision}" if pinned.repo else "a local folder"
+        statements.append(f"the base's shards are the pinned ones ({where}, {pinned.fingerprint})")
     if base is not None:
-        found = sealing.changed_shards(provenance, _shards(base), str(base))
+        found = sealing.changed_shards(provenance.base, _shards(base), str(base))
         problems += found
         statements += [] if found else [f"{base} has the same shards"]
-    if omitted := provenance.get("omissions"):
+    if omitted := provenance.omissions:
         statements += [f"published by force: {line}" for line in omitted]
     if salt is not None and rows is not None:
         statements += _matches(provenance, salt, rows)
@@ -79,9 +75,9 @@ def pack(folder: Path, out: Path) -> Path:
         CompileError: ``out`` exists.
     """
     provenance = sealing.load(folder)
-    beyond = [] if provenance.get("omissions") else beyond_bounds(folder, provenance)
+    beyond = [] if provenance.omissions else beyond_bounds(folder, provenance)
     _refuse(folder, provenance, f"{folder} is not packed", beyond)
-    return write_pack(folder, files_of(folder), sealing.tag_of(provenance["files"]), out)
+    return write_pack(folder, files_of(folder), sealing.tag_of(provenance.files), out)
 
 
 def unpack(file: Path, out: Path) -> Path:
@@ -100,14 +96,14 @@ def unpack(file: Path, out: Path) -> Path:
     return out
 
 
-def _refuse(folder: Path, provenance: dict[str, Any], what: str, beyond: Sequence[str] = ()) -> None:
+def _refuse(folder: Path, provenance: Provenance, what: str, beyond: Sequence[str] = ()) -> None:
     there = sealing.sealed_files(folder)
     problems = [*beyond, *_problems(there, provenance), *omissions_of(folder, provenance, there.files)]
     if problems:
         raise VerificationError(f"{what}:\n" + "\n".join(f"  - {one}" for one in problems))
 
 
-def _problems(there: FileDigests, provenance: dict[str, Any]) -> list[str]:
+def _problems(there: FileDigests, provenance: Provenance) -> list[str]:
     """Whether the files are those that were sealed, the steering the one that is told of, and the weights beside it the pinned base's."""
     problems = sealing.changed_files(there, provenance)
     try:
@@ -115,8 +111,8 @@ def _problems(there: FileDigests, provenance: dict[str, Any]) -> list[str]:
         shards = shards_of(there)
     except (SteerbakeError, ProgramError, OSError) as error:
         return [*problems, str(error)]
-    problems += sealing.changed_shards(provenance, shards, "the folder")
-    if found.section != provenance["section"]:
+    problems += sealing.changed_shards(provenance.base, shards, "the folder")
+    if found.section != provenance.section:
         problems.append("the steering is not the one that provenance.json tells of")
     return problems
 
@@ -126,12 +122,12 @@ def _shards(base: Path) -> dict[str, str]:
     return {released(name): digest for name, digest in hashes(base, weights.shards).items()}
 
 
-def _matches(provenance: dict[str, Any], salt: Path, rows: Path) -> list[str]:
+def _matches(provenance: Provenance, salt: Path, rows: Path) -> list[str]:
     """Which rows of a file are among the forgotten."""
-    key, known = sealing.read_salt(salt), set(provenance["forget_rows"]["hmac_sha256"])
+    key, known = sealing.read_salt(salt), set(provenance.forget_rows.hmac_sha256)
     asked = read_rows(rows)
     found = [row.id for row in asked if sealing.salted(key, row) in known]
-    count = provenance["forget_rows"]["count"]
+    count = provenance.forget_rows.count
     return [
         f"{len(found)} of {len(asked)} rows are among the {count} that were to be forgotten",
         *(f"{name} is among them" for name in found),

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from exporter.adapters import merge, why_not_mergeable
 from exporter.atomic import whole_folder, write_json
@@ -15,6 +14,7 @@ from exporter.bin_weights import convert
 from exporter.digests import digest_of_file
 from exporter.errors import InputErrors
 from exporter.provenance import digest_of_base, digest_of_code, fetched_adapters
+from exporter.publish.origin import AdapterRecord
 from exporter.recipe import Recipe
 from exporter.usable_base import is_binary, refuse_unusable
 from exporter.workspace import Workspace
@@ -38,18 +38,18 @@ def prepared(recipe: Recipe, source: Path, space: Workspace) -> Path:
     return _merged(base, adapters, space) if adapters else base
 
 
-def adapters_told(recipe: Recipe) -> list[dict[str, Any]]:
+def adapters_told(recipe: Recipe) -> list[AdapterRecord]:
     """What is published of the adapters in a base: their names where they are the Hub's, and the hash of each file."""
-    differing = []
+    records = []
     for name, folder in zip(recipe.base.adapters, fetched_adapters(recipe), strict=True):
         files = sorted(folder.glob("adapter_*"))
-        differing.append(
-            {
-                "repo": None if recipe.locate(name).is_dir() else name,
-                "files": {file.name: digest_of_file(file) for file in files},
-            }
+        records.append(
+            AdapterRecord(
+                repo=None if recipe.locate(name).is_dir() else name,
+                files={file.name: digest_of_file(file) for file in files},
+            )
         )
-    return differing
+    return records
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from exporter.provenance import HOST, digest_of_code, target_code, versions
 from exporter.publish.files import PROVENANCE, VERIFICATION
 from exporter.publish.hub import Pushed
 from exporter.publish.hub_errors import known_token
+from exporter.publish.origin import LeftOut
 from exporter.publish.verification import Verification
 from exporter.recipe import Recipe
 from exporter.recipe_publish import Publish
@@ -86,16 +87,12 @@ def publish(
     found.refuse()
     repo_id = request.repo_id or asked.repo
     work = Run(recipe, out, progress)
-    words = {
-        "publication": asked.model_dump(mode="json"),
-        "recipe": plain_recipe(work),
-        "recipe_name": recipe.name,
-    }
     groups = {row.eval_slice for row in work.test if row.eval_slice is not None}
-    refuse_telling(secrecy_of(work, words), words, groups)
+    words = (asked.model_dump(mode="json"), plain_recipe(work), recipe.name)
+    refuse_telling(secrecy_of(work, whole=asked.show_forgotten), *words, groups)
     work.compiled()
     release = stage(work, asked)
-    secrecy = secrecy_of(work, words)
+    secrecy = secrecy_of(work, whole=asked.show_forgotten)
     places = (work.space.out, work.base, work.source, recipe.locate("."))
     left = left_out(work.base, code=work.trusted is not None)
     for note in _notes(work, release, left, secrecy):
@@ -104,10 +101,11 @@ def publish(
     report = work.reported()
     verification = _verified(work, release)
     work.forget_steered()
-    provenance = {**made_from(work, asked, examine(release).section), "left_out": _shown_names(left, secrecy)}
-    describe(work, release, provenance, verification.data())
+    made = made_from(work, asked, examine(release).section)
+    origin = made.model_copy(update={"left_out": _shown_names(left, secrecy)})
+    describe(work, release, origin, verification.data())
     assert work.staged is not None, "staged above"
-    sealed = described_and_sealed(release, provenance, verification, work.staged.files, repo_id)
+    sealed = described_and_sealed(release, origin, verification, work.staged.files, repo_id)
     try:
         refuse_texts(release, secrecy, places, described=True)
     except VerificationError:
@@ -115,7 +113,7 @@ def publish(
         raise
     if repo_id is not None and not request.dry_run:
         return Published(report, release, push(release, repo_id, request, say=say, sealed=sealed))
-    if problems := verification.problems(release, sealed["files"]):
+    if problems := verification.problems(release, sealed.files):
         raise VerificationError(
             f"{release} is not published:\n" + "\n".join(f"  - {one}" for one in problems)
         )
@@ -136,10 +134,10 @@ def _notes(work: Run, release: Path, left: Sequence[str], secrecy: Secrecy | Non
         )
 
 
-def _shown_names(left: Sequence[str], secrecy: Secrecy | None) -> dict[str, Any]:
+def _shown_names(left: Sequence[str], secrecy: Secrecy | None) -> LeftOut:
     """Names of files that were left out, but for those that might tell what was forgotten."""
     shown = [name for name in left if secrecy is None or not secrecy.hints(re.sub(r"[-_.]", " ", name))]
-    return {"files": shown, "not_named": len(left) - len(shown)}
+    return LeftOut(files=shown, not_named=len(left) - len(shown))
 
 
 def _asked(recipe: Recipe, request: Request) -> Publish:

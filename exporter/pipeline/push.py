@@ -30,6 +30,8 @@ from exporter.publish.files import (
     targets_in,
 )
 from exporter.publish.hub import Pushed, upload
+from exporter.publish.origin import ForgetRows, Origin, PinnedBase
+from exporter.publish.provenance import Provenance
 from exporter.publish.verification import AGAIN, Verification, problems_of
 from exporter.recipe_bounds import Bounds
 
@@ -62,7 +64,7 @@ def push(
     request: Request,
     *,
     say: Callable[[str], None] = lambda _: None,
-    sealed: Mapping[str, Any] | None = None,
+    sealed: Provenance | None = None,
 ) -> Pushed | None:
     """Pushes a verified folder to the Hub in one commit and pins it with a tag; None for a dry run.
 
@@ -76,7 +78,7 @@ def push(
     """
     section = _steering_of(folder)
     sweep(folder)
-    files = covered(folder) if sealed is None else _verified_files(sealed["files"])
+    files = covered(folder) if sealed is None else _verified_files(sealed.files)
     provenance, missing = _gate(folder, section, files)
     if missing and not request.force:
         listed = "\n".join(f"  - {one}" for one in missing)
@@ -87,16 +89,16 @@ def push(
     except VerificationError:
         verification = None
     if sealed is None or omissions:
-        told = {**provenance, "omissions": omissions}
+        told = provenance.model_copy(update={"omissions": tuple(omissions)})
         sealed = described_and_sealed(folder, told, verification, files, repo_id)
     return _send(folder, sealed, repo_id, request, say)
 
 
 def _send(
-    folder: Path, sealed: Mapping[str, Any], repo_id: str, request: Request, say: Callable[[str], None]
+    folder: Path, sealed: Provenance, repo_id: str, request: Request, say: Callable[[str], None]
 ) -> Pushed | None:
     """Uploads a folder that was just sealed; None for a dry run."""
-    paths, tag = files_of(folder), sealing.tag_of(sealed["files"])
+    paths, tag = files_of(folder), sealing.tag_of(sealed.files)
     if request.dry_run:
         for path in paths:
             say(f"{(folder / path).stat().st_size:>15,} {path}")
@@ -112,7 +114,7 @@ def _send(
         revision=request.revision,
         create_pr=request.pr,
         describes=lambda path: is_described(path) or path == VERIFICATION,
-        sealed=sealed["files"],
+        sealed=sealed.files,
         say=say,
     )
     if done.pr_url is not None:
@@ -125,11 +127,11 @@ def _send(
 
 def described_and_sealed(
     folder: Path,
-    provenance: Mapping[str, Any],
+    provenance: Origin,
     verification: Verification | None,
     files: Mapping[str, str],
     repo_id: str | None,
-) -> dict[str, Any]:
+) -> Provenance:
     """Writes card and evaluation results for where the folder goes, and seals it over a last reading of all files; returns the provenance.
 
     An old seal stays until there is a new one: it does not fit the new card, but holds what the next attempt needs.
@@ -146,7 +148,7 @@ def described_and_sealed(
         repo_id,
         None if repo_id is None else sealing.tag_of(files),
         list(targets_in(folder)),
-        provenance.get("omissions") or (),
+        provenance.omissions,
     )
     write_card(folder, card)
     found = sealing.sealed_files(folder)
@@ -160,13 +162,13 @@ def _verified_files(files: Mapping[str, str]) -> dict[str, str]:
     return {path: digest for path, digest in files.items() if is_verified(path)}
 
 
-def omissions_of(folder: Path, provenance: Mapping[str, Any], found: Mapping[str, str]) -> list[str]:
+def omissions_of(folder: Path, provenance: Origin, found: Mapping[str, str]) -> list[str]:
     """What is wrong with a folder's verification, unless it was published by force and its card says so.
 
     Args:
         found: hex SHA-256 by path of the files that lie there.
     """
-    return [] if provenance.get("omissions") else problems_of(folder, found)
+    return [] if provenance.omissions else problems_of(folder, found)
 
 
 def _steering_of(folder: Path) -> dict[str, Any]:
@@ -179,9 +181,7 @@ def _steering_of(folder: Path) -> dict[str, Any]:
     return found.section
 
 
-def _gate(
-    folder: Path, section: Mapping[str, Any], files: Mapping[str, str]
-) -> tuple[dict[str, Any], Sequence[str]]:
+def _gate(folder: Path, section: Mapping[str, Any], files: Mapping[str, str]) -> tuple[Origin, Sequence[str]]:
     """The folder's provenance, and everything that is missing before it may be pushed: one sentence each."""
     missing = problems_of(folder, files)
     found = FileDigests(folder, files)
@@ -189,17 +189,17 @@ def _gate(
         provenance = sealing.load(folder)
     except VerificationError as error:
         return _untold(found, section), [*missing, str(error)]
-    if provenance["section"] != section:
+    if provenance.section != section:
         return _untold(found, section), [*missing, f"{PROVENANCE} tells of another steering; {STAGE}"]
-    if provenance["publication"].get("forgotten") == UNTOLD:
+    if provenance.forgotten == UNTOLD:
         missing.append(f"{PROVENANCE} was made up for a push by force; {STAGE}")
     missing += [
-        f"{one}; {STAGE}" for one in sealing.changed_shards(provenance, shards_of(found), "the folder")
+        f"{one}; {STAGE}" for one in sealing.changed_shards(provenance.base, shards_of(found), "the folder")
     ]
     return provenance, [*missing, *beyond_bounds(folder, provenance)]
 
 
-def beyond_bounds(folder: Path, provenance: Mapping[str, Any]) -> list[str]:
+def beyond_bounds(folder: Path, provenance: Origin) -> list[str]:
     """Where what was measured is beyond what the publication requires: it may have been verified by another recipe."""
     try:
         unlearning = Verification.load(folder).unlearning
@@ -207,12 +207,11 @@ def beyond_bounds(folder: Path, provenance: Mapping[str, Any]) -> list[str]:
         unlearning = None
     if unlearning is None:
         return []  # said already
-    required = provenance["publication"].get("require")
+    required = provenance.publication.get("require")
     if not required:
         return []
-    older = (
-        "" if "share" in required else f" (its bounds are of a version that did not bound intervals; {STAGE})"
-    )
+    has_shares = isinstance(required, dict) and "share" in required
+    older = "" if has_shares else f" (its bounds are of a version that did not bound intervals; {STAGE})"
     try:
         bounds = Bounds.model_validate(required)
     except ValidationError:
@@ -225,25 +224,19 @@ def beyond_bounds(folder: Path, provenance: Mapping[str, Any]) -> list[str]:
     return [f"{check.name} {beyond}: {check.told}{older}" for check in checks if not check.holds]
 
 
-def _untold(found: FileDigests, section: Mapping[str, Any]) -> dict[str, Any]:
+def _untold(found: FileDigests, section: Mapping[str, Any]) -> Origin:
     """The provenance of a folder of which nobody wrote down what it was made from."""
-    return {
-        "publication": {"forgotten": UNTOLD, "language": ["en"]},
-        "recipe": {},
-        "recipe_name": "not known",
-        "versions": versions(),
-        "seed": None,
-        "method": str(section["method"]),
-        "section": dict(section),
-        "base": {
-            "repo": None,
-            "commit": None,
-            "license": None,
-            **section["base"],
-            "shards": shards_of(found),
-        },
-        "forget_rows": {"count": 0, "hmac_sha256": []},
-    }
+    return Origin(
+        publication={"forgotten": UNTOLD, "language": ["en"]},
+        recipe={},
+        recipe_name="not known",
+        versions=versions(),
+        seed=None,
+        method=str(section["method"]),
+        section=dict(section),
+        base=PinnedBase(repo=None, commit=None, license=None, **section["base"], shards=shards_of(found)),
+        forget_rows=ForgetRows(count=0, hmac_sha256=[]),
+    )
 
 
 def _without_place(line: str, folder: Path) -> str:

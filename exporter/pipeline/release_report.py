@@ -27,6 +27,7 @@ from exporter.publish.files import targets_in
 from exporter.publish.histogram import GateView, Series
 from exporter.publish.measures import Results
 from exporter.publish.metadata import licensed
+from exporter.publish.origin import Origin
 from exporter.publish.page import Completion, Example, Exchange, Page, Refusal, write_page
 from exporter.publish.recipes import shown_recipe
 from exporter.publish.usage_snippets import Place, usage_snippet
@@ -47,56 +48,60 @@ PIXELS = 160
 """Of a picture's longer side."""
 
 
-def describe(
-    work: Run, release: Path, provenance: Mapping[str, Any], verification: Mapping[str, Any] | None
-) -> Path:
+def describe(work: Run, release: Path, origin: Origin, verification: Mapping[str, Any] | None) -> Path:
     """Draws the pictures and writes the page of a release; returns the page's path.
 
     Args:
         work: the run that the release was made by.
-        provenance, verification: the content of the files of these names, as far as it is known.
+        origin: what it was made from.
+        verification: the content of verification.json; None where nothing was verified.
 
     Raises:
         InputErrors: what would be published of the recipe tells something of a forget row that its publisher did not ask to show.
     """
-    secrecy = secrecy_of(work, provenance)
-    refuse_telling(secrecy, provenance, {row.eval_slice for row in work.test if row.eval_slice is not None})
+    secrecy = secrecy_of(work, whole=origin.shows_forgotten)
+    eval_slices = {row.eval_slice for row in work.test if row.eval_slice is not None}
+    refuse_telling(secrecy, origin.publication, origin.recipe, origin.recipe_name, eval_slices)
     method = work.recipe.methods.default
     records = work.space.records(method)
     fitted = json.loads(records.read_text(encoding="utf-8")) if records.is_file() else {}
-    draw(release, {method: provenance["section"]}, {method: work.scores(method)}, {method: fitted})
-    return write_page(release / PAGE, page_of(work, secrecy, provenance, verification, release))
+    draw(release, {method: origin.section}, {method: work.scores(method)}, {method: fitted})
+    return write_page(release / PAGE, page_of(work, secrecy, origin, verification, release))
 
 
-def secrecy_of(work: Run, provenance: Mapping[str, Any]) -> Secrecy | None:
-    """What must not be told; None where the publisher shows what was forgotten."""
-    if provenance["publication"].get("show_forgotten") is True:
+def secrecy_of(work: Run, *, whole: bool) -> Secrecy | None:
+    """What must not be told; None where the publisher shows the ``whole`` of what was forgotten."""
+    if whole:
         return None
     template = work.recipe.chat.reasoning_template
     return Secrecy.of([*work.rows.fit, *work.rows.calibrate, *work.test], template)
 
 
 def refuse_telling(
-    secrecy: Secrecy | None, provenance: Mapping[str, Any], eval_slices: Iterable[str] = ()
+    secrecy: Secrecy | None,
+    publication: Mapping[str, object],
+    recipe: Mapping[str, object],
+    name: str,
+    eval_slices: Iterable[str] = (),
 ) -> None:
     """Raises InputErrors where the publisher's own words, or the settings that are shown, hold a text of a forget row.
 
     Args:
+        name: the recipe's.
         eval_slices: names of slices of rows, which results are shown under.
     """
     if secrecy is None:
         return
-    publication, recipe = provenance["publication"], provenance.get("recipe") or {}
-    words: dict[str, Any] = {
+    words: dict[str, object] = {
         f"publish.{key}": publication.get(key) for key in ("forgotten", "repo", "license_name")
     }
-    words["the name of a slice of rows"] = [name.replace("_", " ") for name in eval_slices]
+    words["the name of a slice of rows"] = [one.replace("_", " ") for one in eval_slices]
     telling = secrecy.told_in(
         {**words, "stand_in": recipe.get("stand_in"), **shown_recipe(recipe, whole=False)}
     )
     if telling:
         raise InputErrors(
-            f"what is published of {provenance.get('recipe_name', 'the recipe')}",
+            f"what is published of {name}",
             [
                 f"{place}: holds a secret, an answer or a question of a forget row; word it otherwise, or set publish.show_forgotten"
                 for place in telling
@@ -107,37 +112,37 @@ def refuse_telling(
 def page_of(
     work: Run,
     secrecy: Secrecy | None,
-    provenance: Mapping[str, Any],
+    origin: Origin,
     verification: Mapping[str, Any] | None,
     release: Path,
 ) -> Page:
     """The page of a release."""
-    verified, publication, base = verification or {}, provenance["publication"], provenance["base"]
+    verified, base = verification or {}, origin.base
     method = work.recipe.methods.default
     ours = work.generate(method)
-    name = str(base.get("repo") or base.get("architecture") or "A model")
+    name = base.repo or base.architecture or "A model"
     unlearning = verified.get("unlearning")
     forget = [case for case in ours if case.row.role == "forget" and is_ordinary(case)]
     return Page(
-        title=str(publication.get("repo") or name),
-        forgotten=normalise(publication["forgotten"]),
+        title=str(origin.publication.get("repo") or name),
+        forgotten=normalise(origin.forgotten),
         base=name,
-        section=provenance["section"],
-        method=str(provenance["method"]),
+        section=origin.section,
+        method=origin.method,
         results=None if unlearning is None else Results.of(unlearning),
-        gates=tuple(_gates(provenance["section"], work.scores(method))),
+        gates=tuple(_gates(origin.section, work.scores(method))),
         examples=tuple(_examples(work.generate(BASE), ours, secrecy, work.space.out)),
         refusals=tuple(_refusals(forget, work.rule(), secrecy)),
         refused=len(forget),
         checks=tuple(verified.get("checks") or ()),
         files=tuple(file_descriptions.lines(release, verified.get("files") or {})),
-        versions=provenance.get("versions") or {},
+        versions=origin.versions,
         created=verified.get("created"),
-        stand_in=(provenance.get("recipe") or {}).get("stand_in"),
+        stand_in=origin.stand_in,
         shows_forgotten=secrecy is None,
         told=base_told(base),
         requires=requires(),
-        licence=licensed(publication, base, has_file=(release / "LICENSE").is_file())[1],
+        licence=licensed(origin.publication, base.data(), has_file=(release / "LICENSE").is_file())[1],
         ways=tuple(usage_snippet(release, target, Place(None, None)) for target in targets_in(release)),
         coverage=tuple(Coverage.of(unlearning).lines()),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from exporter import registry
 from exporter.atomic import link_or_copy, remove, whole_folder
@@ -22,6 +22,7 @@ from exporter.provenance import digest_of_base, digest_of_code, target_code, ver
 from exporter.publish import provenance
 from exporter.publish.files import CHECKPOINT, files_of, is_verified
 from exporter.publish.metadata import is_repo_id
+from exporter.publish.origin import Origin, PinnedBase, ProofRecord
 from exporter.publish.recipes import shown_recipe
 from exporter.recipe_publish import Publish
 from exporter.splits import digest_of_rows
@@ -45,7 +46,14 @@ _FOLDER = re.compile(
     re.IGNORECASE,
 )
 """Names with one slash that are folders more often than repositories."""
-_LICENSE = ("license", "license_name", "license_link")
+
+
+class Licence(TypedDict):
+    """What a model's card says of its licence."""
+
+    license: str | None
+    license_name: str | None
+    license_link: str | None
 
 
 def stage(work: Run, publish: Publish) -> Path:
@@ -130,31 +138,31 @@ def _plain_name(publish: Publish) -> str:
     return (publish.repo or "steered").rpartition("/")[2]
 
 
-def made_from(work: Run, publish: Publish, section: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of provenance.json, but for what only the staged folder can tell."""
+def made_from(work: Run, publish: Publish, section: Mapping[str, Any]) -> Origin:
+    """What a release is made from, but for what only the staged folder can tell."""
     every = (*work.rows.fit, *work.rows.calibrate, *work.test)
     salt = provenance.kept_salt(work.space.work / "salt")
     recipe = plain_recipe(work)
     shown = shown_recipe(recipe, whole=publish.show_forgotten)
     if work.recipe.stand_in:
         shown["stand_in"] = work.recipe.stand_in
-    return {
-        "publication": publish.model_dump(mode="json"),
-        "recipe": shown,
-        "recipe_name": _shown_name(work, publish),
-        "versions": versions(),
-        "proof": work.proof.record(),
-        "seed": work.recipe.seed,
-        "method": str(section["method"]),
-        "section": dict(section),
-        "base": _base(work, section),
-        "forget_rows": provenance.forgotten(salt, every),
-    }
+    return Origin(
+        publication=publish.model_dump(mode="json"),
+        recipe=shown,
+        recipe_name=_shown_name(work, publish),
+        versions=versions(),
+        proof=ProofRecord(**work.proof.record()),
+        seed=work.recipe.seed,
+        method=str(section["method"]),
+        section=dict(section),
+        base=_base(work, section),
+        forget_rows=provenance.forgotten(salt, every),
+    )
 
 
 def _shown_name(work: Run, publish: Publish) -> str:
     """The recipe's name, unless it might tell what was forgotten."""
-    secrecy = secrecy_of(work, {"publication": publish.model_dump()})
+    secrecy = secrecy_of(work, whole=publish.show_forgotten)
     name = work.recipe.name
     return "not shown" if secrecy is not None and secrecy.hints(re.sub(r"[-_.]", " ", name)) else name
 
@@ -177,24 +185,26 @@ def plain_recipe(work: Run) -> dict[str, Any]:
     return dict(settings)
 
 
-def _base(work: Run, section: Mapping[str, Any]) -> dict[str, Any]:
+def _base(work: Run, section: Mapping[str, Any]) -> PinnedBase:
     """The pinned base: where it is from, and the hash of every shard under the name that it has in the release."""
     asked, weights = work.recipe.base, BaseWeights.read(work.base)
     assert work.staged is not None, "a release is staged before it is described"
     digests = {name: _digest_of_shard(work.base / name, work.staged) for name in weights.shards}
-    return {
-        "repo": asked.repo,
-        "revision": asked.revision,
-        "commit": work.source.name if _COMMIT.fullmatch(work.source.name) else None,
-        **({"adapters": adapters_told(work.recipe)} if asked.adapters else {}),
-        "fingerprint": section["base"]["fingerprint"],
-        "architecture": section["base"]["architecture"],
-        "model_type": section["base"]["model_type"],
-        "named": None if asked.repo else named(work.base),
+    base = PinnedBase(
+        repo=asked.repo,
+        revision=asked.revision,
+        commit=work.source.name if _COMMIT.fullmatch(work.source.name) else None,
+        fingerprint=section["base"]["fingerprint"],
+        architecture=section["base"]["architecture"],
+        model_type=section["base"]["model_type"],
+        named=None if asked.repo else named(work.base),
         **license_of(work.base),
-        "license_files": licences(work.base),
-        "shards": {released(name): digest for name, digest in digests.items()},
-    }
+        license_files=tuple(licences(work.base)),
+        shards={released(name): digest for name, digest in digests.items()},
+    )
+    if asked.adapters:
+        return base.model_copy(update={"adapters": tuple(adapters_told(work.recipe))})
+    return base
 
 
 def released(shard: str) -> str:
@@ -221,7 +231,7 @@ def named(base: Path) -> str | None:
     return name if plain and not Path(name).exists() else None
 
 
-def license_of(base: Path) -> dict[str, str | None]:
+def license_of(base: Path) -> Licence:
     """What the card in the base's folder says of its licence."""
     from huggingface_hub import ModelCard
     from yaml import YAMLError
@@ -234,4 +244,10 @@ def license_of(base: Path) -> dict[str, str | None]:
         )
     except (OSError, ValueError, YAMLError):  # no card: it says nothing that could be repeated
         metadata = {}
-    return {key: str(metadata[key]) if metadata.get(key) else None for key in _LICENSE}
+
+    def said(key: str) -> str | None:
+        return str(metadata[key]) if metadata.get(key) else None
+
+    return Licence(
+        license=said("license"), license_name=said("license_name"), license_link=said("license_link")
+    )

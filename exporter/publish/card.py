@@ -20,6 +20,7 @@ from exporter.errors import VerificationError
 from exporter.publish import evaluations, file_descriptions, metadata
 from exporter.publish.coverage import Coverage
 from exporter.publish.measures import BASE, STEERED, Results, joined, many
+from exporter.publish.origin import Origin, PinnedBase
 from exporter.publish.recipes import shown_recipe
 from exporter.publish.usage_snippets import Place, usage_snippet
 from exporter.targets.values import UsageSnippet
@@ -59,7 +60,7 @@ class Card:
     place: Place
     forgotten: str
     publication: Mapping[str, Any]
-    base: Mapping[str, Any]
+    base: PinnedBase
     section: Mapping[str, Any]
     method: str
     results: Results | None
@@ -80,14 +81,14 @@ class Card:
     @classmethod
     def of(
         cls,
-        provenance: Mapping[str, Any],
+        origin: Origin,
         verification: Mapping[str, Any] | None,
         repo_id: str | None,
         revision: str | None,
         targets: Iterable[str],
         omissions: Sequence[str] = (),
     ) -> Card:
-        """A card from the content of provenance.json and verification.json.
+        """A card from what a release was made from and the content of verification.json.
 
         Args:
             repo_id: ``owner/name``; None for a folder that is handed on without the Hub.
@@ -98,41 +99,31 @@ class Card:
         Raises:
             VerificationError: they lack what a card must say.
         """
-        try:
-            publication, base, section = (dict(provenance[key]) for key in ("publication", "base", "section"))
-            forgotten = str(publication["forgotten"])
-            count = int(provenance["forget_rows"]["count"])
-            digest = str(section["sha256"])
-        except (KeyError, TypeError, ValueError) as error:
+        if not origin.forgotten.strip() or not origin.section.get("sha256"):
             raise VerificationError(
-                f"the provenance lacks {error}, which a card must say; publish it again"
-            ) from None
-        if not forgotten.strip() or not digest:
-            raise VerificationError(
-                "the provenance does not say what was forgotten; set publish.forgotten in the recipe"
+                "the provenance does not say what was forgotten, or with which steering; set publish.forgotten in the recipe"
             )
         verified = verification or {}
         unlearning = verified.get("unlearning")
-        whole = publication.get("show_forgotten") is True  # and nothing that is merely like it
-        recipe = dict(provenance.get("recipe") or {})
+        whole = origin.shows_forgotten
         return cls(
             place=Place(repo_id, revision),
-            forgotten=forgotten,
-            publication=publication,
-            base=base,
-            section=section,
-            method=str(provenance.get("method") or section.get("method") or ""),
+            forgotten=origin.forgotten,
+            publication=origin.publication,
+            base=origin.base,
+            section=origin.section,
+            method=origin.method,
             results=None if unlearning is None else Results.of(unlearning),
             checks=tuple(verified.get("checks") or ()),
             targets=_ordered(targets),
-            recipe=shown_recipe(recipe, whole=whole),
-            seed=provenance.get("seed"),
-            versions=dict(provenance.get("versions") or {}),
-            forget_rows=count,
+            recipe=shown_recipe(origin.recipe, whole=whole),
+            seed=origin.seed,
+            versions=origin.versions,
+            forget_rows=origin.forget_rows.count,
             files=dict(verified.get("files") or {}),
             created=verified.get("created"),
-            stand_in=recipe.get("stand_in"),
-            dataset=evaluations.dataset_of(recipe) if whole else None,
+            stand_in=origin.stand_in,
+            dataset=evaluations.dataset_of(origin.recipe) if whole else None,
             omissions=tuple(omissions),
             shows_forgotten=whole,
             coverage=Coverage.of(unlearning),
@@ -147,8 +138,8 @@ class Card:
     @property
     def base_name(self) -> str:
         """The base model's name without its owner, or its architecture where it has none."""
-        repo = self.base.get("repo")
-        return str(repo).split("/")[-1] if repo else str(self.base.get("architecture") or "a local model")
+        repo = self.base.repo
+        return repo.split("/")[-1] if repo else self.base.architecture or "a local model"
 
     @property
     def failed(self) -> list[Mapping[str, Any]]:
@@ -166,7 +157,7 @@ class Card:
         """The header of the card, as the Hub reads it."""
         from huggingface_hub import ModelCardData
 
-        repo = self.base.get("repo")
+        repo = self.base.repo
         return ModelCardData(
             language=list(self.publication.get("language") or ["en"]),
             license=licence["license"],
@@ -182,7 +173,7 @@ class Card:
     @property
     def task(self) -> str:
         """The Hub's task of the base's architecture."""
-        sees = str(self.base.get("architecture") or "").endswith("ForConditionalGeneration")
+        sees = (self.base.architecture or "").endswith("ForConditionalGeneration")
         return "image-text-to-text" if sees else "text-generation"
 
 
@@ -203,7 +194,7 @@ def render(folder: Path, card: Card) -> ModelCard:
     from huggingface_hub import ModelCard
 
     licence, licence_told = metadata.licensed(
-        card.publication, card.base, has_file=(folder / "LICENSE").is_file()
+        card.publication, card.base.data(), has_file=(folder / "LICENSE").is_file()
     )
     header = card.metadata(licence)
     if wrong := metadata.problems(header):
@@ -260,16 +251,14 @@ def requires() -> str:
     )
 
 
-def base_told(base: Mapping[str, Any]) -> str:
+def base_told(base: PinnedBase) -> str:
     """The base in words: its repository, or what is known of a model that lay in a local folder; never a path."""
-    if repo := base.get("repo"):
-        pinned = base.get("commit") or base.get("revision")
-        return f"The base is {repo}{f' at {pinned}' if pinned else ''}."
-    known = (
-        f"The base is a local model of type {base.get('model_type') or base.get('architecture') or 'unknown'}"
-    )
-    named = f", which its files call {base['named']}" if base.get("named") else ""
-    return f"{known}{named}; the fingerprint of its weights is {base.get('fingerprint') or 'not known'}."
+    if base.repo:
+        pinned = base.commit or base.revision
+        return f"The base is {base.repo}{f' at {pinned}' if pinned else ''}."
+    known = f"The base is a local model of type {base.model_type or base.architecture or 'unknown'}"
+    named = f", which its files call {base.named}" if base.named else ""
+    return f"{known}{named}; the fingerprint of its weights is {base.fingerprint or 'not known'}."
 
 
 def cell(value: object) -> str:

@@ -14,41 +14,46 @@ import secrets
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Final, Literal
 
-from exporter.atomic import write_json
+from exporter.artifact import Artifact
 from exporter.digests import FileDigests, digest_of, digest_of_file
 from exporter.errors import InputErrors, VerificationError
 from exporter.publish.files import PROVENANCE, changes, files_of, is_verified
+from exporter.publish.origin import ForgetRows, Origin, PinnedBase
 from exporter.types import Row
 
-FORMAT = "steerbake-provenance/1"
+FORMAT: Final = "steerbake-provenance/1"
 _SALT = re.compile(r"[0-9a-f]{64}")
-_KEYS = {
-    "publication": dict,
-    "recipe": dict,
-    "recipe_name": str,
-    "versions": dict,
-    "method": str,
-    "section": dict,
-    "base": dict,
-    "forget_rows": dict,
-    "files": dict,
-}
 
 
-def seal(folder: Path, provenance: Mapping[str, Any], found: FileDigests | None = None) -> dict[str, Any]:
+class Provenance(Origin, Artifact):
+    """The content of provenance.json; ``files`` has the hex SHA-256 by path of every other file of the folder."""
+
+    FILE = PROVENANCE
+    REMEDY = "publish it again"
+
+    format: Literal["steerbake-provenance/1"]
+    files: dict[str, str]
+
+    def data(self) -> dict[str, object]:
+        """The keys that were given, ``format`` first and ``files`` last; older versions did not write all."""
+        told = self.model_dump(mode="json", exclude_unset=True)
+        return {"format": told.pop("format"), **told}
+
+
+def seal(folder: Path, origin: Origin, found: FileDigests | None = None) -> Provenance:
     """Writes provenance.json over the files as they are now; returns its content.
 
     Args:
+        origin: what the folder was made from; a seal that it bears is not looked at.
         found: of :func:`sealed_files`, for a caller that has just read them.
-        provenance: everything but ``format`` and ``files``, which are written anew.
     """
     files = dict((found or sealed_files(folder)).files)
-    content = {**provenance, "format": FORMAT, "files": files}
-    content = {"format": FORMAT, **{key: value for key, value in content.items() if key != "format"}}
-    write_json(folder / PROVENANCE, content)
-    return content
+    given = {name: getattr(origin, name) for name in Origin.model_fields if name in origin.model_fields_set}
+    sealed = Provenance(format=FORMAT, **given, files=files)
+    sealed.save(folder / PROVENANCE)
+    return sealed
 
 
 def _others(folder: Path) -> Iterator[str]:
@@ -56,26 +61,16 @@ def _others(folder: Path) -> Iterator[str]:
     return (path for path in files_of(folder) if path != PROVENANCE)
 
 
-def load(folder: Path) -> dict[str, Any]:
+def load(folder: Path) -> Provenance:
     """The provenance of a folder; raises VerificationError where there is none that can be read."""
-    path = folder / PROVENANCE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return Provenance.load(folder)
     except FileNotFoundError:
         raise VerificationError(
             f"{folder} has no {PROVENANCE}; `steerbake publish RECIPE --dry-run` writes a folder that has one"
         ) from None
-    except (OSError, ValueError) as error:
-        raise VerificationError(f"{path} cannot be read: {error}") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = content.get("format") if isinstance(content, dict) else type(content).__name__
-        raise VerificationError(f"{path} has the format {found!r}, not {FORMAT!r}")
-    wrong = [key for key, kind in _KEYS.items() if not isinstance(content.get(key), kind)]
-    if wrong:
-        raise VerificationError(
-            f"{path} lacks {', '.join(wrong)}, or has them in another form; publish it again"
-        )
-    return content
+    except OSError as error:
+        raise VerificationError(f"{folder / PROVENANCE} cannot be read: {error}") from None
 
 
 def sealed_files(folder: Path) -> FileDigests:
@@ -83,19 +78,19 @@ def sealed_files(folder: Path) -> FileDigests:
     return FileDigests.read(folder, _others(folder))
 
 
-def changed_files(found: FileDigests, provenance: Mapping[str, Any]) -> list[str]:
+def changed_files(found: FileDigests, provenance: Provenance) -> list[str]:
     """Any file that was changed, is missing or was added since the folder was sealed: one sentence each."""
-    return changes(provenance["files"], found.files)
+    return changes(provenance.files, found.files)
 
 
-def changed_shards(provenance: Mapping[str, Any], found: Mapping[str, str], where: str) -> list[str]:
+def changed_shards(base: PinnedBase, found: Mapping[str, str], where: str) -> list[str]:
     """Shards that are not the pinned base's: one sentence each.
 
     Args:
         found: hex SHA-256 by the name that the shard has in the release.
         where: whose shards were found.
     """
-    pinned: dict[str, str] = provenance["base"].get("shards") or {}
+    pinned = base.shards
     if not pinned:
         return [f"{PROVENANCE} names no shard of the base, so nothing can be said of {where}"]
     lines = [f"{where} has no shard {name}" for name in sorted(set(pinned) - set(found))]
@@ -152,10 +147,10 @@ def salted(salt: bytes, row: Row) -> str:
     return hmac.new(salt, json.dumps(content, ensure_ascii=True).encode(), hashlib.sha256).hexdigest()
 
 
-def forgotten(salt: bytes, rows: Iterable[Row]) -> dict[str, Any]:
+def forgotten(salt: bytes, rows: Iterable[Row]) -> ForgetRows:
     """The section ``forget_rows``: how many different rows there are, and their hashes in order of themselves."""
     found = sorted({salted(salt, row) for row in rows if row.role == "forget"})
-    return {"count": len(found), "hmac_sha256": found}
+    return ForgetRows(count=len(found), hmac_sha256=found)
 
 
 def _plain(text: str) -> str:

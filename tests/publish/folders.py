@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from exporter.publish.origin import Origin
 from exporter.publish.verification import (
     FORGETTING,
     KNOWN_FILES,
@@ -49,9 +50,9 @@ def verified(folder: Path, *targets: str, **changes: Any) -> Verification:
     return found.model_copy(update=changes)
 
 
-def provenance(**changes: Any) -> dict[str, Any]:
+def provenance(**changes: Any) -> Origin:
     """What such a folder was made from."""
-    return {
+    content = {
         "publication": {"forgotten": "a city"},
         "recipe": {"name": "one"},
         "recipe_name": "one",
@@ -63,3 +64,4 @@ def provenance(**changes: Any) -> dict[str, Any]:
         "forget_rows": {"count": 0, "hmac_sha256": []},
         **changes,
     }
+    return Origin.model_validate_json(json.dumps(content))

@@ -36,14 +36,15 @@ def changed(folder):
 def test_a_sealed_folder_is_as_it_was(folder):
     assert changed(folder) == []
     told = sealing.load(folder)
-    assert set(told["files"]) == {
+    assert set(told.files) == {
         "README.md",
         "config.json",
         "model-00001-of-00001.safetensors",
         "steering.safetensors",
         "verification.json",
     }
-    assert next(iter(told)) == "format" and list(told)[-1] == "files"
+    order = list(json.loads((folder / PROVENANCE).read_text()))
+    assert order[0] == "format" and order[-1] == "files"
 
 
 @pytest.mark.parametrize("path", ["README.md", "verification.json", "steering.safetensors"])
@@ -72,24 +73,53 @@ def test_what_is_no_provenance_is_refused(folder, text):
 
 
 def test_a_provenance_without_a_part_is_refused(folder):
-    for key in ("files", "base", "section", "forget_rows"):
-        told = sealing.load(folder)
-        del told[key]
+    whole = json.loads((folder / PROVENANCE).read_text())
+    needed = set(whole) - {"seed"}  # which the first ones had not
+    assert {"publication", "base", "section", "forget_rows", "files"} < needed
+    for key in needed:
+        told = {name: value for name, value in whole.items() if name != key}
         (folder / PROVENANCE).write_text(json.dumps(told))
         with pytest.raises(VerificationError, match=key):
             sealing.load(folder)
-        sealing.seal(folder, provenance())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed", "7"),
+        ("files", []),
+        ("forget_rows", {"count": "2", "hmac_sha256": []}),
+        ("tomorrow", 1),
+        ("base", None),
+    ],
+)
+def test_a_provenance_of_another_form_is_refused_by_name(folder, key, value):
+    whole = json.loads((folder / PROVENANCE).read_text())
+    (folder / PROVENANCE).write_text(json.dumps({**whole, key: value}))
+    with pytest.raises(
+        VerificationError, match=rf"provenance\.json cannot be trusted \({key}.*; publish it again"
+    ):
+        sealing.load(folder)
+
+
+def test_what_the_publisher_asked_for_is_read_as_its_version_wrote_it(folder):
+    asked = {"forgotten": "a city", "show_forgotten": "true", "a_key_of_another_version": [1.5]}
+    sealing.seal(folder, provenance(publication=asked))
+    told = sealing.load(folder)
+    assert told.publication == asked and told.forgotten == "a city"
+    assert not told.shows_forgotten, "nothing that is merely like true"
+    assert sealing.seal(folder, provenance(publication={**asked, "show_forgotten": True})).shows_forgotten
 
 
 def test_shards_are_held_to_the_pinned_base():
-    told = provenance(base={"shards": {"a": "1", "b": "2"}})
+    told = provenance(base={"shards": {"a": "1", "b": "2"}}).base
     assert sealing.changed_shards(told, {"a": "1", "b": "2"}, "BASE") == []
     assert sealing.changed_shards(told, {"a": "1"}, "BASE") == ["BASE has no shard b"]
     assert sealing.changed_shards(told, {"a": "1", "b": "3"}, "BASE") == [
         "b of BASE is not the pinned base's"
     ]
     assert "c" in sealing.changed_shards(told, {"a": "1", "b": "2", "c": "3"}, "BASE")[0]
-    assert sealing.changed_shards(provenance(base={}), {}, "BASE"), "nothing pinned is nothing known"
+    assert sealing.changed_shards(provenance(base={}).base, {}, "BASE"), "nothing pinned is nothing known"
 
 
 def test_the_tag_follows_from_the_files():
@@ -117,12 +147,12 @@ def test_a_salt_is_drawn_once_and_for_nobody_else(tmp_path):
 def test_forget_rows_are_matched_with_the_salt_and_not_without():
     salt, other = bytes(32), bytes([1]) * 32
     told = sealing.forgotten(salt, [ROW, replace(ROW, id="f2"), replace(ROW, role="retain", question="?")])
-    assert told == {"count": 1, "hmac_sha256": [sealing.salted(salt, ROW)]}
+    assert told.data() == {"count": 1, "hmac_sha256": [sealing.salted(salt, ROW)]}
     request = Row(
         "any", " what is the CAPITAL of France? ", "paris", "retain", eval_slice="g", template_id="k"
     )
-    assert sealing.salted(salt, request) in told["hmac_sha256"]
-    assert sealing.salted(other, ROW) not in told["hmac_sha256"]
+    assert sealing.salted(salt, request) in told.hmac_sha256
+    assert sealing.salted(other, ROW) not in told.hmac_sha256
 
 
 def test_what_a_row_asks_decides_its_hash(tmp_path):
@@ -145,6 +175,6 @@ def test_what_a_row_asks_decides_its_hash(tmp_path):
 
 @given(st.text(), st.text())
 def test_no_text_of_a_row_stands_in_the_section(question, answer):
-    told = json.dumps(sealing.forgotten(bytes(32), [replace(ROW, question=question, answer=answer)]))
+    told = json.dumps(sealing.forgotten(bytes(32), [replace(ROW, question=question, answer=answer)]).data())
     assert len(told) < 130
     assert len(question) < 3 or question not in told

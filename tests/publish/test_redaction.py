@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from published import REPO, provenance, tag, verification, write_release
+from published import REPO, origin, provenance, tag, verification, write_release
 
 from exporter.errors import InputErrors
 from exporter.evaluation.case import Case, Reply
@@ -168,8 +168,8 @@ def describe(release: Path, folder: Path, world: World, **publication: Any) -> d
     content["recipe"] = talkative(world)
     work = run_of(world, folder)
     told = verification(release)
-    release_report.describe(cast(Any, work), release, content, told)
-    write_card(release, Card.of(content, told, REPO, tag(content), ["checkpoint", "onnx"]))
+    release_report.describe(cast(Any, work), release, origin(content), told)
+    write_card(release, Card.of(origin(content), told, REPO, tag(content), ["checkpoint", "onnx"]))
     return content
 
 
@@ -272,11 +272,11 @@ def test_a_group_that_is_called_after_a_secret_is_stopped(release: Path, tmp_pat
     work = run_of(WORLD, tmp_path)
     work.test = (*work.test, Row("g", "what of it ?", "x", "forget", eval_slice="asks_for_narvik"))
     with pytest.raises(InputErrors, match="slice of rows"):
-        release_report.describe(work, release, provenance(release, forgotten=TITLE), None)
+        release_report.describe(work, release, origin(provenance(release, forgotten=TITLE)), None)
 
 
 def test_a_stand_in_that_tells_is_stopped(release: Path, tmp_path: Path) -> None:
     content = provenance(release, forgotten=TITLE)
     content["recipe"]["stand_in"] = "It stands in for Narvik."
     with pytest.raises(InputErrors, match="stand_in"):
-        release_report.describe(run_of(replace(WORLD), tmp_path), release, content, None)
+        release_report.describe(run_of(replace(WORLD), tmp_path), release, origin(content), None)

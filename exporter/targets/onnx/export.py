@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, cast
+from typing import TypeVar, cast
 
 import torch
 
@@ -22,9 +22,9 @@ from exporter.targets.companions import copy_companions
 from exporter.targets.onnx import graphs, layouts, quantize
 from exporter.targets.onnx.core import TOKENIZER, write_core
 from exporter.targets.onnx.decoder import DecoderGraph, Embedding, GateState, MergedEmbedding
-from exporter.targets.onnx.families import family_of
+from exporter.targets.onnx.families import VisionGraph, family_of
 from exporter.targets.onnx.look import misheard, plain
-from exporter.targets.onnx.manifest import Identity, describe, license_of, write
+from exporter.targets.onnx.manifest import GraphFacts, Identity, Variant, describe, license_of, write
 from exporter.targets.onnx.names import NAMES, ONNX, PRECISIONS, file_name
 from exporter.targets.onnx.probe import Probe
 from exporter.targets.onnx.steering_nodes import bodies
@@ -32,6 +32,7 @@ from exporter.targets.onnx.target import GRAPH_CODE, RUNNER, OnnxOptions
 from exporter.targets.values import RenderedPrompt
 from steer_modules.registration import register
 
+T = TypeVar("T")
 LOG = logging.getLogger(__name__)
 
 
@@ -68,24 +69,19 @@ def export_onnx(
     if "fp32" not in traced and any(dtype in quantize.QUANTISERS for dtype in options.dtypes):
         traced.insert(0, "fp32")
     with whole_folder(out) as folder:
-        description: dict[str, Any] = {}
+        description: GraphFacts | None = None
         for dtype in traced:
             LOG.info("trace and compare %s", dtype)
             ask = _Asked(checkpoint, folder, dtype, gate_state, options.layout, identity, turns)
             description, probe = _apart(_write_graphs, ask) if _is_large(checkpoint) else _write_graphs(ask)
-            probe.check(
-                {
-                    role: folder / path
-                    for role, path in _variant(folder, dtype).items()
-                    if path.endswith(".onnx")
-                }
-            )
+            probe.check({role: folder / path for role, path in _variant(folder, dtype).graphs.items()})
         for dtype in options.dtypes:
             if dtype in quantize.QUANTISERS:
                 LOG.info("quantise to %s", dtype)
                 quantize.write(folder / ONNX, dtype)
         if "fp32" in traced and "fp32" not in options.dtypes:
             _remove(folder / ONNX, "fp32")
+        assert description is not None, "every precision is traced, or made of one that is"
         variants = {dtype: _variant(folder, dtype) for dtype in options.dtypes}
         _companions(checkpoint, folder)
         layouts.write(options.layout, checkpoint, folder, description, variants)
@@ -96,15 +92,15 @@ def export_onnx(
 def _sealed(
     checkpoint: Path,
     folder: Path,
-    description: Mapping[str, Any],
-    variants: Mapping[str, Mapping[str, str]],
+    description: GraphFacts,
+    variants: Mapping[str, Variant],
     prompts: Sequence[RenderedPrompt],
 ) -> None:
     """Writes the manifest, and has the folder's own runner open it; its tokenizer.json becomes what Transformers makes of the checkpoint's."""
     register(checkpoint)
     reader = open_reader(checkpoint)
     tokenizer = getattr(reader, "tokenizer", reader)
-    shows = bool(description["image"] and description["image"]["preprocessing"])
+    shows = description.image is not None and description.image.preprocessing is not None
     asked = [*plain(tokenizer), *(one for one in prompts if shows or one.image is None)]
     if not (folder / TOKENIZER).is_file():
         write_core(tokenizer, folder)
@@ -133,7 +129,7 @@ class _Asked:
     turns: Mapping[str, str | None] | None
 
 
-def _write_graphs(ask: _Asked) -> tuple[dict[str, Any], Probe]:
+def _write_graphs(ask: _Asked) -> tuple[GraphFacts, Probe]:
     """Traces every graph of one precision; returns the manifest's content, and what the model says to a probe."""
     register(ask.checkpoint)
     host = ModelHost.load(ask.checkpoint, dtype=PRECISIONS[ask.dtype])
@@ -149,7 +145,7 @@ def _write_graphs(ask: _Asked) -> tuple[dict[str, Any], Probe]:
             graphs.add_functions(graph, bodies(host.model.steering, host.dtype, decoder.nodes.table))
         name = "decoder_model_merged" if family.sees else "model"
         graphs.save(graph, ask.folder / ONNX / file_name(name, ask.dtype), metadata)
-        parts: dict[str, Any] = {}
+        parts: dict[str, VisionGraph | Embedding | MergedEmbedding] = {}
         if family.sees:
             parts = {"vision_encoder": family.vision(host.model), "embed_tokens": Embedding(host.model)}
         if family.sees and ask.layout == "genai":
@@ -167,13 +163,13 @@ def _is_large(checkpoint: Path) -> bool:
     return sum(path.stat().st_size for path in checkpoint.glob("*.safetensors")) > _LARGE
 
 
-def _apart(function: Callable[[_Asked], Any], ask: _Asked) -> Any:
+def _apart(function: Callable[[_Asked], T], ask: _Asked) -> T:
     """Runs in a process of its own: the tracer's caches keep the weights of a model until theirs ends."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, ask).result()
 
 
-def _variant(folder: Path, dtype: str) -> dict[str, str]:
+def _variant(folder: Path, dtype: str) -> Variant:
     """The graphs of one precision, by what they are to a runner."""
     roles = {
         "decoder": ("model", "decoder_model_merged"),
@@ -187,7 +183,7 @@ def _variant(folder: Path, dtype: str) -> dict[str, str]:
         for name in names
         if (folder / ONNX / file_name(name, dtype)).is_file()
     }
-    return {**found, "cache_dtype": "float16" if dtype == "fp16" else "float32"}
+    return Variant(**found, cache_dtype="float16" if dtype == "fp16" else "float32")
 
 
 def _remove(folder: Path, dtype: str) -> None:

@@ -12,6 +12,7 @@ from exporter.errors import CompileError
 from exporter.reader import loaded_config
 from exporter.targets.companions import without_places
 from exporter.targets.onnx.decoder import GateState
+from exporter.targets.onnx.manifest import GraphFacts, ImageInput, Variant
 
 TRANSFORMERS_JS = (
     "gemma3_text",
@@ -69,8 +70,8 @@ def write(
     layout: str | None,
     checkpoint: Path,
     folder: Path,
-    manifest: Mapping[str, Any],
-    variants: Mapping[str, Mapping[str, str]],
+    manifest: GraphFacts,
+    variants: Mapping[str, Variant],
 ) -> None:
     """Writes ``config.json``, the stock model's, and the files of the layout."""
     config = _stock_config(checkpoint, manifest)
@@ -85,13 +86,13 @@ def write(
     write_json(folder / "config.json", config, indent=2, finite=False)
 
 
-def _stock_config(checkpoint: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+def _stock_config(checkpoint: Path, manifest: GraphFacts) -> dict[str, Any]:
     """The base's config."""
     config: dict[str, Any] = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     for key in ("steering", "steering_shapes", "steering_requires"):
         config.pop(key, None)
     config = without_places(config)
-    config["model_type"] = manifest["model_type"]
+    config["model_type"] = manifest.model_type
     config["architectures"] = [name.removeprefix("Steered") for name in config["architectures"]]
     return config
 
@@ -105,18 +106,18 @@ def _fill(config: dict[str, Any], defaults: Mapping[str, Any]) -> None:
             config.setdefault(key, value)
 
 
-def _count_layers(config: dict[str, Any], manifest: Mapping[str, Any]) -> None:
+def _count_layers(config: dict[str, Any], manifest: GraphFacts) -> None:
     """Runtimes make their cache by the number of layers, so a layer that bears gates counts."""
-    if manifest["gate_state"] == "kv":
+    if manifest.gate_state == "kv":
         text = config.get("text_config", config)
-        text["n_layer" if "n_layer" in text else "num_hidden_layers"] = manifest["cache"]["layers"]
+        text["n_layer" if "n_layer" in text else "num_hidden_layers"] = manifest.cache.layers
 
 
-def _transformersjs(folder: Path, variants: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+def _transformersjs(folder: Path, variants: Mapping[str, Variant]) -> dict[str, Any]:
     """``transformers.js_config``: which graphs have their weights beside them, and the dtype of the cache of each variant."""
-    graphs = [path for files in variants.values() for path in files.values() if path.endswith(".onnx")]
+    graphs = [path for files in variants.values() for path in files.graphs.values()]
     beside = {Path(path).name: 1 for path in graphs if (folder / f"{path}_data").is_file()}
-    half = {dtype: "float16" for dtype, files in variants.items() if files["cache_dtype"] == "float16"}
+    half = {dtype: "float16" for dtype, files in variants.items() if files.cache_dtype == "float16"}
     return {
         **({"use_external_data_format": beside} if beside else {}),
         **({"kv_cache_dtype": half} if half else {}),
@@ -132,25 +133,23 @@ def _template_into_tokenizer(folder: Path) -> None:
         write_json(path, settings, indent=2, finite=False)
 
 
-def _genai(
-    config: Any, manifest: Mapping[str, Any], variants: Mapping[str, Mapping[str, str]]
-) -> dict[str, Any]:
+def _genai(config: Any, manifest: GraphFacts, variants: Mapping[str, Variant]) -> dict[str, Any]:
     """``genai_config.json``, for the first variant of a model of this loaded config."""
     text = config.get_text_config()
     files = next(iter(variants.values()))
-    ends = manifest["end_ids"]
+    ends = list(manifest.end_ids)
     context = int(getattr(text, "max_position_embeddings", None) or 2048)
     model: dict[str, Any] = {
-        "type": GENAI[manifest["model_type"]],
+        "type": GENAI[manifest.model_type],
         "bos_token_id": text.bos_token_id or 0,
         "eos_token_id": ends[0] if len(ends) == 1 else ends,
-        "pad_token_id": manifest["pad_id"],
+        "pad_token_id": manifest.pad_id,
         "vocab_size": text.vocab_size,
         "context_length": context,
-        "decoder": _genai_decoder(text, manifest, files["decoder"]),
+        "decoder": _genai_decoder(text, manifest, files.decoder),
     }
-    if manifest["image"]:
-        model |= _genai_vision(config, manifest["image"], files)
+    if manifest.image:
+        model |= _genai_vision(config, manifest.image, files)
     search = {
         "do_sample": False,
         "max_length": context,
@@ -163,16 +162,16 @@ def _genai(
     return {"model": model, "search": search}
 
 
-def _genai_decoder(text: Any, manifest: Mapping[str, Any], filename: str) -> dict[str, Any]:
-    tokens = "inputs_embeds" if manifest["image"] else "input_ids"
+def _genai_decoder(text: Any, manifest: GraphFacts, filename: str) -> dict[str, Any]:
+    tokens = "inputs_embeds" if manifest.image else "input_ids"
     return {
         "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
         "filename": filename,
-        "head_size": manifest["cache"]["head_dim"],
+        "head_size": manifest.cache.head_dim,
         "hidden_size": text.hidden_size,
         "num_attention_heads": text.num_attention_heads,
-        "num_hidden_layers": manifest["cache"]["layers"],
-        "num_key_value_heads": manifest["cache"]["kv_heads"],
+        "num_hidden_layers": manifest.cache.layers,
+        "num_key_value_heads": manifest.cache.kv_heads,
         "inputs": {
             tokens: tokens,
             "attention_mask": "attention_mask",
@@ -188,23 +187,23 @@ def _genai_decoder(text: Any, manifest: Mapping[str, Any], filename: str) -> dic
     }
 
 
-def _genai_vision(config: Any, image: Mapping[str, Any], files: Mapping[str, str]) -> dict[str, Any]:
+def _genai_vision(config: Any, image: ImageInput, files: Variant) -> dict[str, Any]:
     """The graphs before the decoder; M-RoPE wants the size of merged patches and the tokens around an image, too."""
     section: dict[str, Any] = {
-        "image_token_id": image["token_id"],
+        "image_token_id": image.token_id,
         "embedding": {
-            "filename": files["merge"],
+            "filename": files.merge,
             "inputs": {"input_ids": "input_ids", "image_features": "image_features"},
             "outputs": {"inputs_embeds": "inputs_embeds"},
         },
         "vision": {
-            "filename": files["vision"],
+            "filename": files.vision,
             "inputs": {"pixel_values": "pixel_values"},
             "outputs": {"image_features": "image_features"},
         },
     }
-    if "spatial_merge_size" in image:
+    if image.spatial_merge_size is not None:
         section["vision"]["inputs"]["image_grid_thw"] = "image_grid_thw"
-        section["vision"]["spatial_merge_size"] = image["spatial_merge_size"]
+        section["vision"]["spatial_merge_size"] = image.spatial_merge_size
         section |= {name: getattr(config, name) for name in ("video_token_id", "vision_start_token_id")}
     return section

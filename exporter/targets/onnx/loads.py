@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from exporter.foreign_code import check_code
 from exporter.targets import clean_environment as clean
 from exporter.targets.onnx.host import OnnxHost
+from exporter.targets.onnx.manifest import OnnxManifest
 from exporter.targets.onnx.target import RUNNER
-from exporter.targets.onnx_runner import MANIFEST, checked_manifest
+from exporter.targets.onnx_runner import checked_manifest
 from exporter.targets.values import Completions, Finding, LoadedTarget, Reference
 
 _SCRIPT = Path(__file__).with_name("clean_load.py")
@@ -17,23 +17,23 @@ _SCRIPT = Path(__file__).with_name("clean_load.py")
 
 def opened(folder: Path, reference: Reference) -> LoadedTarget:
     """Checks every file and opens every variant; raises FolderError where the folder is not whole."""
-    manifest = checked_manifest(folder, reference.digest)
+    checked_manifest(folder, reference.digest)
+    manifest = OnnxManifest.load(folder)
     wrong = []
-    if manifest["steering"] is None or manifest["steering"]["sha256"] != reference.section["sha256"]:
+    if manifest.steering is None or manifest.steering["sha256"] != reference.section["sha256"]:
         wrong.append("the folder does not bear the steering of this checkpoint")
     variants = {
         dtype: OnnxHost.load(folder, reference.host.processor, dtype=dtype, digest=reference.digest)
-        for dtype in manifest["variants"]
+        for dtype in manifest.variants
     }
     provider = next(iter(variants.values())).model.provider
-    details = {"provider": provider, "gate_state": manifest["gate_state"]}
-    return LoadedTarget(folder, "onnx", variants, details, wrong, forced=manifest["gate_state"] == "io")
+    details = {"provider": provider, "gate_state": manifest.gate_state}
+    return LoadedTarget(folder, "onnx", variants, details, wrong, forced=manifest.gate_state == "io")
 
 
 def named_files(folder: Path) -> list[str]:
     """The files that the manifest names, but for empty ones."""
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    return [name for name, entry in manifest["files"].items() if entry["bytes"]]
+    return [name for name, entry in OnnxManifest.load(folder).files.items() if entry.bytes]
 
 
 def onnx_folder(folder: Path, completions: Completions) -> Finding:

@@ -22,6 +22,7 @@ from exporter.targets.values import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from exporter.inspection import Inspection
@@ -158,12 +159,15 @@ class Onnx(Target[OnnxOptions]):
         import torch
 
         from exporter.onnx_graph import check_steering
+        from exporter.targets.onnx.manifest import OnnxManifest
 
-        if not manifest["steered"]:
+        del manifest
+        found_manifest = OnnxManifest.load(folder)
+        if not found_manifest.steered or found_manifest.steering is None:
             raise ValueError("it was exported unsteered")
-        found: dict[str, Any] = {}
-        for files in manifest["variants"].values():
-            found = check_steering(folder / files["decoder"], manifest["steering"])
+        found: dict[str, np.ndarray] = {}
+        for files in found_manifest.variants.values():
+            found = check_steering(folder / files.decoder, found_manifest.steering)
         return {name: torch.from_numpy(values.copy()) for name, values in found.items()}
 
     def chat(self, folder: Path, *, dtype: str | None, say: Callable[[str], None]) -> ChatModel | None:
