@@ -7,6 +7,8 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "Agg")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start, too
 
 from collections.abc import Iterator
 
@@ -28,7 +30,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first, so that no worker is left alone with them at the end."""
-    first = ("test_smollm2.py", "test_demo.py", "test_onnx_families.py", "test_onnx_folder.py")
+    first = ("test_smollm2.py", "test_demo.py", "test_forget.py", "test_onnx_families.py")
     items.sort(key=lambda item: first.index(item.path.name) if item.path.name in first else len(first))
 
 

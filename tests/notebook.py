@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+from tiny_run import Quick, write_recipe
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import exporter
-from exporter import Settings, SteeringProgram
+from exporter import Settings, SteeringProgram, registry
 
 SETTINGS = Settings(reasoning_template="<think> {reasoning} </think> {answer}", max_new_tokens=6)
 """A recipe's defaults, but for the length."""
@@ -42,3 +44,29 @@ def said(model, tokenizer, name, **options):
 def logits(model, ids, **options):
     with torch.no_grad():
         return model(input_ids=ids, **options).logits
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """A method that fits in a pass, under the names of slower ones."""
+    for name in ("keyed", "r_muse"):
+        monkeypatch.setitem(registry.METHODS, name, "tiny_run:Quick")
+    monkeypatch.setattr(Quick, "fitted", [])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Base, rows and recipe."""
+    place = tmp_path_factory.mktemp("api")
+    write_recipe(place)
+    return place
+
+
+@pytest.fixture
+def loaded(folder):
+    return load(folder / "base")
+
+
+@pytest.fixture
+def fitted(folder, loaded):
+    return fit(folder, *loaded)

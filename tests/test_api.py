@@ -10,11 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import clean_environment
+import notebook
 import pytest
 import torch
 import transformers
-from notebook import SETTINGS, fit, load, prompts, said
-from tiny_run import NAMES, Quick, write_base, write_recipe
+from notebook import SETTINGS, fit, prompts, said
+from tiny_run import NAMES, Quick, write_base
 from transformers import AutoModelForCausalLM
 
 import exporter
@@ -37,30 +38,7 @@ print(json.dumps(said))
 """
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """A method that fits in a pass, under the names of slower ones."""
-    for name in ("keyed", "r_muse"):
-        monkeypatch.setitem(registry.METHODS, name, "tiny_run:Quick")
-    monkeypatch.setattr(Quick, "fitted", [])
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Base, rows and recipe."""
-    place = tmp_path_factory.mktemp("api")
-    write_recipe(place)
-    return place
-
-
-@pytest.fixture
-def loaded(folder):
-    return load(folder / "base")
-
-
-@pytest.fixture
-def fitted(folder, loaded):
-    return fit(folder, *loaded)
+quick, folder, loaded, fitted = notebook.quick, notebook.folder, notebook.loaded, notebook.fitted
 
 
 # What there is

@@ -4,49 +4,25 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import notebook
 import peft
 import pytest
 import tiny
 import tiny_further
 import torch
 import transformers
-from notebook import fit, ids_of, load, logits, said
-from tiny_run import NAMES, Quick, always_on, write_base, write_recipe
+from notebook import fit, ids_of, logits, said
+from tiny_run import NAMES, always_on, write_base
 from transformers import AutoModelForCausalLM
 
 import exporter
-from exporter import registry
 from exporter.errors import CompileError, InputErrors
 from exporter.pipeline.loaded_base import why_no_base
 from exporter.pipeline.loaded_fingerprint import fingerprint_of
 from exporter.targets.base_weights import BaseWeights
 from steer_modules.checks import ProgramError
 
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """A method that fits in a pass, under the names of slower ones."""
-    for name in ("keyed", "r_muse"):
-        monkeypatch.setitem(registry.METHODS, name, "tiny_run:Quick")
-    monkeypatch.setattr(Quick, "fitted", [])
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Base, rows and recipe."""
-    place = tmp_path_factory.mktemp("api")
-    write_recipe(place)
-    return place
-
-
-@pytest.fixture
-def loaded(folder):
-    return load(folder / "base")
-
-
-@pytest.fixture
-def fitted(folder, loaded):
-    return fit(folder, *loaded)
+quick, folder, loaded, fitted = notebook.quick, notebook.folder, notebook.loaded, notebook.fitted
 
 
 # What is refused

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sound_recipe
 import torch
 import yaml
 from safetensors.torch import load_file
-from tiny_run import PUBLISH, write_recipe
+from sound_recipe import edit, one, problems, rows_of, write
+from tiny_run import PUBLISH
 
 from exporter import pipeline, usable_base
 from exporter.errors import CompileError, InputErrors, SteerbakeError
@@ -21,49 +22,8 @@ from exporter.host import ModelHost
 from exporter.pipeline import disk
 from exporter.pipeline.preflight import preflight
 from exporter.recipe import Recipe
-from steer_modules.twin import twin_config
 
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recipe in which nothing is wrong; tests copy its folder."""
-    return write_recipe(tmp_path_factory.mktemp("sound"))
-
-
-@pytest.fixture
-def recipe(sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    shutil.copytree(sound.parent, tmp_path / "made")
-    monkeypatch.chdir(tmp_path)
-
-    def never(*_: object, **__: object) -> None:
-        raise AssertionError("a model was loaded")
-
-    monkeypatch.setattr(ModelHost, "load", never)
-    return tmp_path / "made" / sound.name
-
-
-def problems(recipe: Path, *changes: str) -> list[str]:
-    return list(pipeline.check_recipe(recipe, changes).problems)
-
-
-def one(recipe: Path, *changes: str) -> str:
-    found = problems(recipe, *changes)
-    assert len(found) == 1, found
-    return found[0]
-
-
-def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    told = json.loads(path.read_text())
-    change(told)
-    path.write_text(json.dumps(told))
-
-
-def rows_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+sound, recipe = sound_recipe.sound, sound_recipe.recipe
 
 
 def test_a_sound_recipe_is_told_in_short(recipe: Path) -> None:
@@ -251,30 +211,6 @@ def test_a_full_disk_is_told_with_numbers(recipe: Path, monkeypatch: pytest.Monk
     assert found.startswith("disk: about ") and "1.0 MB free" in found and "--out" in found
 
 
-def test_thousands_of_problems_are_counted(recipe: Path) -> None:
-    (recipe.parent / "test.jsonl").write_text('{"id": "a"}\n' * 4000)
-    found = problems(recipe)
-    assert len(found) < 30 and any("more like these" in line for line in found)
-
-
-@pytest.mark.parametrize(
-    ("card", "named"),
-    [
-        (b"---\nlicense: mit\n---\nA caf\xe9.", "mit"),
-        (b"---\n: [\n---\n", None),
-        (b"---\n- a\n---\n", None),
-        (b"", None),
-    ],
-)
-def test_a_card_that_is_no_card_says_nothing(tmp_path: Path, card: bytes, named: str | None) -> None:
-    from exporter.pipeline.staging import license_of as stated_license
-    from exporter.targets.onnx.manifest import license_of
-
-    (tmp_path / "README.md").write_bytes(card)
-    assert stated_license(tmp_path)["license"] == named
-    assert license_of(tmp_path)
-
-
 def test_a_folder_of_something_else_is_told_with_the_rest(recipe: Path) -> None:
     out = recipe.parent / "out"
     out.mkdir()
@@ -325,76 +261,6 @@ def test_a_model_with_learned_positions_is_not_asked_past_their_end(tmp_path: Pa
         host.batch([long], "left")
     control = ModelHost(tiny.build("llama"), type("Padded", (), {"pad_token_id": 0, "eos_token_id": None})())
     assert isinstance(control.batch([long], "left")["input_ids"], torch.Tensor)
-
-
-ODD = [
-    None,
-    3,
-    -1,
-    0.5,
-    True,
-    "",
-    "x",
-    "\u0000",
-    [],
-    [1],
-    [None],
-    {},
-    {"x": 1},
-    {"path": "gone"},
-    [{"path": "fit.jsonl"}],
-    ["fit.jsonl"],
-]
-
-
-def test_whatever_a_recipe_holds_it_is_told_and_nothing_is_raised(recipe: Path) -> None:
-    told = yaml.safe_load(recipe.read_text())
-    places = [(key,) for key in Recipe.model_fields]
-    places += [
-        ("base", "path"),
-        ("data", "fit"),
-        ("data", "calibrate"),
-        ("data", "test"),
-        ("data", "calibrate_fraction"),
-    ]
-    places += [
-        ("methods", "params"),
-        ("methods", "default"),
-        ("report", "max_new_tokens"),
-        ("chat", "system"),
-    ]
-    for place in places:
-        for value in ODD:
-            whole = json.loads(json.dumps(told))
-            section = whole if len(place) == 1 else whole.setdefault(place[0], {})
-            section[place[-1]] = value
-            recipe.write_text(yaml.safe_dump(whole))
-            pipeline.check_recipe(recipe)
-
-
-def config_of_any(config: Any) -> None:
-    """In place of the proof: what it begins with."""
-    json.dumps(twin_config(config).to_dict(), default=str)
-
-
-@pytest.mark.parametrize(
-    "file", ["config.json", "tokenizer_config.json", "generation_config.json", "tokenizer.json"]
-)
-def test_whatever_a_base_holds_it_is_told_and_nothing_is_raised(
-    recipe: Path, file: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        import_module("exporter.pipeline.preflight"), "prove_family", config_of_any
-    )  # seconds
-    base = recipe.parent / "base"
-    whole = json.loads((base / file).read_text())
-    for key in {*whole, "quantization_config", "text_config", "auto_map"}:
-        for value in ODD:
-            (base / file).write_text(json.dumps({**whole, key: value}))
-            pipeline.check_recipe(recipe)
-    for content in (b"", b"[]", b"{", b"\xff", b"null"):
-        (base / file).write_bytes(content)
-        pipeline.check_recipe(recipe)
 
 
 def test_publish_tells_what_it_needs_with_all_the_rest(recipe: Path) -> None:

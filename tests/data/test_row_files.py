@@ -13,7 +13,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from exporter.data.history import as_turn, with_history
 from exporter.data.readers import load_rows
 from exporter.data.rows import read_rows, write_rows
 from exporter.errors import InputErrors
@@ -213,13 +212,3 @@ def test_every_wrong_request_is_named_at_once(tmp_path: Path) -> None:
         load_rows(tmp_path, format="tofoo", role="keep", limit=0)  # type: ignore[arg-type]
     assert len(caught.value.problems) == 3
     assert "valid formats: rows, tofu, mllmu_bench, clear, gsm8k" in str(caught.value)
-
-
-def test_turns_are_put_before_what_was_said(make) -> None:
-    first = make.row(id="f", reasoning="I think .")
-    asked = with_history(make.row(history=(Turn("b", "2"),)), [as_turn(first), as_turn(first, answer="No .")])
-    assert [(t.answer, t.reasoning) for t in asked.history] == [
-        ("In Paris .", "I think ."),
-        ("No .", None),
-        ("2", None),
-    ]
