@@ -23,13 +23,13 @@ __all__ = ["compile", "evaluate", "export", "fit", "push", "steer", "unsteer"]
 
 
 def fit(
-    model: Any,
-    processor: Any,
+    model: object,
+    processor: object,
     rows: RowsLike,
     method: str = "keyed",
     *,
     calibrate: RowsLike | None = None,
-    params: Mapping[str, Any] | None = None,
+    params: Mapping[str, object] | None = None,
     progress: Listener | None = None,
     settings: Settings | None = None,
     work: str | Path | None = None,
@@ -111,8 +111,8 @@ def export(
 
 
 def evaluate(
-    model: Any,
-    processor: Any,
+    model: object,
+    processor: object,
     program: SteeringProgram,
     rows: RowsLike,
     *,
@@ -120,7 +120,7 @@ def evaluate(
     progress: Listener | None = None,
     settings: Settings | None = None,
     allow_changed_base: bool = False,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Ask a loaded base the rows, unsteered and steered, and count what is forgotten and what is kept.
 
     Args:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -101,7 +100,7 @@ def _tensors(base: Path, name: str) -> dict[str, Tensor]:
     return found
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except RuntimeError:  # files of before PyTorch 1.6 cannot be mapped

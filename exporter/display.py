@@ -58,7 +58,7 @@ def telling(*, quiet: bool, as_json: bool) -> Iterator[None]:
         _NOW.quiet, _NOW.answers = False, None
 
 
-def result(data: Mapping[str, Any], show: Callable[[], object]) -> None:
+def result(data: Mapping[str, object], show: Callable[[], object]) -> None:
     """What came of a command: ``show`` tells it in words, or it is one JSON object on stdout."""
     if _NOW.answers is None:
         show()
@@ -97,7 +97,7 @@ def print_places(places: Mapping[str, object]) -> None:
         print(f"{name}: {place}")  # noqa: T201 - a script may read it: no colours, no wrapping
 
 
-def results(report: Mapping[str, Any], out: Path) -> dict[str, Any]:
+def results(report: Mapping[str, object], out: Path) -> dict[str, object]:
     """What a run has to say for itself as data: its report, and where it and the checkpoint lie."""
     return {"out": str(out), "checkpoint": str(out / "checkpoint"), "report": report}
 
@@ -158,7 +158,7 @@ def _lines(models: Mapping[str, Any]) -> Iterator[tuple[str, Metric[Any], list[M
                 )
 
 
-def _metric(name: str) -> Metric[Any]:
+def _metric(name: str) -> Metric[object]:
     return registry.metrics().get(name) or unregistered(name)
 
 
@@ -241,12 +241,12 @@ def print_sentences(statements: Iterable[str], wrong: Iterable[str]) -> None:
         console.print("[green]it is what was published[/green]")
 
 
-def _of_rows(metric: Metric[Any], value: Mapping[str, Any]) -> str:
+def _of_rows(metric: Metric[object], value: Mapping[str, object]) -> str:
     one = metric.read(value, "rows")
     return f"{_with_interval(metric, one)} of {one.n}" if one.n else "-"
 
 
-def _with_interval(metric: Metric[Any], one: Estimate) -> str:
+def _with_interval(metric: Metric[object], one: Estimate) -> str:
     """A figure with its 95% interval; a dash where nothing was counted, the words alone where too little was to tell anything."""
     if not one.n:
         return "-"

@@ -64,7 +64,7 @@ class Estimate:
         """
         return cls.of_share(float(figure["value"]), int(figure[rows]))
 
-    def as_dict(self, rows: str = "n") -> dict[str, Any]:
+    def as_dict(self, rows: str = "n") -> dict[str, object]:
         """As files have it: ``{"value", "n", "interval": [low, high]}``, an end without bound as null.
 
         Args:

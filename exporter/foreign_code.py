@@ -139,11 +139,11 @@ def _trusted_map(trusted: Path | None) -> Mapping[str, Any]:
     return {} if trusted is None else _settings(trusted / "config.json").get("auto_map") or {}
 
 
-def _is_for_model(auto_map: Any) -> bool:
+def _is_for_model(auto_map: object) -> bool:
     return not isinstance(auto_map, dict) or any(name.startswith(_MODEL) for name in auto_map)
 
 
-def _is_kernel(key: str, value: Any) -> bool:
+def _is_kernel(key: str, value: object) -> bool:
     """An attention that is fetched: its name is a repository's, or a mapping of such names by part of the model."""
     if not key.lstrip("_").removesuffix("_internal").startswith(_KERNEL_KEYS):
         return False

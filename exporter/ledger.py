@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from exporter.atomic import remove, write_json
 from exporter.digests import digest_of, digest_of_file, quick_digest
@@ -63,7 +62,7 @@ class Ledger:
     def _path(self, stage: str) -> Path:
         return self.folder / f"{stage}.json"
 
-    def _record(self, stage: str) -> dict[str, Any]:
+    def _record(self, stage: str) -> dict[str, object]:
         try:
             record = json.loads(self._path(stage).read_text(encoding="utf-8"))
         except (OSError, ValueError):

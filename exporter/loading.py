@@ -112,7 +112,7 @@ def _silently_missing(model: Any, info: Mapping[str, Collection[Any]]) -> Iterat
             yield name
 
 
-def _names_on_disk(model: Any) -> frozenset[str] | None:
+def _names_on_disk(model: object) -> frozenset[str] | None:
     """Names of the tensors in the safetensors files of a local model; None for one from elsewhere."""
     from safetensors import safe_open
 

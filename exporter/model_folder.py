@@ -53,9 +53,9 @@ def parsed_object(text: bytes, *, strict: bool = True) -> dict[str, Any]:
     return found
 
 
-def inner(value: Any) -> Iterator[tuple[str, Any]]:
+def inner(value: object) -> Iterator[tuple[str, object]]:
     """Every key of a JSON value with its dotted path, however deep, and what stands there."""
-    waiting: list[tuple[str, Any]] = [("", value)]
+    waiting: list[tuple[str, object]] = [("", value)]
     while waiting:
         place, one = waiting.pop()
         if place:
@@ -64,7 +64,7 @@ def inner(value: Any) -> Iterator[tuple[str, Any]]:
         waiting += [(f"{place}.{key}" if place else str(key), below) for key, below in pairs]
 
 
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_twins(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]

@@ -78,7 +78,7 @@ def read_graph(path: Path) -> Graph:
         ) from error
 
 
-def check_steering(path: Path, section: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def check_steering(path: Path, section: Mapping[str, object]) -> dict[str, np.ndarray]:
     """The steering tensors of a graph that bears a section whole, once for each gate and edit, in the way of every answer.
 
     Args:
@@ -97,7 +97,7 @@ def check_steering(path: Path, section: Mapping[str, Any]) -> dict[str, np.ndarr
     return graph.tensors
 
 
-def program_sha256(section: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
+def program_sha256(section: Mapping[str, object], tensors: Mapping[str, np.ndarray]) -> str:
     """Hex SHA-256 of a program, as docs/format.md has it and ``steer_modules.program`` makes it."""
     plain = {key: value for key, value in section.items() if key != "sha256"}
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -108,7 +108,7 @@ def program_sha256(section: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
     return digest.hexdigest()
 
 
-def _sha_faults(graph: Graph, section: Mapping[str, Any]) -> Iterator[str]:
+def _sha_faults(graph: Graph, section: Mapping[str, object]) -> Iterator[str]:
     if program_sha256(section, graph.tensors) != section.get("sha256"):
         yield "the SHA-256 of section and tensors is another: a tensor was changed, or is missing"
 
@@ -208,7 +208,7 @@ def _read_graph(message: Buffer, folder: Path, graph: Graph) -> None:
             names = graph.inputs if number == 11 else graph.outputs
             names += [_text(inner) for at, inner in _fields(_message(value)) if at == 1]
         elif number == 5:
-            fields = dict[int, list[Any]]()
+            fields = dict[int, list[object]]()
             for at, inner in _fields(_message(value)):
                 fields.setdefault(at, []).append(inner)
             name = _text(fields.get(8, [b""])[-1])
@@ -265,7 +265,7 @@ def _tensor(name: str, fields: Mapping[int, list[Any]], folder: Path) -> np.ndar
     return np.frombuffer(data, "<f4").reshape(shape)
 
 
-def _beside(name: str, entries: Iterable[Any], folder: Path, size: int) -> bytes:
+def _beside(name: str, entries: Iterable[object], folder: Path, size: int) -> bytes:
     """External data: StringStringEntryProto, key 1 and value 2, of ``location``, ``offset`` and ``length``."""
     keys: dict[str, str] = {}
     for entry in entries:
@@ -279,7 +279,7 @@ def _beside(name: str, entries: Iterable[Any], folder: Path, size: int) -> bytes
         return handle.read(size)
 
 
-def _fields(message: Buffer) -> Iterator[tuple[int, Any]]:
+def _fields(message: Buffer) -> Iterator[tuple[int, object]]:
     """Number and value of each field: an integer, or the bytes of what has a length."""
     at, end = 0, len(message)
     while at < end:
@@ -330,5 +330,5 @@ def _message(value: Any) -> Buffer:
     return memoryview(value)
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return bytes(_message(value)).decode("utf-8")

@@ -14,7 +14,7 @@ _CLASS_TOKEN = ("clip_vision_model",)
 """Vision towers that put one feature more before those of the patches."""
 
 
-def takes_images(config: Any) -> bool:
+def takes_images(config: object) -> bool:
     """Whether a model of this loaded config reads images."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 

@@ -236,7 +236,7 @@ def _located(folder: Path, path: str) -> Path:
     return (folder / Path(path).expanduser()).resolve()
 
 
-def _mistakes(tree: Mapping[str, Any], broken: Collection[object], folder: Path) -> Iterator[str]:
+def _mistakes(tree: Mapping[str, object], broken: Collection[object], folder: Path) -> Iterator[str]:
     """What a schema alone cannot see: contradictions, paths that are not there, unknown methods.
 
     Args:
@@ -332,7 +332,7 @@ def _method_mistakes(methods: Methods) -> Iterator[str]:
             yield from _parameter_mistakes(name, params)
 
 
-def _parameter_mistakes(name: str, params: Mapping[str, Any]) -> Iterator[str]:
+def _parameter_mistakes(name: str, params: Mapping[str, object]) -> Iterator[str]:
     from exporter.registry import METHODS, resolve
 
     schema: type[BaseModel] = resolve(METHODS, "method", name).Params

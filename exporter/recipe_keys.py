@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 def valid_keys(schema: type[BaseModel], path: Sequence[str | int]) -> tuple[str, ...]:
     """The keys that may stand at ``path`` below ``schema``; empty where any may, or where the path leads nowhere."""
-    annotation: Any = schema
+    annotation: object = schema
     for key in path:
         model = _model_in(annotation)
         if model is None:
@@ -41,7 +41,7 @@ def described(error: ErrorDetails, schema: type[BaseModel], prefix: Sequence[str
     return f"{message}, received {shown if len(shown) < 60 else shown[:57] + '...'}"
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
+def _model_in(annotation: object) -> type[BaseModel] | None:
     if get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     if get_origin(annotation) in (Annotated, typing.Union, types.UnionType):
@@ -49,7 +49,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def _inside(annotation: Any) -> Any:
+def _inside(annotation: object) -> object:
     """What a list or a mapping holds, also where it may be None."""
     if get_origin(annotation) in (list, dict):
         return get_args(annotation)[-1]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import BaseModel
@@ -17,7 +16,7 @@ from exporter.renamed import REPORT_SETTINGS, with_current_names
 class _NoDuplicates(yaml.SafeLoader):
     """YAML keeps the last of two equal keys in silence; a recipe must not."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
         seen: set[object] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
@@ -33,7 +32,7 @@ class _NoDuplicates(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read_tree(path: Path) -> dict[str, Any]:
+def read_tree(path: Path) -> dict[str, object]:
     """The mapping that a recipe file holds; raises InputErrors where it holds none."""
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_NoDuplicates)  # noqa: S506 - a SafeLoader
@@ -59,7 +58,7 @@ def read_tree(path: Path) -> dict[str, Any]:
         raise InputErrors(str(path), [f"report: {error}"]) from None
 
 
-def _with_current_keys(tree: dict[str, Any], place: str) -> dict[str, Any]:
+def _with_current_keys(tree: dict[str, object], place: str) -> dict[str, object]:
     """The tree under the names that keys have today; raises ValueError where one stands under both names."""
     report = tree.get("report")
     if not isinstance(report, dict):
@@ -76,7 +75,7 @@ def _holds_null(value: object) -> bool:
     return isinstance(value, str) and "\0" in value
 
 
-def override(tree: dict[str, Any], text: str, schema: type[BaseModel]) -> Iterator[str]:
+def override(tree: dict[str, object], text: str, schema: type[BaseModel]) -> Iterator[str]:
     """Set one key in ``tree`` by ``a.b=value``; yields what is wrong with that, if anything."""
     path, equals, value = text.partition("=")
     keys = path.strip().split(".")

@@ -115,7 +115,7 @@ def _table(lines: Iterator[tuple[str, str, str, str]]) -> str:
     )
 
 
-def meanings_of(kind: type[Any]) -> dict[str, str]:
+def meanings_of(kind: type[object]) -> dict[str, str]:
     """The texts that stand under the attributes of a class in its source, by name; none of a class that was made at run time."""
     try:
         source = inspect.getsource(kind)
@@ -131,11 +131,11 @@ def meanings_of(kind: type[Any]) -> dict[str, str]:
     return found
 
 
-def _prose(kind: type[Any]) -> str:
+def _prose(kind: type[object]) -> str:
     return " ".join((inspect.getdoc(kind) or "").split()).replace("``", "`")
 
 
-def _models_in(annotation: Any) -> Iterator[tuple[type[BaseModel], bool]]:
+def _models_in(annotation: object) -> Iterator[tuple[type[BaseModel], bool]]:
     """(model, whether it stands in a list) for every model within an annotation."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation, False
@@ -175,7 +175,7 @@ def _default(field: FieldInfo) -> str:
     return "required" if field.is_required() else _shown(field.get_default(call_default_factory=True))
 
 
-def _default_of(field: dataclasses.Field[Any], *, optional: bool) -> str:
+def _default_of(field: dataclasses.Field[object], *, optional: bool) -> str:
     if field.default is not dataclasses.MISSING:
         return _shown(field.default)
     return "" if optional else "required"

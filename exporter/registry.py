@@ -148,7 +148,7 @@ def kind_of(folder: Path) -> str | None:
     return next((name for name, one in targets().items() if one.is_at(folder)), None)
 
 
-def metrics(at_hand: AbstractSet[str] | None = None) -> dict[str, Metric[Any]]:
+def metrics(at_hand: AbstractSet[str] | None = None) -> dict[str, Metric[object]]:
     """Every metric by name, those of installed packages last.
 
     Args:
@@ -161,7 +161,7 @@ def metrics(at_hand: AbstractSet[str] | None = None) -> dict[str, Metric[Any]]:
     return {name: one for name, one in every.items() if at_hand is None or one.needs <= at_hand}
 
 
-def metric(name: str) -> Metric[Any]:
+def metric(name: str) -> Metric[object]:
     """The metric of a name; raises SteerbakeError listing the valid names."""
     return _resolved(METRICS, _with_installed(METRICS, "metric"), "metric", name)
 

@@ -116,7 +116,7 @@ def why_unsteerable(config: Any) -> str | None:
     return None if reason is None else f"models of type {model_type!r} cannot be steered: {reason}"
 
 
-def _reason(settings: Mapping[str, Any], model_type: str) -> str | None:
+def _reason(settings: Mapping[str, object], model_type: str) -> str | None:
     if model_type not in vars(configuration_auto)["CONFIG_MAPPING_NAMES"]:
         return f"Transformers {transformers.__version__} has no such model"
     text = settings.get("text_config")
@@ -129,7 +129,7 @@ def _reason(settings: Mapping[str, Any], model_type: str) -> str | None:
     )
 
 
-def _told_of(model_type: str, parts: list[Mapping[str, Any]]) -> str | None:
+def _told_of(model_type: str, parts: list[Mapping[str, object]]) -> str | None:
     """What the settings of a model, and of its decoder, say against it."""
     pairs = vars(modeling_auto)["MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES"]
     if parts[0].get("is_encoder_decoder") or model_type in pairs:
@@ -149,7 +149,7 @@ def _told_of(model_type: str, parts: list[Mapping[str, Any]]) -> str | None:
     return None
 
 
-def _task(settings: Mapping[str, Any], model_type: str) -> str | None:
+def _task(settings: Mapping[str, object], model_type: str) -> str | None:
     named = settings.get("architectures")
     if not isinstance(named, list) or len(named) != 1:
         return None

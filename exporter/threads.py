@@ -22,7 +22,7 @@ def set_threads(model: Any) -> None:
 
 
 @contextmanager
-def threads_for(model: Any) -> Iterator[None]:
+def threads_for(model: object) -> Iterator[None]:
     """:func:`set_threads` for the length of a ``with`` block."""
     before = torch.get_num_threads()
     set_threads(model)

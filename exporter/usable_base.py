@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from exporter.errors import CompileError, InputErrors
 from exporter.model_folder import inner, leaves, read_object
@@ -76,7 +76,7 @@ def refuse_unusable(folder: Path) -> None:
         raise InputErrors(str(folder), reasons)
 
 
-def other_model(folder: Path, config: Mapping[str, Any]) -> list[str]:
+def other_model(folder: Path, config: Mapping[str, object]) -> list[str]:
     """Why Transformers would load another model from a folder than its plain weights are, one sentence a reason."""
     found = [_linked(folder), adapter_beside(folder), why_quantised(config), _weights_elsewhere(config)]
     return [one for one in found if one is not None]
@@ -92,7 +92,7 @@ def adapter_beside(folder: Path) -> str | None:
     )
 
 
-def why_quantised(config: Mapping[str, Any]) -> str | None:
+def why_quantised(config: Mapping[str, object]) -> str | None:
     """Why weights that are packed cannot be steered, and which package unpacks them; None for plain weights."""
     told = [
         value
@@ -159,7 +159,7 @@ def _linked(folder: Path) -> str | None:
     return None
 
 
-def _weights_elsewhere(config: Mapping[str, Any]) -> str | None:
+def _weights_elsewhere(config: Mapping[str, object]) -> str | None:
     name = config.get("transformers_weights")
     if name is None:
         return None
@@ -169,7 +169,7 @@ def _weights_elsewhere(config: Mapping[str, Any]) -> str | None:
     )
 
 
-def _unnamed_class(config: Mapping[str, Any]) -> str | None:
+def _unnamed_class(config: Mapping[str, object]) -> str | None:
     named = config.get("architectures")
     if not isinstance(named, list) or len(named) != 1 or not isinstance(named[0], str):
         return f"config.json names architectures {named}; exactly one is needed, such as LlamaForCausalLM"
@@ -232,7 +232,7 @@ def _lost_shards(folder: Path, name: str) -> Iterator[str]:
             yield f"{shard} is a link out of its folder, to {(folder / shard).resolve()}; put the file itself there"
 
 
-def _method_of(settings: Any) -> str:
+def _method_of(settings: object) -> str:
     if not isinstance(settings, Mapping):
         return "an unknown method"
     if settings.get("load_in_4bit") or settings.get("load_in_8bit"):

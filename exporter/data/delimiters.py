@@ -20,7 +20,7 @@ class Delimiter:
         tokenizer: a fast tokenizer.
     """
 
-    def __init__(self, literal: str, tokenizer: Any) -> None:
+    def __init__(self, literal: str, tokenizer: object) -> None:
         core = literal.strip()
         lead, trail = literal[: literal.find(core)], literal[literal.find(core) + len(core) :]
         lefts, rights = sorted({*_LEFT, lead, f"a{lead}"}), sorted({*_RIGHT, trail, f"{trail}a"})

@@ -18,7 +18,9 @@ class Fields:
         problems: where to note problems; a new list by default, the parent's for nested records.
     """
 
-    def __init__(self, record: Mapping[str, Any], where: str = "", problems: list[str] | None = None) -> None:
+    def __init__(
+        self, record: Mapping[str, object], where: str = "", problems: list[str] | None = None
+    ) -> None:
         self.record = record
         self.where = where
         self.problems: list[str] = [] if problems is None else problems

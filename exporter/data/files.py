@@ -86,7 +86,7 @@ def _list(path: Path, content: bytes) -> Numbered:
         yield number, one if isinstance(one, dict) else f"must be an object, received {described(one)}"
 
 
-def _parsed(content: bytes) -> Any:
+def _parsed(content: bytes) -> object:
     """The JSON value of a whole file; None where it is none, but perhaps JSON lines."""
     try:
         return json.loads(content.decode("utf-8"), object_pairs_hook=_without_repeats)
@@ -94,7 +94,7 @@ def _parsed(content: bytes) -> Any:
         return None
 
 
-def _decoded(line: bytes) -> Mapping[str, Any] | str:
+def _decoded(line: bytes) -> Mapping[str, object] | str:
     try:
         value = json.loads(line.decode("utf-8"), object_pairs_hook=_without_repeats)
     except UnicodeDecodeError as error:
@@ -106,7 +106,7 @@ def _decoded(line: bytes) -> Mapping[str, Any] | str:
     return value if isinstance(value, dict) else f"must be an object, received {described(value)}"
 
 
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
@@ -151,7 +151,7 @@ def _check_header(path: Path, header: Sequence[str]) -> None:
         raise InputErrors(str(path), problems)
 
 
-def _named(header: Sequence[str], cells: Sequence[str]) -> Mapping[str, Any] | str:
+def _named(header: Sequence[str], cells: Sequence[str]) -> Mapping[str, object] | str:
     if len(cells) > len(header):
         return f"has {len(cells)} cells and the header {len(header)}; put texts that hold the separator in quotes"
     return {name: cell if cell.strip() else None for name, cell in zip(header, cells, strict=False) if name}

@@ -14,7 +14,7 @@ _BLANKS = (" ", "\n", "\n\n", "\t", "\r\n", "  ")
 """A prompt that ends in one of these behind its header: a tokenizer may melt it into the header's last token."""
 
 
-def generation_headers(processor: Any) -> tuple[tuple[int, ...], ...]:
+def generation_headers(processor: object) -> tuple[tuple[int, ...], ...]:
     """Token ids of the generation header of a model's chat template, as prompts end in it.
 
     The header is the template's generation prompt; of a template that has none (``[/INST]`` ends the question itself), what
@@ -39,7 +39,7 @@ def generation_headers(processor: Any) -> tuple[tuple[int, ...], ...]:
     return (tuple(stable),)
 
 
-def _before_answers(tokenizer: Any, text: str, header: Sequence[int]) -> list[int]:
+def _before_answers(tokenizer: object, text: str, header: Sequence[int]) -> list[int]:
     """The tokens of a header that stay whatever the answer begins with.
 
     A beginning that leaves none is passed over: a tokenizer that cuts at spaces alone glues it to the header.

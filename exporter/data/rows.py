@@ -57,7 +57,7 @@ def read_rows(
     problems: list[str] = []
     first_lines: dict[str, int] = {}
     unit = counted_in(path)
-    bad: list[Mapping[str, Any]] = []
+    bad: list[Mapping[str, object]] = []
     for number, record in read_file(path) if records is None else records:
         if isinstance(record, str):
             problems.append(f"{unit} {number}: {record}")
@@ -98,7 +98,7 @@ def write_rows(path: str | Path, rows: Sequence[Row]) -> None:
     path.write_bytes("".join(lines).encode("utf-8"))  # encoded first: a bad text leaves the old file
 
 
-def _fields(record: Mapping[str, Any], path: Path) -> Fields:
+def _fields(record: Mapping[str, object], path: Path) -> Fields:
     """A record under the names that its keys have today."""
     record = _from_cells(record) if path.suffix.lower() in TABLES else record
     try:
@@ -122,7 +122,7 @@ def _from_cells(record: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _listed(cell: str) -> list[Any]:
+def _listed(cell: str) -> list[object]:
     """A list in a cell: as JSON where it is written so, else cut at ``|``."""
     if cell.startswith("[") and cell.endswith("]"):
         try:
@@ -191,9 +191,9 @@ def _image(fields: Fields, folder: Path) -> Path | None:
     return folder / name if name else None
 
 
-def as_record(value: Row | Turn, folder: Path) -> dict[str, Any]:
+def as_record(value: Row | Turn, folder: Path) -> dict[str, object]:
     """The object that a file in ``folder`` has for a row, without what is left at its default."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for field in dataclasses.fields(value):
         content = getattr(value, field.name)
         if content == field.default:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 _TASKS = {"Classification_Task", "Generation_Task", "Mask_Task"}
 _CAPTIONS = {"caption", "paraphrased_caption", "perturbed_captions"}
@@ -19,7 +18,7 @@ NAMES = {
 }
 
 
-def shape_of(record: Mapping[str, Any]) -> str | None:
+def shape_of(record: Mapping[str, object]) -> str | None:
     """The format that a record looks like; None for none that is known."""
     keys = {key for key, value in record.items() if value is not None}
     asks = {"question", "answer"} <= keys
@@ -34,7 +33,7 @@ def shape_of(record: Mapping[str, Any]) -> str | None:
     return "tofu" if asks and (keys & _REWORDED or keys == {"question", "answer"}) else None
 
 
-def looks_like(records: list[Mapping[str, Any]], chosen: str) -> str | None:
+def looks_like(records: list[Mapping[str, object]], chosen: str) -> str | None:
     """The sentence that names another format, where all of some records are of it; None where they are not."""
     shapes = {shape_of(record) for record in records}
     shape = shapes.pop() if len(shapes) == 1 else None

@@ -98,8 +98,8 @@ def summary(models: Mapping[str, Sequence[Extraction]], base: str) -> dict[str, 
     return {name: _summed([Passed(one, before[one.row]) for one in rows]) for name, rows in models.items()}
 
 
-def _summed(rows: Sequence[Passed]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _summed(rows: Sequence[Passed]) -> dict[str, object]:
+    found: dict[str, object] = {}
     for name, metric in registry.metrics(ONE_PASS).items():
         one = metric.estimate(rows)
         least = {"least": min(metric.values(rows), default=0.0)} if metric.tells_least else {}

@@ -91,7 +91,7 @@ class Report:
         replies = (reply for cases in self.cases.values() for case in cases for reply in case.replies)
         return "".join(json.dumps(public_line(reply)) + "\n" for reply in replies)
 
-    def markdown(self, data: Mapping[str, Any]) -> str:
+    def markdown(self, data: Mapping[str, object]) -> str:
         """The readable report, from the content of report.json."""
         page = Environment(
             loader=PackageLoader("exporter.evaluation", "templates"),
@@ -146,7 +146,7 @@ def model_measures(models: Mapping[str, Sequence[Case]], rule: RefusalRule) -> d
     return found
 
 
-def shown(name: str, figure: Mapping[str, Any]) -> str:
+def shown(name: str, figure: Mapping[str, object]) -> str:
     """``0.991 [0.979, 0.996]``: a fraction with its 95% interval; a dash where nothing was counted, the count where too little was."""
     metric = registry.metric(name)
     one = metric.read(figure)
@@ -174,7 +174,7 @@ def few_rows(measures: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _plain(values: Mapping[str, Estimate]) -> dict[str, dict[str, Any]]:
+def _plain(values: Mapping[str, Estimate]) -> dict[str, dict[str, object]]:
     return {name: one.as_dict() for name, one in values.items()}
 
 

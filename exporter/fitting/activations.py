@@ -141,7 +141,7 @@ def pooled_pass(
     return torch.stack([found[layer] for layer in layers], dim=1), agrees
 
 
-def _places_images(host: ModelHost, inputs: dict[str, Any]) -> bool:
+def _places_images(host: ModelHost, inputs: dict[str, object]) -> bool:
     """Whether the model works out positions in space itself, from the mask, as Qwen-VL does for batches with images."""
     return hasattr(host.model.base_model, "get_rope_index") and "mm_token_type_ids" in inputs
 

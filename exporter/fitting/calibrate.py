@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,7 +64,7 @@ class Candidate:
         """A leak weighs more than a refusal too many."""
         return MISS_COST * self.missed + self.false_alarms
 
-    def line(self) -> dict[str, Any]:
+    def line(self) -> dict[str, object]:
         """For the report's table."""
         gate = self.gate
         score = gate.score + ("_learned" if self.learned else "_whitened" if "metric" in gate.tensors else "")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from exporter.fitting.context import FitContext
 from exporter.fitting.selection import plain
@@ -47,7 +46,7 @@ def with_canary(context: FitContext, program: SteeringProgram) -> SteeringProgra
     return replace(program, canary=tuple(chosen))
 
 
-def _sung(model: Any, prompt: Sequence[int], gate: int) -> _Song:
+def _sung(model: object, prompt: Sequence[int], gate: int) -> _Song:
     """What the model says to a prompt, greedily, with every gate forced to ``gate``."""
     ids, margin = [int(token) for token in prompt], float("inf")
     for _ in range(_TOKENS):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
@@ -16,7 +15,7 @@ from steer_modules.program import Gate, SteeringProgram
 
 def prompt_scores(
     context: FitContext, program: SteeringProgram, rows: Sequence[Row], title: str, layers: Sequence[int] = ()
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Per gate, the scores of the rows' prompts by role: ``{gate: {role: [score, ...]}}``.
 
     Of a gate that reads every column, the score of the column that is nearest to firing. Read from the unsteered base. Rows with an
@@ -36,7 +35,7 @@ def prompt_scores(
     wanted = sorted({*layers, *(gate.layer for gate in program.gates)})
     states = context.collect(items, wanted, title)
     ends = [context.decision(prompt) for prompt in prompts]
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for gate in program.gates:
         by_role: dict[str, list[float]] = {}
         for number, row in enumerate(asked):

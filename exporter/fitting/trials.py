@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from exporter.fitting.context import FitContext
 from exporter.fitting.refusals import Wording
@@ -34,7 +33,7 @@ class Trial:
         """What a search minimises: a leak weighs most, then a changed kept reply, then a broken refusal."""
         return 4 * self.leakage + 2 * (1 - self.identical) + (1 - self.fluent)
 
-    def line(self) -> dict[str, Any]:
+    def line(self) -> dict[str, object]:
         return {
             "leakage": self.leakage,
             "fluent": self.fluent,

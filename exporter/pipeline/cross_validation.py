@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from exporter import registry
 from exporter.digests import digest_of
@@ -36,7 +36,7 @@ def folds_of(rows: Sequence[Row], count: int) -> list[set[str]]:
     return [fold for fold in folds if fold]
 
 
-def cross_validation(work: Run, folds: int) -> dict[str, Any]:
+def cross_validation(work: Run, folds: int) -> dict[str, object]:
     """Leaks of held-out rows to forget, over all folds."""
     rows = [*work.rows.fit, *work.rows.calibrate]
     brought = [row for row in plain(rows) if row.role == "forget" and not row.made]
@@ -75,6 +75,6 @@ def _fold(work: Run, held: Sequence[Row]) -> dict[str, bool]:
     return {row.id: tells(text, row.secrets or (row.answer,)) for row, text in zip(held, texts, strict=True)}
 
 
-def _told(leaks: Estimate) -> dict[str, Any]:
+def _told(leaks: Estimate) -> dict[str, object]:
     """A share and what the checkpoint's can be with 95% confidence: its fit has seen more rows, so there is no lower bound."""
     return {"value": leaks.value, "n": leaks.n, "low": 0.0, "high": leaks.high}

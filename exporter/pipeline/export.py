@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -128,7 +127,7 @@ def _digest_of_answers(
     )
 
 
-def _turns(reader: Any) -> dict[str, str | None] | None:
+def _turns(reader: object) -> dict[str, str | None] | None:
     """The chat template in pieces; None for a model that has none, or one that does not fall into pieces."""
     try:
         turns = literal_turns(ChatTemplate(reader))
@@ -137,7 +136,7 @@ def _turns(reader: Any) -> dict[str, str | None] | None:
     return None if turns is None else turns._asdict()
 
 
-def _heard(reader: Any, folder: Path, *, images: bool) -> list[RenderedPrompt]:
+def _heard(reader: object, folder: Path, *, images: bool) -> list[RenderedPrompt]:
     """Conversations as Transformers renders and cuts them, one about a picture of noise where the model's own runner can show it one."""
     chat, now = Chat(reader), datetime.now()
     chat.template.clock = now.strftime  # the runner tells the day on which it runs

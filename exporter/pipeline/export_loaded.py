@@ -45,7 +45,7 @@ class _NoParams(BaseModel):
     """Of the method, whichever it was: rows and model decide what a target is solved on."""
 
 
-def export_loaded(checkpoint: Path, out: Path, name: str | None, given: Mapping[str, Any]) -> Path:
+def export_loaded(checkpoint: Path, out: Path, name: str | None, given: Mapping[str, object]) -> Path:
     """Writes the folder ``out`` of a target, whole or not at all; see :func:`exporter.api.export`."""
     target = registry.target(name or _default())
     _refuse_unknown(target, given)
@@ -89,7 +89,7 @@ def _schemas(target: AnyTarget) -> list[type[BaseModel]]:
     return [target.Options, FittedOn] if target.calibrates else [target.Options]
 
 
-def _refuse_unknown(target: AnyTarget, given: Mapping[str, Any]) -> None:
+def _refuse_unknown(target: AnyTarget, given: Mapping[str, object]) -> None:
     known = [name for schema in _schemas(target) for name in schema.model_fields]
     if wrong := [name for name in given if name not in known]:
         valid = ", ".join(known) or "none"
@@ -98,7 +98,7 @@ def _refuse_unknown(target: AnyTarget, given: Mapping[str, Any]) -> None:
         )
 
 
-def _read(target: AnyTarget, schema: type[ModelT], given: Mapping[str, Any]) -> ModelT:
+def _read(target: AnyTarget, schema: type[ModelT], given: Mapping[str, object]) -> ModelT:
     try:
         return schema(**{name: value for name, value in given.items() if name in schema.model_fields})
     except ValidationError as error:

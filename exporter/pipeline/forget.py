@@ -84,7 +84,7 @@ def forget(
     name = _name(local.name, rows.stem)
     folder = (out or Path("runs") / name).resolve()
     names = tuple(about) or tuple(topic_names(brought))
-    source: dict[str, Any] = {"path": str(local.resolve())} if local.is_dir() else {"repo": model}
+    source: dict[str, object] = {"path": str(local.resolve())} if local.is_dir() else {"repo": model}
     draft = Recipe(
         name=name,
         base=BaseModelSource(**source),
@@ -253,7 +253,7 @@ def _processor() -> str:
 
 
 def _write_recipe(
-    path: Path, name: str, source: dict[str, Any], settings: dict[str, Any], brought: Sequence[Row]
+    path: Path, name: str, source: dict[str, object], settings: dict[str, object], brought: Sequence[Row]
 ) -> None:
     tree = {
         "name": name,

@@ -38,13 +38,13 @@ LOG = logging.getLogger(__name__)
 
 
 def fit_loaded(
-    model: Any,
-    processor: Any,
+    model: object,
+    processor: object,
     rows: RowsLike,
     method: str,
     *,
     calibrate: RowsLike | None,
-    params: Mapping[str, Any],
+    params: Mapping[str, object],
     settings: Settings,
     work: Path | None,
 ) -> SteeringProgram:
@@ -106,7 +106,7 @@ def evaluate_loaded(
     }
 
 
-def _parameter_problems(context: FitContext, method: str, params: Mapping[str, Any]) -> Iterator[str]:
+def _parameter_problems(context: FitContext, method: str, params: Mapping[str, object]) -> Iterator[str]:
     schema = type(context.params)
     try:
         schema.model_validate(params)

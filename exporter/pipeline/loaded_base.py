@@ -20,7 +20,7 @@ _OVERRIDDEN = ("forward", "generate", "__call__")
 ORIGINAL = "load the model in its original weights, without a quantization_config"
 
 
-def refuse_loaded(model: Any) -> None:
+def refuse_loaded(model: object) -> None:
     """Raises InputErrors with everything that keeps a loaded model from being fitted or steered as it is."""
     if reasons := why_no_base(model):
         raise InputErrors(f"the loaded {type(model).__name__}", reasons)
@@ -31,7 +31,7 @@ def prove_loaded(model: Any) -> None:
     prove_family(loaded_config({**model.config.to_dict(), "architectures": [type(model).__name__]}))
 
 
-def why_no_base(model: Any) -> list[str]:
+def why_no_base(model: object) -> list[str]:
     """Why a loaded model cannot be steered as it is, one sentence a reason, each with what to do; nothing for one that can."""
     if not isinstance(model, torch.nn.Module):
         return [
@@ -71,7 +71,7 @@ def _quantised(model: Any) -> str | None:
     return f"its weights are quantised{shown}, and gates fitted on them would not fit the original ones; {ORIGINAL}"
 
 
-def _foreign_class(model: Any) -> str | None:
+def _foreign_class(model: object) -> str | None:
     name = type(model).__name__
     if getattr(transformers, name, None) is type(model):
         return None

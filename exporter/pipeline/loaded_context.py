@@ -31,7 +31,7 @@ def parted(rows: RowsLike, calibrate: RowsLike | None, settings: Settings) -> Sp
 
 
 def context_of(
-    model: Any, processor: Any, splits: Splits, params: BaseModel, settings: Settings, work: Path
+    model: object, processor: object, splits: Splits, params: BaseModel, settings: Settings, work: Path
 ) -> FitContext:
     """What a fit on a loaded model is handed."""
     return FitContext(

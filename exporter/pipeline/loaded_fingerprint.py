@@ -67,7 +67,7 @@ _NO_MATTERS = frozenset(
 """Settings that change nothing of what a decoder computes for given tokens."""
 
 
-def fingerprint_of(model: Any) -> str:
+def fingerprint_of(model: object) -> str:
     """The fingerprint that the folder of a loaded model has: see the module's docstring.
 
     Raises:
@@ -131,7 +131,7 @@ def _weights_of(model: Any) -> Iterator[BaseWeights | None]:
         yield weights
 
 
-def _cached(name: str, config: Any) -> Path | None:
+def _cached(name: str, config: object) -> Path | None:
     if not name or name.startswith((".", "/")):
         return None
     try:
@@ -164,7 +164,7 @@ def _other_settings(model: Any, folder: Path) -> list[str]:
     return sorted(_different(model.config.to_dict(), stored.to_dict()))
 
 
-def _different(ours: Mapping[str, Any], theirs: Mapping[str, Any], place: str = "") -> Iterator[str]:
+def _different(ours: Mapping[str, object], theirs: Mapping[str, object], place: str = "") -> Iterator[str]:
     for key in ours.keys() | theirs.keys():
         one, other = ours.get(key), theirs.get(key)
         if key in _NO_MATTERS or key.endswith(_NO_MATTER) or one == other:

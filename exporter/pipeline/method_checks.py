@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -13,7 +13,7 @@ from exporter.types import Row
 
 
 def parameter_problems(
-    name: str, given: Mapping[str, Any], where: str, layers: int | None, width: int | None
+    name: str, given: Mapping[str, object], where: str, layers: int | None, width: int | None
 ) -> Iterator[str]:
     """Layers and ranks that the model does not have, and what the method says of the rest; parameters of another schema are told elsewhere.
 
@@ -39,7 +39,7 @@ class Shots(NamedTuple):
     needed: bool
 
 
-def too_few_shots(name: str, given: Mapping[str, Any], fit: Sequence[Row]) -> Shots | None:
+def too_few_shots(name: str, given: Mapping[str, object], fit: Sequence[Row]) -> Shots | None:
     """Refusals that are read behind a few refused questions need so many of them; None where there are enough."""
     there = sum(row.role == "forget" and not row.history and row.prefix is None for row in fit)
     params = registry.resolve(registry.METHODS, "method", name).Params.model_validate(given)

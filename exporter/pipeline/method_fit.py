@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from exporter import registry
 from exporter.fitting.canary import with_canary
@@ -12,7 +11,9 @@ from exporter.fitting.context import FitContext
 from steer_modules.program import SteeringProgram
 
 
-def fitted(context: FitContext, method: str, params: Mapping[str, Any], fingerprint: str) -> SteeringProgram:
+def fitted(
+    context: FitContext, method: str, params: Mapping[str, object], fingerprint: str
+) -> SteeringProgram:
     """The program of a method by its name; what the report shows of the fit lies in ``context.records``.
 
     Raises:

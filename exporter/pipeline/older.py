@@ -91,7 +91,7 @@ def _take_out(checkpoint: Path, config: Mapping[str, Any], base: Path) -> None:
     copy_companions(checkpoint, base)
 
 
-def _old(section_file: Path, tensor_file: Path) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
+def _old(section_file: Path, tensor_file: Path) -> tuple[dict[str, object] | None, dict[str, Tensor]]:
     """Section and tensors of format 1; (None, {}) for anything else, which its own reader tells apart."""
     try:
         section = json.loads(section_file.read_text(encoding="utf-8"))
@@ -100,7 +100,7 @@ def _old(section_file: Path, tensor_file: Path) -> tuple[dict[str, Any] | None, 
         return None, {}
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path) -> dict[str, object]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

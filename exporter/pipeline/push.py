@@ -171,7 +171,7 @@ def omissions_of(folder: Path, provenance: Origin, found: Mapping[str, str]) -> 
     return [] if provenance.omissions else problems_of(folder, found)
 
 
-def _steering_of(folder: Path) -> dict[str, Any]:
+def _steering_of(folder: Path) -> dict[str, object]:
     """The verified section of a steered checkpoint; nothing else is pushed, by force or not."""
     found = inspect(folder)
     if found.kind != CHECKPOINT:
@@ -181,7 +181,9 @@ def _steering_of(folder: Path) -> dict[str, Any]:
     return found.section
 
 
-def _gate(folder: Path, section: Mapping[str, Any], files: Mapping[str, str]) -> tuple[Origin, Sequence[str]]:
+def _gate(
+    folder: Path, section: Mapping[str, object], files: Mapping[str, str]
+) -> tuple[Origin, Sequence[str]]:
     """The folder's provenance, and everything that is missing before it may be pushed: one sentence each."""
     missing = problems_of(folder, files)
     found = FileDigests(folder, files)

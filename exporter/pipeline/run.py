@@ -57,7 +57,7 @@ FITTING = (*ROWS_AND_GATES, "exporter/data", *HOST, "steer_modules")
 DEMO_RECIPE = Path(__file__).resolve().parents[2] / "export_configs" / "llava" / "testbed.yaml"
 
 
-def run(recipe: Recipe, out: Path, *, progress: bool = True) -> dict[str, Any]:
+def run(recipe: Recipe, out: Path, *, progress: bool = True) -> dict[str, object]:
     """Everything a recipe asks for, into ``out``; returns the content of report.json.
 
     Raises:
@@ -77,7 +77,7 @@ def fit(recipe: Recipe, out: Path, *, progress: bool = True) -> dict[str, Path]:
     return {method: work.fit(method) for method in recipe.methods.names}
 
 
-def demo(out: Path, *, progress: bool = True) -> dict[str, Any]:
+def demo(out: Path, *, progress: bool = True) -> dict[str, object]:
     """The recipe of the bundled testbed."""
     return run(Recipe.load(DEMO_RECIPE), out, progress=progress)
 
@@ -141,7 +141,7 @@ class Run:
         for method in self.recipe.methods.names:
             self.compile(method)
 
-    def reported(self) -> dict[str, Any]:
+    def reported(self) -> dict[str, object]:
         """Everything that is asked of the checkpoints, one in memory at a time, and the report."""
         default = self.recipe.methods.default
         others = [method for method in self.recipe.methods.names if method != default]
@@ -239,7 +239,7 @@ class Run:
         self.space.ledger.run(f"generate-{model}", inputs, path, lambda: self._generate(model, path))
         return loaded(path.read_text(encoding="utf-8"), self.test)
 
-    def scores(self, method: str) -> dict[str, Any]:
+    def scores(self, method: str) -> dict[str, object]:
         """Gate scores of calibration and test rows, as the pictures show them."""
         program = SteeringProgram.load(self.space.steering(method))
         path = self.space.scores(method)
@@ -297,7 +297,7 @@ class Run:
             cross_validated=self.cross_validated(),
         ).write(self.space.out)
 
-    def _fit(self, method: str, params: Mapping[str, Any], folder: Path) -> None:
+    def _fit(self, method: str, params: Mapping[str, object], folder: Path) -> None:
         context = self._context(method)
         assert self.fingerprint is not None
         program = fitted(context, method, params, self.fingerprint)

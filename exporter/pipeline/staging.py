@@ -112,7 +112,7 @@ def _exported(
     folder, target = work.space.out / "targets" / name, registry.target(name)
     options = publish.options(target).for_release(_plain_name(publish))
     source = checkpoint
-    inputs: dict[str, Any] = {
+    inputs: dict[str, object] = {
         **made_of,
         "code": digest_of_code(*target_code(), "exporter/data", "exporter/host.py", "steer_modules"),
         "options": options.model_dump(mode="json"),

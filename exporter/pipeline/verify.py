@@ -107,8 +107,8 @@ def _verified(
     limit: int | None,
 ) -> Verification:
     checks = [_check(KNOWN_FILES, CHECKPOINT, check_allowlist(files.folder, targets, trusted))]
-    parity: Mapping[str, Any] = {}
-    counted: Mapping[str, Any] | None = None
+    parity: Mapping[str, object] = {}
+    counted: Mapping[str, object] | None = None
     try:
         section = inspect(targets[CHECKPOINT]).section
     except (VerificationError, CompileError, ProgramError) as error:
@@ -130,7 +130,7 @@ class _Verifier:
     def __init__(
         self,
         targets: Mapping[str, Path],
-        section: Mapping[str, Any],
+        section: Mapping[str, object],
         files: FileDigests,
         work: Run | None,
         limit: int | None,
@@ -144,7 +144,7 @@ class _Verifier:
         plain = _plain_rows(scratch, images=hasattr(self.host.model.config, "vision_config"))
         self.rows: Sequence[Row] = plain if work is None else work.test
         self.checks: list[Check] = []
-        self.parity: dict[str, Any] = {}
+        self.parity: dict[str, object] = {}
         self.unlearning: dict[str, Any] | None = None
 
     def look(self) -> None:
@@ -204,7 +204,7 @@ class _Verifier:
         gc.collect()
         return found
 
-    def _extraction(self, host: ModelHost, replies: Replies) -> dict[str, dict[str, Any]]:
+    def _extraction(self, host: ModelHost, replies: Replies) -> dict[str, dict[str, object]]:
         """What one pass over the base's replies gives away, of the rows that the checkpoint was asked."""
         assert self.work is not None, "rows of a recipe"
         asked = {case.row.id for case in replies.cases[STEERED]}

@@ -142,7 +142,7 @@ class Card:
         return repo.split("/")[-1] if repo else self.base.architecture or "a local model"
 
     @property
-    def failed(self) -> list[Mapping[str, Any]]:
+    def failed(self) -> list[Mapping[str, object]]:
         return [check for check in self.checks if not check.get("holds")]
 
     @property

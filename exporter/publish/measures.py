@@ -16,7 +16,7 @@ from exporter.renamed import METRICS, UNLEARNING, with_current_names
 BASE, STEERED = "base", "steered"
 
 
-def metric_of(name: str) -> Metric[Any]:
+def metric_of(name: str) -> Metric[object]:
     """The metric of a name in a file, which another installation may have written."""
     return registry.metrics().get(name) or unregistered(name)
 

@@ -96,7 +96,7 @@ def is_repo_id(name: object) -> bool:
     )
 
 
-def _licence(data: Mapping[str, Any]) -> Iterator[str]:
+def _licence(data: Mapping[str, object]) -> Iterator[str]:
     if data.get("license") not in LICENSES:
         yield f"license: {data.get('license')!r} is no identifier of the Hub; use other, with license_name and license_link"
     if data.get("license") == "other" and not _NAME.fullmatch(str(data.get("license_name") or "")):
@@ -106,7 +106,7 @@ def _licence(data: Mapping[str, Any]) -> Iterator[str]:
         yield f"license_link: LICENSE, LICENSE.md or an address; received {link!r}"
 
 
-def _language(data: Mapping[str, Any]) -> Iterator[str]:
+def _language(data: Mapping[str, object]) -> Iterator[str]:
     languages = data.get("language")
     if not isinstance(languages, list) or not languages:
         yield f"language: a list of codes of two or three letters, such as [en]; received {languages!r}"

@@ -101,7 +101,7 @@ class Page:
     coverage: tuple[str, ...] = ()
 
     @property
-    def failed(self) -> list[Mapping[str, Any]]:
+    def failed(self) -> list[Mapping[str, object]]:
         return [check for check in self.checks if not check.get("holds")]
 
     @property

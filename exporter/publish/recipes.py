@@ -36,7 +36,7 @@ def shown_recipe(recipe: Mapping[str, Any], *, whole: bool) -> dict[str, Any]:
     return found
 
 
-def _setting(key: str, value: Any) -> Any:
+def _setting(key: str, value: object) -> object:
     """A setting, with every text in it that is more than a word taken out."""
     if isinstance(value, Mapping):
         return {str(inner): _setting(str(inner), part) for inner, part in value.items()}

@@ -54,7 +54,7 @@ class TargetOptions(BaseModel):
         return {name: one for name, one in cls._marked() if isinstance(one, RecipeKey)}
 
     @classmethod
-    def _marked(cls) -> Iterator[tuple[str, Any]]:
+    def _marked(cls) -> Iterator[tuple[str, object]]:
         yield from ((name, one) for name, field in cls.model_fields.items() for one in field.metadata)
 
     def for_release(self, name: str) -> TargetOptions:
@@ -168,7 +168,7 @@ class Target(ABC, Generic[OptionsT]):
         del program
         return []
 
-    def check_family(self, config: Mapping[str, Any]) -> None:
+    def check_family(self, config: Mapping[str, object]) -> None:
         """Raises SteerbakeError where it cannot be written for a base, told from its config.json alone."""
         del config
 
@@ -265,7 +265,7 @@ class Target(ABC, Generic[OptionsT]):
 
         return examine(folder)
 
-    def steering_tensors(self, folder: Path, manifest: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    def steering_tensors(self, folder: Path, manifest: Mapping[str, object]) -> Mapping[str, Tensor]:
         """The tensors of the program in a folder, by name, where it holds one.
 
         Args:

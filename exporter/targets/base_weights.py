@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from exporter.errors import CompileError
 from exporter.model_folder import LARGEST_JSON, leaves, parsed_object
@@ -151,7 +151,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
         ) from error
 
 
-def _placed(shard: str, header: dict[str, Any], first: int, size: int) -> dict[str, StoredTensor]:
+def _placed(shard: str, header: dict[str, object], first: int, size: int) -> dict[str, StoredTensor]:
     """The tensors of a header whose data begin at byte ``first`` and fill the file; raises ValueError where they do not."""
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
@@ -167,7 +167,7 @@ def _placed(shard: str, header: dict[str, Any], first: int, size: int) -> dict[s
     return found
 
 
-def _tensor(shard: str, name: str, entry: Any, first: int) -> StoredTensor:
+def _tensor(shard: str, name: str, entry: object, first: int) -> StoredTensor:
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= set(entry):
         raise ValueError(f"{name!r} has no dtype, shape and data_offsets")
     name.encode("utf-8")  # half a surrogate pair is no name
@@ -182,7 +182,7 @@ def _tensor(shard: str, name: str, entry: Any, first: int) -> StoredTensor:
     return StoredTensor(shard, dtype, tuple(shape), first + start, first + stop)
 
 
-def _are_sizes(value: Any) -> bool:
+def _are_sizes(value: object) -> bool:
     return (
         isinstance(value, list)
         and len(value) <= _MOST_AXES

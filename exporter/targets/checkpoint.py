@@ -51,7 +51,7 @@ def compile_checkpoint(
     return _compile(Path(base), program, Path(out), trust_remote_code=trust_remote_code)
 
 
-def prove_family(config: Any) -> Proof:
+def prove_family(config: object) -> Proof:
     """Tries whether models of this config can be steered, on a tiny twin with random weights; takes a second or two.
 
     Args:
@@ -89,7 +89,7 @@ def _compile(base: Path, program: SteeringProgram, out: Path, *, trust_remote_co
     return Path(out)
 
 
-def _base_config(base: Path) -> dict[str, Any]:
+def _base_config(base: Path) -> dict[str, object]:
     path = base / "config.json"
     if not path.is_file():
         raise CompileError(f"{base} has no config.json; name the folder of a Transformers checkpoint")
@@ -110,7 +110,7 @@ def _base_config(base: Path) -> dict[str, Any]:
     return config
 
 
-def _refuse_other_model(base: Path, config: dict[str, Any]) -> None:
+def _refuse_other_model(base: Path, config: dict[str, object]) -> None:
     """Raises CompileError for a base that Transformers would load as another model than its plain weights are."""
     if reasons := other_model(base, config):
         raise CompileError(f"{base}: {'; '.join(reasons)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from exporter import registry
 from exporter.errors import InputErrors, VerificationError
@@ -116,7 +116,7 @@ class Checkpoint(Target[CheckpointOptions]):
             )
         return found
 
-    def steering_tensors(self, folder: Path, manifest: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    def steering_tensors(self, folder: Path, manifest: Mapping[str, object]) -> Mapping[str, Tensor]:
         from safetensors.torch import load_file
 
         from steer_modules.program import STEERING_TENSORS

@@ -83,7 +83,7 @@ def differences(observed: Mapping[str, Any], completions: Completions) -> list[s
     return wrong
 
 
-def _in_a_clean_process(asked: Mapping[str, Any]) -> dict[str, Any]:
+def _in_a_clean_process(asked: Mapping[str, object]) -> dict[str, object]:
     with scratch() as home:
         kept = {name: value for name, value in os.environ.items() if "TOKEN" not in name.upper()}
         homes = {"HF_HOME": home / "home", "HF_MODULES_CACHE": home / "modules"}
@@ -102,7 +102,7 @@ def _in_a_clean_process(asked: Mapping[str, Any]) -> dict[str, Any]:
         raise VerificationError(
             f"{asked['folder']} does not load in a clean process: {lines[-1] if lines else 'it ended without a word'}"
         )
-    observed: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    observed: dict[str, object] = json.loads(done.stdout.strip().splitlines()[-1])
     return observed
 
 

@@ -21,7 +21,7 @@ OURS = ("exporter", "steer_modules", "export_configs")
 class Absent(importlib.abc.MetaPathFinder):
     """Our packages do not exist here, wherever they are installed."""
 
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
         del path, target
         if name.partition(".")[0] in OURS:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)

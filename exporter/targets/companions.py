@@ -140,7 +140,7 @@ def _is_word(key: str) -> bool:
     return _WORDS.fullmatch(key) is not None and _NAMES.fullmatch(key) is None
 
 
-def _is_dropped(key: str, value: Any, *, code: bool) -> bool:
+def _is_dropped(key: str, value: object, *, code: bool) -> bool:
     if _NAMES.fullmatch(key) or _is_place(key):
         return True
     if not code and (key in CODE_KEYS or (_FILES.fullmatch(key) and isinstance(value, str))):
@@ -148,7 +148,7 @@ def _is_dropped(key: str, value: Any, *, code: bool) -> bool:
     return _is_place(value) and not _is_word(key)
 
 
-def _inside(value: Any, *, code: bool) -> Any:
+def _inside(value: object, *, code: bool) -> object:
     if isinstance(value, Mapping):
         return without_places(value, code=code)
     if isinstance(value, list):
@@ -156,7 +156,7 @@ def _inside(value: Any, *, code: bool) -> Any:
     return value
 
 
-def _is_place(value: Any) -> bool:
+def _is_place(value: object) -> bool:
     return isinstance(value, str) and _PLACE.match(value) is not None
 
 

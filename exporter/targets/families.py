@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from exporter import registry
 from exporter.errors import SteerbakeError
 from exporter.steerable import why_unsteerable
 
 
-def why_no_target(target: str, config: Mapping[str, Any]) -> str | None:
+def why_no_target(target: str, config: Mapping[str, object]) -> str | None:
     """Why a target cannot be written for a base, in a sentence; None where nothing is known against it.
 
     Args:

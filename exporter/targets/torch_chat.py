@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,8 +20,8 @@ class TorchChat:
 
     def __init__(self, host: ModelHost) -> None:
         self.host, self.memory = host, Memory()
-        self.processor: Any = host.processor
-        self.tokenizer: Any = host.tokenizer
+        self.processor: object = host.processor
+        self.tokenizer: object = host.tokenizer
 
     @classmethod
     def load(cls, folder: Path, dtype: str | None, say: Callable[[str], None]) -> TorchChat:

@@ -30,7 +30,7 @@ def pictured(model: Any) -> tuple[Inputs, Inputs] | None:
     return next((pair for pair in found if pair is not None), None)
 
 
-def _pair(model: Any, form: int) -> tuple[Inputs, Inputs] | None:
+def _pair(model: object, form: int) -> tuple[Inputs, Inputs] | None:
     """Two prompts with pictures in one form; None where it is not the model's."""
     try:
         short, long = (_prompt(model, form, seed, 9 + 3 * seed) for seed in (0, 1))
@@ -40,7 +40,7 @@ def _pair(model: Any, form: int) -> tuple[Inputs, Inputs] | None:
     return (short, long) if read and short is not None and long is not None else None
 
 
-def _forms(vision: Any, seed: int) -> Iterator[Inputs]:
+def _forms(vision: object, seed: int) -> Iterator[Inputs]:
     """A random picture as one array, as tiles with its size, as an array with its size, in a list, and as patches."""
     draw = torch.Generator().manual_seed(seed)
     size = getattr(vision, "image_size", None) or 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -101,7 +101,7 @@ def trace(host: ModelHost, prompts: Sequence[Prompt], gates: np.ndarray | None) 
     return Trace(prefill.numpy(), real, stacked, stacked.argmax(-1), at_columns)
 
 
-def table(found: Sequence[Comparison], dtype: str) -> dict[str, Any]:
+def table(found: Sequence[Comparison], dtype: str) -> dict[str, object]:
     """Sums over all settings, and what is wrong with them.
 
     Returns:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from exporter.data.fields import Fields
 from exporter.data.identity import identified
@@ -113,7 +112,7 @@ def _read(
     stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", records.label).strip("-")
     rows: list[Row] = []
     problems: list[str] = []
-    bad: list[Mapping[str, Any]] = []
+    bad: list[Mapping[str, object]] = []
     for number, record in records:
         if limit is not None and len(rows) >= limit:
             break

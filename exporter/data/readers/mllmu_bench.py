@@ -9,7 +9,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from exporter.data.fields import Fields, described
 from exporter.data.pictures import PictureStore
@@ -109,7 +108,7 @@ def _tasks(fields: Fields, key: str) -> list[Fields]:
     return Fields({key: value}, fields.where, fields.problems).nested(key)
 
 
-def _decoded(fields: Fields, key: str) -> Any:
+def _decoded(fields: Fields, key: str) -> object:
     """A field that some releases hold as a structure and others as its JSON text."""
     value = fields.record.get(key)
     if not isinstance(value, str):

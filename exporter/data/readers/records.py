@@ -50,7 +50,7 @@ def is_place(source: str | Path) -> bool:
     return path.suffix in SUFFIXES or path.is_absolute() or str(source).startswith(".")
 
 
-def _file_records(path: Path) -> Iterable[tuple[int, Mapping[str, Any] | str]]:
+def _file_records(path: Path) -> Iterable[tuple[int, Mapping[str, object] | str]]:
     if path.suffix not in SUFFIXES:
         raise InputErrors(
             str(path), [f"cannot read {path.suffix or 'a file without suffix'}; give {', '.join(SUFFIXES)}"]
@@ -81,7 +81,7 @@ def _dataset_records(
     yield from enumerate(_undecoded(datasets, _one_split(source, found, split)), start=1)
 
 
-def _one_split(source: str | Path, found: Any, split: str | None) -> Any:
+def _one_split(source: str | Path, found: object, split: str | None) -> object:
     if not isinstance(found, dict):
         if split is not None:
             raise InputErrors(str(source), [f"was saved without splits; leave out split, received {split!r}"])

@@ -133,7 +133,7 @@ class Metric(Generic[Seen]):
         return self.unit == "share" and one.few
 
 
-def unregistered(name: str) -> Metric[Any]:
+def unregistered(name: str) -> Metric[object]:
     """How a metric is read that a file has and this installation has not: as a share of which nothing more is known."""
     words = Words(name.replace("_", " "))
     return Metric(name, frozenset(), "", lambda _: False, lambda _: 0.0, None, words)

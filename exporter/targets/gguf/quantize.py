@@ -6,7 +6,6 @@ import ctypes
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from exporter.errors import CompileError
 from exporter.targets.gguf.precisions import QUANTISED, label
@@ -48,7 +47,7 @@ def _by_package(source: Path, out: Path, kind: str, keep: str) -> None:
     said: list[str] = []
 
     @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
-    def listen(_level: int, text: bytes, _data: Any) -> None:
+    def listen(_level: int, text: bytes, _data: object) -> None:
         said.append(text.decode("utf-8", "replace"))
 
     llama_cpp.llama_log_set(listen, ctypes.c_void_p(0))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from exporter.digests import digest_of_file
 from exporter.errors import CompileError, VerificationError
@@ -90,7 +89,7 @@ def _check_files(folder: Path, files: dict[str, str]) -> None:
         raise CompileError(f"{folder / STOCK_JSON} does not name config.json; export the stock again")
 
 
-def _check_text_only(folder: Path, config: dict[str, Any]) -> None:
+def _check_text_only(folder: Path, config: dict[str, object]) -> None:
     if "text_config" in config or "vision_config" in config:
         raise CompileError(
             f"{folder} is a model of type {config.get('model_type')!r}, which sees images; a GGUF file holds its text "
@@ -99,11 +98,11 @@ def _check_text_only(folder: Path, config: dict[str, Any]) -> None:
         )
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def _config(folder: Path) -> dict[str, object]:
     return _json(folder / "config.json")
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path) -> dict[str, object]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

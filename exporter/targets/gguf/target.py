@@ -76,7 +76,7 @@ class Gguf(Target[GgufOptions]):
     def lower(self, program: SteeringProgram) -> list[str]:
         return registry.target(STOCK).lower(program)
 
-    def check_family(self, config: Mapping[str, Any]) -> None:
+    def check_family(self, config: Mapping[str, object]) -> None:
         registry.target(STOCK).check_family(config)
         if "text_config" in config or "vision_config" in config:
             raise CompileError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from exporter.host import Generated
 from exporter.reader import open_reader
@@ -19,8 +18,8 @@ class OnnxChat:
 
     def __init__(self, host: OnnxHost) -> None:
         self.host, self.state = host, host.model.empty(1)
-        self.processor: Any = host.processor
-        self.tokenizer: Any = host.tokenizer
+        self.processor: object = host.processor
+        self.tokenizer: object = host.tokenizer
         self.sampling: onnx_runner.Sampling | None = None
 
     @classmethod

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from exporter.errors import CompileError
 
 TOKENIZER = "tokenizer.json"
 
 
-def write_core(tokenizer: Any, folder: Path) -> None:
+def write_core(tokenizer: object, folder: Path) -> None:
     """Writes the tokenizer as it was loaded; raises CompileError for one that is not made of such a file."""
     core = getattr(tokenizer, "backend_tokenizer", None)
     if core is None:

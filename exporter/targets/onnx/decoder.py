@@ -133,12 +133,12 @@ class DecoderGraph(nn.Module):
             given = torch.full((mask.shape[0], layout.gates), -1.0)
         self.nodes.begin(tokens, mask, layout.read(state, behind), given, self.header_rows)
 
-    def example(self) -> dict[str, Any]:
+    def example(self) -> dict[str, object]:
         """Inputs to trace with: two rows of three tokens behind a past of four."""
         batch, new, behind = 2, 3, 4
         size = self.size
         hidden = int(self.model.config.get_text_config(decoder=True).hidden_size)
-        inputs: dict[str, Any] = {}
+        inputs: dict[str, object] = {}
         if self.family.sees:
             inputs["inputs_embeds"] = torch.randn(batch, new, hidden)
         else:
@@ -159,13 +159,13 @@ class DecoderGraph(nn.Module):
             inputs["steering_gate"] = torch.full((batch, len(self.gates)), -1.0)
         return inputs
 
-    def axes(self) -> dict[str, Any]:
+    def axes(self) -> dict[str, object]:
         """Which axes of each input vary, by name."""
         batch = {0: "batch_size"}
         tokens = {**batch, 1: "sequence_length"}
         positions = tokens if self.family.position_rows == 1 else {1: "batch_size", 2: "sequence_length"}
         layer = {**batch, 2: "past_sequence_length"}
-        axes: dict[str, Any] = {"inputs_embeds" if self.family.sees else "input_ids": tokens}
+        axes: dict[str, object] = {"inputs_embeds" if self.family.sees else "input_ids": tokens}
         axes |= {"attention_mask": {**batch, 1: "total_sequence_length"}, "position_ids": positions}
         axes |= self.family.extra_axes(self.model)
         axes["past_key_values"] = [{"key": layer, "value": layer} for _ in range(self.cache_layers)]

@@ -30,7 +30,7 @@ TOKENS = 2
 class Absent(importlib.abc.MetaPathFinder):
     """What a user of the folder need not have does not exist here."""
 
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
         del path, target
         if name.partition(".")[0] in ABSENT:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
@@ -50,7 +50,7 @@ def main() -> None:
     answer.close()
 
 
-def carried(path: Path) -> Any:
+def carried(path: Path) -> object:
     """The runner that lies in the folder."""
     spec = importlib.util.spec_from_file_location("carried_runner", path)
     assert spec is not None

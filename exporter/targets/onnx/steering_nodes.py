@@ -226,9 +226,9 @@ class Body(NamedTuple):
             else {}
         )
 
-    def axes(self) -> dict[str, Any]:
+    def axes(self) -> dict[str, object]:
         """For each input, the names of the axes that vary."""
-        axes: dict[str, Any] = {}
+        axes: dict[str, object] = {}
         for name, value in self.inputs.items():
             if isinstance(value, dict):
                 axes[name] = {key: {} for key in value}
@@ -246,7 +246,7 @@ def bodies(steering: Steering, dtype: torch.dtype, table: HeaderTable | None = N
     if table is not None:
         tokens = torch.zeros(2, 3, dtype=torch.long) if table.rows is None else torch.randn(2, 3, hidden)
         rows = {} if table.rows is None else {"tensors": {"rows": table.rows}}
-        inputs: dict[str, Any] = {"tokens": tokens, "mask": mask, "before": numbers, **rows}
+        inputs: dict[str, object] = {"tokens": tokens, "mask": mask, "before": numbers, **rows}
         yield Body(HEADERS, HeadersBody(table), inputs, ("tokens", "mask"))
     for index in layout.mean_layers:
         before = {"count": numbers, "mean": torch.randn(2, hidden)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from exporter.errors import CompileError, VerificationError
 from exporter.targets.base import ExportContext, Flag, RecipeKey, Target, TargetOptions
@@ -97,7 +97,7 @@ class Onnx(Target[OnnxOptions]):
     )
     code = GRAPH_CODE
 
-    def check_family(self, config: Mapping[str, Any]) -> None:
+    def check_family(self, config: Mapping[str, object]) -> None:
         from exporter.targets.onnx.families import family_of
 
         family_of(str(config["model_type"]))
@@ -154,7 +154,7 @@ class Onnx(Target[OnnxOptions]):
         checked_manifest(folder)
         return super().inspect(folder)
 
-    def steering_tensors(self, folder: Path, manifest: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    def steering_tensors(self, folder: Path, manifest: Mapping[str, object]) -> Mapping[str, Tensor]:
         """The tensors that the decoders hold, every variant the same ones; raises GraphError where one does not."""
         import torch
 

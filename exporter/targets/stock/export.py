@@ -110,7 +110,7 @@ def export_stock(checkpoint: Path, out: Path, base: ModelHost, calibration_set: 
     return out
 
 
-def _program(checkpoint: Path) -> tuple[SteeringProgram, dict[str, Any]]:
+def _program(checkpoint: Path) -> tuple[SteeringProgram, dict[str, object]]:
     found = examine(checkpoint)
     if found.kind != "checkpoint":
         raise CompileError(
@@ -121,7 +121,7 @@ def _program(checkpoint: Path) -> tuple[SteeringProgram, dict[str, Any]]:
     return program, found.section
 
 
-def _base_config(checkpoint: Path, program: SteeringProgram) -> dict[str, Any]:
+def _base_config(checkpoint: Path, program: SteeringProgram) -> dict[str, object]:
     """The config of the base, out of the steered one."""
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     for key in ("steering", "steering_shapes", "steering_requires", "auto_map"):

@@ -63,7 +63,7 @@ class Stock(Target[StockOptions]):
             ]
         return []
 
-    def check_family(self, config: Mapping[str, Any]) -> None:
+    def check_family(self, config: Mapping[str, object]) -> None:
         from exporter.targets.stock.decoder import check_kind
 
         check_kind(config)

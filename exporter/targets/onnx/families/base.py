@@ -28,15 +28,15 @@ class Family:
         logits: Tensor = out.logits
         return logits
 
-    def example_extras(self, _model: Any, _batch: int, _length: int) -> dict[str, Any]:
+    def example_extras(self, _model: object, _batch: int, _length: int) -> dict[str, object]:
         """Further inputs of the decoder to trace with; [B, T] or [B, T, d], or lists of these."""
         return {}
 
-    def extra_axes(self, _model: Any) -> dict[str, Any]:
+    def extra_axes(self, _model: object) -> dict[str, object]:
         """Axes of the further inputs that vary, by name."""
         return {}
 
-    def vision(self, model: Any) -> VisionGraph:
+    def vision(self, model: object) -> VisionGraph:
         """The vision encoder; raises CompileError for a family that has none."""
         raise CompileError(f"{type(model).__name__} takes no images")
 

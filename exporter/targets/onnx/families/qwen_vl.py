@@ -18,7 +18,7 @@ from exporter.targets.onnx.families.patch_grid import PatchGrid
 class _PatchVision(VisionGraph):
     """Inputs ``pixel_values`` [N, dim] float32, the patches of all images, and ``image_grid_thw`` [n, 3] int64."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: object) -> None:
         super().__init__(model)
         self.visual = self.inner.visual
         self.merge = int(self.visual.spatial_merge_size)
@@ -126,7 +126,7 @@ class Qwen25Vl(Family):
     sees = True
     position_rows = 3
 
-    def vision(self, model: Any) -> VisionGraph:
+    def vision(self, model: object) -> VisionGraph:
         return Qwen25Vision(model)
 
 
@@ -162,11 +162,11 @@ class Qwen3Vl(Family):
         width = int(model.config.text_config.hidden_size)
         return {"deepstack_features": [torch.randn(batch, length, width) for _ in range(_deepstack(model))]}
 
-    def extra_axes(self, model: Any) -> dict[str, Any]:
+    def extra_axes(self, model: object) -> dict[str, object]:
         tokens = {0: "batch_size", 1: "sequence_length"}
         return {"deepstack_features": [tokens] * _deepstack(model)}
 
-    def vision(self, model: Any) -> VisionGraph:
+    def vision(self, model: object) -> VisionGraph:
         return Qwen3Vision(model)
 
 

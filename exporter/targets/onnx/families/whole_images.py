@@ -59,7 +59,7 @@ class SmolVlmVision(_Pixels):
     counts, and whoever feeds the graph leaves the padding out.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: object) -> None:
         super().__init__(model)
         self.patch = int(self.inner.config.vision_config.patch_size)
         side = self.inner.vision_model.embeddings.num_patches_per_side
@@ -127,7 +127,7 @@ class Llava(Family):
 
     sees = True
 
-    def vision(self, model: Any) -> VisionGraph:
+    def vision(self, model: object) -> VisionGraph:
         return LlavaVision(model)
 
 
@@ -136,7 +136,7 @@ class InternVl(Family):
 
     sees = True
 
-    def vision(self, model: Any) -> VisionGraph:
+    def vision(self, model: object) -> VisionGraph:
         return StockVision(model)
 
 
@@ -145,7 +145,7 @@ class SmolVlm(Family):
 
     sees = True
 
-    def vision(self, model: Any) -> VisionGraph:
+    def vision(self, model: object) -> VisionGraph:
         return SmolVlmVision(model)
 
 
@@ -164,13 +164,13 @@ class Gemma3(Family):
         inputs["token_type_ids"] = nn.functional.pad(inputs["token_type_ids"], (past, 0))
         return super().decode(model, cache, **inputs)
 
-    def example_extras(self, _model: Any, batch: int, length: int) -> dict[str, Any]:
+    def example_extras(self, _model: object, batch: int, length: int) -> dict[str, object]:
         kinds = torch.zeros(batch, length, dtype=torch.long)
         kinds[:, : length // 2] = 1
         return {"token_type_ids": kinds}
 
-    def extra_axes(self, _model: Any) -> dict[str, Any]:
+    def extra_axes(self, _model: object) -> dict[str, object]:
         return {"token_type_ids": {0: "batch_size", 1: "sequence_length"}}
 
-    def vision(self, model: Any) -> VisionGraph:
+    def vision(self, model: object) -> VisionGraph:
         return StockVision(model)
