@@ -78,7 +78,7 @@ def test_code_that_does_not_look_is_found(home, tmp_path, unchecked):
     """A checkpoint that fails open: the code that travels in it loads whatever lies there."""
     folder = Path(shutil.copytree(home / "checkpoint", tmp_path / "checkpoint"))
     code = folder / "steered_model.py"
-    text = code.read_text().replace("self.steering.verify()", "self.steering.verified = True")
+    text = code.read_text().replace("self.steering.verify()", "self.steering.hold()")
     code.write_text(text)
     found = steered_checkpoint(folder, completions(home / "checkpoint"))
     assert not found.holds
