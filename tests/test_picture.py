@@ -223,7 +223,9 @@ def test_the_runner_makes_the_pixels_of_the_processor(size, how, tmp_path: Path)
     picture(size).save(path, exif=exif(6))
     processor = clip(**how)
     wanted = processor(images=[open_rgb(path)], return_tensors="np")["pixel_values"]
-    found = onnx_runner.pixels([path], {"preprocessing": _whole_image(processor)})["pixel_values"]
+    steps = _whole_image(processor)
+    assert steps is not None
+    found = onnx_runner.pixels([path], {"preprocessing": steps.data()})["pixel_values"]
     assert found.shape == wanted.shape
     assert np.abs(found - wanted).max() < 1e-5 * max(1.0, np.abs(wanted).max())
 
