@@ -37,6 +37,7 @@ from exporter.targets.base_weights import BaseWeights
 from exporter.targets.values import EXPORT_AGAIN, Completions, Finding, LoadedTarget
 from exporter.types import Prompt, Row
 from exporter.verify.parity import BATCHES
+from exporter.workspace import Workspace
 from steer_modules.checks import ProgramError
 from steer_modules.registration import register
 
@@ -150,7 +151,7 @@ class _Verifier:
     def look(self) -> None:
         """Everything, the checkpoint first: others are held to what it says."""
         replies = Replies(self.work, self.rows, self.chat, self.folder, self.limit)
-        given_away = self._asked_before(replies) or self._asked(replies)
+        given_away = self._asked(replies)
         for label, path in self.targets.items():
             LOG.info("verify %s", label)
             try:
@@ -183,33 +184,41 @@ class _Verifier:
             trusted=self.trusted,
         )
 
-    def _asked_before(self, replies: Replies) -> dict[str, dict[str, Any]] | None:
-        """Takes what the run has asked of just these files; None where it has not, and they are to be asked now."""
-        work = self.work
-        if work is None or work.staged is not self.files or self.limit is not None:
-            return None
-        method = work.recipe.methods.default
-        kept = (work.space.generations(method), work.space.extraction(method))
-        if not all(answered_by(path, self.files) for path in kept):
-            return None
-        replies.cases[STEERED] = work.generate(method)
-        return summary({BASE: extraction(work, BASE), STEERED: extraction(work, method)}, BASE)
-
     def _asked(self, replies: Replies) -> dict[str, dict[str, Any]] | None:
-        """Asks the checkpoint all rows; returns what one pass gives away, where there is a recipe."""
-        host = self._as_recipe_asks()
-        replies.of_checkpoint(host)
-        found = None if self.work is None else self._extraction(host, replies)
+        """Asks the checkpoint all rows, but for what the run has asked of just these files.
+
+        Returns:
+            What one pass gives away; None without a recipe.
+        """
+        said, passed = self._kept(Workspace.generations), self._kept(Workspace.extraction)
+        host = None if said and passed else self._as_recipe_asks()
+        if said or host is None:
+            assert self.work is not None, "kept by a run"
+            replies.cases[STEERED] = self.work.generate(self.work.recipe.methods.default)
+        else:
+            replies.of_checkpoint(host)
+        found = None if self.work is None else self._extraction(None if passed else host, replies)
         del host
         gc.collect()
         return found
 
-    def _extraction(self, host: ModelHost, replies: Replies) -> dict[str, dict[str, object]]:
-        """What one pass over the base's replies gives away, of the rows that the checkpoint was asked."""
+    def _kept(self, place: Callable[[Workspace, str], Path]) -> bool:
+        """Whether the run has answers, at their place by method, that just these files gave to all rows."""
+        work = self.work
+        if work is None or work.staged is not self.files or self.limit is not None:
+            return False
+        return answered_by(place(work.space, work.recipe.methods.default), self.files)
+
+    def _extraction(self, host: ModelHost | None, replies: Replies) -> dict[str, dict[str, object]]:
+        """What one pass over the base's replies gives away, of the rows that the checkpoint was asked; as the run has it without a host."""
         assert self.work is not None, "rows of a recipe"
         asked = {case.row.id for case in replies.cases[STEERED]}
         base = [one for one in extraction(self.work, BASE) if one.row in asked]
-        return summary({BASE: base, STEERED: extraction_of(self.work, host, asked)}, BASE)
+        if host is None:
+            ours = extraction(self.work, self.work.recipe.methods.default)
+        else:
+            ours = extraction_of(self.work, host, asked)
+        return summary({BASE: base, STEERED: ours}, BASE)
 
     def _guarded(self, name: str, label: str, look: Callable[..., Finding], *arguments: Any) -> None:
         """One check; an error of the target is a check that fails."""

@@ -147,10 +147,11 @@ def test_a_verification_asks_anew_what_other_files_answered(home, tmp_path, monk
     pipeline.publish(recipe, run, DRY, progress=False)
     assert asked == []
     before = Verification.load(run / "release").unlearning
-    (run / ".work" / "generations" / "keyed.jsonl.files.json").unlink()
-    (run / ".work" / "stages" / "verify.json").unlink()
-    pipeline.publish(recipe, run, DRY, progress=False)
-    assert asked == ["rows"] and Verification.load(run / "release").unlearning == before
+    for kept, wanted in (("extraction/keyed.json", []), ("generations/keyed.jsonl", ["rows"])):
+        (run / ".work" / f"{kept}.files.json").unlink()
+        (run / ".work" / "stages" / "verify.json").unlink()
+        pipeline.publish(recipe, run, DRY, progress=False)
+        assert asked == wanted and Verification.load(run / "release").unlearning == before
 
 
 def test_a_file_that_changes_while_a_folder_is_described_gets_no_seal(release, monkeypatch):
