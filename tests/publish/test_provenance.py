@@ -177,4 +177,7 @@ def test_what_a_row_asks_decides_its_hash(tmp_path):
 def test_no_text_of_a_row_stands_in_the_section(question, answer):
     told = json.dumps(sealing.forgotten(bytes(32), [replace(ROW, question=question, answer=answer)]).data())
     assert len(told) < 130
-    assert len(question) < 3 or question not in told
+    keys = json.dumps({"count": 1, "hmac_sha256": []})
+    assert (
+        len(question) < 8 or question in keys or question not in told
+    )  # fewer digits may stand in any digest
