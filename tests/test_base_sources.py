@@ -59,8 +59,8 @@ def test_a_hub_name_is_found_in_the_cache_with_its_adapter(asked, hub, tmp_path)
     work = Run(recipe, tmp_path / "out")
     assert (work.base / "model.safetensors").is_file() and work.base.is_relative_to(tmp_path / "out")
     assert not (work.base / "model.safetensors").is_symlink()
-    (told,) = adapters_told(recipe)
-    assert told["repo"] == "owner/lora" and set(told["files"]) == {
+    (adapter,) = adapters_told(recipe)
+    assert adapter.repo == "owner/lora" and set(adapter.files) == {
         "adapter_config.json",
         "adapter_model.safetensors",
     }
@@ -87,6 +87,7 @@ def test_an_adapter_that_is_no_folder_is_a_mistake_of_the_recipe(asked):
 def test_what_is_published_tells_no_path_of_an_adapter(asked, tmp_path):
     an_adapter(tmp_path / "base", tmp_path / "private-adapter")
     recipe = with_base(asked, "path: base, adapters: [private-adapter]")
-    told = json.dumps([plain_recipe(Run(recipe, tmp_path / "out")), adapters_told(recipe)])
-    assert "private" not in told and str(tmp_path) not in told
-    assert "adapter_model.safetensors" in told
+    adapters = [adapter.data() for adapter in adapters_told(recipe)]
+    published = json.dumps([plain_recipe(Run(recipe, tmp_path / "out")), adapters])
+    assert "private" not in published and str(tmp_path) not in published
+    assert "adapter_model.safetensors" in published

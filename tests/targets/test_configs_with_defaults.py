@@ -14,6 +14,7 @@ from exporter.errors import CompileError, InputErrors
 from exporter.reader import loaded_config
 from exporter.targets.base_weights import BaseWeights
 from exporter.targets.onnx import layouts
+from exporter.targets.onnx.manifest import CacheSizes, GraphFacts, ImageInput, Variant
 from exporter.targets.stock.decoder import read_decoder
 from exporter.targets.stock.export import _deeper
 from exporter.targets.transformers_loads import auto_class
@@ -43,44 +44,49 @@ LLAVA = {
 }
 """What matters of llava-hf/llava-1.5-7b-hf's: no sizes of its decoder."""
 GRAPHS = {
-    "fp32": {
-        "decoder": "onnx/d.onnx",
-        "vision": "onnx/v.onnx",
-        "merge": "onnx/e.onnx",
-        "cache_dtype": "float32",
-    }
+    "fp32": Variant(decoder="onnx/d.onnx", vision="onnx/v.onnx", merge="onnx/e.onnx", cache_dtype="float32")
 }
 
 
-def told(kind: str, layers: int, **more: Any) -> dict[str, Any]:
-    return {
-        "model_type": kind,
-        "gate_state": "kv",
-        "cache": {"layers": layers, "kv_heads": 32, "head_dim": 128},
-        "end_ids": [2],
-        "pad_id": 0,
-        "image": {"token_id": 32000},
-        **more,
-    }
+def facts(kind: str, layers: int, sees: bool) -> GraphFacts:
+    """What is said of graphs of an unsteered export whose cache has so many layers."""
+    image = ImageInput(token_id=32000, tokens=None, preprocessing=None)
+    return GraphFacts(
+        format="steerbake-onnx/2",
+        steered=False,
+        steering=None,
+        base={},
+        license="apache-2.0",
+        model_type=kind,
+        gates=(),
+        gate_state="kv",
+        cache=CacheSizes(layers=layers, kv_heads=32, head_dim=128),
+        position_rows=1,
+        image=image if sees else None,
+        turns=None,
+        bos_token=None,
+        pad_id=0,
+        end_ids=(2,),
+    )
 
 
-def laid_out(folder: Path, layout: str, config: dict[str, Any], told_: dict[str, Any]) -> Path:
+def laid_out(folder: Path, layout: str, config: dict[str, Any], of_graphs: GraphFacts) -> Path:
     out = folder / "out"
     out.mkdir()
     (folder / "config.json").write_text(json.dumps(config))
-    layouts.write(layout, folder, out, told_, GRAPHS)
+    layouts.write(layout, folder, out, of_graphs, GRAPHS)
     return out
 
 
 def test_genai_gets_the_sizes_that_llava_leaves_out(tmp_path):
-    out = laid_out(tmp_path, "genai", LLAVA, told("llava", 33))
+    out = laid_out(tmp_path, "genai", LLAVA, facts("llava", 33, sees=True))
     model = json.loads((out / "genai_config.json").read_text())["model"]
     assert (model["decoder"]["hidden_size"], model["decoder"]["num_attention_heads"]) == (4096, 32)
     assert (model["context_length"], model["vocab_size"], model["bos_token_id"]) == (4096, 32064, 1)
 
 
 def test_runtimes_get_a_config_that_says_it_all_and_is_read_as_before(tmp_path):
-    out = laid_out(tmp_path, "transformersjs", LLAVA, told("llava", 33))
+    out = laid_out(tmp_path, "transformersjs", LLAVA, facts("llava", 33, sees=True))
     config = json.loads((out / "config.json").read_text())
     text = config["text_config"]
     assert (text["num_hidden_layers"], text["num_key_value_heads"], text["hidden_size"]) == (33, 32, 4096)
@@ -97,7 +103,7 @@ def test_runtimes_get_a_config_that_says_it_all_and_is_read_as_before(tmp_path):
 
 def test_names_of_a_class_s_own_count_layers_too(tmp_path):
     config = {"model_type": "steered_gpt2", "architectures": ["SteeredGPT2LMHeadModel"], "n_embd": 64}
-    out = laid_out(tmp_path, "genai", config, told("gpt2", 13, image=None))
+    out = laid_out(tmp_path, "genai", config, facts("gpt2", 13, sees=False))
     loaded = AutoConfig.from_pretrained(out)
     assert isinstance(loaded, GPT2Config) and loaded.n_layer == 13
     decoder = json.loads((out / "genai_config.json").read_text())["model"]["decoder"]

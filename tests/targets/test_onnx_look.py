@@ -19,6 +19,7 @@ from exporter import pipeline
 from exporter.errors import CompileError
 from exporter.targets.onnx import export, look
 from exporter.targets.onnx.core import write_core
+from exporter.targets.onnx.manifest import GraphFacts, OnnxManifest
 from exporter.targets.onnx_runner import OnnxModel
 from exporter.types import Row
 
@@ -76,14 +77,13 @@ def home(tmp_path_factory) -> Path:
 def unsealed(home, tmp_path):
     """A copy of the folder with what its manifest is made of, to be sealed again."""
     folder = Path(shutil.copytree(home / "onnx", tmp_path / "onnx"))
-    told = json.loads((folder / "steerbake.json").read_text())
-    variants = told.pop("variants")
-    told.pop("files")
+    manifest = OnnxManifest.load(folder)
+    facts = facts_of(manifest)
     reader = pipeline_export.open_reader(home / "checkpoint")
     prompts = pipeline_export._heard(reader, tmp_path, images=False)
     return (
-        lambda told_=told: export._sealed(home / "checkpoint", folder, told_, variants, prompts),
-        told,
+        lambda facts=facts: export._sealed(home / "checkpoint", folder, facts, manifest.variants, prompts),
+        facts,
         folder,
     )
 
@@ -118,10 +118,10 @@ def test_a_tokenizer_file_that_says_less_than_the_loaded_one_is_replaced(unseale
 
 
 def test_prompts_that_the_runner_renders_otherwise_are_refused(unsealed):
-    seal, told, _ = unsealed
+    seal, facts, _ = unsealed
     seal()
     with pytest.raises(CompileError, match=r"cuts .* otherwise than Transformers"):
-        seal({**told, "turns": {**told["turns"], "last": told["turns"]["last"] + " "}})
+        seal(facts.model_copy(update={"turns": {**facts.turns, "last": facts.turns["last"] + " "}}))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,12 @@ class Agreeable:
 
 def fake_graphs(home: Path, folder: Path):
     shutil.copytree(home / "onnx" / "onnx", folder / "onnx", dirs_exist_ok=True)
-    return json.loads((home / "onnx" / "steerbake.json").read_text())
+    return facts_of(OnnxManifest.load(home / "onnx"))
+
+
+def facts_of(manifest: OnnxManifest) -> GraphFacts:
+    """What a manifest says of its graphs, whatever their precision."""
+    return GraphFacts(**{name: getattr(manifest, name) for name in GraphFacts.model_fields})
 
 
 def test_a_tokenizer_of_which_no_file_can_be_made_is_refused(tmp_path):
