@@ -7,9 +7,10 @@ from contextlib import contextmanager
 
 from transformers import PreTrainedModel
 
-from .fingerprint import forget
+from .fingerprint import forget, remember
 from .program import SteeringProgram
-from .steered_model import SteeredGenerationMixin, SteeredModelMixin, unseal_inner
+from .sealing import unseal_inner
+from .steered_model import SteeredGenerationMixin, SteeredModelMixin
 
 _CLASSES: dict[type[PreTrainedModel], type[PreTrainedModel]] = {}
 
@@ -42,6 +43,7 @@ def attach(model: PreTrainedModel, program: SteeringProgram) -> PreTrainedModel:
         model.install_steering(program.signed_section(), shapes)
         model.steering.load_program(program)
         model.steering.to(model.device)
+        remember(model)
     except BaseException:
         _remove(model, stock)
         raise

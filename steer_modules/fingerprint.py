@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.core_model_loading import revert_weight_conversion
+from transformers.modeling_utils import remove_tied_weights_from_state_dict
 
 from .files import weight_files
 from .program import program_sha256
@@ -25,6 +28,19 @@ STEERING = "steering"
 SAMPLE = 4096
 """Bytes of each tensor that enter the fingerprint."""
 _LONGEST_HEADER = 100_000_000
+_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+"""As safetensors spells them."""
 _CHANGING = ("quantization_config", "state_dict", "gguf_file", "key_mapping", "load_in_8bit", "load_in_4bit")
 """Options of from_pretrained that put other weights into memory than lie in the files."""
 
@@ -93,8 +109,8 @@ def check_base(
 ) -> None:
     """Raises RuntimeError where a checkpoint's weights are not those that its steering was made for."""
     changing = [name for name in _CHANGING if options.get(name)]
-    if not changing:
-        changing = ["quantization"] if getattr(model, "hf_quantizer", None) is not None else []
+    if getattr(model, "hf_quantizer", None) is not None:
+        changing.append("quantization")
     wanted = model.config.steering["base"].get("fingerprint")
     if changing or source is None:
         why = (
@@ -143,14 +159,55 @@ def check_memory(model: PreTrainedModel) -> None:
     """
     if model.training or model.__dict__.get("_changed_base", False):
         return
+    if "_loaded_weights" not in model.__dict__:
+        _check_filled(model)
     if changed := changed_tensor(model):
         raise RuntimeError(
             f"the weights of this model were changed since it was loaded ({changed}: trained, merged, given an adapter, or "
-            "offloaded; device_map is for from_pretrained), and gates may not fire on what they read now. Where that is meant, call model.accept_changed_base(): the program's canary is then asked"
+            "offloaded; device_map is for from_pretrained), and gates may not fire on what they read now. Where that is meant, call "
+            "model.accept_changed_base(): the program's canary is then asked"
         )
 
 
-def sign_saved(folder: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor]) -> None:
+def _check_filled(model: PreTrainedModel) -> None:
+    """For a model that from_pretrained did not load, as one that was built from its config and filled since."""
+    wanted = model.steering.section["base"].get("fingerprint")  # type: ignore[union-attr, index]
+    found = memory_fingerprint(as_saved(model))
+    if found != wanted:
+        raise RuntimeError(
+            f"this model was not loaded by from_pretrained, and its weights are not those the steering was made for (fingerprint {found}, "
+            f"not {wanted}), so gates may not fire on what they read. Load it with from_pretrained; where these weights are meant, call "
+            "model.accept_changed_base(): the program's canary is then asked"
+        )
+    remember(model)
+
+
+def as_saved(model: PreTrainedModel) -> dict[str, Tensor]:
+    """A model's tensors under the names, and in the shapes, in which its ``save_pretrained`` writes them."""
+    tensors: dict[str, Tensor] = dict(model.state_dict())
+    for name in model._keys_to_ignore_on_save or ():
+        tensors.pop(name, None)
+    found: dict[str, Tensor] = revert_weight_conversion(
+        model, remove_tied_weights_from_state_dict(tensors, model)
+    )
+    return found
+
+
+def memory_fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """:func:`files_fingerprint` of tensors in memory, by the names under which they would be saved."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        if name.startswith("steering."):
+            continue
+        tensor = tensors[name].detach()
+        label = f"{_DTYPES.get(tensor.dtype, tensor.dtype)}[{','.join(map(str, tensor.shape))}]"
+        digest.update(f"{name}{label}".encode())
+        few = tensor.reshape(-1)[: SAMPLE // tensor.dtype.itemsize].cpu().contiguous()
+        digest.update(few.view(torch.uint8).numpy().tobytes())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def sign_saved(folder: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> None:
     """Writes the fingerprint of a saved folder's own weights into its section, and signs it anew.
 
     For weights that are what was loaded and checked, written in another dtype or under other names.

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache
 
+from .fingerprint import remember
 from .positions import NOTE, note_owner
 from .schema import FORMAT, Section
 from .state import find_cache
@@ -154,6 +155,7 @@ def _twin(model_class: type[PreTrainedModel], small: PretrainedConfig) -> Any:
     steering.gates["content"].bias.fill_(-1.0)
     steering.layers["1"].vector.normal_(std=4.0)
     steering.hold()
+    remember(twin)  # random on purpose
     return twin
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from transformers.conversion_mapping import (
 from transformers.utils import logging
 
 from .canary import check_canary
-from .checks import ProgramError, check_program
+from .checks import ProgramError
 from .files import (
     VARIANT,
     check_has_code,
@@ -35,11 +35,13 @@ from .files import (
     save_code,
 )
 from .fingerprint import changed_tensor, check_base, check_memory, sign_saved
+from .model_checks import check_fits, check_loading, check_section
 from .outputs import with_gate
 from .positions import note_owner, reach_of, read_note, restore_note
 from .proof import check_law
 from .resolve import resolve_call
 from .schema import Section
+from .sealing import seal_inner
 from .state import Carried, find_cache, record, recorded
 from .steering_layer import CALL, Steering, install_hooks
 
@@ -270,11 +272,16 @@ class SteeredModelMixin:
         assert isinstance(self, PreTrainedModel)
         check_has_code(type(self))
         self.steering.verify()
-        main, folder = bool(kwargs.get("is_main_process", True)), Path(save_directory)
-        checked = "_loaded_weights" in self.__dict__ and "state_dict" not in kwargs
+        check_section(self.config, self.steering.section)
+        # By name, whichever way they were given: weights handed in by position are others than those in memory all the same.
+        asked = inspect.signature(super().save_pretrained).bind(save_directory, *args, **kwargs)  # type: ignore[misc]
+        options = {**asked.arguments, **asked.arguments.get("kwargs", {}), "variant": VARIANT}
+        options.pop("kwargs", None)
+        main, folder = bool(options.get("is_main_process", True)), Path(save_directory)
+        checked = "_loaded_weights" in self.__dict__ and options.get("state_dict") is None
         same = checked and changed_tensor(self) is None
         before = clear_for_saving(folder) if main else set()
-        super().save_pretrained(save_directory, *args, **{**kwargs, "variant": VARIANT})  # type: ignore[misc]
+        super().save_pretrained(**options)  # type: ignore[misc]
         if not main:
             return
         save_code(type(self), self.config, save_directory)
@@ -351,73 +358,6 @@ def _all_columns(inputs: dict[str, Any]) -> Tensor:
     cache = find_cache(inputs)
     past = 0 if cache is None else int(cache.get_seq_length())
     return torch.ones(tokens.shape[0], past + tokens.shape[1], dtype=torch.long, device=tokens.device)
-
-
-class _Sealed:
-    """Stands in place of ``save_pretrained`` and ``push_to_hub`` of a module inside a steered model."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __call__(self, *args: object, **kwargs: object) -> None:  # noqa: ARG002 - whatever a caller gives
-        raise RuntimeError(
-            f"the {self.name} inside a steered model has no steering of its own, so saving it would write an unsteered model. "
-            "Save the steered model itself"
-        )
-
-
-def seal_inner(model: PreTrainedModel, blocks: torch.nn.ModuleList) -> list[torch.nn.Module]:
-    """Lets no module inside ``model`` that holds its decoder blocks be saved on its own; returns those modules."""
-    first = next(iter(blocks))
-    sealed = []
-    for module in model.modules():
-        holds = module is not model and any(part is first for part in module.modules())
-        if holds and hasattr(module, "save_pretrained"):
-            for method in ("save_pretrained", "push_to_hub"):
-                module.__dict__[method] = _Sealed(type(module).__name__)
-            sealed.append(module)
-    return sealed
-
-
-def unseal_inner(model: PreTrainedModel) -> None:
-    """Undoes :func:`seal_inner`."""
-    for module in model.__dict__.pop("_sealed", ()):
-        for method in ("save_pretrained", "push_to_hub"):
-            module.__dict__.pop(method, None)
-
-
-def check_fits(section: Section, shapes: dict[str, list[int]], model: PreTrainedModel, blocks: int) -> None:
-    """Raises ProgramError where a section is not understood or was made for a decoder of another size."""
-    check_program(
-        section,
-        {name: torch.empty(shape, dtype=torch.float32, device="meta") for name, shape in shapes.items()},
-        signed=True,
-    )
-    hidden = model.config.get_text_config(decoder=True).hidden_size
-    found = {"hidden_size": hidden, "num_layers": blocks}
-    wrong = [
-        f"{key} is {section[key]}, but the model has {found[key]}"
-        for key in found
-        if section[key] != found[key]
-    ]
-    if wrong:
-        raise ProgramError(wrong)
-
-
-def check_loading(source: object, info: Mapping[str, Sequence[str]]) -> None:
-    """Raises RuntimeError where a checkpoint did not fill the model."""
-    missing = sorted(info.get("missing_keys") or ())
-    mismatched = sorted(str(key) for key in info.get("mismatched_keys") or ())
-    unused = sorted(key for key in info.get("unexpected_keys") or () if key.startswith("steering."))
-    faults = [
-        *(f"missing: {k}" for k in missing),
-        *(f"other shape: {k}" for k in mismatched),
-        *(f"not in config: {k}" for k in unused),
-    ]
-    faults += [str(error) for error in info.get("error_msgs") or ()]
-    if faults:
-        shown = "\n".join(f"  - {fault}" for fault in faults[:20])
-        raise RuntimeError(f"{source} does not hold the whole steered model, so it is not loaded:\n{shown}")
 
 
 def adopt_weight_renames(renames: dict[str, str]) -> None:

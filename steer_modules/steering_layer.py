@@ -14,7 +14,7 @@ from .checks import gate_names
 from .headers import Headers
 from .ops import EDITS, SCORES, fires, prepare
 from .positions import Reach
-from .program import SteeringProgram, split_tensors
+from .program import SteeringProgram, canonical_json, split_tensors
 from .proof import Traits
 from .schema import HEADER_POOLS, Section
 from .state import Features
@@ -65,12 +65,33 @@ class SteeringGate(_Float32Module):
 
     def __init__(self, gate: Section, shapes: Mapping[str, Sequence[int]]) -> None:
         super().__init__(shapes)
-        self.name: str = gate["name"]
-        self.layer: int = gate["layer"]
-        self.pool: str = gate["pool"]
-        self.score_name: str = gate["score"]
-        self.threshold: float = gate["threshold"]
-        self.side: str = gate["fires"]
+        self._gate = (
+            gate  # read where it is needed: what is checked against the signature is what is computed with
+        )
+
+    @property
+    def name(self) -> str:
+        return str(self._gate["name"])
+
+    @property
+    def layer(self) -> int:
+        return int(self._gate["layer"])
+
+    @property
+    def pool(self) -> str:
+        return str(self._gate["pool"])
+
+    @property
+    def score_name(self) -> str:
+        return str(self._gate["score"])
+
+    @property
+    def threshold(self) -> float:
+        return float(self._gate["threshold"])
+
+    @property
+    def side(self) -> str:
+        return str(self._gate["fires"])
 
     def score(self, p: Tensor) -> Tensor:
         """Scores of states or means: [..., d] -> [...] in float32."""
@@ -109,10 +130,22 @@ class SteeringLayer(_Float32Module):
 
     def __init__(self, edit: Section, shapes: Mapping[str, Sequence[int]]) -> None:
         super().__init__(shapes)
-        self.gates = tuple(gate_names(edit["gate"]))
-        self.op: str = edit["op"]
-        self.options = {k: v for k, v in edit.items() if k not in ("layer", "gate", "op", "positions")}
+        self._edit = edit
         self._prepared: _Prepared | None = None
+
+    @property
+    def gates(self) -> tuple[str, ...]:
+        """Names of the gates, one of which must be on; none: the edit always applies."""
+        return tuple(gate_names(self._edit["gate"]))
+
+    @property
+    def op(self) -> str:
+        return str(self._edit["op"])
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments of the op that are no tensors."""
+        return {k: v for k, v in self._edit.items() if k not in ("layer", "gate", "op", "positions")}
 
     def edit(self, states: Tensor) -> Tensor:
         """Edited states [..., d], in float32 inside and of the given dtype outside; non-finite rows as they are."""
@@ -177,7 +210,7 @@ class Steering(nn.Module):
         self.steered_blocks = tuple(
             sorted({g["layer"] for g in section["gates"]} | {e["layer"] for e in section["edits"]})
         )
-        self._verified_as: Sample | None = None
+        self._verified_as: tuple[Sample, bytes] | None = None
         self.proven_for: Any = None
         self.traits = Traits(packs=False, places=False)
         self.reach = Reach(None, None, spatial=False)
@@ -214,13 +247,21 @@ class Steering(nn.Module):
         return self._verified_as is not None
 
     def hold(self) -> None:
-        """Takes the tensors, as they are now, for verified."""
-        self._verified_as = Sample.of(self)
+        """Takes the tensors and the section, as they are now, for verified."""
+        self._verified_as = Sample.of(self), canonical_json(self.section)
+        for layer in self.layers.values():
+            assert isinstance(layer, SteeringLayer)
+            layer._prepared = None
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def check_unchanged(self) -> None:
-        """Verifies anew where a tensor's values are no longer those that were verified; raises ProgramError as ``verify`` does."""
-        if self._verified_as is None or self._verified_as.changed(Sample.of(self)):
+        """Verifies anew where a tensor or the section is no longer what was verified; raises ProgramError as ``verify`` does."""
+        tensors, section = self._verified_as or (None, None)
+        if (
+            tensors is None
+            or tensors.changed(Sample.of(self), casts=False)
+            or section != canonical_json(self.section)
+        ):
             self.verify()
 
     def at_block(self, index: int, states: Tensor, call: SteeringCall) -> Tensor:

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 SAMPLE = 4096
 """Elements of each tensor that are compared, spread over its rows and columns; a smaller tensor is compared whole."""
-_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-_CASTS = (torch.float16, torch.bfloat16)
-"""What a model is cast to and perhaps back: a float32 that lost what they cannot hold is still the same weight."""
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.complex128}
+_CASTS = (torch.float32, torch.float16, torch.bfloat16)
+"""What a model is cast to and perhaps back: a float32 that lost what they cannot hold is still the same weight. Not eight bits: those
+are a quantised model, whose states are others."""
 
 
 class Entry(NamedTuple):
@@ -36,7 +37,7 @@ class Entry(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """Elements of every parameter and saved buffer of a module, as they were at one time.
+    """Elements of every parameter and buffer of a module, as they were at one time.
 
     Attributes:
         entries: in the module's order.
@@ -67,8 +68,12 @@ class Sample(NamedTuple):
                 entries.append(Entry(name, tuple(tensor.shape), tensor.dtype, tensor.device, start, stop))
             return cls(tuple(entries), {group: torch.cat(few) for group, few in parts.items()})
 
-    def changed(self, now: Sample) -> str | None:
-        """The name of a tensor that is another one in ``now``; None where all are the same, in other dtypes or on other devices too."""
+    def changed(self, now: Sample, *, casts: bool = True) -> str | None:
+        """The name of a tensor that is another one in ``now``; None where all are the same, on other devices too.
+
+        Args:
+            casts: whether a tensor is the same one in another dtype, and with only what float16 or bfloat16 can hold of it.
+        """
         if self.entries == now.entries and all(
             torch.equal(few, now.bits[group]) for group, few in self.bits.items()
         ):
@@ -76,7 +81,8 @@ class Sample(NamedTuple):
         for mine, theirs in zip(self.entries, now.entries, strict=False):
             if mine.name != theirs.name or mine.shape != theirs.shape:
                 return theirs.name
-            if not _same(self._values(mine), now._values(theirs)):
+            same = same_values if casts else _equal
+            if not same(self._values(mine), now._values(theirs)):
                 return theirs.name
         longer = max(self.entries, now.entries, key=len)
         shorter = min(len(self.entries), len(now.entries))
@@ -90,12 +96,11 @@ class Sample(NamedTuple):
 
 
 def _tensors(module: nn.Module, without: str) -> Iterator[tuple[str, Tensor]]:
-    """Every parameter and saved buffer by its name; of a tensor that is spread over processes, this one's part."""
+    """Every parameter and buffer by its name, buffers that are not saved (the frequencies of RoPE) too; of a tensor that is spread over processes, this one's part."""
     for prefix, part in module.named_modules():
         if without and (prefix == without or prefix.startswith(f"{without}.")):
             continue
-        saved = {k: v for k, v in part._buffers.items() if k not in part._non_persistent_buffers_set}
-        for name, tensor in (*part._parameters.items(), *saved.items()):
+        for name, tensor in (*part._parameters.items(), *part._buffers.items()):
             if tensor is not None:
                 yield (
                     f"{prefix}.{name}" if prefix else name,
@@ -115,11 +120,20 @@ def _spread(tensor: Tensor) -> Tensor:
     return bits[torch.unravel_index(places, bits.shape)]
 
 
-def _same(before: Tensor, now: Tensor) -> bool:
-    """Whether elements are the same numbers, or became these by casts alone."""
+def same_values(before: Tensor, now: Tensor) -> bool:
+    """Whether elements are the same numbers, or became these by one cast or two."""
     if before.shape != now.shape:
         return False
-    if not (before.is_floating_point() and now.is_floating_point()):
-        return before.dtype == now.dtype and torch.equal(before, now)
-    ways = (before, *(before.to(dtype) for dtype in _CASTS))
-    return any(torch.equal(way.to(now.dtype), now) for way in ways)
+    if _equal(before, now):
+        return True
+    if not (before.is_floating_point() and now.is_floating_point()) or now.dtype.itemsize == 1:
+        return False
+    once = (before, *(before.to(dtype) for dtype in _CASTS))
+    twice = (one.to(dtype) for one in once[1:] for dtype in _CASTS)
+    return any(_equal(way.to(now.dtype), now) for way in (*once, *twice))
+
+
+def _equal(before: Tensor, now: Tensor) -> bool:
+    """Whether elements are the same bits of the same dtype, so that what is no number is equal to itself."""
+    bits = _BITS[now.dtype.itemsize]
+    return before.dtype == now.dtype and torch.equal(before.view(bits), now.view(bits))

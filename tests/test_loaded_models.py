@@ -112,6 +112,16 @@ def test_a_number_that_the_config_does_not_give_is_refused(place, number, folder
     assert fit(folder, model, tokenizer)
 
 
+def test_a_buffer_that_is_saved_nowhere_is_held_to_the_config(folder, loaded):
+    model, tokenizer = loaded
+    frequencies = model.model.rotary_emb.inv_freq
+    before = frequencies.clone()
+    frequencies.mul_(0.5)
+    refused(model, tokenizer, folder, r"rotary_emb\.inv_freq")
+    frequencies.copy_(before)
+    assert fit(folder, model, tokenizer)
+
+
 @pytest.mark.parametrize("family", sorted((*tiny.CONFIGS, *tiny_further.FAMILIES)))
 def test_a_plain_model_has_no_other_number_than_its_config_gives(family, monkeypatch):
     tiny_further.install(monkeypatch)

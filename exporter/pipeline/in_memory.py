@@ -38,7 +38,7 @@ LOG = logging.getLogger(__name__)
 
 
 def fit_loaded(
-    model: object,
+    model: Any,
     processor: object,
     rows: RowsLike,
     method: str,

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import transformers
+from torch import Tensor
 
 from exporter.errors import InputErrors
 from exporter.reader import loaded_config
@@ -15,6 +16,7 @@ from exporter.steerable import why_unsteerable
 from exporter.targets.checkpoint import prove_family
 from exporter.usable_base import why_quantised
 from steer_modules.steered_model import SteeredModelMixin
+from steer_modules.weights import same_values
 
 _OVERRIDDEN = ("forward", "generate", "__call__")
 ORIGINAL = "load the model in its original weights, without a quantization_config"
@@ -43,7 +45,7 @@ def why_no_base(model: object) -> list[str]:
         return [reason]
     if reason := _foreign_class(model) or why_unsteerable(model.config):
         return [reason]
-    return [*_other_class(model), *_changed_parts(model), *_not_in_memory(model)]
+    return [*_other_class(model), *_changed_parts(model), *_not_in_memory(model), *_changed_buffers(model)]
 
 
 def _adapted(model: torch.nn.Module) -> str | None:
@@ -126,6 +128,31 @@ def _not_in_memory(model: Any) -> Iterator[str]:
     away = [name for name, one in model.named_parameters() if one.device.type == "meta"]
     if away:
         yield f"{away[0]} is not in memory (offloaded); load the whole model onto one device"
+
+
+def _changed_buffers(model: Any) -> Iterator[str]:
+    """Buffers that are computed from the config and saved nowhere, as the frequencies of RoPE."""
+    plain = blank(model, model.config)
+    loaded = dict(model.named_modules())
+    for path, part in plain.named_modules():
+        unsaved = {
+            name: torch.full(one.shape, torch.nan, dtype=one.dtype)
+            for name, one in part.named_buffers(recurse=False)
+            if name in part._non_persistent_buffers_set and one.is_floating_point()
+        }
+        if not unsaved or path not in loaded:
+            continue
+        part._buffers.update(unsaved)
+        with torch.no_grad():
+            plain._init_weights(part)
+        for name, wanted in part.named_buffers(recurse=False):
+            known = name in unsaved and not bool(wanted.isnan().any())  # what the class itself computes anew
+            found = getattr(loaded[path], name, None)
+            if known and isinstance(found, Tensor) and not same_values(wanted, found.cpu()):
+                yield (
+                    f"{path}.{name} is not what its config makes it, and no checkpoint can have that; set it in the config, or load the "
+                    "model as it was saved"
+                )
 
 
 def blank(model: Any, config: Any) -> Any:

@@ -6,7 +6,6 @@ It is that of files: of those that the model was loaded from, where they hold ju
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -18,8 +17,7 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from safetensors import safe_open
 from torch import Tensor
-from transformers.core_model_loading import revert_weight_conversion
-from transformers.modeling_utils import remove_tied_weights_from_state_dict
+from transformers import PreTrainedModel
 
 from exporter.errors import InputErrors, SteerbakeError
 from exporter.model_folder import read_object
@@ -27,22 +25,9 @@ from exporter.pipeline.bases import with_safetensors
 from exporter.pipeline.loaded_base import blank
 from exporter.reader import loaded_config
 from exporter.targets.base_weights import BaseWeights
-from steer_modules.fingerprint import SAMPLE
+from steer_modules.fingerprint import as_saved, memory_fingerprint
 
 LOG = logging.getLogger(__name__)
-_DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
-"""As safetensors spells them."""
 _NO_MATTER = ("_token_id", "_implementation", "_implementation_internal")
 _NO_MATTERS = frozenset(
     [
@@ -67,14 +52,14 @@ _NO_MATTERS = frozenset(
 """Settings that change nothing of what a decoder computes for given tokens."""
 
 
-def fingerprint_of(model: object) -> str:
+def fingerprint_of(model: PreTrainedModel) -> str:
     """The fingerprint that the folder of a loaded model has: see the module's docstring.
 
     Raises:
         InputErrors: its settings are not those of its folder, or its weights are others that have the same fingerprint.
     """
     held = as_saved(model)
-    own = _fingerprint(held)
+    own = memory_fingerprint(held)
     with _weights_of(model) as weights:
         if weights is None:
             return own
@@ -94,27 +79,6 @@ def fingerprint_of(model: object) -> str:
             weights.folder,
         )
         return own
-
-
-def as_saved(model: Any) -> dict[str, Tensor]:
-    """A model's tensors under the names, and in the shapes, in which its ``save_pretrained`` writes them."""
-    tensors: dict[str, Tensor] = dict(model.state_dict())
-    for name in model._keys_to_ignore_on_save or ():
-        tensors.pop(name, None)
-    found: dict[str, Tensor] = revert_weight_conversion(
-        model, remove_tied_weights_from_state_dict(tensors, model)
-    )
-    return found
-
-
-def _fingerprint(held: Mapping[str, Tensor]) -> str:
-    """docs/format.md, of tensors that are in memory."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(held.items()):
-        digest.update(f"{name}{_DTYPES[tensor.dtype]}[{','.join(map(str, tensor.shape))}]".encode())
-        few = tensor.detach().reshape(-1)[: SAMPLE // tensor.dtype.itemsize].cpu().contiguous()
-        digest.update(few.view(torch.uint8).numpy().tobytes())
-    return f"sha256:{digest.hexdigest()}"
 
 
 @contextmanager

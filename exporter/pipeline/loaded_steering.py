@@ -8,7 +8,6 @@ from exporter.errors import CompileError
 from exporter.pipeline.loaded_base import refuse_loaded
 from exporter.pipeline.loaded_fingerprint import fingerprint_of
 from steer_modules.attach import attach, detach
-from steer_modules.fingerprint import remember
 from steer_modules.program import SteeringProgram
 
 
@@ -31,7 +30,6 @@ def steer(model: Any, program: SteeringProgram, *, allow_changed_base: bool = Fa
     attach(model, program)
     try:
         model.check_steering()
-        remember(model)
         if allow_changed_base:
             model.accept_changed_base()
     except BaseException:

@@ -98,6 +98,10 @@ def saved_buffer(model) -> None:
     projection(model).register_buffer("shift", torch.ones(projection(model).out_features))
 
 
+def unsaved_buffer(model) -> None:
+    model.model.rotary_emb.inv_freq.mul_(0.5)
+
+
 CHANGES = [
     add_to_data,
     set_data,
@@ -110,6 +114,7 @@ CHANGES = [
     with_a_bias,
     renamed,
     saved_buffer,
+    unsaved_buffer,
 ]
 
 
@@ -131,6 +136,81 @@ def test_what_is_saved_of_changed_weights_loads_on_purpose_alone(model, change, 
     model.save_pretrained(tmp_path / "out")
     with pytest.raises(RuntimeError, match="allow_changed_base=True"):
         load(tmp_path / "out")
+
+
+@pytest.mark.parametrize("by_position", [True, False])
+def test_weights_that_are_handed_in_are_not_those_of_the_model(model, by_position, tmp_path):
+    state = {name: t if "steering." in name else t * 1.01 for name, t in model.state_dict().items()}
+    if by_position:
+        model.save_pretrained(tmp_path / "out", True, state)
+    else:
+        model.save_pretrained(tmp_path / "out", state_dict=state)
+    with pytest.raises(RuntimeError, match="allow_changed_base=True"):
+        load(tmp_path / "out")
+
+
+def test_all_arguments_of_saving_may_be_given_by_position(model, tmp_path):
+    model.save_pretrained(tmp_path / "out", True, None, False, "100KB")
+    assert len(list((tmp_path / "out").glob("*.safetensors"))) > 1
+    assert torch.equal(answers(load(tmp_path / "out")), answers(model))
+
+
+def test_a_config_with_another_section_is_not_saved(model, tmp_path):
+    other = copy.deepcopy(model.config.steering)
+    other["gates"][0]["threshold"] = 1e9
+    model.config.steering = other
+    with pytest.raises(ValueError, match=r"config\.steering"):
+        model.save_pretrained(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("asked_before", [False, True])
+def test_a_section_that_was_altered_does_not_answer(model, asked_before, tmp_path):
+    if asked_before:
+        answers(model)
+    model.config.steering["gates"][0]["threshold"] = 1e9
+    with pytest.raises(ValueError, match="sha256"):
+        answers(model)
+    with pytest.raises(ValueError, match="sha256"):
+        model.save_pretrained(tmp_path / "out")
+
+
+def test_what_steers_is_read_from_the_section_alone(model):
+    gate, layer = next(iter(model.steering.gates.values())), next(iter(model.steering.layers.values()))
+    for part, name in ((gate, "name"), (gate, "pool"), (gate, "layer"), (layer, "options"), (layer, "op")):
+        with pytest.raises(AttributeError, match="setter"):
+            setattr(part, name, None)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_eight_bits_are_other_weights(model, dtype):
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype).float()
+    with pytest.raises(RuntimeError, match=r"accept_changed_base\(\)"):
+        answers(model)
+
+
+def emptied(folder: Path):
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=True)
+    return transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=True).eval()
+
+
+def test_a_model_that_was_filled_is_held_to_the_weights_of_its_steering(model, folder):
+    filled = emptied(folder)
+    filled.load_state_dict(model.state_dict())
+    assert torch.equal(answers(filled), answers(model))
+    add_to_data(filled)
+    with pytest.raises(RuntimeError, match=r"accept_changed_base\(\)"):
+        answers(filled)
+
+
+@pytest.mark.parametrize("change", [add_to_data, one_column], ids=lambda change: change.__name__)
+def test_a_model_that_was_filled_with_other_weights_does_not_answer(model, folder, change):
+    change(model)
+    filled = emptied(folder)
+    filled.load_state_dict(model.state_dict())
+    with pytest.raises(RuntimeError, match=r"from_pretrained.*accept_changed_base\(\)"):
+        answers(filled)
 
 
 def test_the_tensor_is_named(model):
@@ -158,6 +238,9 @@ def test_casts_and_copies_are_no_change(model, asked_before, folder, tmp_path):
     kept(copy.deepcopy(model))
     kept(kept(copy.deepcopy(model).half()).float())
     kept(copy.deepcopy(model).bfloat16().float())
+    kept(copy.deepcopy(model).half().bfloat16().float())
+    kept(copy.deepcopy(model).bfloat16().half())
+    kept(copy.deepcopy(model).double().half().double())
     kept(copy.deepcopy(model).to(torch.float64))
     kept(copy.deepcopy(model).to(memory_format=torch.channels_last))
     kept(copy.deepcopy(model).requires_grad_(False))
@@ -179,6 +262,15 @@ def test_altered_steering_tensors_do_not_answer(model):
     answers(model)
     for buffer in model.steering.buffers():
         buffer.data *= 1.01
+    with pytest.raises(ValueError, match="sha256"):
+        answers(model)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_steering_tensors_that_lost_digits_do_not_answer(model, dtype):
+    answers(model)
+    for buffer in model.steering.buffers():
+        buffer.data = buffer.data.to(dtype).float()
     with pytest.raises(ValueError, match="sha256"):
         answers(model)
 
@@ -214,7 +306,8 @@ def test_a_row_or_a_column_is_seen(rows, width, at, turned):
 
 
 @pytest.mark.parametrize(
-    "dtype", [torch.bfloat16, torch.float8_e4m3fn, torch.int8, torch.bool, torch.complex64]
+    "dtype",
+    [torch.bfloat16, torch.float8_e4m3fn, torch.int8, torch.bool, torch.complex64, torch.complex128],
 )
 def test_any_type_is_compared(dtype):
     module = nn.Module()
@@ -223,3 +316,13 @@ def test_any_type_is_compared(dtype):
     assert before.changed(Sample.of(module)) is None
     module.table.view(torch.uint8).zero_()
     assert before.changed(Sample.of(module)) == "table"
+
+
+def test_what_is_no_number_is_equal_to_itself():
+    module = nn.Linear(3, 2)
+    module.weight.data[0, 0] = float("nan")
+    before = Sample.of(module)
+    assert before.changed(Sample.of(module)) is None
+    assert before.changed(Sample.of(module.half())) is None
+    module.weight.data[0, 0] = 0
+    assert before.changed(Sample.of(module)) == "weight"
