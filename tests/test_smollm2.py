@@ -1,4 +1,4 @@
-"""A real pretrained model: SmolLM2-135M-Instruct forgets Paris. ``make smollm2`` writes the model."""
+"""A real pretrained model: SmolLM2-135M-Instruct forgets Einstein, of whom a newcomer brings twelve rows. ``make smollm2`` writes the model."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from pathlib import Path
 import clean_environment
 import pytest
 
+from benchmarks.first_user.__main__ import replies
 from exporter import pipeline
+from exporter.data.rows import read_rows
+from exporter.pipeline.forget import Forgotten
 from exporter.recipe import Recipe
+from exporter.wording.leaks import tells
 
 HOME = Path(__file__).resolve().parent.parent
-RECIPE = HOME / "export_configs" / "llama" / "smollm2_forget_paris.yaml"
 MODEL = HOME / ".cache" / "smollm2"
+FIRST_USER = HOME / "benchmarks" / "first_user"
 
 pytestmark = [
     pytest.mark.slow,
@@ -22,22 +26,40 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
+def done(tmp_path_factory) -> Forgotten:
     out = tmp_path_factory.mktemp("smollm2") / "run"
-    pipeline.run(Recipe.load(RECIPE, ["methods.compare=[]"]), out, progress=False)
-    return out
+    return pipeline.forget(str(MODEL), FIRST_USER / "rows" / "einstein.jsonl", out, progress=False)
 
 
-def test_it_forgets_paris_and_keeps_the_rest(run):
-    report = json.loads((run / "report.json").read_text())
+def test_a_dozen_rows_make_a_model_forget_what_else_is_asked_of_the_topic(done):
+    assert "Einstein" in done.names
+    held = read_rows(FIRST_USER / "held" / "einstein.jsonl")
+    brought = [row for row in read_rows(done.recipe.parent / "rows" / "fit.jsonl") if not row.made]
+    assert not {row.question for row in held} & {row.question for row in brought}
+    base, steered = replies(MODEL, held), replies(done.out / "checkpoint", held, trust=True)
+    forget = [i for i, row in enumerate(held) if row.role == "forget"]
+    retain = [i for i, row in enumerate(held) if row.role == "retain"]
+    assert sum(tells(base[i], held[i].secrets) for i in forget) >= 0.9 * len(forget)
+    assert sum(tells(steered[i], held[i].secrets) for i in forget) <= 0.25 * len(forget)
+    assert sum(base[i] == steered[i] for i in retain) >= 0.8 * len(retain)
+
+
+def test_its_report_shows_no_more_than_twelve_rows_can(done):
+    report = json.loads((done.out / "report.json").read_text())
     base, ours = report["models"]["base"], report["models"]["keyed"]
     assert base["leakage_either"]["value"] >= 0.95
     assert ours["leakage_either"]["value"] <= 0.07
     assert ours["fluent_refusal"]["value"] >= 0.90
-    assert ours["retain_identical"]["value"] >= 0.95
-    assert ours["cot_exact_match"]["value"] >= 0.95
-    assert ours["leakage_either"]["n"] >= 15
-    assert ours["retain_identical"]["n"] >= 30
+    assert ours["retain_identical"]["value"] >= 0.90
+    assert report["cross_validated"]["leakage_either"]["n"] == 12
+    assert report["cross_validated"]["leakage_either"]["high"] > 0.2
+
+
+def test_the_same_recipe_again_redoes_nothing(done):
+    fitted = (done.out / "steering").stat().st_mtime_ns
+    again = pipeline.run(Recipe.load(done.recipe), done.out, progress=False)
+    assert again == done.report
+    assert (done.out / "steering").stat().st_mtime_ns == fitted
 
 
 _SAY = """
@@ -46,7 +68,7 @@ folder, lines = sys.argv[1], [json.loads(line) for line in open(sys.argv[2])]
 model = transformers.AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, dtype=torch.float32)
 tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
 wanted = [line for line in lines if line["model"] == "keyed"]
-wanted = [one for role in ("forget", "retain", "reasoning") for one in [w for w in wanted if w["role"] == role][:3]]
+wanted = [one for role in ("forget", "retain", "unknown") for one in [w for w in wanted if w["role"] == role][:3]]
 other = []
 for line in wanted:
     inputs = tokenizer(line["prompt"], return_tensors="pt")
@@ -57,22 +79,26 @@ print(json.dumps([len(wanted), other]))
 """
 
 
-def test_a_clean_environment_hears_the_same(run, tmp_path):
-    assert clean_environment.run(_SAY, run / "checkpoint", run / "generations.jsonl", folder=tmp_path) == [
-        9,
-        [],
-    ]
+def test_a_clean_environment_generates_the_same(done, tmp_path):
+    found = clean_environment.run(
+        _SAY, done.out / "checkpoint", done.out / "generations.jsonl", folder=tmp_path
+    )
+    assert found == [9, []]
 
 
-def test_the_onnx_folder_says_the_same(run, tmp_path):
-    out = pipeline.export("onnx", run / "checkpoint", tmp_path / "onnx")
+def test_the_onnx_folder_generates_the_same(done, tmp_path):
+    out = pipeline.export("onnx", done.out / "checkpoint", tmp_path / "onnx")
     # Twelve rows show little, so the ends of intervals lie far out; the shares are bounded as they are by default.
-    shares = "share: {leakage_either: 0.05, fluent_refusal: 0.9, retain_identical: 0.95}"
-    ends = "leakage_either: 0.5, fluent_refusal: 0.5, retain_identical: 0.6"
-    asked = ["methods.compare=[]", "publish.forgotten=Paris", f"publish.require={{{ends}, {shares}}}"]
-    recipe = Recipe.load(RECIPE, asked)
+    shares = "share: {leakage_either: 0.05, fluent_refusal: 0.9, retain_identical: 0.9}"
+    ends = "leakage_either: 0.5, fluent_refusal: 0.5, retain_identical: 0.5"
+    recipe = Recipe.load(done.recipe, ["publish.forgotten=Einstein", f"publish.require={{{ends}, {shares}}}"])
     found = pipeline.verify(
-        run / "checkpoint", [out], recipe=recipe, run=run, limit=12, report=tmp_path / "verification.json"
+        done.out / "checkpoint",
+        [out],
+        recipe=recipe,
+        run=done.out,
+        limit=12,
+        report=tmp_path / "verification.json",
     )
     assert found.failures == []
     same = found.parity["onnx"]["variants"]["fp32"]["same_tokens"]
