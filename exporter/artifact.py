@@ -22,6 +22,13 @@ class Strict(BaseModel):
         return self.model_dump(mode="json")
 
 
+class Given(Strict):
+    """Written with the keys alone that were given: a variant or a family has not every key, and files of before have not all of today's."""
+
+    def data(self) -> dict[str, object]:
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
 class Artifact(Strict):
     """One kind of file. A subclass has its keys as fields, ``format`` first."""
 

@@ -32,6 +32,7 @@ COMMON = {
     "exporter.vocabulary",
     "exporter.registry",
     "exporter.renamed",
+    "exporter.report",
     "exporter.usable_base",
     "exporter.wording",
     "exporter.steerable",
@@ -171,6 +172,7 @@ def test_what_rooms_share_knows_nothing_above_it() -> None:
     below["loading"] = {"errors", "usable_base"}
     below["usable_base"] = {"errors", "model_folder"}
     below["progress"] = below["estimate"] = below["renamed"] = set()
+    below["report"] = {"artifact", "atomic", "estimate", "renamed"}
     below["decoding"] = set()
     below["picture"] = below["reader"] = {"errors"}
     below["vocabulary"] = {"errors", "types"}

@@ -26,7 +26,7 @@ from exporter.evaluation.conversations import generate_responses
 from exporter.evaluation.extraction import summary
 from exporter.evaluation.pictures import draw
 from exporter.evaluation.refusals import RefusalRule
-from exporter.evaluation.report import BASE, Report
+from exporter.evaluation.report import BASE, ReportWriter
 from exporter.fitting.context import FitContext
 from exporter.fitting.prompt_scores import prompt_scores
 from exporter.host import ModelHost
@@ -43,6 +43,7 @@ from exporter.pipeline.row_sources import read_splits
 from exporter.provenance import HOST, digest_of_base, digest_of_code, fetched, versions
 from exporter.reader import open_reader
 from exporter.recipe import Recipe
+from exporter.report import CrossValidated, Report
 from exporter.splits import Splits, digest_of_rows
 from exporter.targets.base_weights import BaseWeights
 from exporter.targets.checkpoint import check_names, compile_checkpoint, config_of, prove_family
@@ -67,7 +68,7 @@ def run(recipe: Recipe, out: Path, *, progress: bool = True) -> dict[str, object
     work = Run(recipe, out, progress)
     work.compiled()
     work.forget_base()
-    return work.reported()
+    return work.reported().data()
 
 
 def fit(recipe: Recipe, out: Path, *, progress: bool = True) -> dict[str, Path]:
@@ -141,7 +142,7 @@ class Run:
         for method in self.recipe.methods.names:
             self.compile(method)
 
-    def reported(self) -> dict[str, object]:
+    def reported(self) -> Report:
         """Everything that is asked of the checkpoints, one in memory at a time, and the report."""
         default = self.recipe.methods.default
         others = [method for method in self.recipe.methods.names if method != default]
@@ -252,7 +253,7 @@ class Run:
         self.space.ledger.run(f"scores-{method}", inputs, path, lambda: self._score(method, program, path))
         return _read_json(path)
 
-    def cross_validated(self) -> dict[str, Any] | None:
+    def cross_validated(self) -> CrossValidated | None:
         """What the default method forgets of fit and calibration rows that it was not shown; None where the recipe has no folds."""
         folds = self.recipe.report.folds
         if not folds:
@@ -273,15 +274,15 @@ class Run:
             path,
             lambda: write_json(path, cross_validation(self, folds), finite=False),
         )
-        return _read_json(path)
+        return CrossValidated.model_validate_json(path.read_bytes())
 
-    def report(self, scores: Mapping[str, Any]) -> dict[str, Any]:
+    def report(self, scores: Mapping[str, Any]) -> Report:
         """Write report.json, report.md, generations.jsonl and the plots."""
         recipe, methods = self.recipe, self.recipe.methods.names
         folders = {method: self.space.checkpoint(method, recipe.methods.default) for method in methods}
         sections = {method: examine(folder).section for method, folder in folders.items()}
         records = {method: _read_json(self.space.records(method)) for method in methods}
-        return Report(
+        return ReportWriter(
             default=recipe.methods.default,
             max_new_tokens=recipe.report.max_new_tokens,
             rule=self.rule(),

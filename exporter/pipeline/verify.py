@@ -168,7 +168,7 @@ class _Verifier:
             self.checks += bounds_on_one_pass(given_away[STEERED], bounds)
             self.checks += bounds_on(self.unlearning["models"], replies.targets, bounds)
             if held := self.work.cross_validated():
-                self.checks.append(bounds_on_held_out(held[registry.LEAKAGE], bounds))
+                self.checks.append(bounds_on_held_out(held.leakage_either.data(), bounds))
 
     def _in_float32(self, checkpoint: Path) -> ModelHost:
         """The checkpoint that targets are held to: what a run has loaded of the very release, where that is it; else loaded now."""
