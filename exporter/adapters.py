@@ -6,7 +6,7 @@ import pickle
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from exporter.errors import CompileError, InputErrors
 from exporter.host import ModelHost
 from exporter.model_folder import read_object
 from exporter.usable_base import ADAPTER
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 MERGEABLE = ("LORA", "ADALORA", "LOHA", "LOKR", "IA3", "OFT", "BOFT", "VERA")
 """Kinds of peft that change weights, and nothing else."""
@@ -89,7 +92,7 @@ def merge(base: Path, adapters: Sequence[Path], folder: Path) -> None:
     _check_written(model, folder, adapters)
 
 
-def _merged(model: Any, adapter: Path) -> Any:
+def _merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     """A float32 model with one adapter in its weights; raises where it does not answer as with the adapter beside."""
     from peft import PeftModel
 

@@ -9,7 +9,7 @@ from typing import Any
 from transformers import GenerationConfig
 
 
-def decoding(*, ends: Collection[int], pad: int, max_new_tokens: int, **sampling: Any) -> GenerationConfig:
+def decoding(*, ends: Collection[int], pad: int, max_new_tokens: int, **sampling: object) -> GenerationConfig:
     """Settings that keep token ids only: one beam, the likeliest token, no penalty, no further way to stop.
 
     Args:

@@ -50,7 +50,7 @@ class Memory:
     """
 
     ids: tuple[int, ...] = ()
-    cache: Any = None
+    cache: Cache | None = None
 
     def covers(self, prompt: Prompt) -> bool:
         """Whether a prompt goes on from just what is remembered."""
@@ -278,7 +278,7 @@ class ModelHost:
         *,
         max_new_tokens: int,
         memory: Memory | None = None,
-        **sampling: Any,
+        **sampling: object,
     ) -> Generated:
         """Continue one prompt; ``write`` is told each token as it comes.
 
@@ -341,7 +341,7 @@ def cache_of(out: Any) -> Cache | None:
     return next((value for value in dict(out).values() if isinstance(value, Cache)), None)
 
 
-def gates_of(model: Any, out: Any) -> list[dict[str, float]] | None:
+def gates_of(model: Any, out: object) -> list[dict[str, float]] | None:
     """Gate values by name for each row of a generation, or None for an unsteered model.
 
     Args:
@@ -362,7 +362,7 @@ def learned_positions(config: Any) -> int | None:
     return getattr(text, "max_position_embeddings", None)
 
 
-def _is_plain_device(device: str | Mapping[str, Any]) -> bool:
+def _is_plain_device(device: str | Mapping[str, object]) -> bool:
     return isinstance(device, str) and device not in ("auto", "balanced", "balanced_low_0", "sequential")
 
 

@@ -92,7 +92,7 @@ def loading_faults(model: Any, info: Mapping[str, Collection[Any]]) -> list[str]
     return faults
 
 
-def _silently_missing(model: Any, info: Mapping[str, Collection[Any]]) -> Iterator[str]:
+def _silently_missing(model: Any, info: Mapping[str, Collection[object]]) -> Iterator[str]:
     """Parameters that Transformers does not tell of when they are missing, and that kept the numbers they were made with.
 
     ``_keys_to_ignore_on_load_missing`` hides their names, so the names in the files are asked.

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from exporter.digests import remembered_digest
 from exporter.errors import DataError, FitError
@@ -160,7 +160,7 @@ def _item_key(item: PooledSequence) -> str:
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:32]
 
 
-_DIGESTS: WeakKeyDictionary[Any, tuple[tuple[tuple[int, int], ...], str]] = WeakKeyDictionary()
+_DIGESTS: WeakKeyDictionary[nn.Module, tuple[tuple[tuple[int, int], ...], str]] = WeakKeyDictionary()
 
 
 def model_digest(model: Any) -> str:

@@ -48,7 +48,7 @@ PIXELS = 160
 """Of a picture's longer side."""
 
 
-def describe(work: Run, release: Path, origin: Origin, verification: Mapping[str, Any] | None) -> Path:
+def describe(work: Run, release: Path, origin: Origin, verification: Mapping[str, object] | None) -> Path:
     """Draws the pictures and writes the page of a release; returns the page's path.
 
     Args:

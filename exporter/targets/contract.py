@@ -193,7 +193,7 @@ class Contract:
                 return "a stock class loads the steered weights, without their steering"
         return None
 
-    def _says(self, inputs: Mapping[str, Tensor], model: Any = None, **options: Any) -> Tensor:
+    def _says(self, inputs: Mapping[str, Tensor], model: Any = None, **options: object) -> Tensor:
         arguments = {
             "max_new_tokens": _NEW,
             "min_new_tokens": _NEW,

@@ -68,7 +68,7 @@ def _no_twin(config: Any, error: Exception, culprit: str | None = None) -> Compi
     )
 
 
-def _culprit(config: Any, small: Any, stock: Any, inputs: dict[str, Any]) -> str | None:
+def _culprit(config: Any, small: Any, stock: Any, inputs: dict[str, object]) -> str | None:
     """The attribute of a config that is coupled to others, so that it cannot be cut alone; None where it is not one alone."""
     whole, cut = config.get_text_config(decoder=True), small.get_text_config(decoder=True)
     until = time.monotonic() + _PATIENCE
@@ -85,7 +85,7 @@ def _culprit(config: Any, small: Any, stock: Any, inputs: dict[str, Any]) -> str
     return None
 
 
-def _answers(stock: Any, small: Any, inputs: dict[str, Any]) -> bool:
+def _answers(stock: Any, small: Any, inputs: dict[str, object]) -> bool:
     try:
         random_twin(stock, small)(**inputs)
     except Exception:  # noqa: BLE001 - any way of not being built will do

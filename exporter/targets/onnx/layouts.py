@@ -86,7 +86,7 @@ def write(
     write_json(folder / "config.json", config, indent=2, finite=False)
 
 
-def _stock_config(checkpoint: Path, manifest: GraphFacts) -> dict[str, Any]:
+def _stock_config(checkpoint: Path, manifest: GraphFacts) -> dict[str, object]:
     """The base's config."""
     config: dict[str, Any] = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     for key in ("steering", "steering_shapes", "steering_requires"):
@@ -97,7 +97,7 @@ def _stock_config(checkpoint: Path, manifest: GraphFacts) -> dict[str, Any]:
     return config
 
 
-def _fill(config: dict[str, Any], defaults: Mapping[str, Any]) -> None:
+def _fill(config: dict[str, Any], defaults: Mapping[str, object]) -> None:
     """Puts in what a config leaves out, for runtimes that do not know the defaults of Transformers' classes."""
     for key, value in defaults.items():
         if isinstance(config.get(key), dict) and isinstance(value, Mapping) and key.endswith("_config"):
@@ -113,7 +113,7 @@ def _count_layers(config: dict[str, Any], manifest: GraphFacts) -> None:
         text["n_layer" if "n_layer" in text else "num_hidden_layers"] = manifest.cache.layers
 
 
-def _transformersjs(folder: Path, variants: Mapping[str, Variant]) -> dict[str, Any]:
+def _transformersjs(folder: Path, variants: Mapping[str, Variant]) -> dict[str, object]:
     """``transformers.js_config``: which graphs have their weights beside them, and the dtype of the cache of each variant."""
     graphs = [path for files in variants.values() for path in files.graphs.values()]
     beside = {Path(path).name: 1 for path in graphs if (folder / f"{path}_data").is_file()}
@@ -133,7 +133,7 @@ def _template_into_tokenizer(folder: Path) -> None:
         write_json(path, settings, indent=2, finite=False)
 
 
-def _genai(config: Any, manifest: GraphFacts, variants: Mapping[str, Variant]) -> dict[str, Any]:
+def _genai(config: Any, manifest: GraphFacts, variants: Mapping[str, Variant]) -> dict[str, object]:
     """``genai_config.json``, for the first variant of a model of this loaded config."""
     text = config.get_text_config()
     files = next(iter(variants.values()))

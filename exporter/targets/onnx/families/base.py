@@ -21,7 +21,7 @@ class Family:
     sees = False
     position_rows = 1
 
-    def decode(self, model: Any, cache: Any, **inputs: Any) -> Tensor:
+    def decode(self, model: Any, cache: object, **inputs: object) -> Tensor:
         """Logits [B, T, V] of a pass; ``cache`` takes the new keys and values."""
         forward = getattr(type(model).forward, "__wrapped__", type(model).forward)
         out = forward(model, past_key_values=cache, use_cache=True, return_dict=True, **inputs)
