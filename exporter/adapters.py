@@ -133,7 +133,7 @@ def _merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     return merged
 
 
-def _is_tied(model: Any) -> bool:
+def _is_tied(model: PreTrainedModel) -> bool:
     head = model.get_output_embeddings()
     return head is not None and head.weight is model.get_input_embeddings().weight
 
@@ -148,7 +148,7 @@ def _part_head(folder: Path) -> None:
     write_json(path, config, indent=2, finite=False)
 
 
-def _check_written(model: Any, folder: Path, adapters: Sequence[Path]) -> None:
+def _check_written(model: PreTrainedModel, folder: Path, adapters: Sequence[Path]) -> None:
     """Raises CompileError where what is read from the folder again is not what was merged, as where the config ties what an adapter parted."""
     wanted: Mapping[str, Tensor] = model.state_dict()
     read = ModelHost.load(folder, processor=object()).model.state_dict()
@@ -171,7 +171,7 @@ def _same(one: Tensor | None, other: Tensor | None) -> bool:
     )
 
 
-def _probe(model: Any) -> Tensor:
+def _probe(model: PreTrainedModel) -> Tensor:
     """Token ids int64 [4, 24] without those of images and their kind, the same for the same vocabulary."""
     config = model.config.to_dict()
     special = {

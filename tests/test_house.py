@@ -166,7 +166,7 @@ def test_what_rooms_share_knows_nothing_above_it() -> None:
         "registry": {"errors"},
         "digests": set[str](),
         "atomic": {"errors"},
-        "artifact": {"atomic", "errors"},
+        "artifact": {"atomic", "digests", "errors"},
         "ledger": {"atomic", "digests"},
     }
     below["loading"] = {"errors", "usable_base"}

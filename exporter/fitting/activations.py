@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -26,6 +26,9 @@ from exporter.fitting.pooling import PooledSequence, PoolIndex, block_means
 from exporter.fitting.state_store import StateStore, Stored
 from exporter.host import ModelHost, Side
 from exporter.progress import progress_bar
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 LAYOUT = "steerbake-activations/2"
 
@@ -163,7 +166,7 @@ def _item_key(item: PooledSequence) -> str:
 _DIGESTS: WeakKeyDictionary[nn.Module, tuple[tuple[tuple[int, int], ...], str]] = WeakKeyDictionary()
 
 
-def model_digest(model: Any) -> str:
+def model_digest(model: PreTrainedModel) -> str:
     """Hex SHA-256 over the config and every weight's name, dtype, shape and bytes; hashed again once a weight changed."""
     weights = sorted(model.state_dict().items())
     versions = tuple((tensor.data_ptr(), tensor._version) for _, tensor in weights)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -15,6 +15,9 @@ from exporter.steerable import why_unsteerable
 from exporter.targets.checkpoint import prove_family
 from exporter.usable_base import why_quantised
 from steer_modules.steered_model import SteeredModelMixin
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 _OVERRIDDEN = ("forward", "generate", "__call__")
 ORIGINAL = "load the model in its original weights, without a quantization_config"
@@ -128,7 +131,7 @@ def _not_in_memory(model: Any) -> Iterator[str]:
         yield f"{away[0]} is not in memory (offloaded); load the whole model onto one device"
 
 
-def blank(model: Any, config: Any) -> Any:
+def blank(model: PreTrainedModel, config: PretrainedConfig) -> Any:
     """A model of the same class without weights."""
     with torch.device("meta"):
         return type(model)(copy.deepcopy(config))

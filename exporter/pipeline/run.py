@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -51,6 +51,9 @@ from exporter.targets.proof import Proof
 from exporter.threads import set_threads
 from exporter.workspace import Workspace
 from steer_modules.program import SteeringProgram
+
+if TYPE_CHECKING:
+    from exporter.reader import Processor
 
 ROWS_AND_GATES = ("exporter/fitting", "exporter/evaluation/attacks", "exporter/wording")
 FITTING = (*ROWS_AND_GATES, "exporter/data", *HOST, "steer_modules")
@@ -364,7 +367,7 @@ class Run:
         set_threads(host.model)
         return host
 
-    def chat(self, processor: Any) -> Chat:
+    def chat(self, processor: Processor) -> Chat:
         """Prompts as the recipe wants them, in the words of one model."""
         settings = self.recipe.chat
         return Chat(processor, system=settings.system, reasoning_template=settings.reasoning_template)

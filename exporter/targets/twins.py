@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from exporter.errors import CompileError
 from steer_modules.proof import random_twin
 from steer_modules.twin import twin_config
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _LARGEST = 60_000_000
 """Weights of a twin; a larger one would not be tried in seconds."""
@@ -28,7 +31,7 @@ def small_config(config: Any) -> Any:
     return small
 
 
-def built(config: Any, small: Any, stock: Any, inputs: dict[str, Any]) -> Any:
+def built(config: Any, small: Any, stock: type[PreTrainedModel], inputs: dict[str, Any]) -> Any:
     """A twin that answers ``inputs``, of the stock class.
 
     Raises:
