@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from exporter.digests import digest_of_file
 from exporter.errors import CompileError, VerificationError
 from exporter.targets.stock.manifest import STOCK_JSON, Source, StockManifest
 
@@ -38,7 +39,7 @@ def read_stock(folder: Path) -> Stock:
     """
     manifest = _manifest(folder)
     layers, files = tuple(sorted(set(manifest.layers))), manifest.files
-    _check_names(folder, files)
+    _check_files(folder, files)
     config = _config(folder)
     _check_text_only(folder, config)
     blocks = config.get("num_hidden_layers")
@@ -55,11 +56,9 @@ def _manifest(folder: Path) -> StockManifest:
     if not (folder / STOCK_JSON).is_file():
         raise CompileError(_what_it_is_instead(folder))
     try:
-        manifest = StockManifest.load(folder)
-        manifest.check_files(folder)
+        return StockManifest.load(folder)
     except VerificationError as error:
         raise CompileError(str(error)) from None
-    return manifest
 
 
 def _what_it_is_instead(folder: Path) -> str:
@@ -73,8 +72,15 @@ def _what_it_is_instead(folder: Path) -> str:
     return f"{folder} has no {STOCK_JSON}, so it is none of ours; name what `steerbake export stock` wrote"
 
 
-def _check_names(folder: Path, files: dict[str, str]) -> None:
-    """Raises CompileError where a file that a converter would read is not named."""
+def _check_files(folder: Path, files: dict[str, str]) -> None:
+    """Raises CompileError where a file is not the one that was written, or one lies there that a converter would read."""
+    for name, digest in files.items():
+        if not (folder / name).is_file():
+            raise CompileError(f"{folder / name} is missing; export the stock again")
+        if digest_of_file(folder / name) != digest:
+            raise CompileError(
+                f"{folder / name} is not the file that {STOCK_JSON} names; export the stock again"
+            )
     there = {path.name for pattern in _READ_BY_CONVERTERS for path in folder.glob(pattern)}
     added = sorted(there - set(files) - {STOCK_JSON})
     if added:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exporter.atomic import write_json
 from exporter.errors import CompileError
@@ -13,6 +13,9 @@ from exporter.reader import loaded_config
 from exporter.targets.companions import without_places
 from exporter.targets.onnx.decoder import GateState
 from exporter.targets.onnx.manifest import GraphFacts, ImageInput, Variant
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 TRANSFORMERS_JS = (
     "gemma3_text",
@@ -133,7 +136,9 @@ def _template_into_tokenizer(folder: Path) -> None:
         write_json(path, settings, indent=2, finite=False)
 
 
-def _genai(config: Any, manifest: GraphFacts, variants: Mapping[str, Variant]) -> dict[str, object]:
+def _genai(
+    config: PretrainedConfig, manifest: GraphFacts, variants: Mapping[str, Variant]
+) -> dict[str, object]:
     """``genai_config.json``, for the first variant of a model of this loaded config."""
     text = config.get_text_config()
     files = next(iter(variants.values()))
@@ -187,7 +192,7 @@ def _genai_decoder(text: Any, manifest: GraphFacts, filename: str) -> dict[str, 
     }
 
 
-def _genai_vision(config: Any, image: ImageInput, files: Variant) -> dict[str, Any]:
+def _genai_vision(config: PretrainedConfig, image: ImageInput, files: Variant) -> dict[str, Any]:
     """The graphs before the decoder; M-RoPE wants the size of merged patches and the tokens around an image, too."""
     section: dict[str, Any] = {
         "image_token_id": image.token_id,
