@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -24,11 +24,6 @@ from exporter.settings import Settings
 from exporter.targets.base import AnyTarget
 from exporter.targets.values import CalibrationSet
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from exporter.reader import Processor
-
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
@@ -37,9 +32,9 @@ class FittedOn(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
-    model: PreTrainedModel
+    model: Any
     """The unsteered base, in float32."""
-    processor: Processor
+    processor: Any
     rows: Any
     calibrate: Any = None
     settings: Settings | None = None
