@@ -22,6 +22,8 @@ from exporter.evaluation.metrics.base import ONE_PASS, Metric, unregistered
 from exporter.report import Figure, Measures, Report
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from exporter.inspection import Inspection
     from exporter.pipeline.chat import Talk
     from exporter.pipeline.preflight import Preflight
@@ -296,5 +298,5 @@ def _console() -> Console:
     return console if console.is_terminal else Console(width=max(console.width, WIDTH_OF_LOGS))
 
 
-def _shapes(tensors: Mapping[str, Any]) -> str:
+def _shapes(tensors: Mapping[str, Tensor]) -> str:
     return ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())

@@ -45,7 +45,11 @@ def loaded_config(settings: Mapping[str, Any]) -> PretrainedConfig:
 
 
 def open_reader(
-    folder: str | Path, config: Any = None, *, trust_remote_code: bool = False, revision: str | None = None
+    folder: str | Path,
+    config: PretrainedConfig | None = None,
+    *,
+    trust_remote_code: bool = False,
+    revision: str | None = None,
 ) -> Any:
     """The processor, or the tokenizer, of the model in a folder.
 
@@ -84,7 +88,7 @@ def _reason(error: Exception, folder: Path) -> str:
     return str(error)
 
 
-def _complete(processor: Any, config: Any) -> None:
+def _complete(processor: Any, config: PretrainedConfig) -> None:
     """Settings that processors of LLaVA did not have in their files at first, and cannot count image tokens without."""
     if getattr(processor, "patch_size", 0) is None:
         processor.patch_size = config.vision_config.patch_size

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from pydantic import JsonValue
 
 from exporter import registry
 from exporter.atomic import write_text
@@ -46,12 +47,12 @@ class ReportWriter:
     rule: RefusalRule
     cases: Mapping[str, Sequence[Case]]
     programs: Mapping[str, Mapping[str, Any]]
-    recipe: Mapping[str, Any]
+    recipe: Mapping[str, JsonValue]
     versions: Mapping[str, str]
-    proof: Mapping[str, Any] = field(default_factory=dict)
+    proof: Mapping[str, object] = field(default_factory=dict)
     stand_in: str | None = None
     eval_slices: Mapping[str, str] = field(default_factory=dict)
-    extraction: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    extraction: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     plots: Mapping[str, str] = field(default_factory=dict)
     cross_validated: CrossValidated | None = None
 

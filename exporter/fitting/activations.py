@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from exporter.digests import remembered_digest
@@ -45,7 +46,7 @@ class Activations:
 
     stored: tuple[Stored, ...]
     layers: tuple[int, ...]
-    starts: np.ndarray[Any, np.dtype[np.int64]]
+    starts: NDArray[np.int64]
 
     @property
     def states(self) -> Tensor:

@@ -25,7 +25,7 @@ class BaseFacts:
         problems: one sentence each.
     """
 
-    config: Mapping[str, Any] = field(default_factory=dict[str, object])
+    config: Mapping[str, Any] = field(default_factory=dict[str, Any])
     weights: BaseWeights | None = None
     problems: tuple[str, ...] = ()
 

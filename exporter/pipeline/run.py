@@ -24,7 +24,7 @@ from exporter.evaluation.case import Case
 from exporter.evaluation.cases import dumped, loaded
 from exporter.evaluation.conversations import generate_responses
 from exporter.evaluation.extraction import summary
-from exporter.evaluation.pictures import draw
+from exporter.evaluation.pictures import Scores, draw
 from exporter.evaluation.refusals import RefusalRule
 from exporter.evaluation.report import BASE, ReportWriter
 from exporter.fitting.context import FitContext
@@ -243,7 +243,7 @@ class Run:
         self.space.ledger.run(f"generate-{model}", inputs, path, lambda: self._generate(model, path))
         return loaded(path.read_text(encoding="utf-8"), self.test)
 
-    def scores(self, method: str) -> dict[str, object]:
+    def scores(self, method: str) -> Scores:
         """Gate scores of calibration and test rows, as the pictures show them."""
         program = SteeringProgram.load(self.space.steering(method))
         path = self.space.scores(method)
@@ -254,7 +254,8 @@ class Run:
             "code": digest_of_code(*ROWS_AND_GATES),
         }
         self.space.ledger.run(f"scores-{method}", inputs, path, lambda: self._score(method, program, path))
-        return _read_json(path)
+        found: Scores = _read_json(path)
+        return found
 
     def cross_validated(self) -> CrossValidated | None:
         """What the default method forgets of fit and calibration rows that it was not shown; None where the recipe has no folds."""
@@ -279,7 +280,7 @@ class Run:
         )
         return CrossValidated.model_validate_json(path.read_bytes())
 
-    def report(self, scores: Mapping[str, Any]) -> Report:
+    def report(self, scores: Mapping[str, Scores]) -> Report:
         """Write report.json, report.md, generations.jsonl and the plots."""
         recipe, methods = self.recipe, self.recipe.methods.names
         folders = {method: self.space.checkpoint(method, recipe.methods.default) for method in methods}
@@ -388,9 +389,8 @@ class Run:
         }
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return content
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _shipped_code() -> str:
