@@ -19,6 +19,7 @@ from exporter import pipeline
 from exporter.errors import CompileError
 from exporter.targets.onnx import export, look
 from exporter.targets.onnx.core import write_core
+from exporter.targets.onnx.manifest import GraphFacts, Variant
 from exporter.targets.onnx_runner import OnnxModel
 from exporter.types import Row
 
@@ -77,15 +78,16 @@ def unsealed(home, tmp_path):
     """A copy of the folder with what its manifest is made of, to be sealed again."""
     folder = Path(shutil.copytree(home / "onnx", tmp_path / "onnx"))
     told = json.loads((folder / "steerbake.json").read_text())
-    variants = told.pop("variants")
+    variants = {name: Variant(**one) for name, one in told.pop("variants").items()}
     told.pop("files")
     reader = pipeline_export.open_reader(home / "checkpoint")
     prompts = pipeline_export._heard(reader, tmp_path, images=False)
-    return (
-        lambda told_=told: export._sealed(home / "checkpoint", folder, told_, variants, prompts),
-        told,
-        folder,
-    )
+
+    def seal(facts=told):
+        read = GraphFacts.model_validate_json(json.dumps(facts))
+        export._sealed(home / "checkpoint", folder, read, variants, prompts)
+
+    return seal, told, folder
 
 
 def test_the_tokenizer_of_a_base_without_its_json_is_written(home):
@@ -162,7 +164,8 @@ class Agreeable:
 
 def fake_graphs(home: Path, folder: Path):
     shutil.copytree(home / "onnx" / "onnx", folder / "onnx", dirs_exist_ok=True)
-    return json.loads((home / "onnx" / "steerbake.json").read_text())
+    told = json.loads((home / "onnx" / "steerbake.json").read_text())
+    return GraphFacts.model_validate_json(json.dumps({name: told[name] for name in GraphFacts.model_fields}))
 
 
 def test_a_tokenizer_of_which_no_file_can_be_made_is_refused(tmp_path):
