@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from exporter.data.rows import read_rows
+from exporter.report import Report
 
 WIDTH, MARGIN, GAP, LINE = 960, 24, 20, 22
 COLUMN = (WIDTH - 2 * MARGIN - GAP) // 2
@@ -44,7 +45,7 @@ def shown(run: Path, rows: Path, ids: Sequence[str]) -> list[Shown]:
     Raises:
         SystemExit: a row has no reply of both models in RUN/generations.jsonl, or is not in the file of rows.
     """
-    method = json.loads((run / "report.json").read_text(encoding="utf-8"))["default"]
+    method = Report.load(run).default
     texts: dict[tuple[str, str], str] = {}
     for line in (run / "generations.jsonl").read_text(encoding="utf-8").splitlines():
         one = json.loads(line)

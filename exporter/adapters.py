@@ -6,7 +6,7 @@ import pickle
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from exporter.errors import CompileError, InputErrors
 from exporter.host import ModelHost
 from exporter.model_folder import read_object
 from exporter.usable_base import ADAPTER
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 MERGEABLE = ("LORA", "ADALORA", "LOHA", "LOKR", "IA3", "OFT", "BOFT", "VERA")
 """Kinds of peft that change weights, and nothing else."""
@@ -89,7 +92,7 @@ def merge(base: Path, adapters: Sequence[Path], folder: Path) -> None:
     _check_written(model, folder, adapters)
 
 
-def _merged(model: Any, adapter: Path) -> Any:
+def _merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     """A float32 model with one adapter in its weights; raises where it does not answer as with the adapter beside."""
     from peft import PeftModel
 
@@ -130,7 +133,7 @@ def _merged(model: Any, adapter: Path) -> Any:
     return merged
 
 
-def _is_tied(model: Any) -> bool:
+def _is_tied(model: PreTrainedModel) -> bool:
     head = model.get_output_embeddings()
     return head is not None and head.weight is model.get_input_embeddings().weight
 
@@ -145,7 +148,7 @@ def _part_head(folder: Path) -> None:
     write_json(path, config, indent=2, finite=False)
 
 
-def _check_written(model: Any, folder: Path, adapters: Sequence[Path]) -> None:
+def _check_written(model: PreTrainedModel, folder: Path, adapters: Sequence[Path]) -> None:
     """Raises CompileError where what is read from the folder again is not what was merged, as where the config ties what an adapter parted."""
     wanted: Mapping[str, Tensor] = model.state_dict()
     read = ModelHost.load(folder, processor=object()).model.state_dict()
@@ -168,7 +171,7 @@ def _same(one: Tensor | None, other: Tensor | None) -> bool:
     )
 
 
-def _probe(model: Any) -> Tensor:
+def _probe(model: PreTrainedModel) -> Tensor:
     """Token ids int64 [4, 24] without those of images and their kind, the same for the same vocabulary."""
     config = model.config.to_dict()
     special = {

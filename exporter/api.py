@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from exporter import pipeline
 from exporter.pipeline.export_loaded import export_loaded
@@ -91,7 +90,7 @@ def export(
     target: str | None = None,
     *,
     progress: Listener | None = None,
-    **options: Any,
+    **options: object,
 ) -> Path:
     """Write a checkpoint for another runtime; returns ``out``.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from typing_extensions import Self
 
 from exporter.atomic import write_json
+from exporter.digests import digest_of_file
 from exporter.errors import VerificationError
 
 
@@ -20,6 +22,13 @@ class Strict(BaseModel):
     def data(self) -> dict[str, object]:
         """The content as plain data, in the order of the file."""
         return self.model_dump(mode="json")
+
+
+class Given(Strict):
+    """Written with the keys alone that were given: a variant or a family has not every key, and files of before have not all of today's."""
+
+    def data(self) -> dict[str, object]:
+        return self.model_dump(mode="json", exclude_unset=True)
 
 
 class Artifact(Strict):
@@ -52,6 +61,27 @@ class Artifact(Strict):
     def save(self, path: Path) -> None:
         """Writes it whole or not at all; raises ValueError where a number is not finite."""
         write_json(path, self.data(), indent=self.INDENT)
+
+
+class Manifest(Artifact):
+    """A file that names others of its folder with their hashes."""
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """Hex SHA-256 by path in the folder."""
+        raise NotImplementedError
+
+    def check_files(self, folder: Path, digest: Callable[[Path], str] = digest_of_file) -> None:
+        """Raises VerificationError where a file is not the one that is named.
+
+        Args:
+            digest: finds a file's hex SHA-256.
+        """
+        for name, wanted in self.digests.items():
+            if not (folder / name).is_file() or digest(folder / name) != wanted:
+                raise VerificationError(
+                    f"{folder / name} is missing or not the file that {self.FILE} names; {self.REMEDY}"
+                )
 
 
 def described(error: ValidationError) -> str:

@@ -33,7 +33,7 @@ RUN = Annotated[
 class Exports(TyperGroup):
     """The targets there are: looked up here, so that other commands need not."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
+    def list_commands(self, ctx: object) -> list[str]:
         del ctx
         return list(registry.exports())
 
@@ -100,7 +100,7 @@ def _options(target: AnyTarget) -> Iterator[Parameter]:
     for name, flag in target.Options.flags().items():
         field = target.Options.model_fields[name]
         many, switch = get_origin(field.annotation) is tuple, field.annotation is bool
-        kind: Any = list[str] | None if many else field.annotation
+        kind: object = list[str] | None if many else field.annotation
         option = typer.Option(flag.name, metavar=flag.metavar, help=flag.help, show_default=False)
         default = field.default if switch else None
         yield Parameter(name, Parameter.KEYWORD_ONLY, annotation=Annotated[kind, option], default=default)

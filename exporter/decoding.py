@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 from transformers import GenerationConfig
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def decoding(*, ends: Collection[int], pad: int, max_new_tokens: int, **sampling: Any) -> GenerationConfig:
+
+def decoding(*, ends: Collection[int], pad: int, max_new_tokens: int, **sampling: object) -> GenerationConfig:
     """Settings that keep token ids only: one beam, the likeliest token, no penalty, no further way to stop.
 
     Args:
@@ -31,7 +34,7 @@ def decoding(*, ends: Collection[int], pad: int, max_new_tokens: int, **sampling
 
 
 @contextmanager
-def decoded_by(model: Any, settings: GenerationConfig) -> Iterator[None]:
+def decoded_by(model: PreTrainedModel, settings: GenerationConfig) -> Iterator[None]:
     """Within, ``settings`` are the model's own too: Transformers takes from those whatever is unset in what it is handed."""
     kept = model.generation_config
     model.generation_config = settings

@@ -19,8 +19,11 @@ from rich.table import Table
 from exporter import registry
 from exporter.estimate import Estimate
 from exporter.evaluation.metrics.base import ONE_PASS, Metric, unregistered
+from exporter.report import Figure, Measures, Report
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from exporter.inspection import Inspection
     from exporter.pipeline.chat import Talk
     from exporter.pipeline.preflight import Preflight
@@ -102,59 +105,59 @@ def results(report: Mapping[str, object], out: Path) -> dict[str, object]:
     return {"out": str(out), "checkpoint": str(out / "checkpoint"), "report": report}
 
 
-def print_results(report: Mapping[str, Any], out: Path) -> None:
+def print_results(content: Mapping[str, object], out: Path) -> None:
     """The table of a run's report.json, and where everything lies."""
-    console = _console()
-    models: Mapping[str, Any] = report["models"]
+    console, report = _console(), Report.of(content)
+    models = report.models
     table = Table(
-        title=f"{escape(report['recipe']['name'])}: fractions on held-out rows", title_justify="left"
+        title=f"{escape(str(report.recipe['name']))}: fractions on held-out rows", title_justify="left"
     )
     table.add_column("measure")
     for name in models:
-        mark = " (default)" if name == report["default"] else ""
+        mark = " (default)" if name == report.default else ""
         table.add_column(f"{name}{mark}", justify="right", overflow="fold")
     table.add_column("rows", justify="right")
     for label, metric, shown in _lines(models):
-        figures = [metric.read(one) for one in shown]
+        figures = [metric.read(one.data()) for one in shown]
         if count := max(one.n for one in figures):
             table.add_row(escape(label), *(_with_interval(metric, one) for one in figures), str(count))
     for name, metric in registry.metrics(ONE_PASS).items():
-        passes = [one[name] for one in report.get("extraction", {}).values()]
-        if passes and passes[0]["n"] and metric.words.part_of is None:
+        passes = [one[name] for one in report.extraction.values()]
+        if passes and passes[0].n and metric.words.part_of is None:
             label = ", ".join(filter(None, (name, "one pass", metric.unit)))
             number = "{:.2f}" if metric.unit else "{:.3f}"
-            table.add_row(label, *(number.format(one["value"]) for one in passes), str(passes[0]["n"]))
+            table.add_row(label, *(number.format(one.value) for one in passes), str(passes[0].n))
     console.print(table)
-    if held := report.get("cross_validated"):
-        leakage = held[registry.LEAKAGE]
-        leak = Estimate(leakage["value"], leakage["n"], leakage["low"], leakage["high"])
+    if held := report.cross_validated:
+        leakage = held.leakage_either
+        leak = Estimate(leakage.value, leakage.n, leakage.low, leakage.high)
         few = "; too few to tell, bring more" if leak.few else ""
         console.print(
             f"Rows to forget that were held out in turn: {leak.count} of {leak.n} leak, "
             f"at most {leak.high:.3f} with 95% confidence{few}",
             soft_wrap=True,
         )
-    if few := report.get("too_few_rows", ()):
-        console.print(f"Of {escape(report['default'])}, too few rows to tell; give data.test more:")
-    for sentence in few:
+    if report.too_few_rows:
+        console.print(f"Of {escape(report.default)}, too few rows to tell; give data.test more:")
+    for sentence in report.too_few_rows:
         console.print(f"- {escape(sentence)}", soft_wrap=True)
-    if report["stand_in"]:
-        console.print(f"Stand-in: {escape(report['stand_in'])}")
+    if report.stand_in:
+        console.print(f"Stand-in: {escape(report.stand_in)}")
     for name in ("checkpoint", "report.md", "report.json", "generations.jsonl"):
         console.print(f"{name + ':':<20}{escape(str(out / name))}", soft_wrap=True)
 
 
-def _lines(models: Mapping[str, Any]) -> Iterator[tuple[str, Metric[Any], list[Mapping[str, Any]]]]:
+def _lines(models: Mapping[str, Measures]) -> Iterator[tuple[str, Metric[object], list[Figure]]]:
     """A title, its metric and the figure of each model."""
-    for name in (name for name in models["base"] if name != "eval_slices"):
-        yield name, _metric(name), [values[name] for values in models.values()]
-    for eval_slice, counted in models["base"]["eval_slices"].items():
+    for name in models["base"].metrics:
+        yield name, _metric(name), [one.metrics[name] for one in models.values()]
+    for eval_slice, counted in models["base"].eval_slices.items():
         for name in sorted(counted, key=lambda name: _metric(name).words.rank):
             if (metric := _metric(name)).words.in_slices:
                 yield (
                     f"{eval_slice}: {name}",
                     metric,
-                    [values["eval_slices"][eval_slice][name] for values in models.values()],
+                    [one.eval_slices[eval_slice][name] for one in models.values()],
                 )
 
 
@@ -295,5 +298,5 @@ def _console() -> Console:
     return console if console.is_terminal else Console(width=max(console.width, WIDTH_OF_LOGS))
 
 
-def _shapes(tensors: Mapping[str, Any]) -> str:
+def _shapes(tensors: Mapping[str, Tensor]) -> str:
     return ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())

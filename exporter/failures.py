@@ -160,7 +160,7 @@ def _close_quietly() -> None:
 
 
 def _with_options(
-    function: Callable[..., None], like: Callable[P, None], **options: Any
+    function: Callable[..., None], like: Callable[P, None], **options: object
 ) -> Callable[P, None]:
     """``function`` with the parameters of a command and further options behind them."""
     signature = inspect.signature(like, eval_str=True)

@@ -33,7 +33,7 @@ class Asked(NamedTuple):
 
     file: str
     key: str
-    value: Any
+    value: object
 
     def __str__(self) -> str:
         return f"{self.file} asks for code by its key {self.key} ({str(self.value)[:80]})"
@@ -134,7 +134,7 @@ def _may_ask(path: Path) -> bool:
         return _TRACE.search(text) is not None
 
 
-def _trusted_map(trusted: Path | None) -> Mapping[str, Any]:
+def _trusted_map(trusted: Path | None) -> Mapping[str, object]:
     """The ``auto_map`` of a trusted base's config: of its tokenizer or processor, as its model can have none."""
     return {} if trusted is None else _settings(trusted / "config.json").get("auto_map") or {}
 

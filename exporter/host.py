@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,9 @@ from exporter.vocabulary import check_ids, check_pad_token, check_vocabulary
 from steer_modules.proof import cache_argument
 from steer_modules.state import gates_on
 from steer_modules.steered_model import decoder_blocks
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 Side = Literal["left", "right"]
 
@@ -50,7 +53,7 @@ class Memory:
     """
 
     ids: tuple[int, ...] = ()
-    cache: Any = None
+    cache: Cache | None = None
 
     def covers(self, prompt: Prompt) -> bool:
         """Whether a prompt goes on from just what is remembered."""
@@ -125,7 +128,7 @@ class PromptBatcher:
 class ModelHost:
     """A loaded Transformers model and the processor (the tokenizer, for text models) that feeds it."""
 
-    def __init__(self, model: Any, processor: Any) -> None:
+    def __init__(self, model: PreTrainedModel, processor: Any) -> None:
         self.model = model.eval()
         self.processor = processor
         self.tokenizer = getattr(processor, "tokenizer", processor)
@@ -278,7 +281,7 @@ class ModelHost:
         *,
         max_new_tokens: int,
         memory: Memory | None = None,
-        **sampling: Any,
+        **sampling: object,
     ) -> Generated:
         """Continue one prompt; ``write`` is told each token as it comes.
 
@@ -341,7 +344,7 @@ def cache_of(out: Any) -> Cache | None:
     return next((value for value in dict(out).values() if isinstance(value, Cache)), None)
 
 
-def gates_of(model: Any, out: Any) -> list[dict[str, float]] | None:
+def gates_of(model: PreTrainedModel, out: object) -> list[dict[str, float]] | None:
     """Gate values by name for each row of a generation, or None for an unsteered model.
 
     Args:
@@ -354,7 +357,7 @@ def gates_of(model: Any, out: Any) -> list[dict[str, float]] | None:
     return [dict(zip(names, row, strict=True)) for row in values.tolist()]
 
 
-def learned_positions(config: Any) -> int | None:
+def learned_positions(config: PretrainedConfig) -> int | None:
     """How many positions a model has embeddings for; None where positions are rotated, and none is the last."""
     text = config.get_text_config()
     if getattr(text, "rope_parameters", None) is not None or hasattr(text, "rope_theta"):
@@ -362,7 +365,7 @@ def learned_positions(config: Any) -> int | None:
     return getattr(text, "max_position_embeddings", None)
 
 
-def _is_plain_device(device: str | Mapping[str, Any]) -> bool:
+def _is_plain_device(device: str | Mapping[str, object]) -> bool:
     return isinstance(device, str) and device not in ("auto", "balanced", "balanced_low_0", "sequential")
 
 

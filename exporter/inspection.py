@@ -36,7 +36,7 @@ class Inspection:
     section: dict[str, Any]
     files: tuple[tuple[str, int], ...]
 
-    def data(self) -> dict[str, Any]:
+    def data(self) -> dict[str, object]:
         """As one JSON object, without the tensors."""
         return {
             "folder": str(self.folder),

@@ -6,12 +6,15 @@ import logging
 import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from exporter.errors import InputErrors
 from exporter.usable_base import adapter_beside
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 LOG = logging.getLogger(__name__)
 _SHOWN = 3
@@ -53,7 +56,7 @@ def loaded_whole(family: Any, path: str | Path, **options: Any) -> Any:
     return model
 
 
-def loading_faults(model: Any, info: Mapping[str, Collection[Any]]) -> list[str]:
+def loading_faults(model: PreTrainedModel, info: Mapping[str, Collection[Any]]) -> list[str]:
     """What makes a loaded model another one than its files hold, one sentence each.
 
     Args:
@@ -92,7 +95,7 @@ def loading_faults(model: Any, info: Mapping[str, Collection[Any]]) -> list[str]
     return faults
 
 
-def _silently_missing(model: Any, info: Mapping[str, Collection[Any]]) -> Iterator[str]:
+def _silently_missing(model: PreTrainedModel, info: Mapping[str, Collection[object]]) -> Iterator[str]:
     """Parameters that Transformers does not tell of when they are missing, and that kept the numbers they were made with.
 
     ``_keys_to_ignore_on_load_missing`` hides their names, so the names in the files are asked.

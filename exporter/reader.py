@@ -6,9 +6,14 @@ from collections.abc import Mapping
 from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from exporter.errors import InputErrors
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
+
+Processor: TypeAlias = "ProcessorMixin | PreTrainedTokenizerBase"
 
 _CLASS_TOKEN = ("clip_vision_model",)
 """Vision towers that put one feature more before those of the patches."""
@@ -22,7 +27,7 @@ def takes_images(config: object) -> bool:
     return type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING or "AutoModelForImageTextToText" in remote
 
 
-def loaded_config(settings: Mapping[str, Any]) -> Any:
+def loaded_config(settings: Mapping[str, Any]) -> PretrainedConfig:
     """The config that Transformers makes of a stock model's config.json, with the defaults which that leaves out.
 
     A file may name what differs from the class's defaults alone, as that of llava-1.5 does; its keys tell nothing by not being there.
@@ -40,7 +45,11 @@ def loaded_config(settings: Mapping[str, Any]) -> Any:
 
 
 def open_reader(
-    folder: str | Path, config: Any = None, *, trust_remote_code: bool = False, revision: str | None = None
+    folder: str | Path,
+    config: PretrainedConfig | None = None,
+    *,
+    trust_remote_code: bool = False,
+    revision: str | None = None,
 ) -> Any:
     """The processor, or the tokenizer, of the model in a folder.
 
@@ -79,7 +88,7 @@ def _reason(error: Exception, folder: Path) -> str:
     return str(error)
 
 
-def _complete(processor: Any, config: Any) -> None:
+def _complete(processor: Any, config: PretrainedConfig) -> None:
     """Settings that processors of LLaVA did not have in their files at first, and cannot count image tokens without."""
     if getattr(processor, "patch_size", 0) is None:
         processor.patch_size = config.vision_config.patch_size

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import (
     BaseModel,
@@ -134,7 +134,7 @@ class Methods(Strict):
     """The method whose checkpoint is the result."""
     compare: list[str] = Field(default=["r_muse", "r_muse_calibrated"])
     """Methods that are fitted and measured beside it."""
-    params: dict[str, dict[str, Any]] = Field(default={})
+    params: dict[str, dict[str, object]] = Field(default={})
     """Parameters by method; see below."""
 
     @property

@@ -49,7 +49,7 @@ _NAMES = {
     float: "number",
     bool: "true or false",
     Path: "path",
-    Any: "anything",
+    object: "anything",
     type(None): "null",
 }
 _BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from exporter.errors import SteerbakeError
 
@@ -56,7 +56,7 @@ TARGETS: Table[type[AnyTarget]] = Table(
 REFERENCE = "checkpoint"
 """The target that all others are made of and held to."""
 
-METRICS: Table[Metric[Any]] = Table(
+METRICS: Table[Metric[object]] = Table(
     {
         "forget_accuracy": "exporter.evaluation.metrics.accuracy:FORGET",
         "leakage_reasoning": "exporter.evaluation.metrics.leakage:REASONING",

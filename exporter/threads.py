@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
+from torch import nn
 
 THREADS = torch.get_num_threads()
 SMALL = 32_000_000
@@ -15,14 +15,14 @@ machine that has other work to do (35 times longer, measured), and their number 
 """
 
 
-def set_threads(model: Any) -> None:
+def set_threads(model: nn.Module) -> None:
     """One thread for a small model, all of them for any other; of the whole process."""
     small = sum(weight.numel() for weight in model.parameters()) < SMALL
     torch.set_num_threads(1 if small else THREADS)
 
 
 @contextmanager
-def threads_for(model: object) -> Iterator[None]:
+def threads_for(model: nn.Module) -> Iterator[None]:
     """:func:`set_threads` for the length of a ``with`` block."""
     before = torch.get_num_threads()
     set_threads(model)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from exporter.errors import DataError, InputErrors
 from exporter.types import Encoded
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 _RESERVED = re.compile(r"[\u2581\u0120 ]*(<.*>|\[.*\])")
 """Entries that no ordinary text spells, as ``<PRE>`` of CodeLlama, which its largest model has no embedding for."""
@@ -18,14 +21,14 @@ _PLACEHOLDERS = ("image_token_id", "video_token_id", "audio_token_id")
 class Reads(Protocol):
     """What is asked of a host."""
 
-    model: Any
+    model: PreTrainedModel
     tokenizer: Any
 
     @property
     def num_embeddings(self) -> int: ...
 
 
-def check_pad_token(config: Any, folder: str | Path) -> None:
+def check_pad_token(config: PretrainedConfig, folder: str | Path) -> None:
     """Raises InputErrors for a config that names a pad token the model does not have: Transformers cannot build that model."""
     text = config.get_text_config()
     pad, size = getattr(text, "pad_token_id", None), getattr(text, "vocab_size", None)

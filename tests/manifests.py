@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 SOURCE = {"sha256": "0" * 64, "fingerprint": "sha256:" + "0" * 64, "method": "keyed"}
@@ -73,4 +74,36 @@ def onnx_manifest(files: Mapping[str, str]) -> dict[str, Any]:
         "end_ids": [2],
         "variants": {"fp32": {"decoder": "onnx/model.onnx", "cache_dtype": "float32"}},
         "files": {name: {"bytes": 7, "sha256": sha256} for name, sha256 in files.items()},
+    }
+
+
+def run_report() -> dict[str, Any]:
+    """The content of a report.json of one method, with every key that a run writes."""
+    figure = {"value": 0.5, "n": 2, "interval": [0.1, 0.9]}
+    passed = {"value": -1.5, "n": 2, "least": -2.0}
+    measures = {"leakage_either": figure, "eval_slices": {"later": {"leakage_either": dict(figure)}}}
+    gate = {
+        "name": "topic",
+        "layer": 1,
+        "pool": "prompt_end",
+        "score": "linear",
+        "threshold": 0.5,
+        "fires": "above",
+    }
+    held = {"folds": 2, "leakage_either": {"value": 0.0, "n": 4, "low": 0.0, "high": 0.6}, "leaked": []}
+    return {
+        "default": "keyed",
+        "max_new_tokens": 6,
+        "stand_in": None,
+        "models": {"base": measures, "keyed": deepcopy(measures)},
+        "too_few_rows": ["leakage_either: 1 of 2 rows are too few to tell"],
+        "extraction": {"base": {"secret_drop": passed}, "keyed": {"secret_drop": passed}},
+        "cross_validated": held,
+        "rule": {"accepted": ["i do not know"], "patterns": [], "text": ""},
+        "gates": {"keyed": [gate]},
+        "edits": {"keyed": [{"layer": 2, "gate": "topic", "op": "rotate"}]},
+        "steering_sha256": {"keyed": "0" * 64},
+        "versions": {"torch": "2.8"},
+        "proof": {"transformers": "5.23", "laws": {"greedy": "replies are the same"}},
+        "recipe": {},
     }

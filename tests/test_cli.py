@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from manifests import run_report
 from rich.console import Console
 from tiny_run import always_on, write_base
 from typer.testing import CliRunner
@@ -304,9 +305,10 @@ def test_the_table_of_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     }
     keyed = {**model, "gate_true_positive": measure(1.0, 80)}
     report = {
-        "default": "keyed",
+        **run_report(),
         "models": {"base": model, "keyed": keyed},
         "recipe": {"name": "one"},
+        "extraction": {},
         "stand_in": "A [toy].",
         "too_few_rows": ["two_turn: leakage_either: 2 of 4 rows are too few to tell"],
     }

@@ -12,6 +12,7 @@ from exporter import pipeline, registry
 from exporter.errors import InputErrors, SteerbakeError, VerificationError
 from exporter.estimate import Estimate
 from exporter.recipe import Recipe
+from exporter.report import Report
 from steer_modules.program import SteeringProgram
 
 
@@ -45,6 +46,23 @@ def again(finished, tmp_path):
 
 def generations(out):
     return [json.loads(line) for line in (out / "generations.jsonl").read_text().splitlines()]
+
+
+FIGURES = ("default", "max_new_tokens", "stand_in", "models", "too_few_rows", "extraction", "cross_validated")
+KEYS_OF_A_REPORT = (*FIGURES, "rule", "gates", "edits", "steering_sha256", "versions", "proof", "recipe")
+
+
+def test_the_report_is_read_as_it_was_written_key_by_key_in_order(finished, tmp_path):
+    path = finished[1] / Report.FILE
+    content = json.loads(path.read_text())
+    assert tuple(content) == KEYS_OF_A_REPORT
+    assert list(content["models"]["base"])[-1] == "eval_slices" and content["proof"]["laws"]
+    assert list(content["extraction"]["keyed"]["secret_drop"]) == ["value", "n", "least"]
+    assert json.dumps(content, indent=2, ensure_ascii=False) + "\n" == path.read_text()
+    found = Report.read(path)
+    assert found.models["keyed"].metrics["leakage_either"].n == 2
+    found.save(tmp_path / Report.FILE)
+    assert (tmp_path / Report.FILE).read_bytes() == path.read_bytes()
 
 
 def test_everything_is_there(finished):

@@ -7,6 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from manifests import run_report
 
 from benchmarks.reply_picture import picture, shown
 
@@ -17,7 +18,7 @@ REPLIES = {("base", "f"): "It is <Paris> & more.", ("keyed", "f"): "Not availabl
 def run(tmp_path: Path) -> Path:
     lines = [{"model": model, "id": row, "text": text} for (model, row), text in REPLIES.items()]
     (tmp_path / "generations.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    (tmp_path / "report.json").write_text('{"default": "keyed"}')
+    (tmp_path / "report.json").write_text(json.dumps(run_report()))
     rows = [("f", "forget", "Which city?"), ("r", "retain", "And Italy?")]
     told = [{"id": name, "question": asked, "answer": "x", "role": role} for name, role, asked in rows]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, told)))

@@ -19,6 +19,7 @@ from benchmarks.first_user.draw import HERE
 from exporter.data.chat import Chat
 from exporter.data.rows import read_rows
 from exporter.host import ModelHost
+from exporter.report import Report
 from exporter.types import Row
 from exporter.wording.leaks import tells
 
@@ -42,14 +43,15 @@ def measured(topic: str, folder: Path) -> dict[str, Any]:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-m", "exporter.cli", *command[1:]], check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    report = json.loads((folder / "run" / "report.json").read_text(encoding="utf-8"))
+    report = Report.load(folder / "run")
     held = read_rows(HERE / "held" / f"{topic}.jsonl")
     base, steered = replies(MODEL, held), replies(folder / "run" / "checkpoint", held, trust=True)
     forget = [i for i, row in enumerate(held) if row.role == "forget"]
     kept = [i for i, row in enumerate(held) if row.role == "retain"]
     leaking = [held[i].question for i in forget if tells(steered[i], held[i].secrets)]
     made = {row.question for row in read_rows(folder / "rows" / "fit.jsonl")}
-    own = report["cross_validated"]["leakage_either"]
+    assert report.cross_validated is not None, "a recipe of forget has folds"
+    own = report.cross_validated.leakage_either
     return {
         "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime),
         "held_back": len(forget),
@@ -60,9 +62,9 @@ def measured(topic: str, folder: Path) -> dict[str, Any]:
         "leaked_of_the_others": sum(question not in made for question in leaking),
         "neighbours": len(kept),
         "neighbours_identical": sum(base[i] == steered[i] for i in kept),
-        "own_report": own,
-        "interval_covers": own["low"] <= len(leaking) / len(forget) <= own["high"],
-        "test_rows": report["models"]["keyed"]["leakage_either"],
+        "own_report": own.data(),
+        "interval_covers": own.low <= len(leaking) / len(forget) <= own.high,
+        "test_rows": report.models["keyed"].metrics["leakage_either"].data(),
     }
 
 

@@ -24,6 +24,7 @@ from benchmarks.other_runtimes.prompts import Line, chosen, lines_of, write_prom
 from benchmarks.other_runtimes.runtimes import Genai, Runtime, RuntimeMissingError, TransformersJs, call
 from exporter.errors import CompileError, VerificationError
 from exporter.pipeline import export
+from exporter.report import Report
 from exporter.targets.onnx.target import OnnxOptions as Options
 from exporter.targets.onnx_runner import FolderError
 
@@ -89,14 +90,14 @@ def main() -> int:
     parser.add_argument("--node-modules", type=Path, help="a folder that holds @huggingface/transformers")
     options = parser.parse_args()
     out = options.out or Path(f"benchmarks/results/other_runtimes_{options.run.resolve().name}.json")
-    report = json.loads((options.run / "report.json").read_text(encoding="utf-8"))
+    report = Report.load(options.run)
     lines = chosen(lines_of(options.run, report), options.prompts)
     packages = ("torch", "transformers", "onnx", "onnxscript", "tokenizers", "numpy", "pillow")
     found: dict[str, Any] = {
         "what": "greedy float32 tokens of the exported layouts against those of the steered checkpoint in Transformers",
-        "method": report["default"],
-        "steering_sha256": report["steering_sha256"][report["default"]],
-        "max_new_tokens": report["max_new_tokens"],
+        "method": report.default,
+        "steering_sha256": report.steering_sha256[report.default],
+        "max_new_tokens": report.max_new_tokens,
         "prompts": kinds_of(lines),
         "prompt_ids": [line.id for line in lines],
         "versions": {name: importlib.metadata.version(name) for name in packages}
@@ -106,7 +107,7 @@ def main() -> int:
     try:
         for runtime in (Genai(options.genai_python), TransformersJs(options.node_modules)):
             runtime.install()
-            replies = answers(runtime, options.run, lines, report["max_new_tokens"])
+            replies = answers(runtime, options.run, lines, report.max_new_tokens)
             found["runtimes"][runtime.name] = {
                 **compared(lines, replies["said"]),
                 "versions": replies["versions"],

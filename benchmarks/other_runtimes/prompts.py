@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from exporter.report import Report
 from exporter.targets.onnx_runner import OnnxModel, pixels
 
 BASE = "base"
@@ -35,14 +35,14 @@ class Line:
     base_tokens: tuple[int, ...]
 
 
-def lines_of(run: Path, report: Mapping[str, Any]) -> list[Line]:
+def lines_of(run: Path, report: Report) -> list[Line]:
     """The checkpoint's lines of a finished run, without those of the turns within a conversation."""
     text = (run / "generations.jsonl").read_text(encoding="utf-8")
     records = [json.loads(line) for line in filter(None, text.split("\n"))]
     base = {line["id"]: line["tokens"] for line in records if line["model"] == BASE}
     lines = []
     for line in records:
-        if line["model"] == report["default"] and "#" not in line["id"]:
+        if line["model"] == report.default and "#" not in line["id"]:
             named = line.get("image") or []
             images = tuple(run / path for path in ([named] if isinstance(named, str) else named))
             tokens, unsteered = tuple(line["tokens"]), tuple(base[line["id"]])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exporter.data.conversation import ChatTemplate, Message
 from exporter.data.delimiters import Delimiter
@@ -18,6 +18,9 @@ from exporter.data.response import Response, ResponseFormat, token_span
 from exporter.errors import DataError
 from exporter.picture import open_rgb
 from exporter.types import Encoded, Prompt, Row, Span
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class Chat:
@@ -286,7 +289,7 @@ class Chat:
         return str(text).strip()
 
 
-def _check_tokenizer(tokenizer: Any) -> None:
+def _check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
     name = str(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)
     if not getattr(tokenizer, "is_fast", False):
         raise DataError(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from exporter.types import Span
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _LEFT = ("", " ", "\n", "\n\n", "a", "a ", ".", ". ", ".\n", "!", "?", ")", '"', "*", "。", "1")
 _RIGHT = ("", " ", "\n", "\n\n", " a", "a", ".", '"', "*", "1")
@@ -20,7 +23,7 @@ class Delimiter:
         tokenizer: a fast tokenizer.
     """
 
-    def __init__(self, literal: str, tokenizer: object) -> None:
+    def __init__(self, literal: str, tokenizer: PreTrainedTokenizerBase) -> None:
         core = literal.strip()
         lead, trail = literal[: literal.find(core)], literal[literal.find(core) + len(core) :]
         lefts, rights = sorted({*_LEFT, lead, f"a{lead}"}), sorted({*_RIGHT, trail, f"{trail}a"})
@@ -39,7 +42,9 @@ class Delimiter:
         return None
 
 
-def _ids_between(tokenizer: Any, core: str, places: Sequence[tuple[str, str]]) -> Iterator[tuple[int, ...]]:
+def _ids_between(
+    tokenizer: PreTrainedTokenizerBase, core: str, places: Sequence[tuple[str, str]]
+) -> Iterator[tuple[int, ...]]:
     """For every (left, right): ids of the tokens that hold a part of ``core`` when it stands between the two."""
     if not places:
         return

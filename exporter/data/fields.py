@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 
 class Fields:
@@ -66,7 +65,7 @@ class Fields:
         """A list of texts, each with something in it; empty where the field is missing or null."""
         return tuple(self._checked(f"{key}[{i}]", value) for i, value in enumerate(self.items(key)))
 
-    def items(self, key: str) -> Sequence[Any]:
+    def items(self, key: str) -> Sequence[object]:
         """A list of anything; empty where the field is missing or null."""
         value = self.record.get(key)
         if value is None:

@@ -8,12 +8,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from exporter.data.fields import described
 from exporter.errors import InputErrors
 
-Numbered = Iterator[tuple[int, Mapping[str, Any] | str]]
+Numbered = Iterator[tuple[int, Mapping[str, object] | str]]
 TABLES = (".csv", ".tsv")
 SUFFIXES = (".jsonl", ".json", *TABLES, ".parquet")
 _BOM = b"\xef\xbb\xbf"

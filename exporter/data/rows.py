@@ -29,7 +29,7 @@ ROLES: tuple[Role, ...] = get_args(Role)
 ROW_KEYS = tuple(field.name for field in dataclasses.fields(Row))
 COLUMNS = (*ROW_KEYS, *renamed.ROW_KEYS)
 LISTS = ("secrets", "paraphrases")
-Records = Iterable[tuple[int, Mapping[str, Any] | str]]
+Records = Iterable[tuple[int, Mapping[str, object] | str]]
 TURN_KEYS = tuple(field.name for field in dataclasses.fields(Turn))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from exporter import registry
 from exporter.evaluation.case import Case, is_ordinary, secrets_of
@@ -89,7 +89,7 @@ def extracted(references: Sequence[Reference], passes: Sequence[Forced]) -> list
     ]
 
 
-def summary(models: Mapping[str, Sequence[Extraction]], base: str) -> dict[str, dict[str, Any]]:
+def summary(models: Mapping[str, Sequence[Extraction]], base: str) -> dict[str, dict[str, object]]:
     """By model, every metric of one pass: ``{"value", "n"}``, and the ``least`` value of a row where the metric tells it.
 
     Metrics that need the base too are 0 for the base itself.

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from exporter.evaluation.plots import GateScores, LayerTrial, draw_gate_scores, draw_layers
 
@@ -14,11 +14,48 @@ LOG = logging.getLogger(__name__)
 KINDS = ("forget", "retain", "reasoning", "unknown")
 
 
+class GateShown(TypedDict):
+    """What is drawn of a gate of a steering section."""
+
+    name: str
+    layer: int
+    threshold: float
+    fires: str
+
+
+class GateCandidate(TypedDict):
+    """A line of the table ``gates``: shares of calibration rows, and the margin between the two kinds."""
+
+    layer: int
+    missed: float
+    false_alarms: float
+    margin: float
+
+
+class EditTrial(TypedDict):
+    """A line of the table ``trials``: shares of calibration rows on a really steered model."""
+
+    layers: Sequence[int]
+    leakage: float
+    identical: float
+
+
+class Tables(TypedDict, total=False):
+    """What a fit left."""
+
+    gates: Sequence[GateCandidate]
+    trials: Sequence[EditTrial]
+
+
+Scores = Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]
+"""Part of the rows -> gate -> role -> scores."""
+
+
 def draw(
     out: Path,
     sections: Mapping[str, Mapping[str, Any]],
-    scores: Mapping[str, Mapping[str, Any]],
-    records: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]],
+    scores: Mapping[str, Scores],
+    records: Mapping[str, Tables],
 ) -> dict[str, str]:
     """Draw into ``out/plots``; returns paths relative to ``out`` by caption, none where there is no matplotlib to draw with.
 
@@ -49,7 +86,7 @@ def draw(
     return drawn
 
 
-def _panels(gates: Sequence[Mapping[str, Any]], scores: Mapping[str, Any]) -> Iterable[GateScores]:
+def _panels(gates: Sequence[GateShown], scores: Scores) -> Iterable[GateScores]:
     for gate in gates:
         found = {
             f"{role}, {part}": by_gate[gate["name"]][role]
@@ -61,9 +98,9 @@ def _panels(gates: Sequence[Mapping[str, Any]], scores: Mapping[str, Any]) -> It
             yield GateScores(gate["name"], gate["threshold"], gate["fires"], found)
 
 
-def gate_trials(candidates: Sequence[Mapping[str, Any]]) -> list[LayerTrial]:
+def gate_trials(candidates: Sequence[GateCandidate]) -> list[LayerTrial]:
     """The best gate candidate of each layer: what it misses leaks, what it leaves alone is kept."""
-    best: dict[int, Mapping[str, Any]] = {}
+    best: dict[int, GateCandidate] = {}
     for line in candidates:
         found = best.get(line["layer"])
         if found is None or _cost(line) < _cost(found):
@@ -73,13 +110,13 @@ def gate_trials(candidates: Sequence[Mapping[str, Any]]) -> list[LayerTrial]:
     ]
 
 
-def _cost(line: Mapping[str, Any]) -> tuple[float, float]:
+def _cost(line: GateCandidate) -> tuple[float, float]:
     return line["missed"] + line["false_alarms"], -line["margin"]
 
 
-def edit_trials(trials: Sequence[Mapping[str, Any]]) -> list[LayerTrial]:
+def edit_trials(trials: Sequence[EditTrial]) -> list[LayerTrial]:
     """What really steered models did, by their last edited layer; the best trial of each."""
-    best: dict[int, Mapping[str, Any]] = {}
+    best: dict[int, EditTrial] = {}
     for line in trials:
         layer = max(line["layers"])
         if (

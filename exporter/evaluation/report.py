@@ -10,22 +10,23 @@ from typing import Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from pydantic import JsonValue
 
 from exporter import registry
-from exporter.atomic import write_json, write_text
-from exporter.estimate import Estimate
+from exporter.atomic import write_text
 from exporter.evaluation.case import Case, is_ordinary
 from exporter.evaluation.cases import public_line
 from exporter.evaluation.measures import by_slice, measures
 from exporter.evaluation.metrics.base import GENERATED, ONE_PASS
 from exporter.evaluation.refusals import RefusalRule
+from exporter.report import CrossValidated, Measures, PassFigure, Proven, Report, Rule
 
 BASE = "base"
 EXAMPLES_PER_ROLE = 2
 
 
 @dataclass(frozen=True)
-class Report:
+class ReportWriter:
     """Everything a report is written from.
 
     Attributes:
@@ -46,52 +47,56 @@ class Report:
     rule: RefusalRule
     cases: Mapping[str, Sequence[Case]]
     programs: Mapping[str, Mapping[str, Any]]
-    recipe: Mapping[str, Any]
+    recipe: Mapping[str, JsonValue]
     versions: Mapping[str, str]
-    proof: Mapping[str, Any] = field(default_factory=dict)
+    proof: Mapping[str, object] = field(default_factory=dict)
     stand_in: str | None = None
     eval_slices: Mapping[str, str] = field(default_factory=dict)
-    extraction: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    extraction: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     plots: Mapping[str, str] = field(default_factory=dict)
-    cross_validated: Mapping[str, Any] | None = None
+    cross_validated: CrossValidated | None = None
 
-    def data(self) -> dict[str, Any]:
+    def report(self) -> Report:
         """The content of report.json."""
-        return {
-            "default": self.default,
-            "max_new_tokens": self.max_new_tokens,
-            "stand_in": self.stand_in,
-            "models": (models := self.models()),
-            "too_few_rows": few_rows(models[self.default]),
-            "extraction": dict(self.extraction),
-            "cross_validated": self.cross_validated,
-            "rule": self.rule.described(),
-            "gates": {name: section["gates"] for name, section in self.programs.items()},
-            "edits": {name: section["edits"] for name, section in self.programs.items()},
-            "steering_sha256": {name: section["sha256"] for name, section in self.programs.items()},
-            "versions": dict(self.versions),
-            "proof": dict(self.proof),
-            "recipe": dict(self.recipe),
-        }
+        models = self.models()
+        return Report(
+            default=self.default,
+            max_new_tokens=self.max_new_tokens,
+            stand_in=self.stand_in,
+            models=models,
+            too_few_rows=few_rows(models[self.default]),
+            extraction={
+                model: {name: PassFigure.model_validate(one) for name, one in figures.items()}
+                for model, figures in self.extraction.items()
+            },
+            cross_validated=self.cross_validated,
+            rule=Rule.model_validate(self.rule.described()),
+            gates={name: section["gates"] for name, section in self.programs.items()},
+            edits={name: section["edits"] for name, section in self.programs.items()},
+            steering_sha256={name: section["sha256"] for name, section in self.programs.items()},
+            versions=dict(self.versions),
+            proof=Proven.model_validate(self.proof),
+            recipe=dict(self.recipe),
+        )
 
-    def models(self) -> dict[str, Any]:
+    def models(self) -> dict[str, Measures]:
         """Measures by model, over plain questions; under ``eval_slices`` those of each slice's rows."""
         return model_measures(self.cases, self.rule)
 
-    def write(self, out: Path) -> dict[str, Any]:
+    def write(self, out: Path) -> Report:
         """Write the three files into ``out``; returns the content of report.json."""
-        data = self.data()
+        report = self.report()
         write_text(out / "generations.jsonl", self.generations())
-        write_text(out / "report.md", self.markdown(data))
-        write_json(out / "report.json", data, indent=2, finite=False)
-        return data
+        write_text(out / "report.md", self.markdown(report))
+        report.save(out / Report.FILE)
+        return report
 
     def generations(self) -> str:
         """JSON lines: every reply of every model, the turns it answered itself included."""
         replies = (reply for cases in self.cases.values() for case in cases for reply in case.replies)
         return "".join(json.dumps(public_line(reply)) + "\n" for reply in replies)
 
-    def markdown(self, data: Mapping[str, object]) -> str:
+    def markdown(self, report: Report) -> str:
         """The readable report, from the content of report.json."""
         page = Environment(
             loader=PackageLoader("exporter.evaluation", "templates"),
@@ -101,10 +106,10 @@ class Report:
             autoescape=False,  # noqa: S701 - this writes Markdown
         ).get_template("report.md.j2")
         return page.render(
-            data=data,
+            data=report.data(),
             measures=list(registry.metrics(GENERATED)),
             one_pass=registry.metrics(ONE_PASS),
-            held_out=(self.cross_validated or {}).get(registry.LEAKAGE),
+            held_out=None if self.cross_validated is None else self.cross_validated.leakage_either,
             shown=shown,
             eval_slices=self.eval_slices,
             plots=self.plots,
@@ -128,21 +133,17 @@ class Report:
         return [{name: _cell(text) for name, text in example.items()} for example in chosen]
 
 
-def model_measures(models: Mapping[str, Sequence[Case]], rule: RefusalRule) -> dict[str, Any]:
+def model_measures(models: Mapping[str, Sequence[Case]], rule: RefusalRule) -> dict[str, Measures]:
     """Measures by model, over plain questions; under ``eval_slices`` those of each slice's rows.
 
     Args:
         models: every model's cases over the same rows; ``base`` among them.
     """
     base = {case.row.id: case for case in models[BASE]}
-    found: dict[str, Any] = {}
+    found = {}
     for name, cases in models.items():
         plain = [case for case in cases if is_ordinary(case)]
-        slices = by_slice(cases, base, rule)
-        found[name] = {
-            **_plain(measures(plain, base, rule)),
-            "eval_slices": {one: _plain(values) for one, values in slices.items()},
-        }
+        found[name] = Measures.of(measures(plain, base, rule), by_slice(cases, base, rule))
     return found
 
 
@@ -157,25 +158,21 @@ def shown(name: str, figure: Mapping[str, object]) -> str:
     return f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]"
 
 
-def few_rows(measures: Mapping[str, Any]) -> list[str]:
+def few_rows(measures: Measures) -> list[str]:
     """A sentence for every measure of a model, of a slice too, that was counted over too few rows to tell anything."""
     found = []
-    named = [(name, name, figure) for name, figure in measures.items() if name != "eval_slices"]
-    for eval_slice, figure in measures.get("eval_slices", {}).items():
-        named += [(f"{eval_slice}: {name}", name, one) for name, one in figure.items()]
+    named = [(name, name, figure) for name, figure in measures.metrics.items()]
+    for eval_slice, figures in measures.eval_slices.items():
+        named += [(f"{eval_slice}: {name}", name, one) for name, one in figures.items()]
     for title, name, figure in named:
         metric = registry.metric(name)
-        one = metric.read(figure)
+        one = metric.read(figure.data())
         if metric.is_few(one):
             found.append(
                 f"{title}: {one.count} of {one.n} rows are too few to tell "
                 f"(95% interval {one.low:.3f} to {one.high:.3f})"
             )
     return found
-
-
-def _plain(values: Mapping[str, Estimate]) -> dict[str, dict[str, object]]:
-    return {name: one.as_dict() for name, one in values.items()}
 
 
 def _cell(text: str) -> str:

@@ -12,12 +12,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from exporter.digests import remembered_digest
 from exporter.errors import DataError, FitError
@@ -26,6 +27,9 @@ from exporter.fitting.pooling import PooledSequence, PoolIndex, block_means
 from exporter.fitting.state_store import StateStore, Stored
 from exporter.host import ModelHost, Side
 from exporter.progress import progress_bar
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 LAYOUT = "steerbake-activations/2"
 
@@ -42,7 +46,7 @@ class Activations:
 
     stored: tuple[Stored, ...]
     layers: tuple[int, ...]
-    starts: np.ndarray[Any, np.dtype[np.int64]]
+    starts: NDArray[np.int64]
 
     @property
     def states(self) -> Tensor:
@@ -160,10 +164,10 @@ def _item_key(item: PooledSequence) -> str:
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:32]
 
 
-_DIGESTS: WeakKeyDictionary[Any, tuple[tuple[tuple[int, int], ...], str]] = WeakKeyDictionary()
+_DIGESTS: WeakKeyDictionary[nn.Module, tuple[tuple[tuple[int, int], ...], str]] = WeakKeyDictionary()
 
 
-def model_digest(model: Any) -> str:
+def model_digest(model: PreTrainedModel) -> str:
     """Hex SHA-256 over the config and every weight's name, dtype, shape and bytes; hashed again once a weight changed."""
     weights = sorted(model.state_dict().items())
     versions = tuple((tensor.data_ptr(), tensor._version) for _, tensor in weights)

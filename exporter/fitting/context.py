@@ -67,7 +67,7 @@ class FitContext:
     batch_size: int = 32
     max_new_tokens: int = 64
     progress: bool = True
-    records: dict[str, list[dict[str, Any]]] = field(default_factory=dict[str, list[dict[str, Any]]])
+    records: dict[str, list[dict[str, object]]] = field(default_factory=dict[str, list[dict[str, object]]])
 
     def rows(self, split: str, *roles: Role) -> tuple[Row, ...]:
         """Rows of one split ("fit" or "calibrate") with one of the roles, in file order; each paraphrase is a row."""
@@ -81,7 +81,7 @@ class FitContext:
                 ]
         return tuple(found)
 
-    def record(self, table: str, **values: Any) -> None:
+    def record(self, table: str, **values: object) -> None:
         """Append one line to a table of the report."""
         self.records.setdefault(table, []).append(values)
 

@@ -10,9 +10,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from exporter.atomic import write_text
 
@@ -21,8 +21,8 @@ from exporter.atomic import write_text
 class Stored:
     """Pools of one sequence: states float32 [pools,L,d], on disk, and agreement int8 [pools]."""
 
-    states: np.ndarray[Any, np.dtype[np.float32]]
-    agrees: np.ndarray[Any, np.dtype[np.int8]]
+    states: NDArray[np.float32]
+    agrees: NDArray[np.int8]
 
 
 class StateStore:
@@ -43,9 +43,7 @@ class StateStore:
     def __getitem__(self, key: str) -> Stored:
         return self._found[key]
 
-    def add(
-        self, pools: Mapping[str, int], states: np.ndarray[Any, Any], agrees: np.ndarray[Any, Any]
-    ) -> None:
+    def add(self, pools: Mapping[str, int], states: NDArray[np.float32], agrees: NDArray[np.int8]) -> None:
         """Keep one batch: states [P,L,d] and agreement [P] of sequences with so many ``pools`` each, by key, in order."""
         place = self.folder / f"{self._next:06d}.npy"
         self._next += 1

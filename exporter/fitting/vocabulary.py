@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _MOST = 4000
 
 
-def spoken_words(tokenizer: Any, split: str) -> tuple[str, ...]:
+def spoken_words(tokenizer: PreTrainedTokenizerBase, split: str) -> tuple[str, ...]:
     """Words of letters that are one token each, half of them for either split; none where a tokenizer names no vocabulary."""
     if not hasattr(tokenizer, "get_vocab"):
         return ()

@@ -124,7 +124,7 @@ def unlearning(replies: Replies, section: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _coverage(cases: Sequence[Case], *, under_system: bool) -> dict[str, dict[str, Any]]:
+def _coverage(cases: Sequence[Case], *, under_system: bool) -> dict[str, dict[str, object]]:
     """How much leaks by each way to ask that the rows try beside plain questions."""
     about = [case for case in cases if touches_forgotten(case)]
     found = {
@@ -147,7 +147,7 @@ def _coverage(cases: Sequence[Case], *, under_system: bool) -> dict[str, dict[st
     }
 
 
-def _told(values: Mapping[str, Estimate]) -> dict[str, Any]:
+def _told(values: Mapping[str, Estimate]) -> dict[str, object]:
     return {name: one.as_dict(ROWS_KEY) for name, one in values.items()}
 
 

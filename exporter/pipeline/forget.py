@@ -12,7 +12,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
@@ -62,7 +61,7 @@ class Forgotten:
     recipe: Path
     out: Path
     names: tuple[str, ...]
-    report: dict[str, Any]
+    report: dict[str, object]
 
 
 def forget(

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from exporter.data.rows import as_record, read_rows
 from exporter.types import Row
 
-RowsLike = Sequence[Row | Mapping[str, Any]] | str | Path
+RowsLike = Sequence[Row | Mapping[str, object]] | str | Path
 
 
 def rows_of(given: RowsLike, name: str) -> list[Row]:

@@ -75,7 +75,7 @@ def evaluate_loaded(
     refusals: RowsLike,
     settings: Settings,
     allow_changed_base: bool,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """What base and steered model forget and keep of rows; see :func:`exporter.api.evaluate`."""
     test = [absolute(row) for row in rows_of(rows, "rows")]
     Splits((), (), tuple(test)).check("rows")
@@ -95,7 +95,7 @@ def evaluate_loaded(
             given_away[STEERED] = extraction_on(host, forced, batch_size=settings.batch_size)
     models = model_measures(cases, rule)
     return {
-        "models": models,
+        "models": {name: one.data() for name, one in models.items()},
         "too_few_rows": few_rows(models[STEERED]),
         "extraction": summary(given_away, BASE),
         "rule": rule.described(),

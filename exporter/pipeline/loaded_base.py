@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -17,6 +17,9 @@ from exporter.targets.checkpoint import prove_family
 from exporter.usable_base import why_quantised
 from steer_modules.steered_model import SteeredModelMixin
 from steer_modules.weights import same_values
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 _OVERRIDDEN = ("forward", "generate", "__call__")
 ORIGINAL = "load the model in its original weights, without a quantization_config"
@@ -155,7 +158,7 @@ def _changed_buffers(model: Any) -> Iterator[str]:
                 )
 
 
-def blank(model: Any, config: Any) -> Any:
+def blank(model: PreTrainedModel, config: PretrainedConfig) -> Any:
     """A model of the same class without weights."""
     with torch.device("meta"):
         return type(model)(copy.deepcopy(config))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from exporter.errors import CompileError
 from exporter.pipeline.loaded_base import refuse_loaded
@@ -10,8 +10,13 @@ from exporter.pipeline.loaded_fingerprint import fingerprint_of
 from steer_modules.attach import attach, detach
 from steer_modules.program import SteeringProgram
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def steer(model: Any, program: SteeringProgram, *, allow_changed_base: bool = False) -> Any:
+ModelT = TypeVar("ModelT", bound="PreTrainedModel")
+
+
+def steer(model: ModelT, program: SteeringProgram, *, allow_changed_base: bool = False) -> ModelT:
     """Steers a loaded model in place and returns it; :func:`unsteer` gives the base back.
 
     Args:
@@ -27,18 +32,18 @@ def steer(model: Any, program: SteeringProgram, *, allow_changed_base: bool = Fa
     """
     refuse_loaded(model)
     _refuse_other(model, program, allow_changed_base)
-    attach(model, program)
+    steered: Any = attach(model, program)  # of a class that was made just now
     try:
-        model.check_steering()
+        steered.check_steering()
         if allow_changed_base:
-            model.accept_changed_base()
+            steered.accept_changed_base()
     except BaseException:
         detach(model)
         raise
     return model
 
 
-def unsteer(model: Any) -> Any:
+def unsteer(model: ModelT) -> ModelT:
     """Undoes :func:`steer`; returns the model, which is its base again.
 
     Raises:
@@ -48,10 +53,11 @@ def unsteer(model: Any) -> Any:
         raise TypeError(
             f"this {type(model).__name__} was not steered in memory; give what steer(model, program) returned"
         )
-    return detach(model)
+    detach(model)
+    return model
 
 
-def _refuse_other(model: Any, program: SteeringProgram, changed: bool) -> None:
+def _refuse_other(model: PreTrainedModel, program: SteeringProgram, changed: bool) -> None:
     found = {"architecture": type(model).__name__, "model_type": model.config.model_type}
     if not changed:
         found["fingerprint"] = fingerprint_of(model)

@@ -50,7 +50,7 @@ def discover_targets(folder: Path, against: Sequence[Path]) -> dict[str, Path]:
 def opened(
     label: str,
     path: Path,
-    section: Mapping[str, Any],
+    section: Mapping[str, object],
     host: ModelHost,
     digest: Callable[[Path], str] = digest_of_file,
 ) -> LoadedTarget:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from transformers import AutoConfig
 
@@ -52,7 +51,7 @@ class Preflight:
     problems: tuple[str, ...]
     remarks: tuple[str, ...]
     rows: Mapping[str, Mapping[str, int]]
-    base: Mapping[str, Any]
+    base: Mapping[str, object]
     room: Disk | None
     steps: tuple[str, ...]
 
@@ -61,7 +60,7 @@ class Preflight:
         if self.problems:
             raise InputErrors(self.source, self.problems)
 
-    def data(self) -> dict[str, Any]:
+    def data(self) -> dict[str, object]:
         """As one JSON object."""
         return asdict(self)
 

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from exporter.atomic import write_text
 from exporter.digests import digest_of_file
@@ -58,7 +57,7 @@ class Published:
         pushed: None where it was not pushed.
     """
 
-    report: dict[str, Any]
+    report: dict[str, object]
     release: Path
     pushed: Pushed | None
 
@@ -98,7 +97,7 @@ def publish(
     for note in _notes(work, release, left, secrecy):
         say(note)
     refuse_texts(release, secrecy, places, described=False)
-    report = work.reported()
+    report = work.reported().data()
     verification = _verified(work, release)
     work.forget_steered()
     made = made_from(work, asked, examine(release).section)

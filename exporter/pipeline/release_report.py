@@ -15,7 +15,7 @@ from PIL import Image
 
 from exporter.errors import InputErrors
 from exporter.evaluation.case import Case, Reply, is_ordinary
-from exporter.evaluation.pictures import draw
+from exporter.evaluation.pictures import Scores, Tables, draw
 from exporter.evaluation.refusals import RefusalRule
 from exporter.evaluation.report import BASE
 from exporter.picture import open_rgb
@@ -48,7 +48,7 @@ PIXELS = 160
 """Of a picture's longer side."""
 
 
-def describe(work: Run, release: Path, origin: Origin, verification: Mapping[str, Any] | None) -> Path:
+def describe(work: Run, release: Path, origin: Origin, verification: Mapping[str, object] | None) -> Path:
     """Draws the pictures and writes the page of a release; returns the page's path.
 
     Args:
@@ -64,7 +64,7 @@ def describe(work: Run, release: Path, origin: Origin, verification: Mapping[str
     refuse_telling(secrecy, origin.publication, origin.recipe, origin.recipe_name, eval_slices)
     method = work.recipe.methods.default
     records = work.space.records(method)
-    fitted = json.loads(records.read_text(encoding="utf-8")) if records.is_file() else {}
+    fitted: Tables = json.loads(records.read_text(encoding="utf-8")) if records.is_file() else {}
     draw(release, {method: origin.section}, {method: work.scores(method)}, {method: fitted})
     return write_page(release / PAGE, page_of(work, secrecy, origin, verification, release))
 
@@ -148,7 +148,7 @@ def page_of(
     )
 
 
-def _gates(section: Mapping[str, Any], scores: Mapping[str, Any]) -> Iterator[GateView]:
+def _gates(section: Mapping[str, Any], scores: Scores) -> Iterator[GateView]:
     """Every gate with a score for each held-out prompt."""
     held_out = scores.get("test") or {}
     for gate in section["gates"]:

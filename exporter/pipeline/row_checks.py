@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from exporter import registry
 from exporter.data.chat import Chat
@@ -15,6 +15,9 @@ from exporter.picture import size_of
 from exporter.splits import Splits
 from exporter.types import Role, Row
 from exporter.wording.leaks import tells
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 Needs = Mapping[str, Sequence[Sequence[Role]]]
 NEEDS: Needs = {
@@ -103,7 +106,7 @@ class Room:
     learned: bool = False
 
     @classmethod
-    def of(cls, config: Any, new_tokens: int) -> Room:
+    def of(cls, config: PretrainedConfig, new_tokens: int) -> Room:
         """Of a model by its loaded config."""
         text = config.get_text_config()
         return cls(
@@ -194,7 +197,7 @@ class RowLengths:
         return bare, total
 
 
-def image_ids(config: Any) -> set[int]:
+def image_ids(config: PretrainedConfig) -> set[int]:
     """Ids that a config names as places of images and the like."""
     names = [name for name in vars(config) if name.endswith(("_token_id", "_token_index"))]
     found = {getattr(config, name) for name in names if name.startswith(("image", "video", "audio"))}

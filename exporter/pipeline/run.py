@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -24,9 +24,9 @@ from exporter.evaluation.case import Case
 from exporter.evaluation.cases import dumped, loaded
 from exporter.evaluation.conversations import generate_responses
 from exporter.evaluation.extraction import summary
-from exporter.evaluation.pictures import draw
+from exporter.evaluation.pictures import Scores, draw
 from exporter.evaluation.refusals import RefusalRule
-from exporter.evaluation.report import BASE, Report
+from exporter.evaluation.report import BASE, ReportWriter
 from exporter.fitting.context import FitContext
 from exporter.fitting.prompt_scores import prompt_scores
 from exporter.host import ModelHost
@@ -43,6 +43,7 @@ from exporter.pipeline.row_sources import read_splits
 from exporter.provenance import HOST, digest_of_base, digest_of_code, fetched, versions
 from exporter.reader import open_reader
 from exporter.recipe import Recipe
+from exporter.report import CrossValidated, Report
 from exporter.splits import Splits, digest_of_rows
 from exporter.targets.base_weights import BaseWeights
 from exporter.targets.checkpoint import check_names, compile_checkpoint, config_of, prove_family
@@ -50,6 +51,9 @@ from exporter.targets.proof import Proof
 from exporter.threads import set_threads
 from exporter.workspace import Workspace
 from steer_modules.program import SteeringProgram
+
+if TYPE_CHECKING:
+    from exporter.reader import Processor
 
 ROWS_AND_GATES = ("exporter/fitting", "exporter/evaluation/attacks", "exporter/wording")
 FITTING = (*ROWS_AND_GATES, "exporter/data", *HOST, "steer_modules")
@@ -67,7 +71,7 @@ def run(recipe: Recipe, out: Path, *, progress: bool = True) -> dict[str, object
     work = Run(recipe, out, progress)
     work.compiled()
     work.forget_base()
-    return work.reported()
+    return work.reported().data()
 
 
 def fit(recipe: Recipe, out: Path, *, progress: bool = True) -> dict[str, Path]:
@@ -141,7 +145,7 @@ class Run:
         for method in self.recipe.methods.names:
             self.compile(method)
 
-    def reported(self) -> dict[str, object]:
+    def reported(self) -> Report:
         """Everything that is asked of the checkpoints, one in memory at a time, and the report."""
         default = self.recipe.methods.default
         others = [method for method in self.recipe.methods.names if method != default]
@@ -239,7 +243,7 @@ class Run:
         self.space.ledger.run(f"generate-{model}", inputs, path, lambda: self._generate(model, path))
         return loaded(path.read_text(encoding="utf-8"), self.test)
 
-    def scores(self, method: str) -> dict[str, object]:
+    def scores(self, method: str) -> Scores:
         """Gate scores of calibration and test rows, as the pictures show them."""
         program = SteeringProgram.load(self.space.steering(method))
         path = self.space.scores(method)
@@ -250,9 +254,10 @@ class Run:
             "code": digest_of_code(*ROWS_AND_GATES),
         }
         self.space.ledger.run(f"scores-{method}", inputs, path, lambda: self._score(method, program, path))
-        return _read_json(path)
+        found: Scores = _read_json(path)
+        return found
 
-    def cross_validated(self) -> dict[str, Any] | None:
+    def cross_validated(self) -> CrossValidated | None:
         """What the default method forgets of fit and calibration rows that it was not shown; None where the recipe has no folds."""
         folds = self.recipe.report.folds
         if not folds:
@@ -273,15 +278,15 @@ class Run:
             path,
             lambda: write_json(path, cross_validation(self, folds), finite=False),
         )
-        return _read_json(path)
+        return CrossValidated.model_validate_json(path.read_bytes())
 
-    def report(self, scores: Mapping[str, Any]) -> dict[str, Any]:
+    def report(self, scores: Mapping[str, Scores]) -> Report:
         """Write report.json, report.md, generations.jsonl and the plots."""
         recipe, methods = self.recipe, self.recipe.methods.names
         folders = {method: self.space.checkpoint(method, recipe.methods.default) for method in methods}
         sections = {method: examine(folder).section for method, folder in folders.items()}
         records = {method: _read_json(self.space.records(method)) for method in methods}
-        return Report(
+        return ReportWriter(
             default=recipe.methods.default,
             max_new_tokens=recipe.report.max_new_tokens,
             rule=self.rule(),
@@ -363,7 +368,7 @@ class Run:
         set_threads(host.model)
         return host
 
-    def chat(self, processor: Any) -> Chat:
+    def chat(self, processor: Processor) -> Chat:
         """Prompts as the recipe wants them, in the words of one model."""
         settings = self.recipe.chat
         return Chat(processor, system=settings.system, reasoning_template=settings.reasoning_template)
@@ -384,9 +389,8 @@ class Run:
         }
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return content
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _shipped_code() -> str:

@@ -167,7 +167,7 @@ def _shown_name(work: Run, publish: Publish) -> str:
     return "not shown" if secrecy is not None and secrecy.hints(re.sub(r"[-_.]", " ", name)) else name
 
 
-def plain_recipe(work: Run) -> dict[str, Any]:
+def plain_recipe(work: Run) -> dict[str, object]:
     """The recipe as data without places on this machine: a base and files of rows that lie here are named by what they hold."""
     settings = work.recipe.model_dump(mode="json", exclude_none=True)
     settings.pop("publish", None)

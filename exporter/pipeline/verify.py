@@ -168,7 +168,7 @@ class _Verifier:
             self.checks += bounds_on_one_pass(given_away[STEERED], bounds)
             self.checks += bounds_on(self.unlearning["models"], replies.targets, bounds)
             if held := self.work.cross_validated():
-                self.checks.append(bounds_on_held_out(held[registry.LEAKAGE], bounds))
+                self.checks.append(bounds_on_held_out(held.leakage_either.data(), bounds))
 
     def _in_float32(self, checkpoint: Path) -> ModelHost:
         """The checkpoint that targets are held to: what a run has loaded of the very release, where that is it; else loaded now."""
@@ -184,7 +184,7 @@ class _Verifier:
             trusted=self.trusted,
         )
 
-    def _asked(self, replies: Replies) -> dict[str, dict[str, Any]] | None:
+    def _asked(self, replies: Replies) -> dict[str, dict[str, object]] | None:
         """Asks the checkpoint all rows, but for what the run has asked of just these files.
 
         Returns:
@@ -220,7 +220,7 @@ class _Verifier:
             ours = extraction_of(self.work, host, asked)
         return summary({BASE: base, STEERED: ours}, BASE)
 
-    def _guarded(self, name: str, label: str, look: Callable[..., Finding], *arguments: Any) -> None:
+    def _guarded(self, name: str, label: str, look: Callable[..., Finding], *arguments: object) -> None:
         """One check; an error of the target is a check that fails."""
         try:
             self.checks.append(_check(name, label, look(*arguments)))
@@ -298,7 +298,7 @@ def _failed(name: str, label: str, error: Exception, targets: Mapping[str, Path]
     return Check(name=name, target=label, holds=False, told=told, value=None)
 
 
-def _summary(variants: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _summary(variants: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
     return {
         name: {key: one[key] for key in ("logits", "same_tokens") if key in one}
         for name, one in variants.items()

@@ -61,12 +61,12 @@ class Card:
     forgotten: str
     publication: Mapping[str, Any]
     base: PinnedBase
-    section: Mapping[str, Any]
+    section: Mapping[str, object]
     method: str
     results: Results | None
-    checks: Sequence[Mapping[str, Any]]
+    checks: Sequence[Mapping[str, object]]
     targets: tuple[str, ...]
-    recipe: Mapping[str, Any]
+    recipe: Mapping[str, object]
     seed: int | None
     versions: Mapping[str, str]
     forget_rows: int

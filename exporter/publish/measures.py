@@ -60,7 +60,7 @@ def interval(one: Estimate) -> str:
 class Line:
     """One metric of every model that was measured."""
 
-    metric: Metric[Any]
+    metric: Metric[object]
     models: Mapping[str, Estimate]
 
     @property

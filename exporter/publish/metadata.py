@@ -116,7 +116,7 @@ def _language(data: Mapping[str, object]) -> Iterator[str]:
             yield f'language: a code of two or three lower case letters (in YAML, write "no" in quotes); received {code!r}'
 
 
-def _base(data: Mapping[str, Any]) -> Iterator[str]:
+def _base(data: Mapping[str, object]) -> Iterator[str]:
     base, relation = data.get("base_model"), data.get("base_model_relation")
     if base is not None and not is_repo_id(base):
         yield f"base_model: the name of a repository, owner/name; received {base!r}"

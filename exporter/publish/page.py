@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
@@ -81,14 +81,14 @@ class Page:
     title: str
     forgotten: str
     base: str
-    section: Mapping[str, Any]
+    section: Mapping[str, object]
     method: str
     results: Results | None
     gates: tuple[GateView, ...]
     examples: tuple[Example, ...]
     refusals: tuple[Refusal, ...]
     refused: int
-    checks: Sequence[Mapping[str, Any]]
+    checks: Sequence[Mapping[str, object]]
     files: tuple[file_descriptions.FileLine, ...]
     versions: Mapping[str, str]
     created: str | None

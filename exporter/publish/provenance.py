@@ -79,7 +79,7 @@ def sealed_files(folder: Path) -> FileDigests:
 
 
 def changed_files(found: FileDigests, provenance: Provenance) -> list[str]:
-    """object file that was changed, is missing or was added since the folder was sealed: one sentence each."""
+    """Any file that was changed, is missing or was added since the folder was sealed: one sentence each."""
     return changes(provenance.files, found.files)
 
 

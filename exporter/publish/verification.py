@@ -40,7 +40,7 @@ class Check(Strict):
     target: str
     holds: bool
     told: str
-    value: Any = None
+    value: object = None
 
 
 class Verification(Strict):
@@ -56,8 +56,8 @@ class Verification(Strict):
     created: str
     versions: dict[str, str]
     checks: list[Check]
-    parity: dict[str, Any]
-    unlearning: dict[str, Any] | None
+    parity: dict[str, object]
+    unlearning: dict[str, object] | None
     files: dict[str, str]
 
     @classmethod
@@ -65,8 +65,8 @@ class Verification(Strict):
         cls,
         files: Mapping[str, str],
         checks: list[Check],
-        parity: Mapping[str, Any],
-        unlearning: Mapping[str, Any] | None,
+        parity: Mapping[str, object],
+        unlearning: Mapping[str, object] | None,
         versions: Mapping[str, str],
     ) -> Verification:
         """What was found of a folder, now.

@@ -81,10 +81,10 @@ class RecipeKey:
         limits: of pydantic's ``Field``.
     """
 
-    type: Any
+    type: object
     meaning: str
     default: Sequence[str] = ()
-    limits: Mapping[str, Any] = field(default_factory=dict)
+    limits: Mapping[str, object] = field(default_factory=dict)
 
 
 class ExportContext(Protocol):
@@ -160,7 +160,7 @@ class Target(ABC, Generic[OptionsT]):
         Raises:
             OSError, ValueError, KeyError, TypeError, AttributeError: the folder does not say so in a way that can be read.
         """
-        named: Mapping[str, Any] = json.loads((folder / self.marker).read_text(encoding="utf-8"))["files"]
+        named: Mapping[str, object] = json.loads((folder / self.marker).read_text(encoding="utf-8"))["files"]
         return named
 
     def lower(self, program: SteeringProgram) -> list[str]:
@@ -172,7 +172,7 @@ class Target(ABC, Generic[OptionsT]):
         """Raises SteerbakeError where it cannot be written for a base, told from its config.json alone."""
         del config
 
-    def check(self, options: OptionsT, config: Mapping[str, Any] | None, weights: Any) -> None:
+    def check(self, options: OptionsT, config: Mapping[str, Any] | None, weights: object) -> None:
         """Looks, before anything is fitted, at what :meth:`export` would need.
 
         Args:

@@ -7,7 +7,7 @@ travels are written beside them. No weight is read, so compiling costs the same 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exporter.atomic import link_or_copy, refuse_existing, whole_folder, write_json
 from exporter.errors import CompileError
@@ -23,6 +23,9 @@ from steer_modules.files import WEIGHTS_INDEX
 from steer_modules.program import STEERING_TENSORS, SteeringProgram, save_tensors
 from steer_modules.template import StockClasses, stock_classes
 from steer_modules.versions import requirement
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 
 def compile_checkpoint(
@@ -63,7 +66,7 @@ def prove_family(config: object) -> Proof:
     return prove(config, _compile)
 
 
-def config_of(base: Path) -> Any:
+def config_of(base: Path) -> PretrainedConfig:
     """The config of a base as Transformers loads it.
 
     Raises:

@@ -6,7 +6,7 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -22,6 +22,9 @@ from steer_modules.registration import steered_classes
 from steer_modules.steered_model import decoder_blocks
 from steer_modules.template import stock_classes
 from steer_modules.twin import VOCABULARY
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 LAWS: Mapping[str, str] = {
     "base": "the stock class itself answers rows that are padded on the left",
@@ -193,7 +196,7 @@ class Contract:
                 return "a stock class loads the steered weights, without their steering"
         return None
 
-    def _says(self, inputs: Mapping[str, Tensor], model: Any = None, **options: Any) -> Tensor:
+    def _says(self, inputs: Mapping[str, Tensor], model: Any = None, **options: object) -> Tensor:
         arguments = {
             "max_new_tokens": _NEW,
             "min_new_tokens": _NEW,
@@ -280,7 +283,7 @@ def _apart(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().max()) / max(float(b.abs().max()), 1e-6)
 
 
-def _finds_weights(stock: Any, folder: Path) -> bool:
+def _finds_weights(stock: type[PreTrainedModel], folder: Path) -> bool:
     try:
         stock.from_pretrained(folder)
     except (OSError, ValueError, RuntimeError):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from steer_modules.proof import HEADER, WORDS
 from steer_modules.twin import PICTURE
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Inputs = dict[str, Tensor]
 _MOST_TOKENS = 1200
@@ -20,7 +23,7 @@ _SIDE = 4
 _REFUSALS = (TypeError, ValueError, RuntimeError, IndexError, AttributeError, KeyError, AssertionError)
 
 
-def pictured(model: Any) -> tuple[Inputs, Inputs] | None:
+def pictured(model: PreTrainedModel) -> tuple[Inputs, Inputs] | None:
     """Two prompts of different lengths, each with a picture that the model reads; None where no form of a picture fits it."""
     if getattr(model.config, "vision_config", None) is None:
         return None

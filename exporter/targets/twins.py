@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from exporter.errors import CompileError
 from steer_modules.proof import random_twin
 from steer_modules.twin import twin_config
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 _LARGEST = 60_000_000
 """Weights of a twin; a larger one would not be tried in seconds."""
@@ -28,7 +31,9 @@ def small_config(config: Any) -> Any:
     return small
 
 
-def built(config: Any, small: Any, stock: Any, inputs: dict[str, Any]) -> Any:
+def built(
+    config: PretrainedConfig, small: PretrainedConfig, stock: type[PreTrainedModel], inputs: dict[str, Any]
+) -> Any:
     """A twin that answers ``inputs``, of the stock class.
 
     Raises:
@@ -43,7 +48,7 @@ def built(config: Any, small: Any, stock: Any, inputs: dict[str, Any]) -> Any:
     return twin
 
 
-def _check_size(config: Any, small: Any, stock: Any) -> None:
+def _check_size(config: PretrainedConfig, small: PretrainedConfig, stock: type[PreTrainedModel]) -> None:
     """Raises CompileError where cutting left a model that is not tiny; names what is large."""
     try:
         with torch.device("meta"):
@@ -59,7 +64,7 @@ def _check_size(config: Any, small: Any, stock: Any) -> None:
         )
 
 
-def _no_twin(config: Any, error: Exception, culprit: str | None = None) -> CompileError:
+def _no_twin(config: PretrainedConfig, error: Exception, culprit: str | None = None) -> CompileError:
     reason = " ".join(str(error).split())[:300]
     why = reason if type(error) is ValueError else f"{type(error).__name__}: {reason}"
     named = f" (it could with {culprit} as it is)" if culprit else ""
@@ -68,7 +73,9 @@ def _no_twin(config: Any, error: Exception, culprit: str | None = None) -> Compi
     )
 
 
-def _culprit(config: Any, small: Any, stock: Any, inputs: dict[str, Any]) -> str | None:
+def _culprit(
+    config: PretrainedConfig, small: PretrainedConfig, stock: type[PreTrainedModel], inputs: dict[str, object]
+) -> str | None:
     """The attribute of a config that is coupled to others, so that it cannot be cut alone; None where it is not one alone."""
     whole, cut = config.get_text_config(decoder=True), small.get_text_config(decoder=True)
     until = time.monotonic() + _PATIENCE
@@ -85,7 +92,7 @@ def _culprit(config: Any, small: Any, stock: Any, inputs: dict[str, Any]) -> str
     return None
 
 
-def _answers(stock: Any, small: Any, inputs: dict[str, Any]) -> bool:
+def _answers(stock: type[PreTrainedModel], small: PretrainedConfig, inputs: dict[str, object]) -> bool:
     try:
         random_twin(stock, small)(**inputs)
     except Exception:  # noqa: BLE001 - any way of not being built will do

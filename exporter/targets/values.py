@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from exporter.digests import digest_of_file
 
@@ -28,7 +28,7 @@ class Finding(NamedTuple):
 
     holds: bool
     message: str
-    value: Any
+    value: object
 
 
 class Completions(NamedTuple):
@@ -75,10 +75,10 @@ class ChatModel(Protocol):
     """What holds one conversation: each prompt goes on from those before it."""
 
     @property
-    def processor(self) -> Any: ...
+    def processor(self) -> object: ...
 
     @property
-    def tokenizer(self) -> Any: ...
+    def tokenizer(self) -> object: ...
 
     def stream(
         self, prompt: Prompt, write: Callable[[int], None], *, max_new_tokens: int, sampling: Sampling
@@ -115,7 +115,7 @@ class FileKind(NamedTuple):
 class Summary(NamedTuple):
     """What a folder says of itself that holds no program to read back: data, and the same as a table and a line."""
 
-    data: Mapping[str, Any]
+    data: Mapping[str, object]
     title: str
     header: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
@@ -166,7 +166,7 @@ class Reference(NamedTuple):
         digest: hex SHA-256 of a file; of those that were read already when a verification began, without reading them again.
     """
 
-    section: Mapping[str, Any]
+    section: Mapping[str, object]
     host: ModelHost
     digest: Callable[[Path], str] = digest_of_file
 
@@ -187,7 +187,7 @@ class LoadedTarget:
     path: Path
     kind: str
     generators: Mapping[str, Generator]
-    details: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, object] = field(default_factory=dict)
     wrong: Sequence[str] = ()
     images: bool = True
     forced: bool = False

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from exporter.digests import digest_of_file
 from exporter.types import Row
@@ -96,7 +95,7 @@ class Secrecy:
                 found.append(phrase)
         return found
 
-    def told_in(self, data: Any, place: str = "") -> list[str]:
+    def told_in(self, data: object, place: str = "") -> list[str]:
         """Where in plain data a text stands that tells: paths of keys."""
         if isinstance(data, Mapping):
             return [

@@ -16,7 +16,7 @@ from exporter.evaluation.cases import dumped, loaded, public_line
 from exporter.evaluation.pictures import draw, edit_trials, gate_trials
 from exporter.evaluation.plots import LayerTrial
 from exporter.evaluation.refusals import RefusalRule
-from exporter.evaluation.report import Report, shown
+from exporter.evaluation.report import ReportWriter, shown
 
 ASKED_OF_EACH_MODEL = (
     "forget_accuracy",
@@ -68,8 +68,8 @@ def cases(model: str, *texts: str, fired: bool | None = None) -> list[Case]:
 
 
 @pytest.fixture
-def report() -> Report:
-    return Report(
+def report() -> ReportWriter:
+    return ReportWriter(
         default="keyed",
         max_new_tokens=24,
         rule=RULE,
@@ -86,8 +86,8 @@ def report() -> Report:
     )
 
 
-def test_the_shape_of_report_json(report: Report, tmp_path: Path) -> None:
-    returned = report.write(tmp_path)
+def test_the_shape_of_report_json(report: ReportWriter, tmp_path: Path) -> None:
+    returned = report.write(tmp_path).data()
     data = json.loads((tmp_path / "report.json").read_text())
     assert data == returned
     assert data["default"] == "keyed" and data["max_new_tokens"] == 24
@@ -114,7 +114,7 @@ def test_the_shape_of_report_json(report: Report, tmp_path: Path) -> None:
     assert data["recipe"]["name"] == "one"
 
 
-def test_generations_hold_every_reply_of_every_model(report: Report, tmp_path: Path) -> None:
+def test_generations_hold_every_reply_of_every_model(report: ReportWriter, tmp_path: Path) -> None:
     report.write(tmp_path)
     with (tmp_path / "generations.jsonl").open(encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
@@ -134,13 +134,13 @@ def test_several_images_are_a_list_in_the_order_of_the_prompt() -> None:
     assert public_line(two)["image"] == ["a.png", "b.png"]
 
 
-def test_cases_come_back_from_disk_as_they_were(report: Report) -> None:
+def test_cases_come_back_from_disk_as_they_were(report: ReportWriter) -> None:
     for said in report.cases.values():
         assert loaded(dumped(said), ROWS) == said
     assert loaded(dumped(list(reversed(report.cases["base"]))), ROWS) == report.cases["base"]
 
 
-def test_the_readable_report(report: Report, tmp_path: Path) -> None:
+def test_the_readable_report(report: ReportWriter, tmp_path: Path) -> None:
     report.write(tmp_path)
     text = (tmp_path / "report.md").read_text()
     lines = text.splitlines()
@@ -162,12 +162,12 @@ def test_the_readable_report(report: Report, tmp_path: Path) -> None:
         assert cells in (5, 6, 9), line
 
 
-def test_the_stand_in_and_the_description_are_shown(report: Report) -> None:
+def test_the_stand_in_and_the_description_are_shown(report: ReportWriter) -> None:
     import dataclasses
 
     recipe = {**report.recipe, "description": "What this is about."}
     page = dataclasses.replace(report, stand_in="A toy.", recipe=recipe)
-    text = page.markdown(page.data())
+    text = page.markdown(page.report())
     assert "> **Stand-in.** A toy." in text and "\nWhat this is about.\n" in text
 
 

@@ -21,9 +21,9 @@ class Records:
 
     label: str
     folder: Path
-    numbered: Iterable[tuple[int, Mapping[str, Any] | str]]
+    numbered: Iterable[tuple[int, Mapping[str, object] | str]]
 
-    def __iter__(self) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
+    def __iter__(self) -> Iterator[tuple[int, Mapping[str, object] | str]]:
         return iter(self.numbered)
 
 
@@ -60,7 +60,7 @@ def _file_records(path: Path) -> Iterable[tuple[int, Mapping[str, object] | str]
 
 def _dataset_records(
     source: str | Path, split: str | None, name: str | None
-) -> Iterator[tuple[int, Mapping[str, Any]]]:
+) -> Iterator[tuple[int, Mapping[str, object]]]:
     try:
         datasets = import_module("datasets")
     except ImportError as error:

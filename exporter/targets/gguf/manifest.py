@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import ClassVar, Final, Literal
 
-from exporter.artifact import Artifact, Strict
-from exporter.digests import digest_of_file
-from exporter.errors import VerificationError
+from exporter.artifact import Manifest, Strict
 from exporter.targets.stock.manifest import Source
 
 MANIFEST = "gguf.json"
@@ -49,7 +45,7 @@ class StockShown(Strict):
     files: dict[str, str]
 
 
-class GgufManifest(Artifact):
+class GgufManifest(Manifest):
     """The content of gguf.json; see docs/gguf.md."""
 
     FILE = MANIFEST
@@ -60,14 +56,6 @@ class GgufManifest(Artifact):
     stock: StockShown
     files: dict[str, GgufFile]
 
-    def check_files(self, folder: Path, digest: Callable[[Path], str] = digest_of_file) -> None:
-        """Raises VerificationError where a file is not the one that is named.
-
-        Args:
-            digest: finds a file's hex SHA-256.
-        """
-        for name, file in self.files.items():
-            if not (folder / name).is_file() or digest(folder / name) != file.sha256:
-                raise VerificationError(
-                    f"{name} is missing or not the file that {MANIFEST} names; {self.REMEDY}"
-                )
+    @property
+    def digests(self) -> dict[str, str]:
+        return {name: file.sha256 for name, file in self.files.items()}

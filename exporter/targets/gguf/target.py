@@ -83,7 +83,7 @@ class Gguf(Target[GgufOptions]):
                 f"a model of type {config['model_type']!r} sees images, and a GGUF file holds its text decoder only; export onnx"
             )
 
-    def check(self, options: GgufOptions, config: Mapping[str, Any] | None, weights: Any) -> None:
+    def check(self, options: GgufOptions, config: Mapping[str, Any] | None, weights: object) -> None:
         from exporter.targets.gguf.tools import find_converter, find_quantiser
 
         del config, weights

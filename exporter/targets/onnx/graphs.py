@@ -55,7 +55,7 @@ class _AsItIs(nn.Module):
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:  # noqa: ARG002 - the base's signature
         return iter(())
 
-    def forward(self, **inputs: Any) -> object:
+    def forward(self, **inputs: object) -> object:
         return self.inner(**inputs)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exporter.atomic import write_json
 from exporter.errors import CompileError
@@ -13,6 +13,9 @@ from exporter.reader import loaded_config
 from exporter.targets.companions import without_places
 from exporter.targets.onnx.decoder import GateState
 from exporter.targets.onnx.manifest import GraphFacts, ImageInput, Variant
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 TRANSFORMERS_JS = (
     "gemma3_text",
@@ -86,7 +89,7 @@ def write(
     write_json(folder / "config.json", config, indent=2, finite=False)
 
 
-def _stock_config(checkpoint: Path, manifest: GraphFacts) -> dict[str, Any]:
+def _stock_config(checkpoint: Path, manifest: GraphFacts) -> dict[str, object]:
     """The base's config."""
     config: dict[str, Any] = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     for key in ("steering", "steering_shapes", "steering_requires"):
@@ -97,7 +100,7 @@ def _stock_config(checkpoint: Path, manifest: GraphFacts) -> dict[str, Any]:
     return config
 
 
-def _fill(config: dict[str, Any], defaults: Mapping[str, Any]) -> None:
+def _fill(config: dict[str, Any], defaults: Mapping[str, object]) -> None:
     """Puts in what a config leaves out, for runtimes that do not know the defaults of Transformers' classes."""
     for key, value in defaults.items():
         if isinstance(config.get(key), dict) and isinstance(value, Mapping) and key.endswith("_config"):
@@ -113,7 +116,7 @@ def _count_layers(config: dict[str, Any], manifest: GraphFacts) -> None:
         text["n_layer" if "n_layer" in text else "num_hidden_layers"] = manifest.cache.layers
 
 
-def _transformersjs(folder: Path, variants: Mapping[str, Variant]) -> dict[str, Any]:
+def _transformersjs(folder: Path, variants: Mapping[str, Variant]) -> dict[str, object]:
     """``transformers.js_config``: which graphs have their weights beside them, and the dtype of the cache of each variant."""
     graphs = [path for files in variants.values() for path in files.graphs.values()]
     beside = {Path(path).name: 1 for path in graphs if (folder / f"{path}_data").is_file()}
@@ -133,7 +136,9 @@ def _template_into_tokenizer(folder: Path) -> None:
         write_json(path, settings, indent=2, finite=False)
 
 
-def _genai(config: Any, manifest: GraphFacts, variants: Mapping[str, Variant]) -> dict[str, Any]:
+def _genai(
+    config: PretrainedConfig, manifest: GraphFacts, variants: Mapping[str, Variant]
+) -> dict[str, object]:
     """``genai_config.json``, for the first variant of a model of this loaded config."""
     text = config.get_text_config()
     files = next(iter(variants.values()))
@@ -187,7 +192,7 @@ def _genai_decoder(text: Any, manifest: GraphFacts, filename: str) -> dict[str, 
     }
 
 
-def _genai_vision(config: Any, image: ImageInput, files: Variant) -> dict[str, Any]:
+def _genai_vision(config: PretrainedConfig, image: ImageInput, files: Variant) -> dict[str, Any]:
     """The graphs before the decoder; M-RoPE wants the size of merged patches and the tokens around an image, too."""
     section: dict[str, Any] = {
         "image_token_id": image.token_id,

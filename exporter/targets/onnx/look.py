@@ -8,12 +8,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from exporter.errors import CompileError
 from exporter.targets.values import RenderedPrompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _SCRIPT = Path(__file__).with_name("first_run.py")
 TEXTS = (
@@ -23,7 +26,7 @@ TEXTS = (
 )
 
 
-def plain(tokenizer: Any) -> list[RenderedPrompt]:
+def plain(tokenizer: PreTrainedTokenizerBase) -> list[RenderedPrompt]:
     """Texts as they are, for models without a chat template too."""
     return [RenderedPrompt((text,), tuple(tokenizer(text)["input_ids"]), raw=True) for text in TEXTS]
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 from pydantic import JsonValue
 
-from exporter.artifact import Artifact, Strict
+from exporter.artifact import Artifact, Given, Strict
 from exporter.atomic import write_json
 from exporter.digests import digest_of_file
 from exporter.host import ModelHost
@@ -128,15 +128,11 @@ class GraphFacts(Artifact):
     end_ids: tuple[int, ...]
 
 
-class OnnxManifest(GraphFacts):
+class OnnxManifest(GraphFacts, Given):
     """The content of steerbake.json. The runner that travels in the folder reads it for itself, and holds every file to it."""
 
     variants: dict[str, Variant]
     files: dict[str, FileRecord]
-
-    def data(self) -> dict[str, object]:
-        """The content without the keys that were not given: what a variant or a family has not, runners look for in vain."""
-        return self.model_dump(mode="json", exclude_unset=True)
 
     def save(self, path: Path) -> None:
         """Writes it whole or not at all; settings of a base may hold numbers that are not finite."""

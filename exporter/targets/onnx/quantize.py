@@ -77,7 +77,7 @@ def _check_steering(source: Path, target: Path) -> None:
         raise CompileError(f"the quantiser changed the steering of {target.name}; export another dtype")
 
 
-def _steering_of(model: Any) -> tuple[Any, ...]:
+def _steering_of(model: Any) -> tuple[object, ...]:
     """Nodes, functions and tensors of the steering, in a form that compares."""
     held = {t.name for t in model.graph.initializer}
     # The quantiser puts nodes in another order, and their other inputs are values that it may name anew.

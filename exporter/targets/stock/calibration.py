@@ -167,7 +167,7 @@ def block_states(
 
 
 def _hook(host: ModelHost, layer: int, seen: dict[int, Tensor], change: Change | None) -> Any:
-    def behind(_module: Any, _inputs: Any, out: Tensor) -> Tensor:
+    def behind(_module: object, _inputs: object, out: Tensor) -> Tensor:
         if change is not None:
             out = change(out.reshape(-1, out.shape[-1])).to(out.dtype).reshape(out.shape)
         seen[layer] = out

@@ -160,7 +160,7 @@ def _behind(
     return fit[0].joined(held[0], count), fit[1].joined(held[1], count)
 
 
-def _deeper(config: dict[str, Any], added: Mapping[int, Sequence[Any]]) -> dict[str, Any]:
+def _deeper(config: dict[str, Any], added: Mapping[int, Sequence[object]]) -> dict[str, object]:
     """The config of the deeper model; nothing but the number of layers, and their kinds, is another."""
     deeper = json.loads(json.dumps(config))
     text = deeper.get("text_config") or deeper

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import ClassVar, Final, Literal
 
-from exporter.artifact import Artifact, Strict
-from exporter.digests import digest_of_file
-from exporter.errors import VerificationError
+from exporter.artifact import Manifest, Strict
 
 STOCK_JSON = "stock.json"
 FORMAT: Final = "steerbake-stock/1"
@@ -75,7 +71,7 @@ class Compared(Strict):
     divergence: float
 
 
-class StockManifest(Artifact):
+class StockManifest(Manifest):
     """The content of stock.json; see docs/stock.md.
 
     Attributes:
@@ -96,14 +92,6 @@ class StockManifest(Artifact):
     compared: Compared
     files: dict[str, str]
 
-    def check_files(self, folder: Path, digest: Callable[[Path], str] = digest_of_file) -> None:
-        """Raises VerificationError where a file is not the one that is named.
-
-        Args:
-            digest: finds a file's hex SHA-256.
-        """
-        for name, wanted in self.files.items():
-            if not (folder / name).is_file() or digest(folder / name) != wanted:
-                raise VerificationError(
-                    f"{folder / name} is missing or not the file that {STOCK_JSON} names; {self.REMEDY}"
-                )
+    @property
+    def digests(self) -> dict[str, str]:
+        return self.files

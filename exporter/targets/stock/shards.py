@@ -65,7 +65,7 @@ def insert_layers(
     write_json(out / INDEX, index, indent=2)
 
 
-def places(added: Mapping[int, Sequence[Any]]) -> list[int]:
+def places(added: Mapping[int, Sequence[object]]) -> list[int]:
     """Numbers of the new layers in the deeper model, in order."""
     found: list[int] = []
     for after in sorted(added):

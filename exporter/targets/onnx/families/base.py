@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from exporter.errors import CompileError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class Family:
@@ -21,7 +24,7 @@ class Family:
     sees = False
     position_rows = 1
 
-    def decode(self, model: Any, cache: Any, **inputs: Any) -> Tensor:
+    def decode(self, model: PreTrainedModel, cache: object, **inputs: object) -> Tensor:
         """Logits [B, T, V] of a pass; ``cache`` takes the new keys and values."""
         forward = getattr(type(model).forward, "__wrapped__", type(model).forward)
         out = forward(model, past_key_values=cache, use_cache=True, return_dict=True, **inputs)

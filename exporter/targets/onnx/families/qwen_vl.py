@@ -6,13 +6,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from exporter.targets.onnx.families.base import Family, VisionGraph
 from exporter.targets.onnx.families.patch_grid import PatchGrid
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class _PatchVision(VisionGraph):
@@ -140,7 +143,7 @@ class Qwen3Vl(Family):
     sees = True
     position_rows = 3
 
-    def decode(self, model: Any, cache: Any, **inputs: Any) -> Tensor:
+    def decode(self, model: PreTrainedModel, cache: object, **inputs: object) -> Tensor:
         text = model.model.language_model
         # Stock code adds at the places of a mask, which a graph does not have; the stock forward of the whole model
         # takes features from its own encoder only.
@@ -158,7 +161,7 @@ class Qwen3Vl(Family):
         logits: Tensor = model.lm_head(out.last_hidden_state)
         return logits
 
-    def example_extras(self, model: Any, batch: int, length: int) -> dict[str, Any]:
+    def example_extras(self, model: Any, batch: int, length: int) -> dict[str, object]:
         width = int(model.config.text_config.hidden_size)
         return {"deepstack_features": [torch.randn(batch, length, width) for _ in range(_deepstack(model))]}
 

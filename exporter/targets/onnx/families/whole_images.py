@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from exporter.targets.onnx.families.base import Family, VisionGraph
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class _Pixels(VisionGraph):
@@ -158,7 +161,7 @@ class Gemma3(Family):
 
     sees = True
 
-    def decode(self, model: Any, cache: Any, **inputs: Any) -> Tensor:
+    def decode(self, model: PreTrainedModel, cache: Any, **inputs: Any) -> Tensor:
         # Stock code looks types up by absolute column, so the columns of the past stand before them.
         past = inputs["attention_mask"].shape[1] - inputs["token_type_ids"].shape[1]
         inputs["token_type_ids"] = nn.functional.pad(inputs["token_type_ids"], (past, 0))
