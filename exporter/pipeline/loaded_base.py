@@ -48,7 +48,8 @@ def why_no_base(model: object) -> list[str]:
         return [reason]
     if reason := _foreign_class(model) or why_unsteerable(model.config):
         return [reason]
-    return [*_other_class(model), *_changed_parts(model), *_not_in_memory(model), *_changed_buffers(model)]
+    reasons = [*_other_class(model), *_changed_parts(model), *_not_in_memory(model)]
+    return reasons or [*_changed_buffers(model)]
 
 
 def _adapted(model: torch.nn.Module) -> str | None:
