@@ -47,7 +47,7 @@ class Artifact(Strict):
         try:
             return cls.model_validate_json(path.read_bytes())
         except ValidationError as error:
-            raise VerificationError(f"{path} cannot be trusted ({described(error)}); {cls.REMEDY}") from None
+            raise VerificationError(f"{path} is not valid ({described(error)}); {cls.REMEDY}") from None
 
     def save(self, path: Path) -> None:
         """Writes it whole or not at all; raises ValueError where a number is not finite."""

@@ -128,14 +128,13 @@ def print_results(report: Mapping[str, Any], out: Path) -> None:
     if held := report.get("cross_validated"):
         leakage = held[registry.LEAKAGE]
         leak = Estimate(leakage["value"], leakage["n"], leakage["low"], leakage["high"])
-        few = "; too few to tell, bring more" if leak.few else ""
+        few = "; too few rows for a conclusion, add more" if leak.few else ""
         console.print(
-            f"Rows to forget that were held out in turn: {leak.count} of {leak.n} leak, "
-            f"at most {leak.high:.3f} with 95% confidence{few}",
+            f"Forget rows, cross-validated: {leak.count} of {leak.n} leak, at most {leak.high:.3f} with 95% confidence{few}",
             soft_wrap=True,
         )
     if few := report.get("too_few_rows", ()):
-        console.print(f"Of {escape(report['default'])}, too few rows to tell; give data.test more:")
+        console.print(f"Too few rows of {escape(report['default'])} for a conclusion; add rows to data.test:")
     for sentence in few:
         console.print(f"- {escape(sentence)}", soft_wrap=True)
     if report["stand_in"]:
@@ -205,7 +204,7 @@ def print_preflight(found: Preflight) -> None:
     )
     if found.room is not None:
         console.print(f"disk: {found.room.described()}", soft_wrap=True)
-    console.print(f"to come: {', '.join(found.steps)}", soft_wrap=True)
+    console.print(f"next steps: {', '.join(found.steps)}", soft_wrap=True)
     for remark in found.remarks:
         console.print(f"note: {escape(remark)}", soft_wrap=True)
 
@@ -219,7 +218,7 @@ def print_verification(found: Mapping[str, Any]) -> None:
         table.add_row(check["name"], escape(check["target"]), mark, escape(check["told"]))
     console.print(table)
     if found["unlearning"] is None:
-        console.print("Nothing was measured of what it forgets: give the recipe with --recipe.")
+        console.print("Unlearning was not measured: give the recipe with --recipe.")
         return
     models = found["unlearning"]["models"]
     table = Table("measure", *map(escape, models), title="Fractions on held-out rows", title_justify="left")
@@ -238,7 +237,7 @@ def print_sentences(statements: Iterable[str], wrong: Iterable[str]) -> None:
     for line in problems:
         console.print(f"[red]wrong[/red] {escape(line)}", soft_wrap=True)
     if not problems:
-        console.print("[green]it is what was published[/green]")
+        console.print("[green]it is unchanged since it was published[/green]")
 
 
 def _of_rows(metric: Metric[object], value: Mapping[str, object]) -> str:

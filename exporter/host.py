@@ -116,8 +116,8 @@ class PromptBatcher:
         out = dict(self.processor(text=[prompt.text], images=pictures, return_tensors="pt", **options))
         if out["input_ids"].tolist() != plain["input_ids"].tolist():
             raise DataError(
-                f"the processor makes {out['input_ids'].shape[1]} ids of a prompt that was rendered as {len(prompt.ids)}: "
-                f"{prompt.text[-80:]!r}; render prompts with the processor of this very model"
+                f"the processor returns {out['input_ids'].shape[1]} ids for a prompt that was rendered as {len(prompt.ids)}: "
+                f"{prompt.text[-80:]!r}; render prompts with this model's own processor"
             )
         return {key: value for key, value in out.items() if isinstance(value, Tensor)} | plain
 
@@ -158,14 +158,16 @@ class ModelHost:
 
         if trust_remote_code:
             if not Path(path).is_dir():
-                raise InputErrors(str(path), ["code is run from a folder only; download the model first"])
+                raise InputErrors(
+                    str(path), ["code is run only from a local folder; download the model first"]
+                )
             check_code(Path(path), trusted)
 
         common: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision}
         try:
             config = transformers.AutoConfig.from_pretrained(path, **common)
         except (OSError, ValueError) as error:
-            raise InputErrors(str(path), [f"no model can be read there: {error}"]) from error
+            raise InputErrors(str(path), [f"no model can be loaded from there: {error}"]) from error
         check_pad_token(config, path)
         family = (
             transformers.AutoModelForImageTextToText

@@ -34,10 +34,10 @@ def model_in(folder: Path, say: Callable[[str], None], *, programs: bool = False
         return _taken(found[0], say)
     if not space.owner.is_file():
         return folder
-    named = f"; it holds the steering programs {', '.join(map(str, found))}" if programs and found else ""
+    named = f"; it contains the steering programs {', '.join(map(str, found))}" if programs and found else ""
     raise InputErrors(
         str(folder),
-        [f"is the folder of a run that has no checkpoint yet; `steerbake run` goes on with it{named}"],
+        [f"is the folder of a run that has no checkpoint yet; `steerbake run` resumes it{named}"],
     )
 
 
@@ -56,5 +56,5 @@ def summary(folder: Path) -> Summary | None:
 
 
 def _taken(folder: Path, say: Callable[[str], None]) -> Path:
-    say(f"{folder} is taken")
+    say(f"using {folder}")
     return folder

@@ -126,8 +126,8 @@ class Chat:
             raise DataError(f"row {row.id}: {error}") from error
         if max_length is not None and len(encoded) > max_length:
             raise DataError(
-                f"row {row.id}: {len(encoded)} tokens do not fit into max_length {max_length}, which would cut a "
-                "span; raise max_length or shorten the row"
+                f"row {row.id}: {len(encoded)} tokens do not fit into max_length {max_length}, and truncation would cut a span; raise "
+                "max_length or shorten the row"
             )
         return encoded
 
@@ -184,7 +184,7 @@ class Chat:
         if images:
             if self.processor is self.tokenizer:
                 raise DataError(
-                    "the model reads text only, but the row has an image; drop the image or use a vision model"
+                    "the model reads text only, but the row has an image; remove the image or use a vision model"
                 )
             options["images"] = [open_rgb(path) for path in images]
         try:
@@ -219,7 +219,7 @@ class Chat:
         for number, turn in enumerate(row.history, start=1):
             if turn.answer is None:
                 raise DataError(
-                    f"row {row.id}: turn {number} of its history has no answer; let the model answer it first"
+                    f"row {row.id}: turn {number} of its history has no answer; generate the answer first"
                 )
             said = self.format.said(turn.answer, turn.reasoning)
             messages += [Message("user", turn.question, turn.image), Message("assistant", said)]
@@ -234,11 +234,12 @@ class Chat:
             reasoning = token_span(offsets, response.reasoning, response.tags, first)
             if reasoning is None:
                 raise DataError(
-                    f"no token of {response.text!r} is its reasoning's alone; write it apart from the tags"
+                    f"no token of {response.text!r} belongs to the reasoning alone; separate the reasoning from the tags by spaces or "
+                    "line breaks"
                 )
         if answer is None:
             raise DataError(
-                f"no token of {response.text!r} is its answer's alone; write it apart from the tags"
+                f"no token of {response.text!r} belongs to the answer alone; separate the answer from the tags by spaces or line breaks"
             )
         ids, special = out["input_ids"], set(self.tokenizer.all_special_ids)
         spelled = [
@@ -250,7 +251,8 @@ class Chat:
         ]
         if spelled:
             raise DataError(
-                f"{response.text!r} spells the special token {self.tokenizer.decode(spelled[:1])!r}, which no model says as text; write it otherwise"
+                f"{response.text!r} contains the special token {self.tokenizer.decode(spelled[:1])!r}, which a model never generates as "
+                "text; remove it"
             )
         end = self.tokenizer.eos_token_id
         return Encoded(prompt, (*out["input_ids"], *(() if end is None else (end,))), reasoning, answer)
@@ -290,12 +292,12 @@ def _check_tokenizer(tokenizer: Any) -> None:
     name = str(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)
     if not getattr(tokenizer, "is_fast", False):
         raise DataError(
-            f"the tokenizer {name} ({type(tokenizer).__name__}) knows no character offsets, so spans cannot be found; "
-            "load it as a fast tokenizer, one with a tokenizer.json: AutoTokenizer.from_pretrained makes one"
+            f"the tokenizer {name} ({type(tokenizer).__name__}) has no character offsets, so spans cannot be located; use a fast "
+            "tokenizer (one with a tokenizer.json), which AutoTokenizer.from_pretrained returns"
         )
     plain, whole = (tokenizer("a", add_special_tokens=added)["input_ids"] for added in (False, True))
     if whole[-1:] != plain[-1:]:
         raise DataError(
-            f"the tokenizer {name} puts {tokenizer.decode(whole[-1:])!r} after every text, so a prompt would end before "
-            "its answer; set tokenizer.add_eos_token = False and save it"
+            f"the tokenizer {name} appends {tokenizer.decode(whole[-1:])!r} to every text, so a prompt would end before its answer; set "
+            "tokenizer.add_eos_token = False and save the tokenizer"
         )

@@ -65,13 +65,11 @@ class ResponseFormat:
         literals = opening + closing + ending
         problem = None
         if not found or "{reasoning}" in literals or "{answer}" in literals:
-            problem = "needs {answer} once, and {reasoning} at most once and before it"
+            problem = "must contain {answer} once, and {reasoning} at most once and before it"
         elif reasons and not closing.strip():
-            problem = (
-                "needs words between {reasoning} and {answer}, or the end of the reasoning cannot be found"
-            )
+            problem = "must have text between {reasoning} and {answer}, because the end of the reasoning is found by it"
         elif not reasons and literals.strip():
-            problem = "has words around {answer} but no {reasoning}"
+            problem = "has text around {answer} but no {reasoning}"
         if problem:
             raise InputErrors("reasoning_template", [f"{problem}; received {template!r}"])
         return cls(opening, closing, ending, reasons)
@@ -88,10 +86,10 @@ class ResponseFormat:
             return Response(answer, _inner(answer, 0))
         if not self.reasons:
             raise DataError(
-                "a reasoning_template without {reasoning} has no place for reasoning; add one or drop the reasoning"
+                "the row has reasoning, but reasoning_template does not contain {reasoning}; add it to the template or remove the reasoning"
             )
         if not reasoning.strip():
-            raise DataError("the reasoning is blank; leave it out instead")
+            raise DataError("the reasoning is blank; remove the key")
         thought = _inner(reasoning, len(self.opening))
         after_reasoning = len(self.opening) + len(reasoning)
         said = _inner(answer, after_reasoning + len(self.closing))
