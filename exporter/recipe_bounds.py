@@ -22,11 +22,11 @@ class Shares(Strict):
     """Bounds on the measured shares themselves, in [0, 1]; None where only the interval is bounded."""
 
     leakage_either: float | None = Field(default=None, ge=0.0, le=1.0)
-    """At most this share of forget rows may leak; 0.05 where nothing bounds leaks."""
+    """Maximum share of forget rows that leak; 0.05 if no bound on leaks is given."""
     retain_identical: float | None = Field(default=None, ge=0.0, le=1.0)
-    """At least this share of retain rows must have the base's reply; 0.95 where nothing bounds them."""
+    """Minimum share of retain rows with the base's reply; 0.95 if no bound on them is given."""
     fluent_refusal: float | None = Field(default=None, ge=0.0, le=1.0)
-    """At least this share of forget rows must be refused fluently; 0.9 where nothing bounds them."""
+    """Minimum share of forget rows that are refused fluently; 0.9 if no bound on them is given."""
 
 
 class Bounds(Strict):
@@ -62,6 +62,6 @@ class Bounds(Strict):
     def _can_be_shown(cls, end: float, info: ValidationInfo) -> float:
         name = str(info.field_name)
         if end == (0.0 if name == "leakage_either" else 1.0):
-            message = f"no number of rows shows {end:g} with 95% confidence; give another bound, or share.{name}: {end:g} beside it"
+            message = f"no number of rows shows {end:g} with 95% confidence; give another bound, or also share.{name}: {end:g}"
             raise PydanticCustomError("unshowable", message)
         return end

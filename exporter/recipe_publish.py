@@ -20,11 +20,11 @@ class _Described(Strict):
     """Where it goes, and what its card says."""
 
     forgotten: str = Field(min_length=1)
-    """What was forgotten, in your words; the card says it."""
+    """Your description of what was forgotten; the card shows it."""
     repo: str | None = Field(default=None, pattern=REPO)
     """owner/name on the Hub."""
     license: str | None = None
-    """The base's where it is left out."""
+    """Licence of the release; by default the base's."""
     license_name: str | None = None
     """Of a licence `other`."""
     license_link: str | None = None
@@ -32,19 +32,19 @@ class _Described(Strict):
     language: list[str] = Field(default=["en"], min_length=1)
     """Languages of the model, as ISO 639 codes."""
     pipeline_tag: str | None = None
-    """The Hub's task; found by the kind of model where it is left out."""
+    """Task tag of the Hub; by default derived from the model type."""
 
 
 def _keys_of_targets() -> Iterator[tuple[str, Any]]:
     """``targets``, and TARGET_OPTION for each option of a target that a recipe may choose."""
     exports = registry.exports()
     made = "".join(
-        f" `{one.name}` is made of `{one.requires}`."
+        f" `{one.name}` is made from `{one.requires}`."
         for one in exports.values()
         if one.requires != registry.REFERENCE
     )
     default = [name for name, one in exports.items() if one.by_default]
-    description = f"What is exported beside the checkpoint.{made}"
+    description = f"Targets to export in addition to the checkpoint.{made}"
     names: Any = Literal.__getitem__(tuple(exports))
     yield "targets", (list[names], Field(default=default, description=description))
     for name, one in exports.items():
@@ -70,9 +70,9 @@ class Publish(_WithTargets):
         targets: list[str]
 
     require: Bounds = Bounds()
-    """What must be reached before it is published."""
+    """Bounds that must hold before the release is published."""
     show_forgotten: bool = False
-    """Let the card show examples of forget rows."""
+    """Show examples of forget rows in the card."""
 
     def options(self, target: AnyTarget) -> TargetOptions:
         """What the recipe asks of a target; its defaults for what is left out or empty."""

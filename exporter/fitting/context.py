@@ -153,7 +153,7 @@ class FitContext:
         found = self.rows(split, *roles)
         if not found:
             raise DataError(
-                f"the {split} rows hold no row of role {' or '.join(roles)}; add some, this method needs them"
+                f"the {split} rows contain no row of role {' or '.join(roles)}, which this method needs; add some"
             )
         return found
 

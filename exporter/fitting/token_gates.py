@@ -113,7 +113,7 @@ def columns_of(states: BagStates, layer: int) -> BagColumns:
     forget = torch.tensor([bag.forget for bag in states.bags])
     unknown = torch.tensor([bag.row.role == "unknown" for bag in states.bags])
     if not bool(forget.any()) or bool(forget.all()):
-        raise FitError("a gate needs rows to forget and rows to keep; one of the two is missing")
+        raise FitError("a gate needs forget rows and retain rows; one of the two is missing")
     return BagColumns(
         states=states.at(layer),
         starts=torch.from_numpy(states.found.starts),

@@ -105,11 +105,14 @@ class Keyed:
     def objections(params: KeyedParams, layers: int) -> Iterator[str]:
         """What can be known to be wrong with parameters before a model of so many layers is loaded; a line begins with its key."""
         if params.subject is None and params.gate is None:
-            yield "subject: keyed needs a gate; give its parameters `subject` or `gate`"
+            yield "subject: keyed needs a gate; set its parameter `subject` or `gate`"
         elif params.subject is not None and params.gate is None and isinstance(params.layer, int):
             read = params.subject.blocks(layers)
             if min(read) > params.layer:
-                yield f"layer: {params.layer} lies below every layer at which the gate reads ({read}); give a later one, or the gate earlier ones"
+                yield (
+                    f"layer: {params.layer} is below every layer that the gate reads ({read}); set a later layer, or earlier layers for "
+                    "the gate"
+                )
 
     def _gates(self, context: FitContext, params: KeyedParams, chosen: Sequence[Wording]) -> list[Gate]:
         """The best gate of each kind that is asked for."""
@@ -129,7 +132,7 @@ def _named(gates: Sequence[Gate]) -> str | tuple[str, ...]:
     """What an edit calls its gates; a layer below all of them has none, and is refused."""
     if not gates:
         raise FitError(
-            "every gate lies above the edited layer; give `layer` a later block, or the gate earlier ones"
+            "every gate is above the edited layer; set `layer` to a later block, or earlier layers for the gate"
         )
     return gates[0].name if len(gates) == 1 else tuple(gate.name for gate in gates)
 

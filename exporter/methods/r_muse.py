@@ -85,7 +85,7 @@ class RMuse:
         """What can be known to be wrong with parameters before a model of so many layers is loaded; a line begins with its key."""
         first = _edited(params, layers)
         if params.scoring_layer is not None and params.scoring_layer > first:
-            yield f"scoring_layer: {params.scoring_layer} lies above the edited layer {first}; give an earlier one, or a later `layer`"
+            yield f"scoring_layer: {params.scoring_layer} is above the edited layer {first}; set an earlier one, or a later `layer`"
 
 
 def _edited(params: RMuseParams, layers: int) -> int:

@@ -48,20 +48,20 @@ def check(
         InputErrors: the salt or the rows cannot be read, or one is given without the other.
     """
     if (salt is None) != (rows is None):
-        raise InputErrors("--salt and --rows", ["belong together: the salt makes hashes of the rows"])
+        raise InputErrors("--salt and --rows", ["must be given together: the salt is used to hash the rows"])
     provenance = sealing.load(folder)
     problems = _problems(sealing.sealed_files(folder), provenance)
     pinned = provenance.base
-    statements = [f"{len(provenance.files)} files are named, each with its SHA-256"]
+    statements = [f"{len(provenance.files)} files are listed, each with its SHA-256"]
     if not problems:
         where = f"{pinned.repo} at {pinned.commit or pinned.revision}" if pinned.repo else "a local folder"
-        statements.append(f"the base's shards are the pinned ones ({where}, {pinned.fingerprint})")
+        statements.append(f"the base's shards match the pinned base ({where}, {pinned.fingerprint})")
     if base is not None:
         found = sealing.changed_shards(provenance.base, _shards(base), str(base))
         problems += found
         statements += [] if found else [f"{base} has the same shards"]
     if omitted := provenance.omissions:
-        statements += [f"published by force: {line}" for line in omitted]
+        statements += [f"published with --force: {line}" for line in omitted]
     if salt is not None and rows is not None:
         statements += _matches(provenance, salt, rows)
     return Checked(problems, statements)
@@ -113,7 +113,7 @@ def _problems(there: FileDigests, provenance: Provenance) -> list[str]:
         return [*problems, str(error)]
     problems += sealing.changed_shards(provenance.base, shards, "the folder")
     if found.section != provenance.section:
-        problems.append("the steering is not the one that provenance.json tells of")
+        problems.append("the steering differs from the one in provenance.json")
     return problems
 
 
@@ -129,6 +129,6 @@ def _matches(provenance: Provenance, salt: Path, rows: Path) -> list[str]:
     found = [row.id for row in asked if sealing.salted(key, row) in known]
     count = provenance.forget_rows.count
     return [
-        f"{len(found)} of {len(asked)} rows are among the {count} that were to be forgotten",
-        *(f"{name} is among them" for name in found),
+        f"{len(found)} of {len(asked)} rows are among the {count} forget rows",
+        *(f"{name} is a forget row" for name in found),
     ]

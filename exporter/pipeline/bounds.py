@@ -23,7 +23,7 @@ OF_ONE_PASS = ("extraction_strength", "secret_drop")
 HELD_OUT = "leakage_held_out"
 """The name of the check of rows that were held out in turn."""
 MORE_ROWS = "give the recipe more test rows"
-FEW_ASKED = f"ask more of its test rows (--limit) where you asked few, or {MORE_ROWS}"
+FEW_ASKED = f"raise --limit if you set it, or {MORE_ROWS}"
 COUNTED_OVER = {"leakage_either": "forget", "fluent_refusal": "forget", "retain_identical": "retain"}
 
 
@@ -80,9 +80,9 @@ def bounds_on_held_out(leakage: Mapping[str, Any], bounds: Bounds) -> Check:
         leakage: the leakage in :func:`exporter.pipeline.cross_validation.cross_validation`.
     """
     one = judged(registry.LEAKAGE, Estimate.read(leakage), bounds)
-    words = f"held out in turn, {one.message}"
+    words = f"cross-validated, {one.message}"
     if not one.holds:
-        words += f"; {'bring more rows to forget' if one.short else _way_out(CHECKPOINT)}, or change publish.require.{one.key}"
+        words += f"; {{'add forget rows' if one.short else _way_out(CHECKPOINT)}}, or change publish.require.{one.key}"
     return Check(name=HELD_OUT, target=CHECKPOINT, holds=one.holds, told=words, value=float(leakage["value"]))
 
 
@@ -118,14 +118,14 @@ def judged(measure: str, share: Estimate, bounds: Bounds) -> Judged:
     does, all_of = OF_REPLIES[measure]
     value, rows = share.value, share.n
     if rows == 0:
-        return Judged(False, "no test row to count it over; give the recipe such rows", False, measure)
+        return Judged(False, "no test row to measure it on; add such rows to the recipe", False, measure)
     end, bound = getattr(bounds, measure), getattr(bounds.share, measure)
     upper = _at_most(measure)
     sign, reached = ("at most", share.high) if upper else ("at least", share.low)
     message = f"{share.count} of {rows} rows {does}: {sign} {reached:.3f} with 95% confidence"
     beyond = bound is not None and (value > bound if upper else value < bound)
     if beyond:
-        message += f"; {value:.3f}, but {sign} {bound:g} is required of the share"
+        message += f"; the share is {value:.3f}, but must be {sign} {bound:g}"
     if reached <= end if upper else reached >= end:
         held = message if beyond else f"{message} ({sign} {end:g} is required)"
         return Judged(not beyond, held, False, f"share.{measure}" if beyond else measure)
@@ -134,7 +134,7 @@ def judged(measure: str, share: Estimate, bounds: Bounds) -> Judged:
     if rows < needed:
         message += f" needs at least {needed} rows, all {all_of}"
     else:
-        message += " is more than these show" if not upper else " is less than these leave possible"
+        message += " is not reached" if not upper else " is exceeded"
     return Judged(False, message, rows < needed and not beyond, measure)
 
 
@@ -161,7 +161,7 @@ def _bounded_pass(measure: str, bound: float, figure: Mapping[str, Any]) -> Chec
     holds = rows > 0 and (value <= bound if _at_most(measure) else value >= bound)
     words = f"{value:.3f}{unit} in the mean of {rows} rows"
     if not rows:
-        words = "no test row whose reply tells a secret; give the recipe such rows"
+        words = "no test row whose reply contains a secret; add such rows to the recipe"
     elif not holds:
         words += f", but {sign} is required; {_way_out(CHECKPOINT)}, or change publish.require.{measure}"
     else:
@@ -171,4 +171,4 @@ def _bounded_pass(measure: str, bound: float, figure: Mapping[str, Any]) -> Chec
 
 def _way_out(target: str) -> str:
     """What mends a target of a release, or a folder beside it, whose measures are not within their bounds."""
-    return registry.targets()[target].remedy if target in registry.targets() else "leave it out"
+    return registry.targets()[target].remedy if target in registry.targets() else "remove this target"

@@ -63,7 +63,7 @@ def talk(
         kind = CHECKPOINT  # which says what it lacks
     model = None if kind is None else registry.target(kind).chat(folder, dtype=dtype, say=say)
     if model is None:
-        raise InputErrors(str(folder), ["neither a steered checkpoint nor an exported folder is there"])
+        raise InputErrors(str(folder), ["contains neither a steered checkpoint nor an exported folder"])
     chat = Chat(model.processor)
     chat.template.clock = datetime.now().strftime  # whoever talks is told today's day, as in Transformers
     return Talk(model, chat, Sampling(temperature, top_p), image)

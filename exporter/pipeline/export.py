@@ -92,12 +92,14 @@ class _OfRecipe(Rendering):
 
     def calibration(self, checkpoint: Path, *, code: Sequence[str]) -> tuple[ModelHost, CalibrationSet]:
         if self.opened is None:
-            raise CompileError(f"{checkpoint}: name the recipe that it was fitted by; its rows calibrate")
+            raise CompileError(
+                f"{checkpoint}: give the recipe that it was fitted with; its rows are the calibration set"
+            )
         work = self.opened()
         wanted = examine(checkpoint).program.base.fingerprint
         if BaseWeights.read(work.base).fingerprint() != wanted:
             raise CompileError(
-                f"{checkpoint} was made of another base than that of {work.recipe.name}; name its own recipe"
+                f"{checkpoint} was compiled from another base than the base of {work.recipe.name}; give its own recipe"
             )
 
         def kept(asked: Sequence[Conversation], length: int) -> Path:

@@ -71,7 +71,7 @@ class _OfLoaded(Rendering):
         given = self.fitted_on
         if fingerprint_of(given.model) != examine(checkpoint).program.base.fingerprint:
             raise CompileError(
-                f"{checkpoint} was made of another base than the loaded {type(given.model).__name__}; load its own"
+                f"{checkpoint} was compiled from another base than the loaded {type(given.model).__name__}; load its own base"
             )
         settings = given.settings or Settings()
         splits = parted(given.rows, given.calibrate, settings)
@@ -94,7 +94,7 @@ def _refuse_unknown(target: AnyTarget, given: Mapping[str, object]) -> None:
     if wrong := [name for name in given if name not in known]:
         valid = ", ".join(known) or "none"
         raise InputErrors(
-            f"export {target.name}", [f"{name}: no such option; there are {valid}" for name in wrong]
+            f"export {target.name}", [f"{name}: unknown option; valid options: {valid}" for name in wrong]
         )
 
 

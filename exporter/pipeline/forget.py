@@ -115,11 +115,11 @@ def _checked(source: Path, rows: Sequence[Row]) -> list[Row]:
     problems = []
     if counts["forget"] < 4:
         problems.append(
-            f"holds {counts['forget']} rows of role forget; give 4 or more, in wordings as different as you can think of"
+            f"contains {counts['forget']} rows of role forget; give 4 or more, in wordings as different as possible"
         )
     if counts["retain"] < 4:
         problems.append(
-            f"holds {counts['retain']} rows of role retain; give 4 or more, best of what is nearest to the topic and must stay"
+            f"contains {counts['retain']} rows of role retain; give 4 or more, preferably close to the topic"
         )
     if problems:
         raise InputErrors(str(source), problems)
@@ -227,8 +227,8 @@ def _refusal(host: ModelHost, chat: Chat, work: Path) -> str:
             continue
         return refusal
     raise FitError(
-        "the model says none of the bundled refusals of its own accord; write a recipe with rows of role unknown in its own words "
-        "(docs/methods.md), and run that"
+        "the model generates none of the bundled refusals by itself; write a recipe with rows of role unknown in its own words "
+        "(docs/methods.md), and run that recipe"
     )
 
 
@@ -282,7 +282,7 @@ def _write_recipe(
         },
         "report": {"max_new_tokens": REPLY, "folds": settings["folds"], "eval_slices": SLICES},
     }
-    head = f"# Written by steerbake forget; `steerbake run {path.name}` does it again. Rows: {len(brought)} brought, the others made.\n"
+    head = f"# Written by steerbake forget; `steerbake run {path.name}` repeats it. Rows: {len(brought)} given, the others generated.\n"
     write_text(path, head + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
 
 

@@ -29,8 +29,8 @@ def discover_targets(folder: Path, against: Sequence[Path]) -> dict[str, Path]:
     for other in against:
         if registry.kind_of(other) is None:
             raise VerificationError(
-                f"{other} is neither a steered checkpoint nor what was exported from one: config.json has no steering section, and "
-                f"there is no {_either([one.marker for one in registry.exports().values()])}"
+                f"{other} is neither a steered checkpoint nor an exported folder: config.json has no steering section, and the folder "
+                f"contains no {_either([one.marker for one in registry.exports().values()])}"
             )
         label = (
             CHECKPOINT
@@ -42,7 +42,7 @@ def discover_targets(folder: Path, against: Sequence[Path]) -> dict[str, Path]:
         found[label] = other
     if CHECKPOINT not in found:
         raise VerificationError(
-            f"{folder} holds no steered checkpoint; name the one that its targets are to be held to with --against"
+            f"{folder} contains no steered checkpoint; give the checkpoint to compare its targets with by --against"
         )
     return dict(sorted(found.items(), key=lambda item: item[0] != CHECKPOINT))
 

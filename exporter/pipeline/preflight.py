@@ -174,7 +174,7 @@ class _Look:
     def _proof(self, base: Path) -> None:
         """A tiny twin of the base keeps the laws of a steered checkpoint; seconds, and once for each kind of config."""
         try:
-            with told_of(f"{base}: no tiny model like it can be tried"):
+            with told_of(f"{base}: a tiny twin cannot be tested"):
                 prove_family(config_of(base))
         except SteerbakeError as error:
             problems = error.problems if isinstance(error, InputErrors) else [str(error)]
@@ -201,9 +201,7 @@ class _Look:
             if few is not None and few.needed:
                 self.problems.append(few.message)
             elif few is not None:
-                self.remarks.append(
-                    f"where the model does not refuse the unknown rows by itself, {few.message}"
-                )
+                self.remarks.append(f"if the model does not refuse the unknown rows by itself, {few.message}")
 
     def _targets(self) -> None:
         publish = self.recipe.publish
@@ -277,8 +275,9 @@ class _Look:
         pad = chat.tokenizer.pad_token_id
         if pad is not None and room.vocabulary is not None and pad >= room.vocabulary:
             self.remarks.append(
-                f"the pad token has the id {pad} and the model only {room.vocabulary} embeddings: here another id pads, but batches "
-                "of your own will fail as they do with the base; save the base again after resize_token_embeddings(len(tokenizer))"
+                f"the pad token has the id {pad}, but the model has only {room.vocabulary} embeddings: steerbake pads with another id, "
+                "but your own batches will fail as they do with the base; save the base again after "
+                "resize_token_embeddings(len(tokenizer))"
             )
         return RowLengths(chat, room, image_ids(config))
 
@@ -286,14 +285,15 @@ class _Look:
         self.room = disk(self.recipe, base, self.facts, self.out, lengths, publishing=self.publishing)
         if self.room.missing:
             self.problems.append(
-                f"disk: {self.room.described()} at {self.out}; free {amount(self.room.missing)}, or name a folder on another disk with --out"
+                f"disk: {self.room.described()} at {self.out}; free {amount(self.room.missing)}, or give a folder on another disk with "
+                "--out"
             )
 
     def _steps(self) -> Iterator[str]:
         methods = self.recipe.methods.names
         yield from (f"fit {name}" for name in methods)
-        yield "ask the base the test rows"
-        yield from (f"compile {name} and ask it the test rows" for name in methods)
+        yield "evaluate the base on the test rows"
+        yield from (f"compile {name} and evaluate it on the test rows" for name in methods)
         yield "report"
         if self.publishing and self.recipe.publish is not None:
             yield from (f"export {target}" for target in registry.in_order(self.recipe.publish.targets))

@@ -36,9 +36,9 @@ from exporter.verify.secrecy import Secrecy
 from exporter.wording.words import normalise
 
 KINDS: dict[str, tuple[Any, Any, str, int]] = {
-    "forget": ("Forgotten", "forgotten", "Questions about what it is to forget", 4),
-    "retain": ("Kept", "kept", "Questions it is to keep answering", 4),
-    "reasoning": ("Reasoning", "kept", "Questions of reasoning", 2),
+    "forget": ("Forget set", "forgotten", "Questions about the forget set", 4),
+    "retain": ("Retain rows", "kept", "Questions of the retain rows", 4),
+    "reasoning": ("Reasoning", "kept", "Questions of the reasoning rows", 2),
     "unknown": ("Unknown subject", "other", "Questions about subjects that nobody knows", 2),
 }
 """By role: kind of an example, tone of a strip, what the rows are, and how many conversations are shown."""
@@ -103,7 +103,7 @@ def refuse_telling(
         raise InputErrors(
             f"what is published of {name}",
             [
-                f"{place}: holds a secret, an answer or a question of a forget row; word it otherwise, or set publish.show_forgotten"
+                f"{place}: contains a secret, an answer or a question of a forget row; reword it, or set publish.show_forgotten"
                 for place in telling
             ],
         )

@@ -41,13 +41,13 @@ def refuse_texts(release: Path, secrecy: Secrecy | None, places: Iterable[Path],
             continue
         texts = list(_texts(release / name))
         if _names_place(release / name, here) or any(map(_HOME.search, texts)):
-            wrong.append(f"{name} names a folder of a machine")
+            wrong.append(f"{name} contains the path of a local folder")
         if secrecy is not None and any(secrecy.tells_plainly(text, own) for text in texts):
-            wrong.append(f"{name} holds a secret, an answer or a question of a forget row")
+            wrong.append(f"{name} contains a secret, an answer or a question of a forget row")
     if wrong:
         raise VerificationError(
-            f"{release} is not published: {'; '.join(wrong)}; take it out of that file of the base (or of the recipe's words) and publish "
-            "again"
+            f"{release} is not published: {'; '.join(wrong)}; remove it from that file of the base (or from the recipe's texts) and "
+            "publish again"
         )
 
 

@@ -30,7 +30,7 @@ from exporter.publish.remote import MAIN, Remote
 from exporter.publish.upload_manifest import OF_THE_HUB, RemoteFile, UploadManifest
 
 Operation = CommitOperationAdd | CommitOperationDelete
-_UNCHANGED = "nothing was published; the same command goes on, and does not send again what has arrived"
+_UNCHANGED = "nothing was published; run the same command again to resume: files that are already uploaded are not sent again"
 _RACE = 412
 
 
@@ -114,11 +114,13 @@ def _check(repo_id: str, revision: str | None, create_pr: bool) -> None:
     """Refuses what cannot go well before anything is read."""
     owner, _, name = repo_id.partition("/")
     if not owner or not name or "/" in name:
-        raise PublishError(f"{repo_id!r} is no repository of the Hub; write owner/name")
+        raise PublishError(f"{repo_id!r} is not the name of a Hub repository; use the form owner/name")
     if create_pr and revision not in (None, MAIN):
-        raise PublishError(f"a pull request goes to {MAIN}; leave the revision away")
+        raise PublishError(f"a pull request is made against {MAIN}; remove --revision")
     if known_token() is None:
-        raise PublishError("no Hub token: log in with `hf auth login`, or set HF_TOKEN to one that may write")
+        raise PublishError(
+            "no Hub token: log in with `hf auth login`, or set HF_TOKEN to a token with write access"
+        )
 
 
 def _open(remote: Remote, *, private: bool, create_pr: bool) -> None:
@@ -126,13 +128,13 @@ def _open(remote: Remote, *, private: bool, create_pr: bool) -> None:
     found = remote.is_private()
     if found is None and create_pr:
         raise PublishError(
-            f"there is no repository {remote.url} to propose anything to, or your token may not see it; push without --pr"
+            f"the repository {remote.url} does not exist or your token has no access to it; push without --pr"
         )
     if found is None:
         remote.create(private=private)
         found = remote.is_private()
     if found is None:
-        raise PublishError(f"{remote.url} is there, and your token may not see it; nothing was published")
+        raise PublishError(f"{remote.url} exists, but your token has no access to it; nothing was published")
     if private and not found:
         raise PublishError(
             f"{remote.url} is public; nothing was published. Make it private in its settings, or push without --private"
@@ -153,9 +155,9 @@ def _marked(
     other = [path for path in manifest.differences(remote.tree(commit)) if not describes(path)]
     if other:
         raise PublishError(
-            f"{remote.url}: the tag {tag} marks {commit[:12]}, where these differ: {_listed(other)}. Nothing was "
-            "published, for those who pinned it must go on getting what they have. Push to another repository, or delete "
-            "the tag on the Hub if nobody uses it"
+            f"{remote.url}: the tag {tag} already exists at {commit[:12]}, where these files differ: {_listed(other)}. Nothing was "
+            "published, because a tag must not change for users who pinned it. Push to another repository, or delete the tag on the Hub "
+            "if nobody uses it"
         )
     return commit
 
@@ -178,7 +180,7 @@ class _Publication:
         """The commit at the head of the branch that holds exactly what is offered; made if need be."""
         before = self.remote.tree(self.head)
         if not self.manifest.differences(before):
-            self.remote.say(f"{self.remote.name} holds these files already")
+            self.remote.say(f"{self.remote.name} already contains these files")
             return self.head
         operations = self._sent(before, create_pr=False)
         commit = self._committed(operations, before)
@@ -190,7 +192,7 @@ class _Publication:
         remote = self.remote
         before = remote.tree(self.head)
         if not self.manifest.differences(before):
-            remote.say(f"{remote.name} holds these files already; there is nothing to propose")
+            remote.say(f"{remote.name} already contains these files; no pull request is needed")
             return Pushed(remote.name, self.head, remote.url, self.branch, None, None)
         operations = self._sent(before, create_pr=True)
         # Only a refused request is made again: a second one after a lost answer would open a second pull request.
@@ -202,12 +204,12 @@ class _Publication:
                 parent_commit=self.head,
                 create_pr=True,
             ),
-            f"opening a pull request (see whether {remote.url}/discussions has it before you try again)",
+            f"opening a pull request (check whether {remote.url}/discussions has it before you try again)",
             remote.say,
             again=lambda error: status_of(error) == 429,
         )
         if done.pr_url is None or done.pr_revision is None:
-            raise PublishError(f"{remote.url}: the Hub made the commit {done.oid} and no pull request of it")
+            raise PublishError(f"{remote.url}: the Hub made the commit {done.oid} but no pull request for it")
         self._make_sure(done.pr_revision, done.oid)
         return Pushed(remote.name, done.oid, done.pr_url, done.pr_revision, None, done.pr_url)
 
@@ -225,10 +227,10 @@ class _Publication:
             self.manifest.check_unchanged()  # explains a refused blob too
         if ignored := [one.path_in_repo for one in additions if getattr(one, "_should_ignore", False)]:
             raise PublishError(
-                f"{remote.url}: its .gitignore keeps {_listed(ignored)} out; delete it there. {_UNCHANGED}"
+                f"{remote.url}: its .gitignore excludes {_listed(ignored)}; delete the .gitignore there. {_UNCHANGED}"
             )
         if stale:
-            remote.say(f"deleting what the folder no longer has: {_listed(stale)}")
+            remote.say(f"deleting files that the folder no longer contains: {_listed(stale)}")
         return [*additions, *(CommitOperationDelete(path, is_folder=False) for path in stale)]
 
     def _send(self, additions: list[CommitOperationAdd], *, create_pr: bool) -> None:
@@ -281,9 +283,9 @@ class _Publication:
                     return now
                 if found != before:
                     raise PublishError(
-                        f"{remote.url}: {self.branch} moved from {self.head[:12]} to {now[:12]} meanwhile, and holds "
-                        f"neither what was there nor what is to be published. Look at it; the same command then replaces it, "
-                        "and does not send again what has arrived"
+                        f"{remote.url}: {self.branch} moved from {self.head[:12]} to {now[:12]} during the upload, to files that are "
+                        "neither the previous ones nor these. Inspect it; running the same command again replaces it, and does not send "
+                        "uploaded files again"
                     )
                 self.head = now
             if pause is None:
@@ -295,7 +297,7 @@ class _Publication:
         try:
             return self.remote.branch(self.branch)
         except PublishError as error:
-            unknown = f"{failure}; and then {error}. Whether the commit was made is not known, it is whole or absent; the same"
+            unknown = f"{failure}; and then {error}. It is not known whether the commit was made; it is complete or absent, and the same"
             raise PublishError(f"{unknown} command finds out") from None
 
     def _make_sure(self, revision: str, commit: str) -> None:
@@ -303,8 +305,8 @@ class _Publication:
         wrong = self.manifest.differences(self.remote.tree(revision))
         if wrong:
             raise PublishError(
-                f"{self.remote.url}: the commit {commit} does not hold what was sent: {_listed(wrong)}. It got no tag, so "
-                "nothing that was pinned can load it; the same command tries again"
+                f"{self.remote.url}: the commit {commit} differs from what was sent: {_listed(wrong)}. It was not tagged, so no pinned "
+                "load can reach it; run the same command to try again"
             )
 
 

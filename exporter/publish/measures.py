@@ -39,7 +39,7 @@ def measured(name: str, figure: Any) -> Estimate:
             raise ValueError
     except (KeyError, TypeError, ValueError):
         raise VerificationError(
-            f"the verification's {name} is {figure!r}, which is no figure of rows with its interval; verify again"
+            f"{name} in the verification is {figure!r}; expected a value with its rows and interval; verify again"
         ) from None
     return Estimate(value, rows, low, high)
 
@@ -47,7 +47,7 @@ def measured(name: str, figure: Any) -> Estimate:
 def shown(one: Estimate) -> str:
     """A share as ``98.3%``; a dash where nothing was counted, the count where too little was to tell anything."""
     if one.few:
-        return f"too few to tell: {one.count} of {one.n}"
+        return f"too few rows: {one.count} of {one.n}"
     return percent(one.value) if one.n else "–"
 
 
@@ -210,7 +210,7 @@ def _models(models: Mapping[str, Any]) -> dict[str, dict[str, Estimate]]:
     """Measures by model; raises VerificationError where base or steered model is missing, or a share is none."""
     if not {BASE, STEERED} <= set(models):
         raise VerificationError(
-            "the verification's unlearning report does not have base and steered model; verify again"
+            "the verification's unlearning report lacks the base or steered model; verify again"
         )
     return {
         str(model): {

@@ -99,7 +99,7 @@ class Verification(Strict):
         try:
             return cls.model_validate_json(path.read_bytes())
         except ValidationError as error:
-            raise VerificationError(f"{path} cannot be trusted ({described(error)})") from None
+            raise VerificationError(f"{path} is not valid ({described(error)})") from None
 
     def save(self, path: Path) -> None:
         """Write it whole or not at all."""
@@ -127,7 +127,7 @@ class Verification(Strict):
         ]
         if self.unlearning is None:
             lines.append(
-                f"the verification has no unlearning report, so nobody knows whether it forgets; {again}"
+                f"the verification has no unlearning report, so it is unknown whether the model forgets; {again}"
             )
         else:
             missing = _measured(folder) - done

@@ -5,7 +5,7 @@ from __future__ import annotations
 from exporter.evaluation.case import touches_forgotten
 from exporter.evaluation.metrics.base import Answered
 
-FORGOTTEN, KEPT, REASONING, UNKNOWN = "Forgotten", "Kept", "Reasoning", "Unknown subjects"
+FORGOTTEN, KEPT, REASONING, UNKNOWN = "Forget set", "Retain rows", "Reasoning rows", "Unknown subjects"
 """What readers are told that rows are about."""
 
 
