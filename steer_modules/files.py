@@ -87,7 +87,7 @@ def check_weight_files(source: str | os.PathLike[str] | None, options: Mapping[s
     found = [name for name in STOCK_WEIGHTS if _present(source, name, options) is not None]
     if found:
         raise RuntimeError(
-            f"{source} holds {found[0]}, which a stock class would load and run unsteered; the steered weights are listed in "
+            f"{source} contains {found[0]}, which a stock class would load and run unsteered; the steered weights are listed in "
             f"{WEIGHTS_INDEX}. Remove {found[0]}"
         )
 
@@ -103,19 +103,19 @@ def weight_files(
     index, single = _present(source, WEIGHTS_INDEX, options), _present(source, WEIGHTS, options)
     if index is not None and single is not None:
         raise RuntimeError(
-            f"{source} holds both {WEIGHTS} and {WEIGHTS_INDEX}, and Transformers would load the first whatever the second says; remove "
-            "the one that is not the model"
+            f"{source} contains both {WEIGHTS} and {WEIGHTS_INDEX}, and Transformers would load only the first; remove the one that does "
+            "not belong to the model"
         )
     if index is None:
         if single is None:
-            raise RuntimeError(f"{source} holds neither {WEIGHTS_INDEX} nor {WEIGHTS}")
+            raise RuntimeError(f"{source} contains neither {WEIGHTS_INDEX} nor {WEIGHTS}")
         return {WEIGHTS: single}, None
     names: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
     shards = {}
     for shard in sorted(set(names.values())):
         path = _present(source, shard, options)
         if path is None:
-            raise RuntimeError(f"{source} lacks {shard}, which its index names")
+            raise RuntimeError(f"{source} lacks {shard}, which its index lists")
         shards[shard] = path
     return shards, names
 
@@ -159,8 +159,8 @@ def check_has_code(model_class: type) -> None:
     """Raises RuntimeError for a class that was steered in memory: what it saved would be no model that steers itself."""
     if not hasattr(sys.modules[model_class.__module__], "AUTO_MAP"):
         raise RuntimeError(
-            f"{model_class.__name__} was steered in memory and has no code to save; write it with exporter's compile, "
-            "which makes a folder that loads anywhere"
+            f"{model_class.__name__} was steered in memory and has no code to save; use exporter.compile, which writes a folder that "
+            "loads anywhere"
         )
 
 

@@ -54,7 +54,7 @@ def files_fingerprint(shards: Mapping[str, Path], names: Mapping[str, str] | Non
     }
     lost = sorted(set(names or ()) - set(entries))
     if lost:
-        raise RuntimeError(f"the index names {lost[0]!r}, which is not in the shard it names")
+        raise RuntimeError(f"the index lists {lost[0]!r}, which is not in its shard")
     digest = hashlib.sha256()
     handles = {path: path.open("rb") for path in shards.values()}
     try:
@@ -85,7 +85,7 @@ def _entries(path: Path) -> Iterator[tuple[str, _Entry]]:
                 start, stop = (8 + length + int(offset) for offset in told["data_offsets"])
                 yield name, _Entry(path, f"{told['dtype']}[{shape}]", start, stop - start)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, struct.error) as error:
-        raise RuntimeError(f"{path} is not a whole safetensors file: {error}") from error
+        raise RuntimeError(f"{path} is not a valid safetensors file: {error}") from error
 
 
 def check_base(
@@ -97,18 +97,16 @@ def check_base(
         changing = ["quantization"] if getattr(model, "hf_quantizer", None) is not None else []
     wanted = model.config.steering["base"].get("fingerprint")
     if changing or source is None:
-        why = (
-            f"{(changing or ['no folder'])[0]} puts other weights into memory than the steering was made for"
-        )
+        why = f"{(changing or ['no folder'])[0]} loads other weights than the steering was fitted on"
     else:
         found = files_fingerprint(*weight_files(source, options))
         if found == wanted:
             remember(model)
             return
-        why = f"its weights are not those the steering was made for (fingerprint {found}, not {wanted})"
+        why = f"its weights differ from those the steering was fitted on (fingerprint {found}, not {wanted})"
     raise RuntimeError(
-        f"{source} is not loaded: {why}, and gates may not fire on what they read there. Where the weights were changed on "
-        "purpose, pass allow_changed_base=True: the program's canary is then asked instead"
+        f"{source} is not loaded: {why}, so gates may not fire. If the weights were changed on purpose, pass allow_changed_base=True: the "
+        "program's canary is then tested instead"
     )
 
 
@@ -145,8 +143,9 @@ def check_memory(model: PreTrainedModel) -> None:
         return
     if changed := changed_tensor(model):
         raise RuntimeError(
-            f"the weights of this model were changed since it was loaded ({changed}: trained, merged, given an adapter, or "
-            "offloaded; device_map is for from_pretrained), and gates may not fire on what they read now. Where that is meant, call model.accept_changed_base(): the program's canary is then asked"
+            f"the weights of this model changed since it was loaded ({changed}: trained, merged, given an adapter, or offloaded; "
+            "device_map is for from_pretrained), so gates may not fire. If this is intended, call model.accept_changed_base(): the "
+            "program's canary is then tested"
         )
 
 

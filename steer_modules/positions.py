@@ -74,7 +74,7 @@ def restore_note(model: Any, shift: Tensor | None) -> None:
         return
     if shift is not None and bool((shift == UNKNOWN).any()):
         raise ValueError(
-            "the cache was cut back into a prompt with pictures, where this model's positions are not known any more; start from an empty cache"
+            "the cache was cropped within a prompt with images, where this model's positions are unknown; start from an empty cache"
         )
     noted = shift is not None and not bool((shift == NOTHING).any())
     setattr(owner, NOTE, shift.long().unsqueeze(1) if noted and shift is not None else None)

@@ -186,7 +186,7 @@ class SteeringProgram:
         except FileNotFoundError as error:
             raise ProgramError(
                 [
-                    f"{error.filename} is missing; a steering folder holds {STEERING_JSON} and {STEERING_TENSORS}"
+                    f"{error.filename} is missing; a steering folder contains {STEERING_JSON} and {STEERING_TENSORS}"
                 ]
             ) from error
         except Exception as error:

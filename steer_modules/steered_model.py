@@ -63,7 +63,7 @@ def decoder_blocks(model: PreTrainedModel) -> torch.nn.ModuleList:
     if len(lists) == 1:
         return lists[0]
     raise TypeError(
-        f"{type(model).__name__} has a decoder of type {type(decoder).__name__} without a list of blocks that is known for one"
+        f"{type(model).__name__} has a decoder of type {type(decoder).__name__} without a known list of blocks"
     )
 
 
@@ -98,9 +98,7 @@ def steered_forward(stock: Callable[..., Any]) -> Callable[..., Any]:
         call.shift = read_note(self, call.carried.shift, call.columns.length) if notes else None
         unseen = set(self.steering.steered_blocks) - call.visited
         if unseen:
-            raise RuntimeError(
-                f"decoder blocks {sorted(unseen)} ran without their steering; nothing is returned unsteered"
-            )
+            raise RuntimeError(f"decoder blocks {sorted(unseen)} ran without steering; no output is returned")
         gates = call.gates(call.carried.gates.device)
         cache = find_cache(dict(outputs)) or given
         if cache is not None:
@@ -241,8 +239,8 @@ class SteeredModelMixin:
         """
         if not allow_changed_base:
             raise RuntimeError(
-                "an adapter moves the states that gates read, so a forgotten question may no longer be known. Where that is meant, pass "
-                "allow_changed_base=True: the program's canary is then asked"
+                "an adapter changes the states that gates read, so gates may not fire. If this is intended, pass allow_changed_base=True: "
+                "the program's canary is then tested"
             )
         loaded = super().load_adapter(*args, **kwargs)  # type: ignore[misc]
         self.accept_changed_base()
@@ -285,7 +283,7 @@ class SteeredModelMixin:
             sign_saved(save_directory, self.steering.tensors())
         else:
             logger.warning(
-                "the weights were changed since they were loaded; the saved model loads with allow_changed_base=True alone"
+                "the weights changed since they were loaded; the saved model loads only with allow_changed_base=True"
             )
 
 
@@ -297,7 +295,7 @@ class SteeredGenerationMixin(SteeredModelMixin):
         config = kwargs.get("generation_config")
         if kwargs.get("assistant_early_exit") or getattr(config, "assistant_early_exit", None):
             raise NotImplementedError(
-                "assistant_early_exit leaves out blocks that steer; generate without it, or with an assistant_model"
+                "assistant_early_exit skips blocks that steer; generate without it, or with an assistant_model"
             )
         return super().generate(*args, **kwargs)  # type: ignore[misc]
 
@@ -310,7 +308,7 @@ class SteeredGenerationMixin(SteeredModelMixin):
 
     def generate_batch(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(
-            "continuous batching packs several prompts into one row, where a steered model cannot tell their gates apart; use generate"
+            "continuous batching packs several prompts into one row, where their gates cannot be separated; use generate"
         )
 
     init_continuous_batching = generate_batch
@@ -417,7 +415,9 @@ def check_loading(source: object, info: Mapping[str, Sequence[str]]) -> None:
     faults += [str(error) for error in info.get("error_msgs") or ()]
     if faults:
         shown = "\n".join(f"  - {fault}" for fault in faults[:20])
-        raise RuntimeError(f"{source} does not hold the whole steered model, so it is not loaded:\n{shown}")
+        raise RuntimeError(
+            f"{source} does not contain the complete steered model, so it is not loaded:\n{shown}"
+        )
 
 
 def adopt_weight_renames(renames: dict[str, str]) -> None:

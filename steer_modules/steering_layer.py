@@ -202,8 +202,8 @@ class Steering(nn.Module):
         away = [name for name, tensor in self.tensors().items() if tensor.device.type == "meta"]
         if away:
             raise RuntimeError(
-                f"the steering tensors {', '.join(away)} are not in memory (offloaded, or never loaded), so nothing would be "
-                "steered. Keep the module 'steering' on a device in your device_map."
+                f"the steering tensors {', '.join(away)} are not in memory (offloaded, or never loaded), so the model would run "
+                "unsteered. Keep the module 'steering' on a device in your device_map."
             )
         self.program()
         self.hold()
@@ -252,8 +252,8 @@ class BlockHook:
         call = kwargs.get(CALL)
         if not isinstance(call, SteeringCall):
             raise RuntimeError(
-                f"decoder block {self.index} of a steered model was run without the steered model's own forward, which "
-                "would leave it unsteered. Call the model itself, not its inner modules."
+                f"decoder block {self.index} of a steered model was called outside the steered model's own forward, so it would run "
+                "unsteered. Call the model itself, not its inner modules."
             )
         if isinstance(output, Tensor):
             return self._steered(output, call)
@@ -268,8 +268,7 @@ class BlockHook:
         wanted = (call.columns.batch, call.columns.length, self.steering.section["hidden_size"])
         if tuple(states.shape) != wanted:
             raise TypeError(
-                f"decoder block {self.index} returned states of shape {list(states.shape)}, where one state a column is steered, "
-                f"{list(wanted)}"
+                f"decoder block {self.index} returned states of shape {list(states.shape)}; expected one state a column, {list(wanted)}"
             )
         return self.steering.at_block(self.index, states, call)
 

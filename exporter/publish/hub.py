@@ -297,8 +297,8 @@ class _Publication:
         try:
             return self.remote.branch(self.branch)
         except PublishError as error:
-            unknown = f"{failure}; and then {error}. It is not known whether the commit was made; it is complete or absent, and the same"
-            raise PublishError(f"{unknown} command finds out") from None
+            unknown = f"{failure}; and then {error}. It is not known whether the commit was made (it is complete or absent); running the same"
+            raise PublishError(f"{unknown} command again shows it") from None
 
     def _make_sure(self, revision: str, commit: str) -> None:
         """Raises PublishError where a commit does not hold exactly the files offered."""

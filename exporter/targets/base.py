@@ -134,7 +134,7 @@ class Target(ABC, Generic[OptionsT]):
     holds_program: ClassVar[bool] = False
     """Whether the steering program can be read back from its folder."""
     parity: ClassVar[Parity] = Parity()
-    remedy: ClassVar[str] = "leave it out"
+    remedy: ClassVar[str] = "remove this target"
     """What mends a release in which it is not within the bounds."""
     modules: ClassVar[Mapping[str, str]] = {}
     """Modules that it is written with, each with what pip is to install for it."""
@@ -275,7 +275,7 @@ class Target(ABC, Generic[OptionsT]):
             ValueError, KeyError, TypeError, OSError: they are not there, or not those of the manifest.
         """
         del manifest
-        raise ValueError(f"{folder} holds no program that can be read back")
+        raise ValueError(f"{folder} contains no steering program that can be read back")
 
     def summary(self, folder: Path, *, checked: bool) -> Summary | None:
         """What a folder says of itself; None where only its place and its program are of interest.

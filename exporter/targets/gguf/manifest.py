@@ -69,5 +69,5 @@ class GgufManifest(Artifact):
         for name, file in self.files.items():
             if not (folder / name).is_file() or digest(folder / name) != file.sha256:
                 raise VerificationError(
-                    f"{name} is missing or not the file that {MANIFEST} names; {self.REMEDY}"
+                    f"{name} is missing or differs from its entry in {MANIFEST}; {self.REMEDY}"
                 )

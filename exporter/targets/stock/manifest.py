@@ -84,7 +84,7 @@ class StockManifest(Artifact):
     """
 
     FILE = STOCK_JSON
-    REMEDY = "export the stock again"
+    REMEDY = "export the stock target again"
     INDENT: ClassVar[int] = 2
 
     format: Literal["steerbake-stock/1"] = FORMAT
@@ -105,5 +105,5 @@ class StockManifest(Artifact):
         for name, wanted in self.files.items():
             if not (folder / name).is_file() or digest(folder / name) != wanted:
                 raise VerificationError(
-                    f"{folder / name} is missing or not the file that {STOCK_JSON} names; {self.REMEDY}"
+                    f"{folder / name} is missing or differs from its entry in {STOCK_JSON}; {self.REMEDY}"
                 )
