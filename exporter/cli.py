@@ -65,7 +65,7 @@ def run(
     out: RunFolder = None,
     changes: Changes = None,
 ) -> None:
-    """Fit, compile, generate and report. The same command resumes a run that was cut off."""
+    """Fit, compile, generate and report. The same command resumes an interrupted run."""
     from exporter import display, pipeline
 
     loaded = pipeline.load_recipe(recipe, changes or ())
@@ -100,7 +100,7 @@ def check_recipe(
     out: RunFolder = None,
     changes: Changes = None,
 ) -> None:
-    """Look at recipe, base, rows, targets and disk without loading a model, and say everything that must be mended. Exit 2 where anything must."""
+    """Check recipe, base, rows, targets and disk space without loading a model, and list every problem. Exit 2 if there is any."""
     from exporter import display, pipeline
 
     found = pipeline.check_recipe(recipe, changes or (), out)
@@ -134,9 +134,9 @@ def compile_(
         ),
     ] = False,
 ) -> None:
-    """Write a checkpoint that holds the steering in its own weights and config.
+    """Write a checkpoint that contains the steering in its own weights and config.
 
-    With --upgrade: rewrite a checkpoint of the format before, `steerbake compile --upgrade OLD NEW`.
+    With --upgrade: rewrite a checkpoint of the previous format, `steerbake compile --upgrade OLD NEW`.
     """
     from exporter import display, pipeline
 
@@ -178,7 +178,7 @@ def forget(
         ),
     ] = None,
 ) -> None:
-    """Make a model forget the topic of a few rows: divides them, makes others, fits, compiles and measures."""
+    """Make a model forget the topic of a few rows: splits them, generates further rows, fits, compiles and evaluates."""
     from exporter import display, pipeline
 
     display.show_stages()
@@ -204,7 +204,7 @@ def inspect(
         ),
     ],
 ) -> None:
-    """Show what is steered where and by which gates, and verify the hashes."""
+    """Show edits, layers and gates, and verify the hashes."""
     from exporter import display, look_inside
 
     folder = look_inside.model_in(folder, display.note, programs=True)
@@ -219,7 +219,7 @@ def inspect(
 @reported
 @answering
 def demo(out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/demo")) -> None:
-    """Unlearn on the bundled testbed: a small model of a made-up world, from its rows to a checkpoint and a report."""
+    """Unlearn on the bundled testbed, a small model of an invented world: from rows to a checkpoint and a report."""
     from exporter import display, pipeline
 
     display.show_stages()
@@ -256,7 +256,7 @@ def chat(
     temperature: Annotated[float, typer.Option(min=0.0, help="0: greedy decoding.")] = 0.0,
     top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 1.0,
 ) -> None:
-    """Talk to a model: it streams its reply and says which gates fired."""
+    """Chat with a model; replies are streamed, with the gates that fired."""
     from exporter import display, pipeline
 
     conversation = pipeline.talk(

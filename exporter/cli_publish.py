@@ -62,7 +62,7 @@ def verify(
         ),
     ] = None,
 ) -> None:
-    """Load in a clean environment, compare all targets, count leaks and retained replies. Exit 1 where a check fails."""
+    """Load in a clean environment, compare all targets, count leaks and retained replies. Exit 1 if a check fails."""
     from exporter.recipe import Recipe
 
     loaded = None if recipe is None else Recipe.load(recipe)
@@ -134,7 +134,7 @@ def push(
         bool, typer.Option("--force", help="Push a folder that is not verified, and state that in its card.")
     ] = False,
 ) -> None:
-    """Push a verified folder to the Hub in one commit; refused where its verification is missing, failed or older than its files."""
+    """Push a verified folder to the Hub in one commit; refused if its verification is missing, failed or older than its files."""
     from exporter import display, pipeline
 
     request = pipeline.Request(repo, private, revision, pr, dry_run, force)
@@ -162,7 +162,7 @@ def check(
         ),
     ] = None,
 ) -> None:
-    """Find every changed, missing or added file of a published folder. Exit 1 where there is any."""
+    """Find every changed, missing or added file of a published folder. Exit 1 if there is any."""
     from exporter import display, pipeline
 
     found = pipeline.check(folder, base=base, salt=salt, rows=rows)
@@ -179,7 +179,7 @@ def pack(
         Path, typer.Argument(metavar="OUT.tar.zst", help="File to write; must not exist.", show_default=False)
     ],
 ) -> None:
-    """Write a verified, sealed folder as one file; the same folder gives the same bytes."""
+    """Write a verified release as one file; the same folder gives the same bytes."""
     from exporter import pipeline
 
     typer.echo(f"packed: {pipeline.pack(folder, out)}")
@@ -191,7 +191,7 @@ def unpack(
     file: Annotated[Path, typer.Argument(help="What `steerbake pack` wrote.", show_default=False)],
     out: Annotated[Path, typer.Argument(help="The folder to write; must not exist.", show_default=False)],
 ) -> None:
-    """Unpack and check it; nothing is left of one that is not what was packed."""
+    """Unpack a file and check it; if it differs from what was packed, nothing is written."""
     from exporter import pipeline
 
     typer.echo(f"unpacked: {pipeline.unpack(file, out)}")

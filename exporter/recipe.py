@@ -39,7 +39,7 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 class BaseModelSource(Strict):
     """The model to steer: a local folder (``path``, relative to the recipe file) or a Hub name (``repo``).
 
-    ``adapters``: peft adapters that are merged into it first, in order; folders, or Hub names.
+    ``adapters``: peft adapters to merge into it first, in order; folders, or Hub names.
     ``trust_remote_code``: run the code that its tokenizer or processor brings, and put it into what is published.
     """
 
@@ -62,7 +62,7 @@ class BaseModelSource(Strict):
 class Source(Strict):
     """Rows from a local file (``path``, relative to the recipe file) or a ``datasets`` name.
 
-    ``format`` names a reader; a public schema says nothing of roles, so ``role`` gives one to all its rows.
+    ``format`` names a reader; a public schema has no roles, so ``role`` sets the role of all its rows.
     """
 
     path: str | None = None
@@ -89,7 +89,7 @@ SourceLike = Annotated[Source, BeforeValidator(_as_source)]
 
 
 class Data(Strict):
-    """Which rows fit, which calibrate, and which are only tested on.
+    """The rows for fit, calibration and test.
 
     Without ``calibrate``, a fraction of the fit rows is set aside: whole wordings (rows with one ``template_id``) by role.
     """
@@ -105,7 +105,7 @@ class Data(Strict):
 
 
 class ChatSettings(Strict):
-    """How prompts are rendered and where the reasoning of a reply stands."""
+    """How prompts are rendered and where a response contains its reasoning."""
 
     system: str | None = None
     """System prompt of every conversation."""
@@ -114,7 +114,7 @@ class ChatSettings(Strict):
 
 
 class Refusals(Strict):
-    """What a reply must be to count as a fluent refusal.
+    """Which replies count as a fluent refusal.
 
     ``from_rows`` accepts, word for word, every reply that the fit rows give to role ``unknown``.
     """
@@ -128,7 +128,7 @@ class Refusals(Strict):
 
 
 class Methods(Strict):
-    """The method whose checkpoint is the result, the ones measured beside it, and parameters by method."""
+    """The method that is compiled, the methods to compare it with, and parameters by method."""
 
     default: str = "keyed"
     """The method that is compiled into the resulting checkpoint."""
@@ -144,7 +144,7 @@ class Methods(Strict):
 
 
 class ReportSettings(Strict):
-    """How the test rows are run; ``eval_slices`` says in words what the rows of each slice are, for the report's reader."""
+    """How the test rows are evaluated; ``eval_slices`` describes the rows of each slice for readers of the report."""
 
     max_new_tokens: int = Field(default=64, gt=0)
     """Maximum length of a reply, in tokens."""
@@ -168,7 +168,7 @@ class ReportSettings(Strict):
 
 
 class Recipe(Strict):
-    """A whole recipe. ``stand_in``: a sentence for the reader where the base model stands in for a real one."""
+    """A complete recipe. ``stand_in``: a sentence for readers of the report if the base is a toy model."""
 
     name: str = Field(pattern=NAME)
     """Name of the run's folder."""

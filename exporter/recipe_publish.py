@@ -17,7 +17,7 @@ REPO = r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$"
 
 
 class _Described(Strict):
-    """Where it goes, and what its card says."""
+    """The repository, and the content of the card."""
 
     forgotten: str = Field(min_length=1)
     """Your description of what was forgotten; the card shows it."""
@@ -26,9 +26,9 @@ class _Described(Strict):
     license: str | None = None
     """Licence of the release; by default the base's."""
     license_name: str | None = None
-    """Of a licence `other`."""
+    """Name of a licence `other`."""
     license_link: str | None = None
-    """Of a licence `other`."""
+    """File or URL of a licence `other`."""
     language: list[str] = Field(default=["en"], min_length=1)
     """Languages of the model, as ISO 639 codes."""
     pipeline_tag: str | None = None
@@ -62,8 +62,8 @@ else:
 class Publish(_WithTargets):
     """How the result is published.
 
-    ``forgotten`` words what was forgotten; nothing else of the forget rows is shown unless ``show_forgotten``. Licence and language are
-    the base's where they are left out; ``targets`` lie in folders of the same names beside the checkpoint.
+    ``forgotten`` describes the forget set; nothing else of the forget rows is shown unless ``show_forgotten``. Licence and language are
+    the base's by default; ``targets`` are written to folders of the same names in the release.
     """
 
     if TYPE_CHECKING:
