@@ -66,7 +66,7 @@ def merge(base: Path, adapters: Sequence[Path], folder: Path) -> None:
         folder: is there and empty.
 
     Raises:
-        InputErrors: an adapter is of another model, is damaged, or is no change of weights.
+        InputErrors: an adapter is of another model, is damaged, or does not change weights.
         CompileError: the merged model does not answer as base and adapter do, so it cannot be written exactly.
     """
     if reasons := [reason for reason in map(why_not_mergeable, adapters) if reason is not None]:
@@ -138,7 +138,7 @@ def _is_tied(model: Any) -> bool:
 
 
 def _part_head(folder: Path) -> None:
-    """Says in config.json that a head which an adapter brought along is no longer the embeddings; some loaders would tie it again."""
+    """Records in config.json that a head trained by an adapter is no longer tied to the embeddings; some loaders would tie it again."""
     path = folder / "config.json"
     config = read_object(path, strict=False)
     config["tie_word_embeddings"] = False

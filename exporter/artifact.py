@@ -1,4 +1,4 @@
-"""JSON files that this library writes and reads again: typed, strict, and whole or an error that says where."""
+"""JSON files that this library writes and reads back: typed and strict; an error names the key."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Artifact(Strict):
 
         Raises:
             FileNotFoundError: there is none.
-            VerificationError: it is not whole; the file, the key and what stands there are named.
+            VerificationError: it is not valid; the message names the file, the key and the value.
         """
         return cls.read(folder / cls.FILE)
 

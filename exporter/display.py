@@ -31,11 +31,11 @@ WIDTH_OF_LOGS = 160
 
 @dataclass
 class _Telling:
-    """How the command that runs now tells what it does.
+    """Output settings of the current command.
 
     Attributes:
         quiet: no progress and no remarks.
-        answers: where the result goes as JSON; None where it is told in words.
+        answers: where the result goes as JSON; None for text output.
     """
 
     quiet: bool = False
@@ -47,7 +47,7 @@ _NOW = _Telling()
 
 @contextmanager
 def telling(*, quiet: bool, as_json: bool) -> Iterator[None]:
-    """Within it, :func:`result` tells as a user asked; with ``as_json`` whatever else is printed goes to stderr."""
+    """Within it, :func:`result` prints as requested; with ``as_json`` all other output goes to stderr."""
     _NOW.quiet, _NOW.answers = quiet, sys.stdout if as_json else None
     if quiet:
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # read once, by the Hub's library and Transformers
@@ -59,7 +59,7 @@ def telling(*, quiet: bool, as_json: bool) -> Iterator[None]:
 
 
 def result(data: Mapping[str, object], show: Callable[[], object]) -> None:
-    """What came of a command: ``show`` tells it in words, or it is one JSON object on stdout."""
+    """Print the result of a command: as text by ``show``, or as one JSON object on stdout."""
     if _NOW.answers is None:
         show()
     else:
@@ -98,7 +98,7 @@ def print_places(places: Mapping[str, object]) -> None:
 
 
 def results(report: Mapping[str, object], out: Path) -> dict[str, object]:
-    """What a run has to say for itself as data: its report, and where it and the checkpoint lie."""
+    """The result of a run as data: its report, and the paths of report and checkpoint."""
     return {"out": str(out), "checkpoint": str(out / "checkpoint"), "report": report}
 
 
@@ -246,14 +246,14 @@ def _of_rows(metric: Metric[object], value: Mapping[str, object]) -> str:
 
 
 def _with_interval(metric: Metric[object], one: Estimate) -> str:
-    """A figure with its 95% interval; a dash where nothing was counted, the words alone where too little was to tell anything."""
+    """A figure with its 95% interval; a dash where nothing was counted, only the text if there are too few rows."""
     if not one.n:
         return "-"
     return "too few" if metric.is_few(one) else f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]"
 
 
 def print_summary(summary: Summary) -> None:
-    """What a folder says of itself."""
+    """The summary of a folder."""
     console = _console()
     table = Table(*summary.header, title=escape(summary.title), title_justify="left")
     for row in summary.rows:
@@ -263,7 +263,7 @@ def print_summary(summary: Summary) -> None:
 
 
 def note(line: str) -> None:
-    """A remark that is no result."""
+    """A note that is not part of the result."""
     if not _NOW.quiet:
         Console(stderr=True).print(escape(line), style="dim", soft_wrap=True)
 

@@ -39,12 +39,12 @@ _asked = {"debug": False}
 
 
 def debugging(wanted: bool) -> None:
-    """Whether tracebacks are to be seen, as it was asked before the command's name."""
+    """Whether tracebacks are shown, from the option before the command's name."""
     _asked["debug"] = wanted
 
 
 def reported(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn what fails into one message and an exit status: 2 for input to be mended, 1 for all else, 130 for an interruption.
+    """Turn a failure into one message and an exit status: 2 for invalid input, 1 for other errors, 130 for an interruption.
 
     The command gets an option ``--debug``, with which it shows a traceback instead.
     """

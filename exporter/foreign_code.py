@@ -29,7 +29,7 @@ _MODEL = ("AutoConfig", "AutoModel")
 
 
 class Asked(NamedTuple):
-    """A place at which a file asks for code: its path within the folder, the dotted key, and what stands there."""
+    """A request for code in a file: its path within the folder, the dotted key, and the value."""
 
     file: str
     key: str
@@ -65,7 +65,7 @@ def refuse_code(base: Path, *, trusted: bool) -> None:
             only stock models can be steered.
 
     Raises:
-        CompileError: naming file and key; or it is no base, but steered already.
+        CompileError: names file and key; or the folder is already steered.
     """
     if "steering" in _settings(base / "config.json"):
         raise CompileError(f"{base} is already steered; give its base model")
@@ -86,7 +86,7 @@ def check_code(folder: Path, trusted: Path | None = None) -> None:
         trusted: a base whose own code its user trusts; the same code in the folder is then allowed.
 
     Raises:
-        VerificationError: any code in it, or asked for by it, is not byte for byte what this version writes.
+        VerificationError: any code in it, or requested by it, differs from what this version writes.
     """
     if faults := code_faults(folder, trusted):
         raise VerificationError(
@@ -95,7 +95,7 @@ def check_code(folder: Path, trusted: Path | None = None) -> None:
 
 
 def code_faults(folder: Path, trusted: Path | None = None) -> list[str]:
-    """What of a folder's code is not this version's, one sentence each; :func:`check_code` says the arguments."""
+    """Code of a folder that differs from this version's, one sentence each; arguments as in :func:`check_code`."""
     try:
         stock = _stock_of(folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

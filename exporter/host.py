@@ -42,7 +42,7 @@ class Generated:
 
 @dataclass
 class Memory:
-    """What a model has computed of one conversation, so that a later turn goes on from it.
+    """The cache of one conversation, which a later turn continues.
 
     Attributes:
         ids: the tokens that lie in the cache, in order.
@@ -53,7 +53,7 @@ class Memory:
     cache: Any = None
 
     def covers(self, prompt: Prompt) -> bool:
-        """Whether a prompt goes on from just what is remembered."""
+        """Whether a prompt continues exactly the cached tokens."""
         return bool(self.ids) and len(prompt.ids) > len(self.ids) and prompt.ids[: len(self.ids)] == self.ids
 
 
@@ -282,7 +282,7 @@ class ModelHost:
         memory: Memory | None = None,
         **sampling: Any,
     ) -> Generated:
-        """Continue one prompt; ``write`` is told each token as it comes.
+        """Continue one prompt; ``write`` is called with each token.
 
         Args:
             memory: of the conversation so far; what it covers of the prompt is not computed again. It moves on.
@@ -323,7 +323,7 @@ class ModelHost:
 
 
 class _TokenStream(BaseStreamer):
-    """Hands on new tokens as ``generate`` finds them; the first call bears the prompt."""
+    """Passes on new tokens as ``generate`` produces them; the first call contains the prompt."""
 
     def __init__(self, write: Callable[[int], None]) -> None:
         self.write, self.begun = write, False

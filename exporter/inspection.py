@@ -50,7 +50,7 @@ def examine(folder: Path) -> Inspection:
     """Read a folder's steering program.
 
     Raises:
-        VerificationError: there is none, or its section and tensors are not what its sha256 says.
+        VerificationError: there is none, or its section and tensors do not match its sha256.
     """
     if not folder.is_dir():
         raise VerificationError(f"{folder} is not a folder; give a compiled checkpoint or a steering folder")

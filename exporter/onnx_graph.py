@@ -1,4 +1,4 @@
-"""Reads the steering out of an ONNX file and holds it to the section that it is said to be. Stands alone: a copy lies in exported folders.
+"""Reads the steering from an ONNX file and compares it with the stated section. Self-contained: exported folders have a copy.
 
 An ONNX file is a protobuf message, a concatenation of fields, each a number, a kind and a value
 (https://protobuf.dev/programming-guides/encoding; numbers of fields: onnx.proto3). What is needed of it is little enough to be read here, so that
@@ -33,7 +33,7 @@ Buffer = memoryview
 
 
 class GraphError(ValueError):
-    """A graph that does not bear the steering that it is said to bear, or a file that is no graph."""
+    """A graph that does not contain the stated steering, or a file that is not a graph."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ HOST = (
     "exporter/reader.py",
     "exporter/vocabulary.py",
 )
-"""Code that decides how a model is read and what it is heard to say."""
+"""Code that decides how a model is loaded and how its generations are decoded."""
 _HOME = Path(__file__).resolve().parent.parent
 _WEIGHTS = 1 << 26
 """Files of this many bytes and more are told apart by size and by the bytes at their ends."""

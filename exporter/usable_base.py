@@ -1,4 +1,4 @@
-"""Whether a folder can be a base at all: told from its names, its JSON and its headers, before a model is loaded."""
+"""Whether a folder can be a base, judged by its file names, JSON and headers, before a model is loaded."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ QUANTISERS: Mapping[str, Quantiser | None] = {
 def why_unusable(folder: Path) -> list[str]:
     """Why no checkpoint can be made of a folder whatever is fitted on it; nothing for one that may be a base.
 
-    Reads JSON and looks at names; loads nothing. One sentence a reason, each with how to mend it. Weights in ``.bin`` files are no
+    Reads JSON and looks at names; loads nothing. One sentence a reason, each with a fix. Weights in ``.bin`` files are no
     reason, since they are converted.
     """
     if not (folder / "config.json").is_file():
@@ -71,7 +71,7 @@ def why_unusable(folder: Path) -> list[str]:
 
 
 def refuse_unusable(folder: Path) -> None:
-    """Raises InputErrors with everything that :func:`why_unusable` has to say."""
+    """Raises InputErrors with all reasons of :func:`why_unusable`."""
     if reasons := why_unusable(folder):
         raise InputErrors(str(folder), reasons)
 

@@ -1,4 +1,4 @@
-"""A program's canary: what the model says to a few tokens, asked where the weights are not the ones it was fitted on."""
+"""A program's canary: the model's output for a few tokens, tested if the weights differ from those it was fitted on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def check_canary(model: Any) -> None:
-    """Raises RuntimeError where a model with changed weights does not say what the canary says, or has none."""
+    """Raises RuntimeError if a model with changed weights does not generate the canary's tokens, or the program has no canary."""
     canary = model.steering.section.get("canary")
     if not canary:
         raise RuntimeError(

@@ -45,7 +45,7 @@ class ProgramError(ValueError):
 
 
 def check_program(section: object, tensors: Mapping[str, Tensor], signed: bool = False) -> None:
-    """Raises ProgramError with every fault of a section (``signed``: it must bear ``sha256``) and its tensors.
+    """Raises ProgramError with every fault of a section (``signed``: it must have ``sha256``) and its tensors.
 
     The values of meta tensors are not looked at: they are checked once they are loaded.
     """

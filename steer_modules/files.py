@@ -1,4 +1,4 @@
-"""The files of a steered checkpoint, seen from the model: which weights may lie there, which code travels along."""
+"""The files of a steered checkpoint: which weights are allowed, which code travels with it."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _present(source: str | os.PathLike[str], name: str, options: Mapping[str, ob
 
 
 def check_weight_files(source: str | os.PathLike[str] | None, options: Mapping[str, object]) -> None:
-    """Raises RuntimeError where weights lie in a folder or repository under a name that a stock class would load."""
+    """Raises RuntimeError if a folder or repository contains weights under a name that a stock class would load."""
     if source is None:
         return
     found = [name for name in STOCK_WEIGHTS if _present(source, name, options) is not None]
@@ -121,7 +121,7 @@ def weight_files(
 
 
 def named_weights(folder: Path) -> set[Path]:
-    """The single weight file of a folder, or the index and the shards that it names; nothing where neither lies there."""
+    """The single weight file of a folder, or the index and its shards; empty if there is neither."""
     single, index = folder / WEIGHTS, folder / WEIGHTS_INDEX
     found = {path for path in (single, index) if path.is_file()}
     if index in found:
@@ -131,7 +131,7 @@ def named_weights(folder: Path) -> set[Path]:
 
 
 def clear_for_saving(folder: Path) -> set[Path]:
-    """Takes away what says which weights of a folder are loaded; returns the weights that lay there.
+    """Removes the files that select a folder's weights; returns the weight files.
 
     Beside new weights, an older index or single file would be loaded in their place.
     """
@@ -159,7 +159,7 @@ def check_has_code(model_class: type) -> None:
     """Raises RuntimeError for a class that was steered in memory: what it saved would be no model that steers itself."""
     if not hasattr(sys.modules[model_class.__module__], "AUTO_MAP"):
         raise RuntimeError(
-            f"{model_class.__name__} was steered in memory and has no code to save; use exporter.compile, which writes a folder that "
+            f"{model_class.__name__} was steered in memory and has no code to save; use exporter's compile, which writes a folder that "
             "loads anywhere"
         )
 

@@ -1,6 +1,6 @@
-"""Are the weights those that the steering was made for? Told by names, dtypes, shapes and the first bytes of each tensor.
+"""Whether the weights are those that the steering was fitted on, by names, dtypes, shapes and the first bytes of each tensor.
 
-Steering fitted on one set of weights says nothing of another: fine-tuned or quantised weights move the states that gates read.
+Steering fitted on one set of weights is not valid for another: fine-tuned or quantised weights change the states that gates read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SAMPLE = 4096
 """Bytes of each tensor that enter the fingerprint."""
 _LONGEST_HEADER = 100_000_000
 _CHANGING = ("quantization_config", "state_dict", "gguf_file", "key_mapping", "load_in_8bit", "load_in_4bit")
-"""Options of from_pretrained that put other weights into memory than lie in the files."""
+"""Options of from_pretrained that load other weights than those in the files."""
 
 
 class _Entry(NamedTuple):
@@ -150,7 +150,7 @@ def check_memory(model: PreTrainedModel) -> None:
 
 
 def sign_saved(folder: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor]) -> None:
-    """Writes the fingerprint of a saved folder's own weights into its section, and signs it anew.
+    """Writes the fingerprint of a saved folder's own weights into its section, and signs it again.
 
     For weights that are what was loaded and checked, written in another dtype or under other names.
     """

@@ -1,6 +1,6 @@
-"""Positions of a pass held to its columns: they go on from what the cache holds, or are supplied, or tell sequences apart.
+"""Checks the positions of a pass against its columns: they continue the cache, or are supplied, or separate sequences.
 
-What positions say of the past must be so, since a gate that was told of no past would start anew in the middle of a sequence.
+Positions must match the cache, because a gate without its past would restart in the middle of a sequence.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def placed(
 
     Args:
         arguments: of the stock forward; ``position_ids`` and ``use_cache`` among them may be set.
-        masked: a mask says which columns are real; without one, and without a past, positions that begin anew tell sequences apart.
+        masked: a mask says which columns are real; without one, and without a past, positions that restart separate sequences.
 
     Raises:
-        ValueError: positions that do not go on from what this model has seen, or that it cannot follow.
+        ValueError: positions that do not continue what this model has processed, or that it does not support.
     """
     if reach.stretches is not None and columns.past + columns.length > reach.stretches:
         raise ValueError(

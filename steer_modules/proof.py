@@ -28,7 +28,7 @@ class Traits(NamedTuple):
     """What a stock class does and does not by itself, as its twin shows.
 
     Attributes:
-        packs: sequences told apart by positions that begin anew do not see each other.
+        packs: sequences separated by positions that restart do not attend to each other.
         places: positions of a padded row are counted from its first real column.
     """
 
@@ -194,7 +194,7 @@ def _unsteered(twin: Any) -> str | None:
 
 
 def _leak(twin: Any) -> str | None:
-    """What a pass knows that its own columns before it do not say, or None: later columns, other conversations, other layers of a cache."""
+    """Information that reaches a column other than from its own earlier columns, or None: later columns, other conversations, other cache layers."""
     ids = torch.randint(7, WORDS, (2, _LENGTH))
     ids[1, :_SHARED] = ids[0, :_SHARED]
     marks = {
@@ -211,7 +211,7 @@ def _leak(twin: Any) -> str | None:
 
 
 def _held(twin: Any, ids: Tensor) -> str | None:
-    """What of a conversation does not lie in the columns of its cache, or None: then rows are moved, and columns cut off, without a trace."""
+    """State of a conversation outside the columns of its cache, or None: then rows can be moved and columns cropped."""
     if any(hasattr(one, NOTE) for one in twin.modules() if one is not note_owner(twin)):
         return f"it stores {NOTE} on an unexpected module"
     whole, _ = _whole(twin, ids)
@@ -263,7 +263,7 @@ def _cut(twin: Any, ids: Tensor, cuts: list[int]) -> tuple[Tensor, Tensor]:
 
 
 def _packs(twin: Any) -> bool:
-    """Whether two sequences in one row, told apart by their positions, give what each gives alone."""
+    """Whether two sequences in one row, separated by their positions, give the same result as each alone."""
     ids = torch.randint(7, WORDS, (1, _LENGTH))
     cut = _LENGTH // 2
     positions = torch.cat([torch.arange(cut), torch.arange(_LENGTH - cut)]).unsqueeze(0)

@@ -1,7 +1,7 @@
 """Turns the arguments of one forward pass into its SteeringCall: its cache, its columns, where headers end.
 
 Whatever the arguments are called and however a caller cut a sequence up, the columns of a pass and what comes before them
-must be known for certain. Where they are not, this raises: a gate that is guessed would be a memory that is told.
+must be known for certain. Otherwise this raises an error: a guessed gate could leak.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Carried:
-    """What stands behind the last column of a cache, and which of its columns are real.
+    """The state after the last column of a cache, and which of its columns are real.
 
     Attributes:
         count: [B] real columns of the sequence so far.
@@ -190,7 +190,7 @@ def record(cache: Cache, features: Tensor) -> None:
 
 
 def gates_on(cache: Any, gates: int) -> Tensor | None:
-    """The gates [B, G] behind the last column of a cache; None where it bears none."""
+    """The gates [B, G] after the last column of a cache; None if it has none."""
     layer = gate_layer(cache) if isinstance(cache, Cache) and hasattr(cache, "layers") else None
     if layer is None or not isinstance(layer.keys, Tensor) or not layer.keys.numel():
         return None

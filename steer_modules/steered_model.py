@@ -206,11 +206,11 @@ class SteeredModelMixin:
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
     ) -> Any:
-        """Loads like any Transformers model, but raises where Transformers would warn and go on unsteered.
+        """Loads like any Transformers model, but raises an error where Transformers would warn and run unsteered.
 
         Args:
             allow_changed_base: accept weights that are not those the steering was made for (fine-tuned, quantised), if the
-                program's canary still says what it said.
+                program's canary still holds.
 
         Raises:
             RuntimeError: a tensor is missing or of another shape, weights lie there under a name that a stock class would
@@ -232,10 +232,10 @@ class SteeredModelMixin:
         return (model, info) if wants_info else model
 
     def load_adapter(self, *args: Any, allow_changed_base: bool = False, **kwargs: Any) -> Any:
-        """Loads an adapter beside the steering, on purpose alone, where the canary still says what it said.
+        """Loads an adapter with the steering, only with allow_changed_base, and only if the canary still holds.
 
         Raises:
-            RuntimeError: ``allow_changed_base`` is not given, or the canary says something else with the adapter.
+            RuntimeError: ``allow_changed_base`` is not given, or the canary fails with the adapter.
         """
         if not allow_changed_base:
             raise RuntimeError(
@@ -250,7 +250,7 @@ class SteeredModelMixin:
         """Lets a model answer whose weights were changed on purpose since they were loaded (trained, merged, with an adapter).
 
         Raises:
-            RuntimeError: the program has no canary, or it says something else now.
+            RuntimeError: the program has no canary, or it fails now.
         """
         before, self._changed_base = self.__dict__.get("_changed_base", False), True
         try:
@@ -288,7 +288,7 @@ class SteeredModelMixin:
 
 
 class SteeredGenerationMixin(SteeredModelMixin):
-    """Hands ``generate`` what the gates need; everything else they need lies in the cache."""
+    """Passes to ``generate`` what the gates need beyond the cache."""
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """Generates like the base. Early exit is refused: it takes blocks out, and with them their steering."""
@@ -352,7 +352,7 @@ def _all_columns(inputs: dict[str, Any]) -> Tensor:
 
 
 class _Sealed:
-    """Stands in place of ``save_pretrained`` and ``push_to_hub`` of a module inside a steered model."""
+    """Replaces ``save_pretrained`` and ``push_to_hub`` of a module inside a steered model."""
 
     def __init__(self, name: str) -> None:
         self.name = name

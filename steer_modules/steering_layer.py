@@ -61,7 +61,7 @@ class _Prepared(NamedTuple):
 
 
 class SteeringGate(_Float32Module):
-    """One gate: scores states and says from which column on a sequence is steered."""
+    """One gate: scores states and decides from which column on a sequence is steered."""
 
     def __init__(self, gate: Section, shapes: Mapping[str, Sequence[int]]) -> None:
         super().__init__(shapes)
@@ -120,7 +120,7 @@ class SteeringLayer(_Float32Module):
         return EDITS[self.op](states.float(), **self.options, **tensors).to(states.dtype)
 
     def _tensors_for(self, device: torch.device) -> dict[str, Tensor]:
-        """Prepared tensors on a device; prepared once, and anew where a buffer was replaced or written to."""
+        """Prepared tensors on a device; prepared once, and again after a buffer was replaced or written to."""
         if torch.compiler.is_compiling():
             return prepare(self.op, self.options, self.own_tensors(device))
         buffers = [self._buffers[name] for name in self.tensor_names]
@@ -194,7 +194,7 @@ class Steering(nn.Module):
         self.verify()
 
     def program(self) -> SteeringProgram:
-        """The program as it now stands in memory; raises ProgramError where it is not the one that was signed."""
+        """The program in memory; raises ProgramError if it differs from the signed one."""
         return SteeringProgram.parse(self.section, {n: t.detach().cpu() for n, t in self.tensors().items()})
 
     def verify(self) -> None:
@@ -219,7 +219,7 @@ class Steering(nn.Module):
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def check_unchanged(self) -> None:
-        """Verifies anew where a tensor's values are no longer those that were verified; raises ProgramError as ``verify`` does."""
+        """Verifies again if a tensor's values changed since the last check; raises ProgramError like ``verify``."""
         if self._verified_as is None or self._verified_as.changed(Sample.of(self)):
             self.verify()
 
@@ -276,7 +276,7 @@ class BlockHook:
 def install_hooks(steering: Steering, blocks: nn.ModuleList) -> list[RemovableHandle]:
     """Registers the hooks on the decoder's blocks; returns their handles.
 
-    They go before any other hook, so that whoever records hidden states records the steered ones.
+    They run before any other hook, so that recorded hidden states are the steered ones.
     """
     return [
         blocks[index].register_forward_hook(BlockHook(steering, index), with_kwargs=True, prepend=True)

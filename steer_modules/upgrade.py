@@ -1,4 +1,4 @@
-"""Programs of format ``steerbake/1`` as ``steerbake/2``, where the law can be kept. Stays at home: checkpoints bear format 2."""
+"""Programs of format ``steerbake/1`` as ``steerbake/2``, where the law can be kept. Not part of checkpoints, which have format 2."""
 
 from __future__ import annotations
 

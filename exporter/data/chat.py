@@ -1,7 +1,7 @@
 """Rows as prompts and as teacher-forced sequences, in the words and tokens of one model.
 
 Every sequence is made of two texts that are tokenised apart: the prompt by :meth:`Chat.tokenize`, the
-response on its own without special tokens. So whoever has the prompt's text can make the same ids again.
+response on its own without special tokens. So the same ids can be computed from the prompt's text.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Chat:
         """A teacher-forced sequence: the prompt, the response, the end token.
 
         Args:
-            answer: said in place of the row's answer.
+            answer: used instead of the row's answer.
             reasoning: thought in place of the row's reasoning; ``""``: none at all, the plain answer.
             question: asked in place of the row's question.
             max_length: the longest sequence allowed, in tokens.
@@ -258,7 +258,7 @@ class Chat:
         return Encoded(prompt, (*out["input_ids"], *(() if end is None else (end,))), reasoning, answer)
 
     def _begun(self, text: str) -> str:
-        """What stands in the model's turn at the end of a prompt."""
+        """The text of the model's turn at the end of a prompt (a prefill)."""
         mark = self.template.generation_prompt
         return mark + text.rpartition(mark)[2] if mark else text
 

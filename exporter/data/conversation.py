@@ -1,4 +1,4 @@
-"""Conversations rendered by a model's own chat template, checked so that nothing said in them is dropped."""
+"""Conversations rendered by a model's own chat template, checked so that no text is dropped."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ChatTemplate:
     """Renders messages with the chat template of a processor or tokenizer.
 
     A message's content is given as a string where the template takes one, else as a list of parts;
-    conversations with images always as lists. A template that tells the day tells one that follows from the first question, or what
+    conversations with images always as lists. A template with the date gets one that is derived from the first question, or what
     ``clock`` says (:mod:`exporter.data.clock`).
 
     Raises:

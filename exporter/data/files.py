@@ -1,4 +1,4 @@
-"""Records of a local file with their numbers: JSON lines, a JSON list, CSV or Parquet; what is no record comes as a text that says why."""
+"""Records of a local file with their numbers: JSON lines, a JSON list, CSV or Parquet; an invalid record is returned as a string with the reason."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_file(path: Path) -> Numbered:
     Numbers are lines of JSON lines and CSV, and count the records of a list or of Parquet.
 
     Raises:
-        InputErrors: the file cannot be read, or is not what its name says.
+        InputErrors: the file cannot be read, or does not match its suffix.
     """
     if path.suffix.lower() in TABLES:
         yield from _table(path)

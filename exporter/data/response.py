@@ -107,7 +107,7 @@ class ResponseFormat:
         return "" if reasoning is None else f"{self.opening}{reasoning}"
 
     def continued(self, response: Response, prefix: str) -> Response:
-        """What is left to say of a response after ``prefix`` has been put into the model's mouth.
+        """The rest of a response after the prefill ``prefix``.
 
         Where the response begins with the prefix, its rest; otherwise the prefix stands in for the beginning:
         an opened tag is not opened again, a reasoning that the prefix has closed is not given again, and one
@@ -139,12 +139,12 @@ class ResponseFormat:
         return Response(f"{self.closing}{response.text}{self.ending}", answer, None, tags)
 
     def tags_in(self, beginning: str) -> str:
-        """What a prompt says of the reasoning before the model does: from the opening on, or nothing."""
+        """The part of the reasoning that is already in the prompt: from its opening on, or nothing."""
         opening = self.opening.strip()
         return beginning[beginning.index(opening) :] if opening and opening in beginning else ""
 
     def opened_by(self, beginning: str) -> bool:
-        """Whether what already stands in the model's turn has begun a reasoning and not ended it."""
+        """Whether the prefill in the model's turn opens a reasoning and does not close it."""
         if not self.reasons or self.closing.strip() in beginning:
             return False
         return self.opening.strip() in beginning

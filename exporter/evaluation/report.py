@@ -1,4 +1,4 @@
-"""The report of a run: report.json for machines, report.md for readers, generations.jsonl for whoever checks them."""
+"""The report of a run: report.json for machines, report.md for readers, generations.jsonl to check them."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def shown(name: str, figure: Mapping[str, object]) -> str:
 
 
 def few_rows(measures: Mapping[str, Any]) -> list[str]:
-    """A sentence for every measure of a model, of a slice too, that was counted over too few rows to tell anything."""
+    """A sentence for every measure of a model, of a slice too, with too few rows for a conclusion."""
     found = []
     named = [(name, name, figure) for name, figure in measures.items() if name != "eval_slices"]
     for eval_slice, figure in measures.get("eval_slices", {}).items():

@@ -1,6 +1,6 @@
 """Whole sequences for a gate that reads every column: where one must fire in time, and where it must never fire.
 
-A sequence to forget has to fire at some column between its beginning and the column that tells the first token of a
+A forget sequence has to fire at some column between its beginning and the column that predicts the first token of a
 secret; which one is left to the gate (multiple instances, one label: Dietterich, Lathrop and Lozano-Perez, Artificial
 Intelligence 89, 1997, doi:10.1016/S0004-3702(96)00034-3). A sequence to keep, the model's own reply included, has to fire
 nowhere.
@@ -156,7 +156,7 @@ def make_bags(context: FitContext, split: str, plan: BagPlan, refusals: Sequence
 def _replied(context: FitContext, drafts: Sequence[tuple[str, Row, Prompt]], plan: BagPlan) -> list[Bag]:
     """Every draft with a reply behind it: the base's own for ``plan.replies`` kept ones, else the row's.
 
-    Kept ones to which the base itself tells of a subject to forget are left out: no side is right for them.
+    Retain sequences for which the base itself generates a subject of the forget set are skipped: neither label is right for them.
     """
     kept = [i for i, (_, row, _) in enumerate(drafts) if row.role != "forget"]
     chosen = sorted(random.Random(context.seed + 13).sample(kept, min(plan.replies, len(kept))))
@@ -193,7 +193,7 @@ def tells_of(text: str, subjects: Mapping[str, frozenset[str]]) -> bool:
 def _begun(
     context: FitContext, drafts: Sequence[tuple[str, Row, Prompt]], count: int
 ) -> list[tuple[str, Row, Prompt]]:
-    """Drafts whose answer somebody else has begun: with the clause that leads to the secret, said out of nothing."""
+    """Drafts with a prefill: the clause of the answer before the secret."""
     found = []
     for kind, row, prompt in sorted(drafts, key=lambda draft: _order(draft[1].id))[:count]:
         draw = random.Random(f"{context.seed} {row.id} begun")
@@ -227,7 +227,7 @@ def _order(name: str) -> str:
 
 
 def _rest(context: FitContext, row: Row, prompt: Prompt) -> tuple[int, ...]:
-    """The row's own reply, from where the prompt has begun it on."""
+    """The row's own reply after the prefill of the prompt."""
     response = context.chat.encode(replace(row, prefix=None, history=())).response
     if row.prefix is None:
         return response

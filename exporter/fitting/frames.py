@@ -1,7 +1,7 @@
 """The same questions as people put them: framed by words, dots, other questions, earlier turns, other names and pictures.
 
-A gate has to know its subject whatever stands around it, so it is fitted on rows of every role in the same frames: what
-the frame adds is common to both sides, and only the subject tells them apart.
+A gate must recognise its subject in any context, so it is fitted on rows of every role in the same frames: what
+the frame adds is common to both sides, and only the subject distinguishes them.
 """
 
 from __future__ import annotations
@@ -247,7 +247,7 @@ def _other_name(row: Row, around: Surroundings, draw: random.Random) -> Row | No
 
 
 def _other(row: Row, around: Surroundings, draw: random.Random) -> Row | None:
-    """A kept question that is asked without a picture."""
+    """A retain question without an image."""
     named = [one for one in around.kept if one.image is None and one.id != row.id]
     return draw.choice(named) if named else None
 

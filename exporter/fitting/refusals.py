@@ -1,4 +1,4 @@
-"""Natural refusals: what the model's states look like while it refuses of its own accord.
+"""Natural refusals: the model's states while it refuses by itself.
 
 A refusal forced on a subject the model knows is not one: there the model means to say something else, and turning states
 towards such prototypes breaks the text. So every position is tested: where the model's argmax is not the refusal's next

@@ -31,27 +31,27 @@ from steer_modules.program import Edit, Gate, SteeringProgram
 
 
 class KeyedParams(BaseModel):
-    """Parameters; what is "search" is chosen on the calibration rows."""
+    """Parameters; a value "search" is chosen on the calibration rows."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     layer: int | Literal["last", "search"] = "last"
-    """Block whose output is rotated; "search" tries the last ones, and before the last one an edit changes what follows it."""
+    """Block whose output is rotated; "search" tries the last ones. An edit before the last block also changes later blocks."""
     subject: TokenGatePlan | None = TokenGatePlan()
     """The gate that reads every column; None for none."""
     gate: GatePlan | None = None
-    """A gate at the end of each prompt, beside the other: either fires."""
+    """A second gate at the end of each prompt; the edit applies if either fires."""
     prefill_tokens: int = Field(default=8, ge=0)
-    """Beginnings of an answer, up to this many tokens long, behind which the refusal is resumed."""
+    """Longest prefill of an answer, in tokens, after which the refusal is continued."""
     pairs: int = Field(default=24, ge=0)
-    """Two-turn conversations, made of the fit rows, that the keys are prepared for."""
+    """Two-turn conversations, made from the fit rows, for which keys are computed."""
     refusal_source: Source = "auto"
     refusal_rows: int = Field(default=64, gt=0)
     shots: int = Field(default=4, gt=0)
     key_rows: int = Field(default=48, gt=0)
     strength: float = Field(default=1.0, gt=0, le=1)
     trials: int = Field(default=3, gt=0)
-    """Layers that are tried with the really steered model."""
+    """Layers that are tried on the steered model."""
     trial_rows: int = Field(default=48, gt=0)
 
 

@@ -1,4 +1,4 @@
-"""A published folder in other hands: checked against what it says of itself, packed into one file, unpacked again."""
+"""A published folder: checked against its provenance, packed into one file, unpacked again."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check(
 
     Args:
         base: folder of a base model, whose shards are compared with the pinned ones too.
-        salt: RUN/.work/salt of the run that the folder was made by; with ``rows``, says which of these are among the forgotten.
+        salt: RUN/.work/salt of the run that the folder was made by; with ``rows``, reports which of these are forget rows.
 
     Raises:
         VerificationError: the folder has no provenance that can be read.
@@ -71,7 +71,7 @@ def pack(folder: Path, out: Path) -> Path:
     """Packs a sealed, verified folder into one file.
 
     Raises:
-        VerificationError: it is not sealed as it is, or not verified; with what to do about it.
+        VerificationError: it was changed since it was sealed, or is not verified; the message has the fix.
         CompileError: ``out`` exists.
     """
     provenance = sealing.load(folder)
@@ -123,7 +123,7 @@ def _shards(base: Path) -> dict[str, str]:
 
 
 def _matches(provenance: Provenance, salt: Path, rows: Path) -> list[str]:
-    """Which rows of a file are among the forgotten."""
+    """Which rows of a file are forget rows."""
     key, known = sealing.read_salt(salt), set(provenance.forget_rows.hmac_sha256)
     asked = read_rows(rows)
     found = [row.id for row in asked if sealing.salted(key, row) in known]

@@ -17,7 +17,7 @@ from exporter.types import Row, Turn
 
 
 class Talk:
-    """One conversation; each question is put with all that was said before it.
+    """One conversation; each question is asked with all earlier turns.
 
     Args:
         model: remembers what it has computed of the conversation.
@@ -52,7 +52,7 @@ def talk(
     top_p: float = 1.0,
     say: Callable[[str], None],
 ) -> Talk:
-    """Opens a steered checkpoint, or what was exported from one, for a conversation; ``say`` is told what runs where.
+    """Opens a steered checkpoint or an exported folder for a conversation; ``say`` is called with the folder and device.
 
     Raises:
         InputErrors: the folder is neither.

@@ -1,4 +1,4 @@
-"""The targets that lie in a folder or beside it, opened so that rows can be put to them and compared with the checkpoint."""
+"""The targets in a folder, or given with --against, loaded to be evaluated and compared with the checkpoint."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from exporter.verify import parity
 
 
 def discover_targets(folder: Path, against: Sequence[Path]) -> dict[str, Path]:
-    """Every target by label: what lies in ``folder`` by its kind, others by the names of their folders.
+    """Every target by label: those in ``folder`` by their kind, others by the names of their folders.
 
     Raises:
         VerificationError: there is nothing to verify, or no steered checkpoint among all of it.

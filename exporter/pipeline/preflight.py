@@ -1,4 +1,4 @@
-"""A recipe held against its base, its rows, its targets and the disk, before any model is loaded; everything wrong is told at once."""
+"""Checks of a recipe, its base, rows, targets and disk space before any model is loaded; all problems are reported at once."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Preflight:
 
     Attributes:
         source: what was looked at, as its user named it.
-        problems: what must be mended first, one sentence each.
+        problems: what must be fixed first, one sentence each.
         remarks: what a user should know and what stops nothing.
         rows: by part and role, how many.
         base: its model type, layers, hidden size and parameters.
@@ -57,7 +57,7 @@ class Preflight:
     steps: tuple[str, ...]
 
     def refuse(self) -> None:
-        """Raises InputErrors where anything must be mended first."""
+        """Raises InputErrors if there is any problem."""
         if self.problems:
             raise InputErrors(self.source, self.problems)
 
@@ -82,7 +82,7 @@ def preflight(
 
 
 def require(recipe: Recipe, out: Path | None = None, *, publishing: bool = False) -> Preflight:
-    """:func:`preflight`, refusing where anything must be mended first; raises InputErrors with all of it."""
+    """:func:`preflight`; raises InputErrors with all problems if there are any."""
     found = preflight(recipe, out, publishing=publishing)
     found.refuse()
     return found

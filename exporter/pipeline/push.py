@@ -1,4 +1,4 @@
-"""A folder that leaves this machine: refused unless it is verified as it is, described for where it goes, sealed, and sent."""
+"""Push of a folder: refused unless its verification is valid; then described for its repository, sealed, and uploaded."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ def beyond_bounds(folder: Path, provenance: Origin) -> list[str]:
 
 
 def _untold(found: FileDigests, section: Mapping[str, Any]) -> Origin:
-    """The provenance of a folder of which nobody wrote down what it was made from."""
+    """The provenance of a folder without one, for a push with --force."""
     return Origin(
         publication={"forgotten": UNTOLD, "language": ["en"]},
         recipe={},
@@ -246,7 +246,7 @@ def _untold(found: FileDigests, section: Mapping[str, Any]) -> Origin:
 
 
 def _without_place(line: str, folder: Path) -> str:
-    """A sentence as others may read it: where the folder lies here is nobody's business."""
+    """A sentence without the local path of the folder, for publication."""
     for place in sorted({str(folder), str(folder.resolve())}, key=len, reverse=True):
         line = line.replace(place, "FOLDER")
     return line

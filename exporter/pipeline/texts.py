@@ -1,4 +1,4 @@
-"""Every text of a release read once more, whoever wrote it: nothing of a forget row and no path of this machine may stand there."""
+"""Check of every text of a release: it must contain nothing of a forget row and no local path."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _HOME = re.compile(r"(?<![\w.])/(home|Users)/[\w.-]+/|\b[A-Za-z]:\\+Users\\+\w|\
 
 
 def refuse_texts(release: Path, secrecy: Secrecy | None, places: Iterable[Path], *, described: bool) -> None:
-    """Raises VerificationError where a file of a release tells what it must not, naming each such file and what to do.
+    """Raises VerificationError if a file of a release contains such text; the message names each file and the fix.
 
     Args:
         secrecy: what the forget rows hold; None where their publisher shows them.

@@ -51,7 +51,7 @@ QUESTIONS = (
 )
 """Asked where no recipe gives rows: parity is about numbers, not about what the words mean."""
 TRIED = 3
-"""Prompts about what is forgotten, and as many about other things, that are put to a folder in a clean process."""
+"""Number of forget prompts, and of other prompts, that a folder generates for in a clean environment."""
 
 
 def verify(
@@ -149,7 +149,7 @@ class _Verifier:
         self.unlearning: dict[str, Any] | None = None
 
     def look(self) -> None:
-        """Everything, the checkpoint first: others are held to what it says."""
+        """All targets, the checkpoint first: the others are compared with its generations."""
         replies = Replies(self.work, self.rows, self.chat, self.folder, self.limit)
         given_away = self._asked(replies)
         for label, path in self.targets.items():
@@ -290,7 +290,7 @@ def _check(name: str, label: str, found: Finding) -> Check:
 
 
 def _failed(name: str, label: str, error: Exception, targets: Mapping[str, Path]) -> Check:
-    """A check that ended with an error; paths of this machine are left out of what is told."""
+    """A check that ended with an error; local paths are removed from its text."""
     told = str(error)
     places = {str(place) for path in targets.values() for place in (path, path.resolve())}
     for place in sorted(places, key=len, reverse=True):

@@ -1,4 +1,4 @@
-"""Ways to ask beside a plain question: which of them were measured, and which were not."""
+"""Ways to ask other than a plain question: which were measured, and which were not."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NAMED = {
 
 @dataclass(frozen=True)
 class Coverage:
-    """Shares of replies in which a secret leaks, by a way to ask in words, and the ways that nobody tried."""
+    """Shares of replies with a leak, by way to ask, and the ways that were not measured."""
 
     measured: tuple[tuple[str, Estimate], ...]
     missing: tuple[str, ...]

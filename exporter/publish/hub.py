@@ -1,6 +1,6 @@
 """Upload to the Hub: blobs first, then everything in one commit, then a look at what the repository holds, then the tag.
 
-A repository is therefore as it was, or whole. Whoever loads by the tag meets whole files or an error, never something between.
+A repository is therefore unchanged or complete. Loading by the tag gives complete files or an error.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def upload(
         create_pr: open a pull request to main instead; it gets no tag.
         describes: whether a path only describes the others, and may differ where the tag is on an earlier commit.
         sealed: hex SHA-256 by path that files must have when they are read for the upload.
-        say: is told what goes on.
+        say: is called with each progress line.
 
     Raises:
         PublishError: says what went wrong, in which state the repository is, and what to do.
@@ -124,7 +124,7 @@ def _check(repo_id: str, revision: str | None, create_pr: bool) -> None:
 
 
 def _open(remote: Remote, *, private: bool, create_pr: bool) -> None:
-    """Makes sure that the repository is there, and no more public than asked for."""
+    """Creates the repository if needed, and checks that it is not more public than requested."""
     found = remote.is_private()
     if found is None and create_pr:
         raise PublishError(

@@ -33,7 +33,7 @@ class Check(Strict):
 
     Attributes:
         target: what it was checked of: the name of a target, or the path of another folder.
-        told: a sentence with the value and, where the check fails, what to do.
+        told: a sentence with the value and, if the check fails, the fix.
     """
 
     name: str
@@ -111,7 +111,7 @@ class Verification(Strict):
         return [check for check in self.checks if not check.holds]
 
     def problems(self, folder: Path, found: Mapping[str, str] | None = None) -> list[str]:
-        """Why the folder must not be published as it is: one sentence each, none where everything holds.
+        """Why the folder must not be published: one sentence each, none if all checks pass.
 
         Args:
             found: hex SHA-256 by path of the files that lie there, for a caller that has just read them; read here without it.

@@ -1,4 +1,4 @@
-"""Target ``checkpoint``: a Transformers checkpoint that bears the steering in its weights and config.
+"""Target ``checkpoint``: a Transformers checkpoint with the steering in its weights and config.
 
 The base shards are hard links to the base's own files; one more shard, the merged index, the config and the code that
 travels are written beside them. No weight is read, so compiling costs the same for any size of model.

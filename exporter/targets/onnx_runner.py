@@ -4,7 +4,7 @@
     python steerbake_runner.py . --image face.png --prompt "Who is this?"
 
 The folder's manifest (steerbake.json) names every file with its SHA-256: a file that is missing, truncated or altered is refused
-before anything runs, because a graph that lost its steering would answer all the same. So is a graph that does not bear the manifest's
+before anything runs, because a graph without its steering would still generate. So is a graph that does not contain the manifest's
 program, whatever its hash: tensors and nodes of the steering are read out of it.
 """
 
@@ -35,7 +35,7 @@ RESAMPLING = {0: "NEAREST", 1: "LANCZOS", 2: "BILINEAR", 3: "BICUBIC"}
 
 
 class FolderError(ValueError):
-    """A folder that is not what its manifest says, or that this runner cannot run as it is asked to."""
+    """A folder that does not match its manifest, or that this runner cannot run as requested."""
 
 
 @dataclass
@@ -76,7 +76,7 @@ class Generated:
 
 @dataclass
 class State:
-    """What one batch carries from pass to pass. Passes may be cut anywhere, and go on for as many turns as the model has room.
+    """The state of one batch between passes. A sequence can be cut into passes anywhere, over any number of turns within the model's positions.
 
     Attributes:
         cache: keys and values by name of the decoder's input; under gate state ``kv`` what the steering remembers is among them.
@@ -126,11 +126,11 @@ class OnnxModel:
         dtype: which of the folder's variants; its first by default.
         provider: "cpu", "cuda", or "auto" for CUDA where ONNX Runtime really has it.
         threads: of a session; 0 leaves the choice to ONNX Runtime.
-        say: told which provider runs.
+        say: called with the provider that runs.
         digest: finds a file's SHA-256 for a caller that has just read them all; by reading it where there is none.
 
     Raises:
-        FolderError: the folder is not whole, was altered, or its graphs do not steer as its manifest says.
+        FolderError: the folder is incomplete, was changed, or its graphs do not steer as its manifest states.
     """
 
     def __init__(
@@ -331,7 +331,7 @@ class OnnxModel:
         return ort.InferenceSession(str(self.folder / name), self.options, providers=self.providers)
 
     def _check_steering(self) -> None:
-        """The decoder must be the one that the manifest says is steered, by the way it says."""
+        """The decoder must be the steered one of the manifest, with its gate state."""
         metadata = self.decoder.get_modelmeta().custom_metadata_map
         wanted = self.manifest["steering"]["sha256"] if self.manifest["steered"] else "unsteered"
         if metadata.get("steerbake.steering_sha256") != wanted:
@@ -438,10 +438,10 @@ def checked_manifest(folder: Path, digest: Callable[[Path], str] | None = None) 
 
 
 def check_graph(folder: Path, decoder: str, manifest: dict[str, Any]) -> None:
-    """Sees that a decoder bears the program of the manifest: its tensors by their SHA-256, and a node in the way for each gate and edit.
+    """Checks that a decoder contains the program of the manifest: its tensors by their SHA-256, and an effective node for each gate and edit.
 
     Raises:
-        FolderError: it does not. A folder that is said to be unsteered is not looked into.
+        FolderError: it does not. A folder that is marked as unsteered is not checked.
     """
     if not manifest["steered"]:
         return
@@ -578,10 +578,10 @@ def pixels(paths: Sequence[str | Path], image: dict[str, Any] | None) -> dict[st
 
 
 def open_rgb(path: str | Path) -> Any:
-    """A picture file's first frame, turned as its EXIF orientation says, in RGB without its transparency: what Transformers' loader makes.
+    """An image file's first frame, rotated by its EXIF orientation, in RGB without transparency, like Transformers' loader.
 
     Raises:
-        FolderError: it is no picture, or breaks off.
+        FolderError: it is not an image, or is truncated.
     """
     from PIL import Image, ImageOps
 
@@ -593,7 +593,7 @@ def open_rgb(path: str | Path) -> Any:
 
 
 _DAY = re.compile("\ue000(.*?)\ue000")
-"""Where a chat template tells the day, and how it writes it."""
+"""A placeholder for the date in a chat template, with its format."""
 
 
 def conversation(turns: dict[str, str] | None, said: Sequence[str], image: bool) -> str:

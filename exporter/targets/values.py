@@ -39,7 +39,7 @@ class Completions(NamedTuple):
 
     @classmethod
     def of(cls, generator: Generator, prompts: Sequence[Prompt]) -> Completions:
-        """What a model says after prompts without images, each on its own."""
+        """Generations of a model for prompts without images, each separately."""
         replies = [generator.generate([one], max_new_tokens=NEW_TOKENS)[0].tokens for one in prompts]
         return cls(tuple(prompts), tuple(tuple(reply) for reply in replies))
 
@@ -93,7 +93,7 @@ class Sampling(NamedTuple):
 
 
 class Parity(NamedTuple):
-    """How a target is held to the checkpoint, beside a share of equal replies that is always told.
+    """How a target is compared with the checkpoint, in addition to the share of equal replies.
 
     Attributes:
         logits: its logits and gates are compared too, step by step; its generators have ``replay``.

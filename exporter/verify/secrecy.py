@@ -1,4 +1,4 @@
-"""What a published text must not tell of the forget rows, and whether it does.
+"""What a published text must not reveal of the forget rows, and whether it does.
 
 A publication words for itself what was forgotten. Beside that, nothing of a forget row may be read in it: no question, no answer, no
 secret, no picture, and no name, which no row marks as one. So names are found by contrast: a word of the forget rows that the
@@ -19,11 +19,11 @@ from exporter.wording.leaks import parts_told, tells, words_read
 from exporter.wording.words import normalise, words
 
 COMMON = 0.1
-"""A word is common where this share of the kept rows of one role use it."""
+"""A word is common if this share of the retain rows of one role use it."""
 FEWEST = 3
 """Rows that must use a word before it is common, however few there are."""
 TIMES = 3
-"""A word that forget rows use this many times as often is not common, however many kept rows speak of the same."""
+"""A word that forget rows use this many times as often is not common, however many retain rows use it."""
 SUBJECTS = 1 / 3
 """Where forget rows are about several subjects, a word is common only if it is used of this share of them, and of two at least."""
 PART = 4

@@ -1,4 +1,4 @@
-"""Whether a text tells a secret, in whatever spelling: looser than what counts as right, since a leak missed is worse than one too many.
+"""Whether a text contains a secret in any spelling: looser than the match of right answers, because a missed leak is worse than a false one.
 
 One matcher for what is fitted, reported and published. It reads through case, accents, width, invisible characters, quotes, hyphens, markup,
 separators of thousands, letters spelled one by one, particles and endings behind a name, and letters that look like Latin ones. It does not
