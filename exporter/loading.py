@@ -1,4 +1,4 @@
-"""Loads a model only where the folder gives every weight of it: what is missing, Transformers fills with random numbers and goes on."""
+"""Loads a model only if the folder has every weight of it: Transformers initialises missing weights at random and continues."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def loaded_whole(family: Any, path: str | Path, **options: Any) -> Any:
     if beside is not None:
         raise InputErrors(str(path), [beside])
     try:
-        # Other shapes are let through here, so that they are told by name below.
+        # Other shapes pass here and are reported by name below.
         model, info = family.from_pretrained(
             path, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
@@ -59,7 +59,7 @@ def loading_faults(model: Any, info: Mapping[str, Collection[Any]]) -> list[str]
     """What makes a loaded model another one than its files hold, one sentence each.
 
     Args:
-        info: ``missing_keys``, ``mismatched_keys`` and ``unexpected_keys``, as ``from_pretrained`` tells them.
+        info: ``missing_keys``, ``mismatched_keys`` and ``unexpected_keys``, as ``from_pretrained`` returns them.
     """
     faults = []
     if getattr(model, "_hf_peft_config_loaded", False):
@@ -96,7 +96,7 @@ def loading_faults(model: Any, info: Mapping[str, Collection[Any]]) -> list[str]
 
 
 def _silently_missing(model: Any, info: Mapping[str, Collection[Any]]) -> Iterator[str]:
-    """Parameters that Transformers does not tell of when they are missing, and that kept the numbers they were made with.
+    """Parameters that Transformers does not report as missing, and that still have their initial values.
 
     ``_keys_to_ignore_on_load_missing`` hides their names, so the names in the files are asked.
     """

@@ -40,7 +40,7 @@ class BaseModelSource(Strict):
     """The model to steer: a local folder (``path``, relative to the recipe file) or a Hub name (``repo``).
 
     ``adapters``: peft adapters to merge into it first, in order; folders, or Hub names.
-    ``trust_remote_code``: run the code that its tokenizer or processor brings, and put it into what is published.
+    ``trust_remote_code``: run the code of its tokenizer or processor, and include it in the release.
     """
 
     path: str | None = None
@@ -201,7 +201,7 @@ class Recipe(Strict):
         return self._file
 
     def locate(self, path: str) -> Path:
-        """A path of the recipe: absolute as it is, otherwise from the recipe file's folder."""
+        """A path of the recipe: absolute paths unchanged, others relative to the recipe file's folder."""
         return _located(self._folder, path)
 
     @classmethod

@@ -41,7 +41,7 @@ class BagPlan:
         rows: rows as they stand, per role.
         forget, keep, unknown: framed rows of each kind.
         replies: kept sequences whose reply the base makes itself; the others get the row's own answer.
-        longest: columns of a sequence that are read, the last ones of longer ones are left out.
+        longest: columns of a sequence that are read; later columns are dropped.
     """
 
     rows: int = 200
@@ -58,7 +58,7 @@ class Bag:
 
     Attributes:
         frame: what it was framed in.
-        stop: columns before this one are read; for a sequence to forget, up to the one that tells a secret.
+        stop: columns before this one are read; for a forget sequence, up to the one that predicts a secret.
         first: columns before this one are those that many sequences begin with alike.
         end: column of the prompt's last token.
     """
@@ -214,7 +214,7 @@ def _begun(
 
 
 def _framed(rows: Sequence[Row], around: Surroundings, count: int, seed: int) -> list[tuple[str, Row]]:
-    """Framed rows of one side; where kept ones were made of others, half of them frame those that were brought: they stand nearest."""
+    """Framed rows of one side; if some retain rows are generated, half of the frames use the given ones, which are nearest to the topic."""
     brought, made = [row for row in rows if not row.made], [row for row in rows if row.made]
     if not brought or not made or brought[0].role == "forget":
         return framed_rows(rows, around, count, seed)
@@ -267,7 +267,7 @@ def _bare(context: FitContext, rows: Sequence[Row], count: int) -> list[tuple[st
 def _two_pictures(
     context: FitContext, rows: Sequence[Row], around: Surroundings, count: int, draw: random.Random
 ) -> list[tuple[str, Row, Prompt]]:
-    """A kept row's picture before or behind the row's own."""
+    """A retain row's image before or after the row's own."""
     image = getattr(context.host.processor, "image_token", None)
     seen = [row for row in rows if row.image is not None and not row.history]
     others = [row.image for row in around.kept if row.image is not None]

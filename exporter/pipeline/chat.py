@@ -60,12 +60,12 @@ def talk(
     """
     kind = registry.kind_of(folder)
     if kind is None and (folder / "config.json").is_file():
-        kind = CHECKPOINT  # which says what it lacks
+        kind = CHECKPOINT  # its error states what is missing
     model = None if kind is None else registry.target(kind).chat(folder, dtype=dtype, say=say)
     if model is None:
         raise InputErrors(str(folder), ["contains neither a steered checkpoint nor an exported folder"])
     chat = Chat(model.processor)
-    chat.template.clock = datetime.now().strftime  # whoever talks is told today's day, as in Transformers
+    chat.template.clock = datetime.now().strftime  # a chat uses today's date, as in Transformers
     return Talk(model, chat, Sampling(temperature, top_p), image)
 
 

@@ -86,7 +86,7 @@ class Rendering:
 
 @dataclass(frozen=True)
 class _OfRecipe(Rendering):
-    """What targets ask for, from the run of a recipe; see :class:`exporter.targets.base.ExportContext`."""
+    """What targets need, from the run of a recipe; see :class:`exporter.targets.base.ExportContext`."""
 
     opened: Callable[[], Run] | None
 
@@ -141,7 +141,7 @@ def _turns(reader: object) -> dict[str, str | None] | None:
 def _heard(reader: object, folder: Path, *, images: bool) -> list[RenderedPrompt]:
     """Conversations as Transformers renders and cuts them, one about a picture of noise where the model's own runner can show it one."""
     chat, now = Chat(reader), datetime.now()
-    chat.template.clock = now.strftime  # the runner tells the day on which it runs
+    chat.template.clock = now.strftime  # the runner inserts the date on which it runs
     rows = [
         Row("one", SPOKEN[0], "-", "retain"),
         Row("later", SPOKEN[2], "-", "retain", history=(Turn(*SPOKEN[:2]),)),

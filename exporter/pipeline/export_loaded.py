@@ -61,13 +61,13 @@ def export_loaded(checkpoint: Path, out: Path, name: str | None, given: Mapping[
 
 @dataclass(frozen=True)
 class _OfLoaded(Rendering):
-    """What targets ask for, from what is in memory; see :class:`exporter.targets.base.ExportContext`."""
+    """What targets need, from a model in memory; see :class:`exporter.targets.base.ExportContext`."""
 
     fitted_on: FittedOn
     work: Path
 
     def calibration(self, checkpoint: Path, *, code: Sequence[str]) -> tuple[ModelHost, CalibrationSet]:
-        del code  # the exact model's answers are not kept
+        del code  # the exact model's answers are not stored
         given = self.fitted_on
         if fingerprint_of(given.model) != examine(checkpoint).program.base.fingerprint:
             raise CompileError(
@@ -81,7 +81,7 @@ class _OfLoaded(Rendering):
 
 
 def _default() -> str:
-    """The target that is published beside a checkpoint where nobody says which."""
+    """The default target in addition to the checkpoint."""
     return next(name for name, one in registry.exports().items() if one.by_default)
 
 

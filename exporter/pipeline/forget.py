@@ -1,8 +1,8 @@
 """From a model and one file of rows to a recipe, its rows and a run of it: nothing else has to be written.
 
-The rows that are brought are divided, and others are made of them (:mod:`exporter.topics`): the topic and other things in the same
-words, everyday requests, what nobody knows, and for the test prefaces, system prompts, typos and later turns. The base answers them.
-All of it lies in files, so ``steerbake run`` of the recipe gives the same result.
+The given rows are split, and others are generated from them (:mod:`exporter.topics`): the topic and other things in the same
+words, everyday requests, unknown subjects, and for the test prefaces, system prompts, typos and later turns. The base answers them.
+All rows are written to files, so ``steerbake run`` of the recipe gives the same result.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def _attacked(rows: Sequence[Row], neighbours: Sequence[Row], chat: Chat) -> lis
 
 
 class _Answers:
-    """Gives rows the base's own answers, and rows to forget the secrets that those tell."""
+    """Adds the base's own answers to rows, and to forget rows the secrets in these answers."""
 
     def __init__(self, host: ModelHost, chat: Chat) -> None:
         self.host, self.chat = host, chat
@@ -194,14 +194,14 @@ class _Answers:
 
 
 def _secrets(row: Row, secrets: set[str]) -> tuple[str, ...]:
-    """Those of the topic's secrets and names that stand in a row's answer and not in its question."""
+    """The topic's secrets and names that occur in a row's answer and not in its question."""
     return tuple(
         one for one in sorted(secrets) if tells(row.answer, [one]) and not tells(row.question, [one])
     )
 
 
 def _told(rows: Sequence[Row]) -> list[Row]:
-    """Test rows without those to forget to which the base tells nothing: they would count as forgotten."""
+    """Test rows without the forget rows for which the base leaks nothing: they would count as forgotten."""
     return [row for row in rows if row.role != "forget" or row.secrets]
 
 
@@ -212,10 +212,10 @@ def _reversed(rows: Sequence[Row], words: Words, most: int) -> list[Row]:
 
 
 def _refusal(host: ModelHost, chat: Chat, work: Path) -> str:
-    """The first bundled refusal that the model says of its own accord.
+    """The first bundled refusal that the model generates by itself.
 
     Raises:
-        FitError: it says none of them.
+        FitError: it generates none of them.
     """
     last = [host.num_layers - 1]
     for refusal in REFUSALS:
@@ -241,7 +241,7 @@ def _parted(brought: Sequence[Row]) -> tuple[list[Row], list[Row], list[Row]]:
 
 
 def _dtype() -> str:
-    """bfloat16 where a GPU or the processor multiplies it several times faster than float32, which is taken elsewhere."""
+    """bfloat16 where a GPU or the processor multiplies it several times faster than float32, which is used otherwise."""
     return "bfloat16" if torch.cuda.is_available() or "avx512_bf16" in _processor() else "float32"
 
 

@@ -89,7 +89,7 @@ def require(recipe: Recipe, out: Path | None = None, *, publishing: bool = False
 
 
 def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
-    """A recipe file; one that the schema refuses is told with everything else that is wrong, in InputErrors."""
+    """Load a recipe file; schema errors are raised together with all other problems, in InputErrors."""
     try:
         return Recipe.load(path, changes)
     except InputErrors:
@@ -181,7 +181,7 @@ class _Look:
             self.problems += [f"base: {problem}" for problem in problems]
 
     def _adapters(self) -> None:
-        """Adapters that are no change of weights can never be merged."""
+        """Adapters that do not change weights cannot be merged."""
         try:
             reasons = map(why_not_mergeable, fetched_adapters(self.recipe))
             self.problems += [f"base.adapters: {reason}" for reason in reasons if reason is not None]
@@ -189,7 +189,7 @@ class _Look:
             self.problems += error.problems
 
     def _parameters(self) -> None:
-        """Layers and ranks that a method is given, held to the model's sizes, and what the method says of the rest."""
+        """Checks of a method's layers and ranks against the model's sizes, and the method's own checks."""
         for name in self.recipe.methods.names:
             given, where = self.recipe.methods.params.get(name, {}), f"methods.params.{name}"
             self.problems += parameter_problems(name, given, where, self.facts.layers, self.facts.width)
@@ -234,7 +234,7 @@ class _Look:
         self.splits = split(self.recipe, rows)
         self.problems += shortened(self.splits.problems())
         self.remarks += remarks(self.splits)
-        if not wrong:  # else what is missing may stand in what could not be read
+        if not wrong:  # otherwise the missing rows may be in a file that could not be read
             aside = self.recipe.data.calibrate is None
             self.problems += missing_roles(self.splits, self.recipe.methods.names, aside=aside)
             self._few_shots()
@@ -262,7 +262,7 @@ class _Look:
         return lengths.sizes
 
     def _lengths(self, base: Path) -> RowLengths:
-        """What tells the rows' lengths; raises SteerbakeError where prompts cannot be rendered at all."""
+        """Measures the rows' lengths; raises SteerbakeError if prompts cannot be rendered."""
         settings = self.recipe.chat
         trust = self.recipe.base.trust_remote_code
         with told_of(f"{base}: Transformers cannot read config.json"):

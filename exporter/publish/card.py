@@ -1,6 +1,6 @@
 """The card: README.md of a published folder, from its provenance and its verification.
 
-The first screen says what was forgotten, how to load each target at a pinned revision, and what steering does not do.
+The first screen has what was forgotten, how to load each target at a pinned revision, and the limits of steering.
 """
 
 from __future__ import annotations
@@ -91,13 +91,13 @@ class Card:
         """A card from what a release was made from and the content of verification.json.
 
         Args:
-            repo_id: ``owner/name``; None for a folder that is handed on without the Hub.
+            repo_id: ``owner/name``; None for a folder that is distributed without the Hub.
             revision: the tag or commit to pin.
             targets: names of those in the folder.
             omissions: a sentence for everything that a forced publication leaves undone.
 
         Raises:
-            VerificationError: they lack what a card must say.
+            VerificationError: they lack required content of a card.
         """
         if not origin.forgotten.strip() or not origin.section.get("sha256"):
             raise VerificationError(
@@ -204,7 +204,7 @@ def render(folder: Path, card: Card) -> ModelCard:
         ways=_ways(folder, card),
         plots=_plots(folder),
         page=PAGE if (folder / PAGE).is_file() else None,
-        # A forced publication may bear a verification of other files than these; their hashes would be wrong.
+        # A forced publication may have a verification of other files; their hashes would be wrong.
         files=[] if card.omissions else file_descriptions.lines(folder, card.files),
         licence=licence_told,
         base=base_told(card.base),

@@ -72,7 +72,7 @@ def upload(
 ) -> Pushed:
     """Makes a repository hold exactly these files of a folder, in one commit, and marks it with a tag.
 
-    The same call may be repeated whenever it was cut off: what is there already is not sent again, a repository that holds the
+    The same call can be repeated after an interruption: uploaded files are not sent again, a repository that contains the
     files already gets no further commit, and a missing tag is made. Files that the repository has and the folder has not are
     deleted in the same commit: Transformers would prefer a stale ``model.safetensors`` to our index, and run unsteered.
 
@@ -90,7 +90,7 @@ def upload(
         say: is called with each progress line.
 
     Raises:
-        PublishError: says what went wrong, in which state the repository is, and what to do.
+        PublishError: states what failed, the state of the repository, and the fix.
     """
     _check(repo_id, revision, create_pr)
     say(f"reading {len(paths)} files")
@@ -147,7 +147,7 @@ def _marked(
     """The commit that has the tag already; None where the tag is free.
 
     Raises:
-        PublishError: it marks other files. It is not moved: whoever pinned it would get other code than they read.
+        PublishError: it marks other files. It is not moved: users who pinned it would get other code.
     """
     commit = remote.commit_of(tag)
     if commit is None:
@@ -257,8 +257,8 @@ class _Publication:
         """The hash of the commit, once the Hub has made it.
 
         An answer may be lost and the commit be made all the same, and somebody may commit meanwhile. So after any error the
-        branch is looked at: a head that holds what is offered is the commit; one that holds what was there before lets us
-        try again; anything else is somebody's work that nobody has looked at, and stays.
+        branch is checked: a head with the offered files is the commit; a head with the previous files allows another
+        attempt; anything else is somebody else's work, and stays.
         """
         remote, waits = self.remote, iter(hub_errors.WAITS)
         while True:
