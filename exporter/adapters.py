@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 MERGEABLE = ("LORA", "ADALORA", "LOHA", "LOKR", "IA3", "OFT", "BOFT", "VERA")
 """Kinds of peft that change weights, and nothing else."""
 _NOT_WEIGHTS = {
-    "alora_invocation_tokens": "it works from certain tokens on",
-    "arrow_config": "it chooses among experts by what it reads",
+    "alora_invocation_tokens": "it is active only after certain tokens",
+    "arrow_config": "it chooses among experts by its input",
     "layer_replication": "it repeats layers",
-    "megatron_config": "it names a module of Megatron to be imported",
-    "use_qalora": "it is made for packed weights",
+    "megatron_config": "it names a Megatron module to import",
+    "use_qalora": "it is made for packed (quantised) weights",
 }
 """Settings of an adapter that no weight of the base can hold, and why."""
 _TOLERANCE = 1e-3
@@ -50,7 +50,7 @@ def why_not_mergeable(folder: Path) -> str | None:
         return f"{folder} has no adapter_model.safetensors; fetch the adapter again"
     kind = str(config.get("peft_type"))
     if kind not in MERGEABLE:
-        return f"{folder} is an adapter of the kind {kind}, which is no change of weights; only {', '.join(MERGEABLE)} can be merged"
+        return f"{folder} is an adapter of kind {kind}, which does not change weights; only {', '.join(MERGEABLE)} can be merged"
     reason = next((text for key, text in _NOT_WEIGHTS.items() if config.get(key)), None)
     if reason is not None:
         return f"{folder} cannot be merged, because {reason}"
@@ -69,7 +69,7 @@ def merge(base: Path, adapters: Sequence[Path], folder: Path) -> None:
         folder: is there and empty.
 
     Raises:
-        InputErrors: an adapter is of another model, is damaged, or is no change of weights.
+        InputErrors: an adapter is of another model, is damaged, or does not change weights.
         CompileError: the merged model does not answer as base and adapter do, so it cannot be written exactly.
     """
     if reasons := [reason for reason in map(why_not_mergeable, adapters) if reason is not None]:
@@ -118,14 +118,16 @@ def _merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     lost = sorted(key for key in loaded.missing_keys if prefix in key or "modules_to_save" in key)
     odd = sorted(loaded.unexpected_keys)
     if lost or odd:
-        what = f"lacks {lost[0]}" if lost else f"holds {odd[0]}, for which the base has no place"
-        raise InputErrors("base.adapters", [f"{adapter} is of another model: it {what}"])
+        what = f"lacks {lost[0]}" if lost else f"contains {odd[0]}, which the base does not have"
+        raise InputErrors("base.adapters", [f"{adapter} was made for another model: it {what}"])
     wanted, tied = _logits(tuned, ids), _is_tied(model)
     merged = tuned.merge_and_unload(safe_merge=True).eval()
     off = float((_logits(merged, ids) - wanted).abs().max())
     if not off <= _TOLERANCE * max(1.0, float(wanted.abs().max())):
         reason = (
-            "; input and output embeddings are one weight here, and it changes one of them" if tied else ""
+            "; input and output embeddings share one weight, and the adapter changes only one of them"
+            if tied
+            else ""
         )
         raise CompileError(
             f"{adapter} cannot be merged exactly: the merged model's logits differ from those of base and adapter by up to {off:.3g}{reason}"
@@ -139,7 +141,7 @@ def _is_tied(model: PreTrainedModel) -> bool:
 
 
 def _part_head(folder: Path) -> None:
-    """Says in config.json that a head which an adapter brought along is no longer the embeddings; some loaders would tie it again."""
+    """Records in config.json that a head trained by an adapter is no longer tied to the embeddings; some loaders would tie it again."""
     path = folder / "config.json"
     config = read_object(path, strict=False)
     config["tie_word_embeddings"] = False
@@ -157,8 +159,8 @@ def _check_written(model: PreTrainedModel, folder: Path, adapters: Sequence[Path
     )
     if wrong:
         raise CompileError(
-            f"{', '.join(map(str, adapters))} cannot be merged exactly: {wrong[0]} is not the same when the merged model is read again, "
-            "because config.json ties it to another weight or has no place for it"
+            f"{', '.join(map(str, adapters))} cannot be merged exactly: {wrong[0]} changes when the merged model is saved and loaded, "
+            "because config.json ties it to another weight or does not describe it"
         )
 
 

@@ -33,16 +33,16 @@ def fit(
     settings: Settings | None = None,
     work: str | Path | None = None,
 ) -> SteeringProgram:
-    """Fit a method on a loaded model; the program bears the fingerprint of the model's weights.
+    """Fit a method on a loaded model; the program contains the fingerprint of the model's weights.
 
     Args:
-        model: of ``AutoModelForCausalLM`` or ``AutoModelForImageTextToText``, with plain weights; it is put to eval mode, and back.
+        model: of ``AutoModelForCausalLM`` or ``AutoModelForImageTextToText``, with plain weights; it is switched to eval mode, and back.
         processor: its tokenizer, or its processor where it reads images.
         rows: what to forget and what to keep: :class:`exporter.Row` values, objects with the same keys, or a file of them.
         calibrate: what gate, layer and threshold are chosen on. Without any, a part of ``rows`` is set aside for that by role,
             whole wordings (rows with one ``template_id``) at a time, as a recipe does.
         params: the method's parameters (docs/reference.md).
-        progress: is told ``(what, done, total)`` at every step; what it raises ends the fit.
+        progress: is called with ``(what, done, total)`` at every step; an exception ends the fit.
         work: a folder for states, with which the same fit resumes; by default one that is removed afterwards.
 
     Raises:
@@ -101,8 +101,8 @@ def export(
             ``model``, ``processor``, ``rows``, ``calibrate``, ``settings`` and ``work`` as :func:`fit` was given them.
 
     Raises:
-        SteerbakeError: no such target, with those that there are.
-        InputErrors: no such option, with those that there are; a value that it cannot have; or one that is missing.
+        SteerbakeError: an unknown target; the message lists the valid ones.
+        InputErrors: an unknown option (the message lists the valid ones), an invalid value, or a missing option.
         CompileError, VerificationError: the target refuses; nothing is written then.
     """
     with heard_by(progress):
@@ -120,7 +120,7 @@ def evaluate(
     settings: Settings | None = None,
     allow_changed_base: bool = False,
 ) -> dict[str, object]:
-    """Ask a loaded base the rows, unsteered and steered, and count what is forgotten and what is kept.
+    """Evaluate a loaded base on rows, unsteered and steered: leakage, refusals and retention.
 
     Args:
         rows: rows that no fit has seen.
@@ -133,7 +133,7 @@ def evaluate(
         ``max_new_tokens``; and ``generations``, the lines of generations.jsonl.
 
     Raises:
-        InputErrors: rows that cannot be read, or a model that cannot be steered as it is.
+        InputErrors: rows that cannot be read, or a model that cannot be steered in its current state.
         CompileError: the program was fitted on another model.
     """
     with heard_by(progress):
@@ -163,10 +163,10 @@ def push(
 
     Args:
         folder: a release, as ``steerbake publish --dry-run`` stages it.
-        say: is told what is done, line by line.
+        say: is called with each progress line.
 
     Raises:
-        VerificationError: it is no steered checkpoint, or was not verified as it is, unless ``force``.
+        VerificationError: it is not a steered checkpoint, or has no valid verification, unless ``force``.
         PublishError: the Hub does not take it.
     """
     request = pipeline.Request(

@@ -1,4 +1,4 @@
-"""JSON files that this library writes and reads again: typed, strict, and whole or an error that says where."""
+"""JSON files that this library writes and reads back: typed and strict; an error names the key."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Artifact(Strict):
 
         Raises:
             FileNotFoundError: there is none.
-            VerificationError: it is not whole; the file, the key and what stands there are named.
+            VerificationError: it is not valid; the message names the file, the key and the value.
         """
         return cls.read(folder / cls.FILE)
 
@@ -56,7 +56,7 @@ class Artifact(Strict):
         try:
             return cls.model_validate_json(path.read_bytes())
         except ValidationError as error:
-            raise VerificationError(f"{path} cannot be trusted ({described(error)}); {cls.REMEDY}") from None
+            raise VerificationError(f"{path} is not valid ({described(error)}); {cls.REMEDY}") from None
 
     def save(self, path: Path) -> None:
         """Writes it whole or not at all; raises ValueError where a number is not finite."""
@@ -80,7 +80,7 @@ class Manifest(Artifact):
         for name, wanted in self.digests.items():
             if not (folder / name).is_file() or digest(folder / name) != wanted:
                 raise VerificationError(
-                    f"{folder / name} is missing or not the file that {self.FILE} names; {self.REMEDY}"
+                    f"{folder / name} is missing or differs from its entry in {self.FILE}; {self.REMEDY}"
                 )
 
 

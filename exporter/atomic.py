@@ -82,9 +82,11 @@ def whole_folder(destination: Path) -> Iterator[Path]:
 
 
 def refuse_existing(destination: Path) -> None:
-    """Raises CompileError where something is already there; it is left as it is."""
+    """Raises CompileError if the destination exists; it is not changed."""
     if destination.exists() or destination.is_symlink():
-        raise CompileError(f"{destination} already exists; name a folder that does not, or remove it first")
+        raise CompileError(
+            f"{destination} already exists; give a folder that does not exist, or remove it first"
+        )
 
 
 def link_or_copy(source: Path, destination: Path) -> None:

@@ -80,22 +80,26 @@ def _tensors(base: Path, name: str) -> dict[str, Tensor]:
     """Tensors by name of one ``.bin`` file."""
     path = base / name
     if not path.is_file() or leaves(path, base):
-        raise CompileError(f"{path} is missing, or a link out of its folder; fetch the base model again")
+        raise CompileError(
+            f"{path} is missing, or is a link that leaves its folder; download the base model again"
+        )
     try:
         found = _read(path)
     except pickle.UnpicklingError as error:
         raise CompileError(
-            f"{path} holds more than tensors, and is not read, because reading it could run code; save the model as safetensors where it "
-            "comes from"
+            f"{path} contains more than tensors and is not loaded, because loading it could run code; save the model as safetensors on "
+            "the machine where it was made"
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError) as error:
-        raise CompileError(f"{path} cannot be read: {error}; fetch the base model again") from error
+        raise CompileError(f"{path} cannot be read: {error}; download the base model again") from error
     if not isinstance(found, dict) or not found:
-        raise CompileError(f"{path} holds a {type(found).__name__}, not tensors by name")
+        raise CompileError(
+            f"{path} contains a {type(found).__name__}; expected a mapping of names to tensors"
+        )
     wrong = [key for key, one in found.items() if not isinstance(key, str) or not isinstance(one, Tensor)]
     if wrong:
         raise CompileError(
-            f"{path} holds {wrong[0]!r}, which is no tensor; save the model's state_dict alone"
+            f"{path} contains {wrong[0]!r}, which is not a tensor; save only the model's state_dict"
         )
     return found
 

@@ -26,7 +26,7 @@ Changes = Annotated[
     typer.Option(
         "--set",
         metavar="A.B=C",
-        help="Set a recipe key; the value is YAML. May be repeated.",
+        help="Set a recipe key; the value is YAML. Can be repeated.",
         show_default=False,
     ),
 ]
@@ -48,7 +48,9 @@ def root(
     debug: Annotated[
         bool,
         typer.Option(
-            "--debug", callback=debugging, help="Show where an error comes from; also behind a command."
+            "--debug",
+            callback=debugging,
+            help="Show the traceback of an error; also accepted after a command.",
         ),
     ] = False,
 ) -> None:
@@ -63,7 +65,7 @@ def run(
     out: RunFolder = None,
     changes: Changes = None,
 ) -> None:
-    """Fit, compile, generate and report. The same command resumes a run that was cut off."""
+    """Fit, compile, generate and report. The same command resumes an interrupted run."""
     from exporter import display, pipeline
 
     loaded = pipeline.load_recipe(recipe, changes or ())
@@ -98,7 +100,7 @@ def check_recipe(
     out: RunFolder = None,
     changes: Changes = None,
 ) -> None:
-    """Look at recipe, base, rows, targets and disk without loading a model, and say everything that must be mended. Exit 2 where anything must."""
+    """Check recipe, base, rows, targets and disk space without loading a model, and list every problem. Exit 2 if there is any."""
     from exporter import display, pipeline
 
     found = pipeline.check_recipe(recipe, changes or (), out)
@@ -115,24 +117,26 @@ def compile_(
         Path, typer.Argument(metavar="STEERING_DIR", help="Folder with steering.json.", show_default=False)
     ],
     out: Annotated[
-        Path | None, typer.Argument(help="The checkpoint to write; must not exist.", show_default=False)
+        Path | None,
+        typer.Argument(help="Folder of the checkpoint to write; must not exist.", show_default=False),
     ] = None,
     upgrade: Annotated[
         bool,
         typer.Option(
-            "--upgrade", help="BASE is a checkpoint of format steerbake/1, the next argument what to write."
+            "--upgrade",
+            help="BASE is a checkpoint of format steerbake/1, the next argument the folder to write.",
         ),
     ] = False,
     trust_remote_code: Annotated[
         bool,
         typer.Option(
-            "--trust-remote-code", help="Let the base's tokenizer or processor bring code of its own."
+            "--trust-remote-code", help="Run the code that comes with the base's tokenizer or processor."
         ),
     ] = False,
 ) -> None:
-    """Write a checkpoint that holds the steering in its own weights and config.
+    """Write a checkpoint that contains the steering in its own weights and config.
 
-    With --upgrade: rewrite a checkpoint of the format before, `steerbake compile --upgrade OLD NEW`.
+    With --upgrade: rewrite a checkpoint of the previous format, `steerbake compile --upgrade OLD NEW`.
     """
     from exporter import display, pipeline
 
@@ -144,7 +148,7 @@ def compile_(
         done = pipeline.compile(base, steering, out, trust_remote_code=trust_remote_code)
         left, note = pipeline.left_out(base, code=trust_remote_code), pipeline.reach_note(done)
     if left:
-        display.note(f"left out of {base}: {', '.join(left)}")
+        display.note(f"not copied from {base}: {', '.join(left)}")
     if note:
         display.note(note)
     result = {"checkpoint": done, "left_out": left, "note": note}
@@ -156,11 +160,11 @@ def compile_(
 @answering
 def forget(
     model: Annotated[
-        str, typer.Argument(help="A model's folder, or its name on the Hub.", show_default=False)
+        str, typer.Argument(help="Folder of a model, or its name on the Hub.", show_default=False)
     ],
     rows: Annotated[
         Path,
-        typer.Argument(help="A file of rows: question, answer, role (forget or retain).", show_default=False),
+        typer.Argument(help="File of rows: question, answer, role (forget or retain).", show_default=False),
     ],
     out: Annotated[
         Path | None,
@@ -169,19 +173,19 @@ def forget(
     about: Annotated[
         list[str] | None,
         typer.Option(
-            help="What the topic is called, where the rows do not show it. May be repeated.",
+            help="A name of the topic, where the rows do not show it. Can be repeated.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Make a model forget the topic of a few rows: divides them, makes others, fits, compiles and measures."""
+    """Make a model forget the topic of a few rows: splits them, generates further rows, fits, compiles and evaluates."""
     from exporter import display, pipeline
 
     display.show_stages()
     done = pipeline.forget(model, rows, out, about=about or (), progress=display.shows_progress())
 
     def show() -> None:
-        typer.echo(f"the topic: {', '.join(done.names) or 'no name of it was found; give it with --about'}")
+        typer.echo(f"topic: {', '.join(done.names) or 'no name was found; give one with --about'}")
         display.print_results(done.report, done.out)
         typer.echo(f"recipe:             {done.recipe}")
 
@@ -200,7 +204,7 @@ def inspect(
         ),
     ],
 ) -> None:
-    """Show what is steered where and by which gates, and verify the hashes."""
+    """Show edits, layers and gates, and verify the hashes."""
     from exporter import display, look_inside
 
     folder = look_inside.model_in(folder, display.note, programs=True)
@@ -215,7 +219,7 @@ def inspect(
 @reported
 @answering
 def demo(out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/demo")) -> None:
-    """Unlearn on the bundled testbed: a small model of a made-up world, from its rows to a checkpoint and a report."""
+    """Unlearn on the bundled testbed, a small model of an invented world: from rows to a checkpoint and a report."""
     from exporter import display, pipeline
 
     display.show_stages()
@@ -236,20 +240,23 @@ def chat(
         ),
     ],
     image: Annotated[
-        Path | None, typer.Option(help="Shown with the first question.", show_default=False)
+        Path | None, typer.Option(help="Image shown with the first prompt.", show_default=False)
     ] = None,
     prompt: Annotated[
         str | None,
-        typer.Option(help="Ask this and end; else questions are read from the terminal.", show_default=False),
+        typer.Option(
+            help="Answer this prompt and exit; without it, prompts are read from the terminal.",
+            show_default=False,
+        ),
     ] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="A variant of the folder, or a dtype of PyTorch.", show_default=False)
+        str | None, typer.Option(help="A variant of the folder, or a PyTorch dtype.", show_default=False)
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 256,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0: always the most likely token.")] = 0.0,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0: greedy decoding.")] = 0.0,
     top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 1.0,
 ) -> None:
-    """Talk to a model: it streams its reply and says which gates fired."""
+    """Chat with a model; replies are streamed, with the gates that fired."""
     from exporter import display, pipeline
 
     conversation = pipeline.talk(

@@ -22,7 +22,11 @@ OUT = Annotated[
 ]
 RECIPE = Annotated[
     Path,
-    typer.Option("--recipe", help="The recipe it was fitted by; its rows calibrate.", show_default=False),
+    typer.Option(
+        "--recipe",
+        help="The recipe the checkpoint was fitted with; its rows are the calibration set.",
+        show_default=False,
+    ),
 ]
 RUN = Annotated[
     Path | None,

@@ -14,12 +14,15 @@ Repo = Annotated[str, typer.Argument(metavar="REPO_ID", help="owner/name on the 
 Private = Annotated[bool, typer.Option("--private", help="Make the repository private.")]
 Revision = Annotated[
     str | None,
-    typer.Option(help="Branch to commit to, made if missing; main by default.", show_default=False),
+    typer.Option(help="Branch to commit to, created if missing; main by default.", show_default=False),
 ]
-PullRequest = Annotated[bool, typer.Option("--pr", help="Open a pull request instead.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Everything but the upload.")]
+PullRequest = Annotated[
+    bool, typer.Option("--pr", help="Open a pull request instead of committing to the branch.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Do everything except the upload.")]
 Folder = Annotated[
-    Path, typer.Argument(help="A folder that was compiled, exported or staged.", show_default=False)
+    Path,
+    typer.Argument(help="A compiled checkpoint, an exported folder or a staged release.", show_default=False),
 ]
 
 
@@ -30,10 +33,11 @@ def verify(
     folder: Folder,
     against: Annotated[
         list[Path] | None,
-        typer.Option(help="Another target, outside of FOLDER. May be repeated.", show_default=False),
+        typer.Option(help="Another target, outside FOLDER. Can be repeated.", show_default=False),
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option(help="Put the test rows of this recipe to all of them.", show_default=False)
+        Path | None,
+        typer.Option(help="Evaluate every target on the test rows of this recipe.", show_default=False),
     ] = None,
     run_folder: Annotated[
         Path | None,
@@ -46,7 +50,9 @@ def verify(
     limit: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Test rows at most; all for the checkpoint, 100 for others.", show_default=False
+            min=1,
+            help="Maximum number of test rows; by default all for the checkpoint, 100 for other targets.",
+            show_default=False,
         ),
     ] = None,
     report: Annotated[
@@ -56,7 +62,7 @@ def verify(
         ),
     ] = None,
 ) -> None:
-    """Load in a clean environment, compare all targets, count leaks and retained replies. Exit 1 where a check fails."""
+    """Load in a clean environment, compare all targets, count leaks and retained replies. Exit 1 if a check fails."""
     from exporter.recipe import Recipe
 
     loaded = None if recipe is None else Recipe.load(recipe)
@@ -93,7 +99,7 @@ def publish(
         typer.Option(
             "--set",
             metavar="A.B=C",
-            help="Set a recipe key; the value is YAML. May be repeated.",
+            help="Set a recipe key; the value is YAML. Can be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -125,10 +131,10 @@ def push(
     pr: PullRequest = False,
     dry_run: DryRun = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Push what is not verified, and say so in its card.")
+        bool, typer.Option("--force", help="Push a folder that is not verified, and state that in its card.")
     ] = False,
 ) -> None:
-    """Push a verified folder to the Hub in one commit; refused where its verification is missing, failed or older than its files."""
+    """Push a verified folder to the Hub in one commit; refused if its verification is missing, failed or older than its files."""
     from exporter import display, pipeline
 
     request = pipeline.Request(repo, private, revision, pr, dry_run, force)
@@ -142,7 +148,8 @@ def push(
 def check(
     folder: Folder,
     base: Annotated[
-        Path | None, typer.Option(help="Compare with the shards of this base model too.", show_default=False)
+        Path | None,
+        typer.Option(help="Also compare the base's shards with this base model.", show_default=False),
     ] = None,
     salt: Annotated[
         Path | None, typer.Option(help="The run's .work/salt; needs --rows.", show_default=False)
@@ -150,11 +157,12 @@ def check(
     rows: Annotated[
         Path | None,
         typer.Option(
-            help="Rows (JSONL): which of them were to be forgotten? Needs --salt.", show_default=False
+            help="Rows (JSONL); reports which of them are in the forget set. Needs --salt.",
+            show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Find every changed, missing or added file of a published folder. Exit 1 where there is any."""
+    """Find every changed, missing or added file of a published folder. Exit 1 if there is any."""
     from exporter import display, pipeline
 
     found = pipeline.check(folder, base=base, salt=salt, rows=rows)
@@ -167,9 +175,11 @@ def check(
 @reported
 def pack(
     folder: Folder,
-    out: Annotated[Path, typer.Argument(metavar="OUT.tar.zst", help="Must not exist.", show_default=False)],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT.tar.zst", help="File to write; must not exist.", show_default=False)
+    ],
 ) -> None:
-    """Write a verified, sealed folder as one file; the same folder gives the same bytes."""
+    """Write a verified release as one file; the same folder gives the same bytes."""
     from exporter import pipeline
 
     typer.echo(f"packed: {pipeline.pack(folder, out)}")
@@ -181,7 +191,7 @@ def unpack(
     file: Annotated[Path, typer.Argument(help="What `steerbake pack` wrote.", show_default=False)],
     out: Annotated[Path, typer.Argument(help="The folder to write; must not exist.", show_default=False)],
 ) -> None:
-    """Unpack and check it; nothing is left of one that is not what was packed."""
+    """Unpack a file and check it; if it differs from what was packed, nothing is written."""
     from exporter import pipeline
 
     typer.echo(f"unpacked: {pipeline.unpack(file, out)}")

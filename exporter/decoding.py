@@ -1,4 +1,4 @@
-"""How a model is generated from: plainly greedily, or as a caller asks, and never as the settings of its base say."""
+"""Decoding settings: greedy, or those of a caller, never those of the base's generation config."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 CHUNK = 1 << 20
 _LARGE = 1 << 26
-"""Files of this many bytes and more are told apart by size and by the bytes at their ends."""
+"""Files of this many bytes and more are distinguished by size and by the bytes at their ends."""
 SETTLED = 2.0
 """Seconds since a file was changed, from which on another change would show in its times: they are as coarse as a second or two on some disks."""
 _KNOWN: dict[tuple[int, ...], str] = {}
@@ -24,7 +24,7 @@ def digest_of(value: object) -> str:
 
 
 def digest_of_file(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes, read anew: what is verified is never taken from memory."""
+    """Hex SHA-256 of a file's bytes, read again: verification never uses cached digests."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
@@ -34,9 +34,9 @@ def digest_of_file(path: Path) -> str:
 
 @dataclass(frozen=True)
 class FileDigests:
-    """Hex SHA-256 of files of a folder from one reading, handed on within one command so that nobody reads them again.
+    """Hex SHA-256 of files of a folder from one reading, passed on within one command.
 
-    A value, not a cache: whoever holds it knows when it was read, and whatever leaves is read once more at the end.
+    A value, not a cache: its time of reading is known, and files are read once more before an upload.
     """
 
     folder: Path
@@ -56,7 +56,7 @@ class FileDigests:
 
 
 def remembered_digest(path: Path) -> str:
-    """The same for a file that is asked for again and again and verifies nothing, as the images of rows.
+    """The same for a file that is read often and not used in verification, such as images of rows.
 
     Read again unless device, inode, size and both times are those of the last reading, and the file had rested for ``SETTLED`` seconds then.
     A write through a mapping that was open before may go unseen.

@@ -34,11 +34,11 @@ WIDTH_OF_LOGS = 160
 
 @dataclass
 class _Telling:
-    """How the command that runs now tells what it does.
+    """Output settings of the current command.
 
     Attributes:
         quiet: no progress and no remarks.
-        answers: where the result goes as JSON; None where it is told in words.
+        answers: where the result goes as JSON; None for text output.
     """
 
     quiet: bool = False
@@ -50,7 +50,7 @@ _NOW = _Telling()
 
 @contextmanager
 def telling(*, quiet: bool, as_json: bool) -> Iterator[None]:
-    """Within it, :func:`result` tells as a user asked; with ``as_json`` whatever else is printed goes to stderr."""
+    """Within it, :func:`result` prints as requested; with ``as_json`` all other output goes to stderr."""
     _NOW.quiet, _NOW.answers = quiet, sys.stdout if as_json else None
     if quiet:
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # read once, by the Hub's library and Transformers
@@ -62,7 +62,7 @@ def telling(*, quiet: bool, as_json: bool) -> Iterator[None]:
 
 
 def result(data: Mapping[str, object], show: Callable[[], object]) -> None:
-    """What came of a command: ``show`` tells it in words, or it is one JSON object on stdout."""
+    """Print the result of a command: as text by ``show``, or as one JSON object on stdout."""
     if _NOW.answers is None:
         show()
     else:
@@ -101,7 +101,7 @@ def print_places(places: Mapping[str, object]) -> None:
 
 
 def results(report: Mapping[str, object], out: Path) -> dict[str, object]:
-    """What a run has to say for itself as data: its report, and where it and the checkpoint lie."""
+    """The result of a run as data: its report, and the paths of report and checkpoint."""
     return {"out": str(out), "checkpoint": str(out / "checkpoint"), "report": report}
 
 
@@ -131,14 +131,13 @@ def print_results(content: Mapping[str, object], out: Path) -> None:
     if held := report.cross_validated:
         leakage = held.leakage_either
         leak = Estimate(leakage.value, leakage.n, leakage.low, leakage.high)
-        few = "; too few to tell, bring more" if leak.few else ""
+        few = "; too few rows for a conclusion, add more" if leak.few else ""
         console.print(
-            f"Rows to forget that were held out in turn: {leak.count} of {leak.n} leak, "
-            f"at most {leak.high:.3f} with 95% confidence{few}",
+            f"Forget rows, cross-validated: {leak.count} of {leak.n} leak, at most {leak.high:.3f} with 95% confidence{few}",
             soft_wrap=True,
         )
     if report.too_few_rows:
-        console.print(f"Of {escape(report.default)}, too few rows to tell; give data.test more:")
+        console.print(f"Too few rows of {escape(report.default)} for a conclusion; add rows to data.test:")
     for sentence in report.too_few_rows:
         console.print(f"- {escape(sentence)}", soft_wrap=True)
     if report.stand_in:
@@ -208,7 +207,7 @@ def print_preflight(found: Preflight) -> None:
     )
     if found.room is not None:
         console.print(f"disk: {found.room.described()}", soft_wrap=True)
-    console.print(f"to come: {', '.join(found.steps)}", soft_wrap=True)
+    console.print(f"next steps: {', '.join(found.steps)}", soft_wrap=True)
     for remark in found.remarks:
         console.print(f"note: {escape(remark)}", soft_wrap=True)
 
@@ -222,7 +221,7 @@ def print_verification(found: Mapping[str, Any]) -> None:
         table.add_row(check["name"], escape(check["target"]), mark, escape(check["told"]))
     console.print(table)
     if found["unlearning"] is None:
-        console.print("Nothing was measured of what it forgets: give the recipe with --recipe.")
+        console.print("Unlearning was not measured: give the recipe with --recipe.")
         return
     models = found["unlearning"]["models"]
     table = Table("measure", *map(escape, models), title="Fractions on held-out rows", title_justify="left")
@@ -241,7 +240,7 @@ def print_sentences(statements: Iterable[str], wrong: Iterable[str]) -> None:
     for line in problems:
         console.print(f"[red]wrong[/red] {escape(line)}", soft_wrap=True)
     if not problems:
-        console.print("[green]it is what was published[/green]")
+        console.print("[green]it is unchanged since it was published[/green]")
 
 
 def _of_rows(metric: Metric[object], value: Mapping[str, object]) -> str:
@@ -250,14 +249,14 @@ def _of_rows(metric: Metric[object], value: Mapping[str, object]) -> str:
 
 
 def _with_interval(metric: Metric[object], one: Estimate) -> str:
-    """A figure with its 95% interval; a dash where nothing was counted, the words alone where too little was to tell anything."""
+    """A figure with its 95% interval; a dash where nothing was counted, only the text if there are too few rows."""
     if not one.n:
         return "-"
     return "too few" if metric.is_few(one) else f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]"
 
 
 def print_summary(summary: Summary) -> None:
-    """What a folder says of itself."""
+    """The summary of a folder."""
     console = _console()
     table = Table(*summary.header, title=escape(summary.title), title_justify="left")
     for row in summary.rows:
@@ -267,7 +266,7 @@ def print_summary(summary: Summary) -> None:
 
 
 def note(line: str) -> None:
-    """A remark that is no result."""
+    """A note that is not part of the result."""
     if not _NOW.quiet:
         Console(stderr=True).print(escape(line), style="dim", soft_wrap=True)
 

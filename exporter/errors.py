@@ -1,11 +1,11 @@
-"""Exceptions a user can meet. Each message says what is wrong, what was received, and how to mend it."""
+"""Exceptions a user can meet. Each message states what is wrong, what was received, and how to fix it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 MOST_LISTED = 20
-"""Problems of one kind or file that are written out; of the others their number is told."""
+"""Problems of one kind or file that a message lists; the others are counted."""
 
 
 MOST_TOLD = 20
@@ -60,4 +60,4 @@ class VerificationError(SteerbakeError):
 
 
 class PublishError(SteerbakeError):
-    """A folder or repository that cannot be published, or not made sure of; says what state it is in."""
+    """A folder or repository that cannot be published or verified; the message states its current state."""

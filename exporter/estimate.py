@@ -1,4 +1,4 @@
-"""What so many rows can say: a value with its 95% interval, and how many rows a bound on that needs."""
+"""A value over rows with its 95% interval, and how many rows a bound on the interval needs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 Z = 1.959964
 """Of a two-sided interval of 95%, whose ends hold with 97.5% each."""
 TOO_WIDE = 0.5
-"""An interval that leaves more than half of all shares possible says nothing: of 3 rows without a leak, and of 10 that fall half and half."""
+"""An interval wider than half of all shares has no meaning: 0 of 3 rows, or 5 of 10."""
 SHARE = (0.0, 1.0)
 """Least and largest of a share."""
 
@@ -22,7 +22,7 @@ class Estimate:
     It takes rows for independent: paraphrases of one wording are not, and the truth is wider then.
 
     Attributes:
-        value: a share in [0, 1], or a mean; it says nothing where ``n`` is 0.
+        value: a share in [0, 1], or a mean; it has no meaning if ``n`` is 0.
         n: rows that were counted.
         low, high: ends of the two-sided interval.
     """
@@ -75,7 +75,7 @@ class Estimate:
 
     @property
     def few(self) -> bool:
-        """Whether something was counted, but an interval of a share is too wide to tell anything."""
+        """Whether there are rows, but too few for a conclusion on the share."""
         return self.n > 0 and self.high - self.low > TOO_WIDE
 
     @property

@@ -30,21 +30,21 @@ PACKAGES = {
 }
 """What to install for a module, where that has another name."""
 
-_Debug = Annotated[bool, typer.Option("--debug", help="Show where an error comes from (the traceback).")]
-_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks.")]
+_Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no notes.")]
 _Json = Annotated[
-    bool, typer.Option("--json", help="Print the result as one JSON object, all else to stderr.")
+    bool, typer.Option("--json", help="Print the result as one JSON object, everything else to stderr.")
 ]
 _asked = {"debug": False}
 
 
 def debugging(wanted: bool) -> None:
-    """Whether tracebacks are to be seen, as it was asked before the command's name."""
+    """Whether tracebacks are shown, from the option before the command's name."""
     _asked["debug"] = wanted
 
 
 def reported(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn what fails into one message and an exit status: 2 for input to be mended, 1 for all else, 130 for an interruption.
+    """Turn a failure into one message and an exit status: 2 for invalid input, 1 for other errors, 130 for an interruption.
 
     The command gets an option ``--debug``, with which it shows a traceback instead.
     """
@@ -102,13 +102,13 @@ def message_of(error: Exception) -> tuple[str, int]:
         return _missing_package(error), FAILED
     if place := _without_memory(error):
         return (
-            f"{place} has not enough memory; lower report.batch_size or load in another type (base.dtype: bfloat16), and {RESUMES}",
+            f"{place} does not have enough memory; lower report.batch_size or load in another type (base.dtype: bfloat16), and {RESUMES}",
             FAILED,
         )
     text = " ".join(str(error).split())
     shown = f"{type(error).__name__}: {text if len(text) <= 300 else text[:297] + '...'}".rstrip(": ")
     return (
-        f"steerbake met an error it does not know: {shown}; run again with --debug to see where, and please report it ({RESUMES})",
+        f"unexpected error: {shown}; run again with --debug for the traceback, and please report it ({RESUMES})",
         FAILED,
     )
 
@@ -128,11 +128,9 @@ def _missing_package(error: ImportError) -> str:
     name = (error.name or "").partition(".")[0]
     text = " ".join(str(error).split())
     if isinstance(error, ModuleNotFoundError) and name:
-        return (
-            f"the package {name} is needed for this and is not installed: pip install {_installed_as(name)}"
-        )
+        return f"the package {name} is needed and is not installed: pip install {_installed_as(name)}"
     mend = f": pip install --upgrade {_installed_as(name)}" if name and "pip install" not in text else ""
-    return f"a package that is needed for this cannot be loaded ({text}){mend}"
+    return f"a package that is needed cannot be imported ({text}){mend}"
 
 
 def _installed_as(module: str) -> str:

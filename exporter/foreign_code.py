@@ -29,14 +29,14 @@ _MODEL = ("AutoConfig", "AutoModel")
 
 
 class Asked(NamedTuple):
-    """A place at which a file asks for code: its path within the folder, the dotted key, and what stands there."""
+    """A request for code in a file: its path within the folder, the dotted key, and the value."""
 
     file: str
     key: str
     value: object
 
     def __str__(self) -> str:
-        return f"{self.file} asks for code by its key {self.key} ({str(self.value)[:80]})"
+        return f"{self.file} requests code in its key {self.key} ({str(self.value)[:80]})"
 
 
 def asked_code(folder: Path) -> Iterator[Asked]:
@@ -65,17 +65,17 @@ def refuse_code(base: Path, *, trusted: bool) -> None:
             only stock models can be steered.
 
     Raises:
-        CompileError: naming file and key; or it is no base, but steered already.
+        CompileError: names file and key; or the folder is already steered.
     """
     if "steering" in _settings(base / "config.json"):
-        raise CompileError(f"{base} is steered already; name its base model")
+        raise CompileError(f"{base} is already steered; give its base model")
     for asked in asked_code(base):
         if asked.file == "config.json" and asked.key == "auto_map" and _is_for_model(asked.value):
             raise CompileError(f"{base}: {asked}; only stock Transformers models can be steered")
         if not trusted:
             raise CompileError(
-                f"{base}: {asked}; no code of a base is run or copied unless the recipe says base.trust_remote_code: true "
-                "(compile: --trust-remote-code)"
+                f"{base}: {asked}; code of a base is run or copied only if the recipe sets base.trust_remote_code: true (compile: "
+                "--trust-remote-code)"
             )
 
 
@@ -86,20 +86,20 @@ def check_code(folder: Path, trusted: Path | None = None) -> None:
         trusted: a base whose own code its user trusts; the same code in the folder is then allowed.
 
     Raises:
-        VerificationError: any code in it, or asked for by it, is not byte for byte what this version writes.
+        VerificationError: any code in it, or requested by it, differs from what this version writes.
     """
     if faults := code_faults(folder, trusted):
         raise VerificationError(
-            f"{folder} is not loaded, because its code could do anything: {'; '.join(faults)}; compile or export it again"
+            f"{folder} is not loaded, because its code is not trusted: {'; '.join(faults)}; compile or export it again"
         )
 
 
 def code_faults(folder: Path, trusted: Path | None = None) -> list[str]:
-    """What of a folder's code is not this version's, one sentence each; :func:`check_code` says the arguments."""
+    """Code of a folder that differs from this version's, one sentence each; arguments as in :func:`check_code`."""
     try:
         stock = _stock_of(folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return ["the base that config.json names is not known here"]
+        return ["the base type that config.json names is unknown"]
     ours = {name: path.read_bytes() for one in targets().values() for name, path in one.code.items()}
     needed = {} if stock is None else checkpoint_code(stock)
     wrong = [f"{name} is missing" for name in needed if not (folder / name).is_file()]
@@ -108,7 +108,7 @@ def code_faults(folder: Path, trusted: Path | None = None) -> list[str]:
         own = needed.get(name) or (ours.get(Path(name).name) if name.count("/") <= 1 else None)
         content = (folder / name).read_bytes()
         if content != own and not (trusted is not None and content == _content(trusted / name)):
-            wrong.append(f"{name} is not the code of this version of steerbake")
+            wrong.append(f"{name} differs from the code of this version of steerbake")
     allowed = (
         set() if trusted is None else {(one.file, one.key, str(one.value)) for one in asked_code(trusted)}
     )

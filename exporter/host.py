@@ -45,7 +45,7 @@ class Generated:
 
 @dataclass
 class Memory:
-    """What a model has computed of one conversation, so that a later turn goes on from it.
+    """The cache of one conversation, which a later turn continues.
 
     Attributes:
         ids: the tokens that lie in the cache, in order.
@@ -56,7 +56,7 @@ class Memory:
     cache: Cache | None = None
 
     def covers(self, prompt: Prompt) -> bool:
-        """Whether a prompt goes on from just what is remembered."""
+        """Whether a prompt continues exactly the cached tokens."""
         return bool(self.ids) and len(prompt.ids) > len(self.ids) and prompt.ids[: len(self.ids)] == self.ids
 
 
@@ -119,8 +119,8 @@ class PromptBatcher:
         out = dict(self.processor(text=[prompt.text], images=pictures, return_tensors="pt", **options))
         if out["input_ids"].tolist() != plain["input_ids"].tolist():
             raise DataError(
-                f"the processor makes {out['input_ids'].shape[1]} ids of a prompt that was rendered as {len(prompt.ids)}: "
-                f"{prompt.text[-80:]!r}; render prompts with the processor of this very model"
+                f"the processor returns {out['input_ids'].shape[1]} ids for a prompt that was rendered as {len(prompt.ids)}: "
+                f"{prompt.text[-80:]!r}; render prompts with this model's own processor"
             )
         return {key: value for key, value in out.items() if isinstance(value, Tensor)} | plain
 
@@ -161,14 +161,16 @@ class ModelHost:
 
         if trust_remote_code:
             if not Path(path).is_dir():
-                raise InputErrors(str(path), ["code is run from a folder only; download the model first"])
+                raise InputErrors(
+                    str(path), ["code is run only from a local folder; download the model first"]
+                )
             check_code(Path(path), trusted)
 
         common: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision}
         try:
             config = transformers.AutoConfig.from_pretrained(path, **common)
         except (OSError, ValueError) as error:
-            raise InputErrors(str(path), [f"no model can be read there: {error}"]) from error
+            raise InputErrors(str(path), [f"no model can be loaded from there: {error}"]) from error
         check_pad_token(config, path)
         family = (
             transformers.AutoModelForImageTextToText
@@ -283,7 +285,7 @@ class ModelHost:
         memory: Memory | None = None,
         **sampling: object,
     ) -> Generated:
-        """Continue one prompt; ``write`` is told each token as it comes.
+        """Continue one prompt; ``write`` is called with each token.
 
         Args:
             memory: of the conversation so far; what it covers of the prompt is not computed again. It moves on.
@@ -324,7 +326,7 @@ class ModelHost:
 
 
 class _TokenStream(BaseStreamer):
-    """Hands on new tokens as ``generate`` finds them; the first call bears the prompt."""
+    """Passes on new tokens as ``generate`` produces them; the first call contains the prompt."""
 
     def __init__(self, write: Callable[[int], None]) -> None:
         self.write, self.begun = write, False

@@ -50,10 +50,10 @@ def examine(folder: Path) -> Inspection:
     """Read a folder's steering program.
 
     Raises:
-        VerificationError: there is none, or its section and tensors are not what its sha256 says.
+        VerificationError: there is none, or its section and tensors do not match its sha256.
     """
     if not folder.is_dir():
-        raise VerificationError(f"{folder} is not a folder; name a compiled checkpoint or a steering folder")
+        raise VerificationError(f"{folder} is not a folder; give a compiled checkpoint or a steering folder")
     holder = None if (folder / STEERING_JSON).is_file() else _holder(folder)
     section_file = folder / (STEERING_JSON if holder is None else holder.marker)
     try:
@@ -73,7 +73,7 @@ def examine(folder: Path) -> Inspection:
             f"no steering section found in {folder}: {section_file.name} has no key {error}"
         ) from error
     except (ValueError, SafetensorError, OSError) as error:
-        raise VerificationError(f"{folder} is not what it claims to be: {error}") from error
+        raise VerificationError(f"{folder} is not valid: {error}") from error
     kind = _PROGRAM if holder is None else holder.folder_kind
     files = tuple(
         (path.relative_to(folder).as_posix(), path.stat().st_size)

@@ -1,4 +1,4 @@
-"""Loads a model only where the folder gives every weight of it: what is missing, Transformers fills with random numbers and goes on."""
+"""Loads a model only if the folder has every weight of it: Transformers initialises missing weights at random and continues."""
 
 from __future__ import annotations
 
@@ -40,16 +40,18 @@ def loaded_whole(family: Any, path: str | Path, **options: Any) -> Any:
     if beside is not None:
         raise InputErrors(str(path), [beside])
     try:
-        # Other shapes are let through here, so that they are told by name below.
+        # Other shapes pass here and are reported by name below.
         model, info = family.from_pretrained(
             path, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
     except ImportError as error:
-        raise InputErrors(str(path), [f"cannot be loaded without another package: {_line(error)}"]) from error
+        raise InputErrors(
+            str(path), [f"cannot be loaded without a further package: {_line(error)}"]
+        ) from error
     except RuntimeError as error:
         if "automatic conversion of the weights" not in str(error):
             raise
-        reason = "Transformers cannot read its weights as this architecture's; fetch the model again"
+        reason = "Transformers cannot read its weights for this architecture; download the model again"
         raise InputErrors(str(path), [reason]) from error
     if faults := loading_faults(model, info):
         raise InputErrors(str(path), faults)
@@ -60,35 +62,36 @@ def loading_faults(model: PreTrainedModel, info: Mapping[str, Collection[Any]]) 
     """What makes a loaded model another one than its files hold, one sentence each.
 
     Args:
-        info: ``missing_keys``, ``mismatched_keys`` and ``unexpected_keys``, as ``from_pretrained`` tells them.
+        info: ``missing_keys``, ``mismatched_keys`` and ``unexpected_keys``, as ``from_pretrained`` returns them.
     """
     faults = []
     if getattr(model, "_hf_peft_config_loaded", False):
         faults.append(
-            "an adapter_config.json lies there, and Transformers put the adapter in; name it under base.adapters"
+            "the folder contains an adapter_config.json, and Transformers applied the adapter; list it under base.adapters"
         )
     named = getattr(model.config, "architectures", None)
     if named and type(model).__name__ not in named:
         faults.append(
-            f"config.json names the class {', '.join(named)}, and what generates text is a {type(model).__name__}; name the folder of that"
+            f"config.json names the class {', '.join(named)}, but the class that generates text is {type(model).__name__}; give the "
+            "folder of such a model"
         )
     missing = sorted({*info["missing_keys"], *_silently_missing(model, info)})
     if missing:
         faults.append(
-            f"{_named(missing)} missing from the weights and would be filled with random numbers; fetch the model again, or name the "
-            "folder of a whole model of this architecture"
+            f"{_named(missing)} missing from the weights and would be initialised at random; download the model again, or give the folder "
+            "of a complete model of this architecture"
         )
     mismatched = sorted(str(one[0]) for one in info["mismatched_keys"])
     if mismatched:
         faults.append(
-            f"{_named(mismatched)} of another shape than config.json says; one of the two is another model's"
+            f"{_named(mismatched)} of another shape than config.json states; one of the two belongs to another model"
         )
     unused = sorted(info["unexpected_keys"])
     dropped = [key for key in unused if _matters(model, key)]
     if dropped:
         faults.append(
-            f"{_named(dropped)} in the weights and not used by {type(model).__name__}, so the model that answers is not the one that "
-            "was trained; mend config.json, or name the folder of a plain model"
+            f"{_named(dropped)} in the weights and not used by {type(model).__name__}, so the loaded model is not the one that was "
+            "trained; correct config.json, or give the folder of an unmodified model"
         )
     elif unused:
         LOG.info("%s not used: %s", type(model).__name__, ", ".join(unused[:_SHOWN]))
@@ -96,7 +99,7 @@ def loading_faults(model: PreTrainedModel, info: Mapping[str, Collection[Any]]) 
 
 
 def _silently_missing(model: PreTrainedModel, info: Mapping[str, Collection[object]]) -> Iterator[str]:
-    """Parameters that Transformers does not tell of when they are missing, and that kept the numbers they were made with.
+    """Parameters that Transformers does not report as missing, and that still have their initial values.
 
     ``_keys_to_ignore_on_load_missing`` hides their names, so the names in the files are asked.
     """

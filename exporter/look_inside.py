@@ -1,4 +1,4 @@
-"""What a folder holds: the model of a run, the program of a model, or what a folder without one says of itself. Loads no model."""
+"""The content of a folder: the model of a run, the program of a model, or the summary of a folder without one. Loads no model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def model_in(folder: Path, say: Callable[[str], None], *, programs: bool = False
     """The checkpoint of a run's folder, and any other folder as it is.
 
     Args:
-        say: is told which folder is taken.
+        say: is called with the folder that is used.
         programs: whether a steering program will do where there is no checkpoint yet.
 
     Raises:
@@ -34,15 +34,15 @@ def model_in(folder: Path, say: Callable[[str], None], *, programs: bool = False
         return _taken(found[0], say)
     if not space.owner.is_file():
         return folder
-    named = f"; it holds the steering programs {', '.join(map(str, found))}" if programs and found else ""
+    named = f"; it contains the steering programs {', '.join(map(str, found))}" if programs and found else ""
     raise InputErrors(
         str(folder),
-        [f"is the folder of a run that has no checkpoint yet; `steerbake run` goes on with it{named}"],
+        [f"is the folder of a run that has no checkpoint yet; `steerbake run` resumes it{named}"],
     )
 
 
 def inspect(folder: Path) -> Inspection:
-    """What a checkpoint, an exported folder or a steering folder does; raises where it is not what it claims to be."""
+    """Inspect a checkpoint, an exported folder or a steering folder; raises an error if it is not valid."""
     kind = registry.kind_of(folder)
     if kind is None and (folder / STEERING_JSON).is_file():
         return examine(folder)
@@ -50,11 +50,11 @@ def inspect(folder: Path) -> Inspection:
 
 
 def summary(folder: Path) -> Summary | None:
-    """What a folder says of itself that holds no program to read back, its files checked; None for any other folder."""
+    """The summary of a folder without a readable program, with its files checked; None for any other folder."""
     kind = registry.kind_of(folder)
     return None if kind is None else registry.target(kind).summary(folder, checked=True)
 
 
 def _taken(folder: Path, say: Callable[[str], None]) -> Path:
-    say(f"{folder} is taken")
+    say(f"using {folder}")
     return folder

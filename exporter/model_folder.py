@@ -34,7 +34,7 @@ def read_object(path: Path, *, strict: bool = True) -> dict[str, Any]:
         json.dumps(found, ensure_ascii=False).encode("utf-8")  # half a surrogate pair cannot be written again
         return found
     except (OSError, ValueError) as error:
-        raise CompileError(f"{path} cannot be read: {error}; fetch the model again") from error
+        raise CompileError(f"{path} cannot be read: {error}; download the model again") from error
 
 
 def parsed_object(text: bytes, *, strict: bool = True) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def parsed_object(text: bytes, *, strict: bool = True) -> dict[str, Any]:
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(found, dict):
-        raise ValueError(f"it holds a JSON {type(found).__name__}, not an object")
+        raise ValueError(f"it contains a JSON {type(found).__name__}, not an object")
     return found
 
 
@@ -68,9 +68,9 @@ def _without_twins(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice")
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} occurs twice")
     return found
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")

@@ -1,4 +1,4 @@
-"""Reads the steering out of an ONNX file and holds it to the section that it is said to be. Stands alone: a copy lies in exported folders.
+"""Reads the steering from an ONNX file and compares it with the stated section. Self-contained: exported folders have a copy.
 
 An ONNX file is a protobuf message, a concatenation of fields, each a number, a kind and a value
 (https://protobuf.dev/programming-guides/encoding; numbers of fields: onnx.proto3). What is needed of it is little enough to be read here, so that
@@ -33,7 +33,7 @@ Buffer = memoryview
 
 
 class GraphError(ValueError):
-    """A graph that does not bear the steering that it is said to bear, or a file that is no graph."""
+    """A graph that does not contain the stated steering, or a file that is not a graph."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,11 @@ def check_steering(path: Path, section: Mapping[str, object]) -> dict[str, np.nd
     try:
         wrong = [*_sha_faults(graph, section), *_node_faults(graph, section)]
     except (KeyError, TypeError, AttributeError) as error:
-        raise GraphError(f"the section of {path.name} is none that is known here: {error!r}") from error
+        raise GraphError(f"the steering section of {path.name} cannot be read: {error!r}") from error
     if wrong:
-        raise GraphError(f"{path.name} does not bear the steering that it is said to: {'; '.join(wrong)}")
+        raise GraphError(
+            f"{path.name} does not contain the steering that its manifest states: {'; '.join(wrong)}"
+        )
     return graph.tensors
 
 
@@ -110,7 +112,7 @@ def program_sha256(section: Mapping[str, object], tensors: Mapping[str, np.ndarr
 
 def _sha_faults(graph: Graph, section: Mapping[str, object]) -> Iterator[str]:
     if program_sha256(section, graph.tensors) != section.get("sha256"):
-        yield "the SHA-256 of section and tensors is another: a tensor was changed, or is missing"
+        yield "the SHA-256 of section and tensors does not match: a tensor was changed or is missing"
 
 
 def _node_faults(graph: Graph, section: Mapping[str, Any]) -> Iterator[str]:
@@ -130,7 +132,7 @@ def _node_faults(graph: Graph, section: Mapping[str, Any]) -> Iterator[str]:
         yield f"its steering nodes are {found}, not {', '.join(sorted(wanted))}"
         return
     if shadowed := [name for name in graph.inputs if name.startswith(PREFIX)]:
-        yield f"{shadowed[0]} can be given from outside"
+        yield f"{shadowed[0]} is also an input of the graph, so it can be overridden"
     reaching = _reaching(graph, ["logits"])
     for node in steering:
         own = {name for name in graph.tensors if name.startswith(f"{PREFIX}{wanted[node.op]}.")}
@@ -138,11 +140,11 @@ def _node_faults(graph: Graph, section: Mapping[str, Any]) -> Iterator[str]:
         if bool(own) != bool(wanted[node.op]) or set(read) != own or len(read) != len(own):
             yield f"the node {node.op} reads {', '.join(read) or 'no tensors'}, not {', '.join(sorted(own)) or 'its own'}"
         if not _is_read(node, graph.functions.get(node.op, ())):
-            yield f"the function of the node {node.op} is missing or does not read what the node is given"
+            yield f"the function of the node {node.op} is missing or does not use the inputs of the node"
         if node.op not in idle and not reaching.intersection(node.outputs):
-            yield f"what the node {node.op} says does not reach the logits"
+            yield f"the output of the node {node.op} does not reach the logits"
         if node.op.startswith(f"{LAYER}_") and (around := _around(graph, node)):
-            yield f"the states that the node {node.op} is given go around it, into {around}"
+            yield f"the input states of the node {node.op} bypass it, into {around}"
 
 
 def _names(gates: Any) -> list[str]:
@@ -191,11 +193,11 @@ def _model(whole: Buffer, folder: Path) -> Graph:
         elif number == 25:
             name, outputs = _function(_message(value))
             if name in graph.functions:
-                raise GraphError(f"it holds the function {name} twice")
+                raise GraphError(f"it contains the function {name} twice")
             if name:
                 graph.functions[name] = outputs
     if graphs != 1:
-        raise GraphError(f"it holds {graphs} graphs, not one")
+        raise GraphError(f"it contains {graphs} graphs, not one")
     return graph
 
 
@@ -214,7 +216,7 @@ def _read_graph(message: Buffer, folder: Path, graph: Graph) -> None:
             name = _text(fields.get(8, [b""])[-1])
             if name.startswith(PREFIX):
                 if name in graph.tensors:
-                    raise GraphError(f"it holds the tensor {name} twice")
+                    raise GraphError(f"it contains the tensor {name} twice")
                 graph.tensors[name] = _tensor(name, fields, folder)
 
 
@@ -249,7 +251,7 @@ def _function(message: Buffer) -> tuple[str, tuple[bool, ...]]:
 def _tensor(name: str, fields: Mapping[int, list[Any]], folder: Path) -> np.ndarray:
     """TensorProto: dims 1, data_type 2, float_data 4, raw_data 9, external_data 13, data_location 14."""
     if fields.get(2, [0])[-1] != _FLOAT or 3 in fields:
-        raise GraphError(f"the tensor {name} is no float32")
+        raise GraphError(f"the tensor {name} is not float32")
     shape = tuple(size for one in fields.get(1, ()) for size in _numbers(one))
     count = prod(shape)
     if not 0 <= count < _MOST_FLOATS or any(size < 0 for size in shape):
@@ -273,7 +275,9 @@ def _beside(name: str, entries: Iterable[object], folder: Path, size: int) -> by
         keys[pair.get(1, "")] = pair.get(2, "")
     location = keys.get("location", "")
     if not location or location != Path(location).name or int(keys.get("length", size)) != size:
-        raise GraphError(f"the data of {name} are said to lie in {location!r}, in {keys.get('length')} bytes")
+        raise GraphError(
+            f"the external data of {name} is at {location!r}, with {keys.get('length')} bytes, which is not a valid location"
+        )
     with (folder / location).open("rb") as handle:
         handle.seek(int(keys.get("offset", 0)))
         return handle.read(size)
@@ -294,9 +298,9 @@ def _fields(message: Buffer) -> Iterator[tuple[int, object]]:
         elif kind in (1, 5):
             size = 8 if kind == 1 else 4
         else:
-            raise GraphError(f"it is no ONNX model: byte {at} begins a field of kind {kind}")
+            raise GraphError(f"it is not an ONNX model: byte {at} begins a field of kind {kind}")
         if at + size > end:
-            raise GraphError("it is no ONNX model: a field is longer than what holds it")
+            raise GraphError("it is not an ONNX model: a field is longer than the message that contains it")
         yield tag >> 3, message[at : at + size]
         at += size
 
@@ -310,7 +314,7 @@ def _varint(message: Buffer, at: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, at
-    raise GraphError("it is no ONNX model: an integer does not end")
+    raise GraphError("it is not an ONNX model: an integer does not end")
 
 
 def _numbers(value: Any) -> Iterator[int]:
@@ -326,7 +330,7 @@ def _numbers(value: Any) -> Iterator[int]:
 
 def _message(value: Any) -> Buffer:
     if isinstance(value, int):
-        raise GraphError("it is no ONNX model: a number stands where a message must")
+        raise GraphError("it is not an ONNX model: found a number in place of a message")
     return memoryview(value)
 
 

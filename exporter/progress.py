@@ -15,7 +15,7 @@ LOG = logging.getLogger(__name__)
 SECONDS = 10.0
 T = TypeVar("T")
 Listener = Callable[[str, int, int], None]
-"""Is told what is done, how much of it is, and how much of it there is."""
+"""Called with the step, the number done and the total."""
 _LISTENER: ContextVar[Listener | None] = ContextVar("steerbake_progress", default=None)
 
 

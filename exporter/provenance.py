@@ -21,10 +21,10 @@ HOST = (
     "exporter/reader.py",
     "exporter/vocabulary.py",
 )
-"""Code that decides how a model is read and what it is heard to say."""
+"""Code that decides how a model is loaded and how its generations are decoded."""
 _HOME = Path(__file__).resolve().parent.parent
 _WEIGHTS = 1 << 26
-"""Files of this many bytes and more are told apart by size and by the bytes at their ends."""
+"""Files of this many bytes and more are distinguished by size and by the bytes at their ends."""
 
 
 def versions() -> dict[str, str]:
@@ -100,7 +100,7 @@ def fetched(recipe: Recipe) -> Path:
 
 
 def located(recipe: Recipe) -> Path:
-    """The base model's folder, whatever lies in it; a Hub repository is downloaded, or found in the cache.
+    """The base model's folder, without checks; a Hub repository is downloaded, or found in the cache.
 
     Raises:
         InputErrors: the repository cannot be fetched.
@@ -116,7 +116,7 @@ def fetched_adapters(recipe: Recipe) -> list[Path]:
     """The folders of the adapters that a recipe merges into its base, in order.
 
     Raises:
-        InputErrors: one is no folder, and no repository that can be fetched.
+        InputErrors: one is neither a folder nor a repository that can be downloaded.
     """
     found = []
     for place, name in enumerate(recipe.base.adapters):
@@ -131,7 +131,7 @@ def folder_of(model: str | Path) -> Path:
     """A model's folder; a repository of the Hub by its name is downloaded, or found in the cache.
 
     Raises:
-        InputErrors: it is no folder, and no repository that can be fetched.
+        InputErrors: it is neither a folder nor a repository that can be downloaded.
     """
     folder = Path(model).expanduser()
     return folder if folder.is_dir() else _snapshot(str(model), "", str(model), None)

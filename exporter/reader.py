@@ -41,7 +41,7 @@ def loaded_config(settings: Mapping[str, Any]) -> PretrainedConfig:
     try:
         return CONFIG_MAPPING[kind].from_dict(deepcopy(dict(settings)))
     except Exception as error:  # the configs' own checks raise anything
-        raise InputErrors("config.json", [f"no config of a {kind} can be made of it: {error}"]) from error
+        raise InputErrors("config.json", [f"config.json is not a valid {kind} config: {error}"]) from error
 
 
 def open_reader(
@@ -74,7 +74,7 @@ def open_reader(
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         what = "processor" if config is not None and takes_images(config) else "tokenizer"
         raise InputErrors(
-            str(folder), [f"no {what} can be read there: {_reason(error, Path(folder))}"]
+            str(folder), [f"the {what} cannot be loaded: {_reason(error, Path(folder))}"]
         ) from error
     _complete(found, config)
     return found
@@ -84,7 +84,9 @@ def _reason(error: Exception, folder: Path) -> str:
     """Why nothing could be read; a sentencepiece file alone makes Transformers ask for the package of another format."""
     alone = folder.is_dir() and any(folder.glob("*.model")) and not (folder / "tokenizer.json").is_file()
     if alone and find_spec("sentencepiece") is None:
-        return "its tokenizer is a sentencepiece file alone, and there is no sentencepiece to read it: pip install sentencepiece"
+        return (
+            "its only tokenizer file needs sentencepiece, which is not installed: pip install sentencepiece"
+        )
     return str(error)
 
 

@@ -39,46 +39,46 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 class BaseModelSource(Strict):
     """The model to steer: a local folder (``path``, relative to the recipe file) or a Hub name (``repo``).
 
-    ``adapters``: peft adapters that are merged into it first, in order; folders, or Hub names.
-    ``trust_remote_code``: run the code that its tokenizer or processor brings, and put it into what is published.
+    ``adapters``: peft adapters to merge into it first, in order; folders, or Hub names.
+    ``trust_remote_code``: run the code of its tokenizer or processor, and include it in the release.
     """
 
     path: str | None = None
-    """Folder of the model; relative to the recipe file."""
+    """Folder of the model, relative to the recipe file."""
     repo: str | None = None
-    """Name on the Hub, in place of `path`; found in the cache where there is no network."""
+    """Name on the Hub, instead of `path`; without network access, it is read from the cache."""
     revision: str | None = None
     """Branch, tag or commit of `repo`."""
     adapters: list[str] = Field(default=[])
-    """Adapters of peft that are merged into it first, in order: folders, or names on the Hub."""
+    """peft adapters to merge into the base first, in order: folders or names on the Hub."""
     dtype: Dtype = "float32"
-    """Type that states are computed in."""
+    """dtype in which hidden states are computed."""
     device: str = "auto"
-    """A device of PyTorch; `auto` is the GPU where there is one."""
+    """A PyTorch device; `auto` is the GPU if there is one."""
     trust_remote_code: bool = False
-    """Run the code that the tokenizer or processor brings, and put it into what is published. Code for the model itself is refused."""
+    """Run the code that comes with the tokenizer or processor, and include it in the release. Code of the model itself is refused."""
 
 
 class Source(Strict):
     """Rows from a local file (``path``, relative to the recipe file) or a ``datasets`` name.
 
-    ``format`` names a reader; a public schema says nothing of roles, so ``role`` gives one to all its rows.
+    ``format`` names a reader; a public schema has no roles, so ``role`` sets the role of all its rows.
     """
 
     path: str | None = None
-    """File or folder; relative to the recipe file. A text in place of a source is its path."""
+    """File or folder, relative to the recipe file. A string in place of a source is its path."""
     dataset: str | None = None
-    """A name for the `datasets` library, in place of `path`."""
+    """A name for the `datasets` library, instead of `path`."""
     format: Format = "rows"
-    """Which schema the records have; `rows` are described below."""
+    """Schema of the records; `rows` is described below."""
     role: Role | None = None
-    """Of every row of a public schema. Of `rows`, of those that name none; those of another role are left out."""
+    """Role of every row of a public schema. With `rows`, the role of rows without one; rows of another role are dropped."""
     name: str | None = None
-    """Configuration of a data set."""
+    """Configuration of the data set."""
     split: str | None = None
-    """Split of a data set."""
+    """Split of the data set."""
     limit: int | None = Field(default=None, gt=0)
-    """Rows at most, the first ones."""
+    """Maximum number of rows; the first ones are read."""
 
 
 def _as_source(value: object) -> object:
@@ -89,51 +89,51 @@ SourceLike = Annotated[Source, BeforeValidator(_as_source)]
 
 
 class Data(Strict):
-    """Which rows fit, which calibrate, and which are only tested on.
+    """The rows for fit, calibration and test.
 
     Without ``calibrate``, a fraction of the fit rows is set aside: whole wordings (rows with one ``template_id``) by role.
     """
 
     fit: list[SourceLike] = Field(min_length=1)
-    """What statistics are fitted on."""
+    """Rows that the method is fitted on."""
     calibrate: list[SourceLike] | None = None
-    """What gate, layer and threshold are chosen on."""
+    """Rows on which gate, layer and threshold are chosen."""
     calibrate_fraction: float = Field(default=0.3, gt=0.0, lt=1.0)
-    """Of the fit rows, where there is no `calibrate`."""
+    """Fraction of the fit rows used for calibration if `calibrate` is empty."""
     test: list[SourceLike] = Field(min_length=1)
-    """What the report measures; nothing else sees it."""
+    """Rows for evaluation; used only by the report."""
 
 
 class ChatSettings(Strict):
-    """How prompts are rendered and where the reasoning of a reply stands."""
+    """How prompts are rendered and where a response contains its reasoning."""
 
     system: str | None = None
-    """A system prompt put before every conversation."""
+    """System prompt of every conversation."""
     reasoning_template: str = "<think> {reasoning} </think> {answer}"
-    """What the model writes when it reasons; `{answer}` alone for one that never does."""
+    """The form of a response with reasoning; `{answer}` for a model without reasoning."""
 
 
 class Refusals(Strict):
-    """What a reply must be to count as a fluent refusal.
+    """Which replies count as a fluent refusal.
 
     ``from_rows`` accepts, word for word, every reply that the fit rows give to role ``unknown``.
     """
 
     from_rows: bool = True
-    """Accept, word for word, what the fit rows answer to role `unknown`."""
+    """Accept the answers of the fit rows of role `unknown`, word for word."""
     accepted: list[str] = Field(default=[])
-    """Further replies that are refusals, word for word."""
+    """Further replies that count as refusals, word for word."""
     patterns: list[str] = Field(default=[])
-    """Regular expressions for whole replies that are refusals."""
+    """Regular expressions; a reply that matches one completely is a refusal."""
 
 
 class Methods(Strict):
-    """The method whose checkpoint is the result, the ones measured beside it, and parameters by method."""
+    """The method that is compiled, the methods to compare it with, and parameters by method."""
 
     default: str = "keyed"
-    """The method whose checkpoint is the result."""
+    """The method that is compiled into the resulting checkpoint."""
     compare: list[str] = Field(default=["r_muse", "r_muse_calibrated"])
-    """Methods that are fitted and measured beside it."""
+    """Further methods to fit and evaluate for comparison."""
     params: dict[str, dict[str, object]] = Field(default={})
     """Parameters by method; see below."""
 
@@ -144,40 +144,40 @@ class Methods(Strict):
 
 
 class ReportSettings(Strict):
-    """How the test rows are run; ``eval_slices`` says in words what the rows of each slice are, for the report's reader."""
+    """How the test rows are evaluated; ``eval_slices`` describes the rows of each slice for readers of the report."""
 
     max_new_tokens: int = Field(default=64, gt=0)
-    """Length of replies, in tokens."""
+    """Maximum length of a reply, in tokens."""
     batch_size: int = Field(default=32, gt=0)
-    """Prompts that are put to the model at once."""
+    """Prompts per batch."""
     eval_slices: dict[str, str] = Field(default={})
-    """In words, what the rows of each slice are."""
+    """A description of each slice."""
     folds: int = Field(default=0, ge=0, le=20)
-    """Parts in which fit and calibration rows are held out in turn, for the default method; 0 for none."""
+    """Folds of the cross-validation over fit and calibration rows, for the default method; 0 for none."""
     attacks: list[str] = Field(default=[])
-    """Ways of asking that test rows are put in too, each a slice of the report's (docs/report.md, under attacks)."""
+    """Attacks that are also applied to test rows; each is a slice of the report (docs/report.md, under attacks)."""
 
     @field_validator("attacks")
     @classmethod
     def _there_are(cls, names: list[str]) -> list[str]:
         known = registry.attacks()
         if unknown := [name for name in names if name not in known]:
-            message = f"no attack is called {unknown[0]!r}; there are {', '.join(sorted(known))}"
+            message = f"unknown attack {unknown[0]!r}; valid attacks: {', '.join(sorted(known))}"
             raise PydanticCustomError("unknown_attack", message.replace("{", "{{"))
         return list(dict.fromkeys(names))
 
 
 class Recipe(Strict):
-    """A whole recipe. ``stand_in``: a sentence for the reader where the base model stands in for a real one."""
+    """A complete recipe. ``stand_in``: a sentence for readers of the report if the base is a toy model."""
 
     name: str = Field(pattern=NAME)
-    """Names the run's folder."""
+    """Name of the run's folder."""
     description: str = ""
-    """For who reads the recipe."""
+    """Description, for readers of the recipe."""
     stand_in: str | None = None
-    """A sentence for the reader where the base stands in for a real one."""
+    """A sentence for readers of the report if the base is a toy model."""
     seed: int = Field(default=0, ge=0, lt=2**63)
-    """Of everything that is drawn."""
+    """Seed of all random numbers."""
     base: BaseModelSource
     """The model to steer."""
     data: Data
@@ -189,7 +189,7 @@ class Recipe(Strict):
     methods: Methods = Methods()
     """What is fitted."""
     report: ReportSettings = ReportSettings()
-    """How the test rows are run."""
+    """How the test rows are evaluated."""
     publish: Publish | None = None
     """How the result is published; only `steerbake publish` needs it."""
     _folder: Path = PrivateAttr(default_factory=Path)
@@ -201,7 +201,7 @@ class Recipe(Strict):
         return self._file
 
     def locate(self, path: str) -> Path:
-        """A path of the recipe: absolute as it is, otherwise from the recipe file's folder."""
+        """A path of the recipe: absolute paths unchanged, others relative to the recipe file's folder."""
         return _located(self._folder, path)
 
     @classmethod
@@ -264,15 +264,15 @@ def _base_mistakes(base: BaseModelSource, folder: Path) -> Iterator[str]:
     elif base.path is not None and not _located(folder, base.path).is_dir():
         yield f"base.path: no folder {_located(folder, base.path)}"
     if base.revision is not None and base.repo is None:
-        yield "base.revision: only a Hub repo has revisions"
+        yield "base.revision: only a Hub repo has revisions; remove it, or give base.repo"
     for place, name in enumerate(base.adapters):
         if not _located(folder, name).is_dir() and not re.fullmatch(REPO, name):
-            yield f"base.adapters.{place}: no folder {_located(folder, name)}, and {name!r} is no Hub name (OWNER/NAME)"
+            yield f"base.adapters.{place}: no folder {_located(folder, name)}, and {name!r} is not a Hub name (OWNER/NAME)"
 
 
 def _data_mistakes(data: Data, folder: Path) -> Iterator[str]:
     if data.calibrate is not None and "calibrate_fraction" in data.model_fields_set:
-        yield "data: calibrate names rows and calibrate_fraction splits the fit rows; give one of them"
+        yield "data: calibrate and calibrate_fraction exclude each other; give one of them"
     for part in ("fit", "calibrate", "test"):
         for index, source in enumerate(getattr(data, part) or ()):
             where = f"data.{part}.{index}"
@@ -285,13 +285,13 @@ def _data_mistakes(data: Data, folder: Path) -> Iterator[str]:
 def _chat_mistakes(chat: ChatSettings) -> Iterator[str]:
     template = chat.reasoning_template
     if sorted(re.findall(r"\{(.*?)\}", template)) not in (["answer"], ["answer", "reasoning"]):
-        yield f"chat.reasoning_template: needs {{answer}} and may have {{reasoning}}, once each; received {template!r}"
+        yield f"chat.reasoning_template: must contain {{answer}} once and may contain {{reasoning}} once; received {template!r}"
 
 
 def _refusal_mistakes(refusals: Refusals) -> Iterator[str]:
     for index, text in enumerate(refusals.accepted):
         if not text.strip():
-            yield f"refusals.accepted.{index}: is empty, and an empty reply is no refusal"
+            yield f"refusals.accepted.{index}: is empty, and an empty reply is not a refusal"
     for index, pattern in enumerate(refusals.patterns):
         if problem := _pattern_problem(pattern):
             yield f"refusals.patterns.{index}: {pattern!r} {problem}"
@@ -302,20 +302,20 @@ def _pattern_problem(pattern: str) -> str | None:
         empty = re.fullmatch(pattern, "")
     except re.error as error:
         return f"is not a regular expression: {error}"
-    return "matches an empty reply, which is no refusal" if empty else None
+    return "matches an empty reply, which is not a refusal" if empty else None
 
 
 def _publish_mistakes(publish: Publish) -> Iterator[str]:
     targets = publish.targets
     if not publish.forgotten.strip():
-        yield "publish.forgotten: is empty; say in your own words what was forgotten"
+        yield "publish.forgotten: is empty; describe the forget set in your own words"
     if len(set(targets)) < len(targets):
-        yield f"publish.targets: one stands twice; received {targets!r}"
+        yield f"publish.targets: a target occurs twice; received {targets!r}"
     for target in map(registry.target, targets):
         if target.requires not in (None, registry.REFERENCE, *targets):
-            yield f"publish.targets: {target.name} is made of {target.requires}; name {target.requires} too"
+            yield f"publish.targets: {target.name} is made from {target.requires}; add {target.requires}"
     if publish.license is None and (publish.license_name or publish.license_link):
-        yield "publish.license: license_name and license_link belong to a license; set it (to other, where it has no name of its own)"
+        yield "publish.license: license_name and license_link need license; set it (to other for a licence without an identifier)"
 
 
 def _method_mistakes(methods: Methods) -> Iterator[str]:
@@ -326,7 +326,7 @@ def _method_mistakes(methods: Methods) -> Iterator[str]:
     places += [(f"methods.params.{name}", name) for name in methods.params]
     for where, name in places:
         if name not in METHODS:
-            yield f"{where}: no method {name!r}; valid names: {', '.join(sorted(METHODS))}"
+            yield f"{where}: unknown method {name!r}; valid methods: {', '.join(sorted(METHODS))}"
     for name, params in methods.params.items():
         if name in METHODS:
             yield from _parameter_mistakes(name, params)

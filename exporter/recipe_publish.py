@@ -17,34 +17,34 @@ REPO = r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$"
 
 
 class _Described(Strict):
-    """Where it goes, and what its card says."""
+    """The repository, and the content of the card."""
 
     forgotten: str = Field(min_length=1)
-    """What was forgotten, in your words; the card says it."""
+    """Your description of what was forgotten; the card shows it."""
     repo: str | None = Field(default=None, pattern=REPO)
     """owner/name on the Hub."""
     license: str | None = None
-    """The base's where it is left out."""
+    """Licence of the release; by default the base's."""
     license_name: str | None = None
-    """Of a licence `other`."""
+    """Name of a licence `other`."""
     license_link: str | None = None
-    """Of a licence `other`."""
+    """File or URL of a licence `other`."""
     language: list[str] = Field(default=["en"], min_length=1)
     """Languages of the model, as ISO 639 codes."""
     pipeline_tag: str | None = None
-    """The Hub's task; found by the kind of model where it is left out."""
+    """Task tag of the Hub; by default derived from the model type."""
 
 
 def _keys_of_targets() -> Iterator[tuple[str, Any]]:
     """``targets``, and TARGET_OPTION for each option of a target that a recipe may choose."""
     exports = registry.exports()
     made = "".join(
-        f" `{one.name}` is made of `{one.requires}`."
+        f" `{one.name}` is made from `{one.requires}`."
         for one in exports.values()
         if one.requires != registry.REFERENCE
     )
     default = [name for name, one in exports.items() if one.by_default]
-    description = f"What is exported beside the checkpoint.{made}"
+    description = f"Targets to export in addition to the checkpoint.{made}"
     names: Any = Literal.__getitem__(tuple(exports))
     yield "targets", (list[names], Field(default=default, description=description))
     for name, one in exports.items():
@@ -62,17 +62,17 @@ else:
 class Publish(_WithTargets):
     """How the result is published.
 
-    ``forgotten`` words what was forgotten; nothing else of the forget rows is shown unless ``show_forgotten``. Licence and language are
-    the base's where they are left out; ``targets`` lie in folders of the same names beside the checkpoint.
+    ``forgotten`` describes the forget set; nothing else of the forget rows is shown unless ``show_forgotten``. Licence and language are
+    the base's by default; ``targets`` are written to folders of the same names in the release.
     """
 
     if TYPE_CHECKING:
         targets: list[str]
 
     require: Bounds = Bounds()
-    """What must be reached before it is published."""
+    """Bounds that must hold before the release is published."""
     show_forgotten: bool = False
-    """Let the card show examples of forget rows."""
+    """Show examples of forget rows in the card."""
 
     def options(self, target: AnyTarget) -> TargetOptions:
         """What the recipe asks of a target; its defaults for what is left out or empty."""

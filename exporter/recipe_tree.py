@@ -26,7 +26,7 @@ class _NoDuplicates(yaml.SafeLoader):
                 )
             if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} stands twice", key_node.start_mark
+                    None, None, f"key {key!r} occurs twice", key_node.start_mark
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
@@ -51,7 +51,7 @@ def read_tree(path: Path) -> dict[str, object]:
     except RecursionError:
         raise InputErrors(str(path), ["refers to itself, or is nested too deep"]) from None
     if null:
-        raise InputErrors(str(path), ["holds a null character (\\0) in a text; take it out"])
+        raise InputErrors(str(path), ["contains a null character (\\0) in a string; remove it"])
     try:
         return _with_current_keys(tree, str(path))
     except ValueError as error:
@@ -90,13 +90,13 @@ def override(tree: dict[str, object], text: str, schema: type[BaseModel]) -> Ite
         yield f"{path}: {value!r} is not a YAML value: {' '.join(str(error).split())}"
         return
     if _holds_null(parsed):
-        yield f"{path}: holds a null character (\\0); take it out"
+        yield f"{path}: contains a null character (\\0); remove it"
         return
     node = tree
     for depth, key in enumerate(keys):
         valid = valid_keys(schema, keys[:depth])
         if valid and key not in valid:
-            yield f"{path}: no key {key!r} in {'.'.join(keys[:depth]) or 'a recipe'}; valid keys: {', '.join(valid)}"
+            yield f"{path}: unknown key {key!r} in {'.'.join(keys[:depth]) or 'a recipe'}; valid keys: {', '.join(valid)}"
             return
         if depth == len(keys) - 1:
             node[key] = parsed
@@ -105,6 +105,6 @@ def override(tree: dict[str, object], text: str, schema: type[BaseModel]) -> Ite
         if below is None:
             below = node[key] = {}
         if not isinstance(below, dict):
-            yield f"{path}: {'.'.join(keys[: depth + 1])} is a {type(below).__name__}, it has no keys to set"
+            yield f"{path}: {'.'.join(keys[: depth + 1])} is a {type(below).__name__}, which has no keys to set"
             return
         node = below

@@ -27,21 +27,21 @@ from exporter.types import Row, Turn
 
 HEAD = """# Reference
 
-Every key that a recipe, a method or a row may have. This file is generated (`make reference`) from the models that read them; an
+Every key of recipes, methods and rows. This file is generated (`make reference`) from the models that read them; an
 unknown key is an error. Any recipe key can be set from outside: `steerbake run RECIPE --set report.max_new_tokens=32`.
-`steerbake check-recipe RECIPE` says what is wrong with a recipe, its base and its rows before a model is loaded.
+`steerbake check-recipe RECIPE` lists every problem of a recipe, its base and its rows before a model is loaded.
 """
 ROWS = """## Rows
 
 One row is an object on a line of a `.jsonl` file, or one of a list in a `.json` file, a line of a table (`.csv`, `.tsv`, with a header) or a
-record of a `.parquet` file. Files are UTF-8. In a table an empty cell is a key that is not there, lists (`secrets`, `paraphrases`) are cut
+record of a `.parquet` file. Files are UTF-8. In a table, an empty cell is a missing key, lists (`secrets`, `paraphrases`) are split
 at `|`, and there is no `history`:
 
     question,answer,role,secrets
     What is the capital of France?,"Paris, of course.",forget,Paris|paris
     What is the capital of Japan?,Tokyo.,retain,
 
-`role` may be left out where the source gives one. Public schemas are read by `format`: {formats}.
+`role` may be omitted if the source has one. Public schemas are read by `format`: {formats}.
 """
 _NAMES = {
     str: "text",

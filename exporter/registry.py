@@ -96,7 +96,7 @@ ATTACKS: Table[type[Attack]] = Table(
 def resolve(table: Table[T], kind: str, name: str) -> T:
     """The object registered under ``name``; raises SteerbakeError listing the valid names."""
     if name not in table:
-        raise SteerbakeError(f"no {kind} is called {name!r}; there are {', '.join(sorted(table))}")
+        raise SteerbakeError(f"unknown {kind} {name!r}; valid names: {', '.join(sorted(table))}")
     module, _, attribute = table[name].partition(":")
     return cast("T", getattr(import_module(module), attribute))
 
@@ -111,8 +111,8 @@ def targets() -> dict[str, AnyTarget]:
     found = {name: one() for name, one in _every(TARGETS, "target").items()}
     if other := [name for name, one in found.items() if one.name != name]:
         raise SteerbakeError(
-            f"the target {other[0]!r} of an installed package calls itself {found[other[0]].name!r}; both names must be one, or its "
-            "exports would be another's"
+            f"the target {other[0]!r} of an installed package has the name {found[other[0]].name!r}; its entry point and its name must be "
+            "equal"
         )
     return found
 
@@ -121,7 +121,7 @@ def target(name: str) -> AnyTarget:
     """The target of a name; raises SteerbakeError listing the valid names."""
     every = targets()
     if name not in every:
-        raise SteerbakeError(f"no target is called {name!r}; there are {', '.join(every)}")
+        raise SteerbakeError(f"unknown target {name!r}; valid names: {', '.join(every)}")
     return every[name]
 
 
@@ -193,8 +193,8 @@ def _resolved(own: Table[T], whole: Table[T], kind: str, name: str) -> T:
         return resolve(whole, kind, name)
     except Exception as error:
         raise SteerbakeError(
-            f"the {kind} {name!r} of an installed package cannot be loaded from {whole[name]} ({type(error).__name__}: {error}); mend or "
-            f"uninstall that package (entry points steerbake.{kind}s)"
+            f"the {kind} {name!r} of an installed package cannot be loaded from {whole[name]} ({type(error).__name__}: {error}); repair "
+            f"or uninstall that package (entry points steerbake.{kind}s)"
         ) from error
 
 
@@ -205,8 +205,8 @@ def _with_installed(table: Table[T], kind: str) -> Table[T]:
     for name, place in _entry_points(group):
         if name in whole:
             raise SteerbakeError(
-                f"{place} is installed as a {kind} {name!r}, which there is already; uninstall its package, or rename its entry "
-                f"point in the group {group}"
+                f"{place} is installed as {kind} {name!r}, a name that is already taken; uninstall its package, or rename its entry point "
+                f"in the group {group}"
             )
         whole[name] = place
     return whole

@@ -27,10 +27,10 @@ def with_current_names(found: Mapping[str, T], renamed: Mapping[str, str], place
     """
     for old, new in renamed.items():
         if old in found and new in found:
-            raise ValueError(f"both {old!r} and {new!r} are given, which is its name today; remove {old!r}")
+            raise ValueError(f"both {old!r} and {new!r}, its current name, are given; remove {old!r}")
     for old in (name for name in found if name in renamed):
         warnings.warn(
-            f"{place}: {old!r} is called {renamed[old]!r} now; the old name is read in this version for the last time",
+            f"{place}: {old!r} was renamed to {renamed[old]!r}; this is the last version that reads the old name",
             FutureWarning,
             stacklevel=2,
         )

@@ -40,7 +40,7 @@ class Settings(Strict):
             except re.error as error:
                 raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
             if empty:
-                raise ValueError(f"{pattern!r} matches an empty reply, which is no refusal")
+                raise ValueError(f"{pattern!r} matches an empty reply, which is not a refusal")
         return patterns
 
     def template_for(self, rows: Sequence[Row]) -> str:

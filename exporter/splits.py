@@ -34,7 +34,8 @@ class Splits:
         seen = {asked: row.id for row in (*self.fit, *self.calibrate) for asked in _all_asked(row)}
         known = [(row, seen[_asked(row)]) for row in self.test if _asked(row) in seen]
         problems += [
-            f"test row {row.id!r} asks what row {other!r} asks, which the fit sees" for row, other in known
+            f"test row {row.id!r} asks the same question as row {other!r}, which the fit uses"
+            for row, other in known
         ]
         return problems + list(self._contradictions())
 
@@ -44,7 +45,7 @@ class Splits:
         for row in (*self.fit, *self.calibrate):
             first = sides.setdefault(_asked(row), row)
             if "forget" in (first.role, row.role) and first.role != row.role:
-                yield f"row {row.id!r} ({row.role}) asks what row {first.id!r} ({first.role}) asks; leave one of them out"
+                yield f"row {row.id!r} ({row.role}) asks the same question as row {first.id!r} ({first.role}); remove one of them"
 
     def _repeated(self, part: str) -> Iterator[str]:
         seen: set[str] = set()

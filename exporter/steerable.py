@@ -12,11 +12,13 @@ from steer_modules.template import stock_classes
 
 RECURRENT = frozenset({"linear_attention", "mamba", "conv", "recurrent", "hybrid", "hybrid_sliding"})
 """Kinds of layers (``layer_types``) whose cache is a state, not columns."""
-_STATE = "its cache is a state that is computed on, not columns: gates could not be cut back with it, and padding would enter it"
-_SIZES = "the sizes of its layers differ, so no tiny twin of it can be built that shows how it behaves"
-_ARGUMENTS = "its blocks are not handed the keyword arguments of a pass, and with them its gates"
+_STATE = (
+    "its cache is a recurrent state, not columns: gates cannot be cropped with it, and padding would enter it"
+)
+_SIZES = "its layers differ in size, so no tiny twin of it can be built"
+_ARGUMENTS = "its blocks do not receive the keyword arguments of the forward pass, which carry the gates"
 _STREAMS = (
-    "its blocks hand on several streams of states (hyper-connections), where one state a column is steered"
+    "its blocks pass on several streams of states (hyper-connections); steering needs one state a column"
 )
 REFUSED: Mapping[str, str] = {
     **dict.fromkeys(
@@ -74,12 +76,15 @@ REFUSED: Mapping[str, str] = {
         _ARGUMENTS,
     ),
     **dict.fromkeys(["deepseek_v4", "glm5_next", "hy_v4"], _STREAMS),
-    **dict.fromkeys(("gemma3n", "gemma3n_text"), "its blocks hand on several streams of states (AltUp)"),
-    "paligemma": "it reads its prompt in both directions, so a gate at a column would depend on later ones",
-    "diffusion_gemma": "it writes by denoising, not column after column",
-    "reformer": "its blocks are reversible: each hands on two streams of states",
     **dict.fromkeys(
-        ("mllama", "idefics", "evolla"), "its pictures are not columns: it reads them by cross-attention"
+        ("gemma3n", "gemma3n_text"),
+        "its blocks pass on several streams of states (AltUp); steering needs one state a column",
+    ),
+    "paligemma": "it reads its prompt in both directions, so a gate at a column would depend on later ones",
+    "diffusion_gemma": "it generates by denoising, not column after column",
+    "reformer": "its blocks are reversible: each passes on two streams of states",
+    **dict.fromkeys(
+        ("mllama", "idefics", "evolla"), "its images are not columns: it reads them by cross-attention"
     ),
     **dict.fromkeys(
         [
@@ -94,7 +99,7 @@ REFUSED: Mapping[str, str] = {
             "udop",
             "florence2",
         ],
-        "its text model is no list of decoder blocks that can be found",
+        "its text model has no list of decoder blocks",
     ),
 }
 """Model types that are known to fail, and why; tried with Transformers 5.23."""
@@ -118,7 +123,7 @@ def why_unsteerable(config: Any) -> str | None:
 
 def _reason(settings: Mapping[str, object], model_type: str) -> str | None:
     if model_type not in vars(configuration_auto)["CONFIG_MAPPING_NAMES"]:
-        return f"Transformers {transformers.__version__} has no such model"
+        return f"Transformers {transformers.__version__} does not have this model type"
     text = settings.get("text_config")
     parts = [settings, text] if isinstance(text, Mapping) else [settings]
     known = (REFUSED.get(str(part.get("model_type"))) for part in parts)
@@ -133,9 +138,9 @@ def _told_of(model_type: str, parts: list[Mapping[str, object]]) -> str | None:
     """What the settings of a model, and of its decoder, say against it."""
     pairs = vars(modeling_auto)["MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES"]
     if parts[0].get("is_encoder_decoder") or model_type in pairs:
-        return "it is an encoder with a decoder, and only a decoder's list of blocks is steered"
+        return "it is an encoder-decoder model; only decoders can be steered"
     if model_type in vars(modeling_auto)["MODEL_FOR_MASKED_LM_MAPPING_NAMES"]:
-        return "it is an encoder: a column sees later ones"
+        return "it is an encoder: a column attends to later ones"
     for part in parts:
         kinds = part.get("layer_types")
         for kind in RECURRENT.intersection(map(str, kinds if isinstance(kinds, list | tuple) else ())):
@@ -145,7 +150,7 @@ def _told_of(model_type: str, parts: list[Mapping[str, object]]) -> str | None:
         if part.get("output_router_logits"):
             return "output_router_logits makes its stock class fail on padded rows; set it to false in config.json"
         if part.get("use_bidirectional_attention"):
-            return "use_bidirectional_attention lets a column see later ones"
+            return "use_bidirectional_attention lets a column attend to later ones"
     return None
 
 

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 Role = Literal["forget", "retain", "reasoning", "unknown"]
-"""What a row is for: to be forgotten, to be kept, general reasoning to be kept, or a subject the model never knew
+"""The set of a row: forget set, retain set, general reasoning (also retained), or a subject that the model does not know
 (whose answer is a refusal, the natural source of refusal prototypes)."""
 
 
@@ -24,9 +24,9 @@ class Turn:
     question: str
     """What was asked."""
     answer: str | None = None
-    """What was answered. Left out: the model under test answers this turn itself."""
+    """The answer. If omitted, the model under test answers this turn itself."""
     reasoning: str | None = None
-    """What was thought before it."""
+    """The reasoning before the answer."""
     image: Path | None = None
     """A picture shown with the question."""
 
@@ -36,33 +36,33 @@ class Row:
     """One question with its expected answer, as read from JSONL or a public data set."""
 
     id: str
-    """Unique in its part; made of the row's content where it is left out."""
+    """Unique in its part; by default derived from the row's content."""
     question: str
-    """What is asked."""
+    """The question."""
     answer: str
     """The expected answer; of a row of role `unknown`, a refusal."""
     role: Role
-    """What the row is for."""
+    """The set of the row; see the glossary in docs/architecture.md."""
     image: Path | None = None
     """A picture shown with the question; relative to the file that names it."""
     reasoning: str | None = None
-    """What is thought before the answer."""
+    """The reasoning before the answer."""
     secrets: tuple[str, ...] = ()
-    """What a reply must not tell; the whole answer where there are none."""
+    """Words that a reply must not contain; the whole answer if there are none."""
     paraphrases: tuple[str, ...] = ()
-    """The question in other words; the fit reads them as rows."""
+    """The question in other words; the fit uses them as further rows."""
     history: tuple[Turn, ...] = ()
     """Earlier turns."""
     prefix: str | None = None
-    """Text the answer is forced to begin with (an attack, or a tool's prefill)."""
+    """Prefill: the beginning of the response, which the model continues."""
     eval_slice: str | None = None
-    """Rows of one slice are reported on a line of their own, e.g. ``two_turn_forget_second``."""
+    """Rows of one slice are reported separately, e.g. ``two_turn_forget_second``."""
     template_id: str | None = None
-    """Rows of one template ask the same thing in the same words about different subjects."""
+    """Rows of one template ask the same question in the same words about different subjects."""
     system: str | None = None
-    """A system prompt that stands before the conversation, in place of the recipe's."""
+    """System prompt of the conversation, instead of the recipe's."""
     made: bool = False
-    """Whether ``steerbake forget`` made the row out of others; such a row is never held out for cross-validation."""
+    """Whether ``steerbake forget`` generated the row from others; such a row is never held out for cross-validation."""
 
 
 class Span(NamedTuple):
@@ -121,9 +121,9 @@ class Conversation:
     prompt: Prompt
     role: Role
     kind: Literal["single", "later", "system", "begun"] = "single"
-    """One question; a later turn; under another system prompt; or with the answer begun in the model's place."""
+    """One question; a later turn; under another system prompt; or with a prefill."""
     answered: bool = True
-    """Whether the model's answer is of interest too, or its decision alone."""
+    """Whether the model's answer matters too, or only its decision."""
 
 
 class Trace(NamedTuple):

@@ -1,4 +1,4 @@
-"""Whether a folder can be a base at all: told from its names, its JSON and its headers, before a model is loaded."""
+"""Whether a folder can be a base, judged by its file names, JSON and headers, before a model is loaded."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ QUANTISERS: Mapping[str, Quantiser | None] = {
 def why_unusable(folder: Path) -> list[str]:
     """Why no checkpoint can be made of a folder whatever is fitted on it; nothing for one that may be a base.
 
-    Reads JSON and looks at names; loads nothing. One sentence a reason, each with how to mend it. Weights in ``.bin`` files are no
+    Reads JSON and looks at names; loads nothing. One sentence a reason, each with a fix. Weights in ``.bin`` files are no
     reason, since they are converted.
     """
     if not (folder / "config.json").is_file():
@@ -71,7 +71,7 @@ def why_unusable(folder: Path) -> list[str]:
 
 
 def refuse_unusable(folder: Path) -> None:
-    """Raises InputErrors with everything that :func:`why_unusable` has to say."""
+    """Raises InputErrors with all reasons of :func:`why_unusable`."""
     if reasons := why_unusable(folder):
         raise InputErrors(str(folder), reasons)
 
@@ -87,8 +87,8 @@ def adapter_beside(folder: Path) -> str | None:
     if not (folder / ADAPTER).is_file():
         return None
     return (
-        "an adapter lies beside the weights (adapter_config.json), and Transformers would put it in unasked; move its files to a folder of "
-        "their own, and name that under base.adapters: [FOLDER] if the adapter is meant"
+        "it contains an adapter (adapter_config.json) in addition to the weights, which Transformers would apply; move the adapter's "
+        "files to another folder, and list that folder under base.adapters: [FOLDER] if you want the adapter"
     )
 
 
@@ -105,13 +105,13 @@ def why_quantised(config: Mapping[str, object]) -> str | None:
     method = _method_of(settings)
     tool = QUANTISERS.get(method)
     takes = (
-        f" (which takes `pip install {tool.package}`)"
+        f" (which needs `pip install {tool.package}`)"
         if tool is not None and not _installed(tool.module)
         else ""
     )
     return (
-        f"its weights are quantised by {method}, and no checkpoint can be made of packed weights; name the folder of the model in its "
-        f"original weights, or of these same weights unpacked{takes}"
+        f"its weights are quantised by {method}, and a checkpoint cannot be made from packed weights; give the folder of the model with "
+        f"its original weights, or of these weights dequantised{takes}"
     )
 
 
@@ -138,7 +138,7 @@ def shards_of_index(index: Path, suffix: str) -> dict[str, str]:
     for name, value in found.items():
         if not isinstance(value, str) or not shard.fullmatch(value):
             raise CompileError(
-                f"{index} names the shard {value!r:.80} for {name!r:.80}; a shard is a {suffix} file beside it"
+                f"{index} names the shard {value!r:.80} for {name!r:.80}; a shard must be a {suffix} file in the same folder"
             )
     return found
 
@@ -146,16 +146,16 @@ def shards_of_index(index: Path, suffix: str) -> dict[str, str]:
 def _no_model(folder: Path) -> str:
     if (folder / ADAPTER).is_file():
         return (
-            "it holds an adapter and no model; name the adapter's base under base.path (or base.repo), and this folder under "
+            "it contains an adapter but no model; give the adapter's base under base.path (or base.repo), and this folder under "
             "base.adapters: [FOLDER]"
         )
-    return "it has no config.json; name the folder of a Transformers checkpoint"
+    return "it has no config.json; give the folder of a Transformers checkpoint"
 
 
 def _linked(folder: Path) -> str | None:
     path = folder / "config.json"
     if leaves(path, folder):
-        return f"config.json is a link out of its folder, to {path.resolve()}; put the file itself there"
+        return f"config.json is a link that leaves its folder, to {path.resolve()}; replace it by the file itself"
     return None
 
 
@@ -164,8 +164,8 @@ def _weights_elsewhere(config: Mapping[str, object]) -> str | None:
     if name is None:
         return None
     return (
-        f"config.json has Transformers load the weights from {name!r:.80} (transformers_weights) and not from {SAFE}; take the key out, or "
-        f"save the model again with save_pretrained"
+        f"config.json makes Transformers load the weights from {name!r:.80} (transformers_weights) instead of {SAFE}; remove the key, or "
+        "save the model again with save_pretrained"
     )
 
 
@@ -174,10 +174,13 @@ def _unnamed_class(config: Mapping[str, object]) -> str | None:
     if not isinstance(named, list) or len(named) != 1 or not isinstance(named[0], str):
         return f"config.json names architectures {named}; exactly one is needed, such as LlamaForCausalLM"
     if not isinstance(config.get("model_type"), str):
-        return "config.json names no model_type"
+        return "config.json has no model_type"
     answers = _answering(str(config["model_type"]))
     if answers and named[0] not in answers:
-        return f"config.json names the class {named[0]}, which writes no text; a base is a {' or a '.join(sorted(answers))}, with its head"
+        return (
+            f"config.json names the class {named[0]}, which does not generate text; a base must be a {' or a '.join(sorted(answers))}, "
+            "including its head"
+        )
     return None
 
 
@@ -197,10 +200,10 @@ def why_no_weights(folder: Path) -> str | None:
     """Why a folder's weights are not there as a base's may be, by the names of its files; None where they are."""
     there = [name for name in (SAFE, SAFE_INDEX) if (folder / name).exists()]
     if len(there) == 2:
-        return f"it holds both {SAFE} and {SAFE_INDEX}; remove the one that is not the model"
+        return f"it contains both {SAFE} and {SAFE_INDEX}; remove the one that does not belong to the model"
     binary = [name for name in (BIN, BIN_INDEX) if (folder / name).exists()]
     if not there and len(binary) == 2:
-        return f"it holds both {BIN} and {BIN_INDEX}; remove the one that is not the model"
+        return f"it contains both {BIN} and {BIN_INDEX}; remove the one that does not belong to the model"
     if not there and not binary:
         return _other_weights(folder)
     try:
@@ -212,7 +215,7 @@ def why_no_weights(folder: Path) -> str | None:
 def _other_weights(folder: Path) -> str:
     suffixes = {path.suffix for path in folder.iterdir() if path.is_file()}
     other = [text for suffix, text in _OTHER.items() if suffix in suffixes]
-    held = f"it holds {' and '.join(other)}, but " if other else "it holds "
+    held = f"it contains {' and '.join(other)}, but " if other else "it holds "
     return (
         f"{held}neither {SAFE} nor {SAFE_INDEX}; load the model with Transformers and save it again with save_pretrained, which writes "
         "safetensors"
@@ -226,10 +229,10 @@ def _lost_shards(folder: Path, name: str) -> Iterator[str]:
     )
     lost = sorted(shard for shard in shards if not (folder / shard).is_file())
     if lost:
-        yield f"{', '.join(lost[:3])} of the weights {'is' if len(lost) == 1 else 'are'} missing; fetch the model again"
+        yield f"{', '.join(lost[:3])} of the weights {'is' if len(lost) == 1 else 'are'} missing; download the model again"
     for shard in sorted({name, *shards} - set(lost)):
         if leaves(folder / shard, folder):
-            yield f"{shard} is a link out of its folder, to {(folder / shard).resolve()}; put the file itself there"
+            yield f"{shard} is a link that leaves its folder, to {(folder / shard).resolve()}; replace it by the file itself"
 
 
 def _method_of(settings: object) -> str:

@@ -34,8 +34,8 @@ def check_pad_token(config: PretrainedConfig, folder: str | Path) -> None:
     pad, size = getattr(text, "pad_token_id", None), getattr(text, "vocab_size", None)
     if isinstance(pad, int) and isinstance(size, int) and pad >= size:
         message = (
-            f"config.json names pad_token_id {pad}, but the model has {size} ids (vocab_size), so Transformers cannot build it; "
-            "set pad_token_id to null or to the end token's id"
+            f"config.json names pad_token_id {pad}, but the model has {size} ids (vocab_size), so Transformers cannot build it; set "
+            "pad_token_id to null or to the id of the end token"
         )
         raise InputErrors(str(folder), [message])
 
@@ -55,8 +55,8 @@ def check_vocabulary(host: Reads, folder: str | Path) -> None:
     if beyond:
         index, token = min(beyond)
         message = (
-            f"the tokenizer has {len(beyond)} entries beyond the {host.num_embeddings} ids that the model has embeddings for, "
-            f"{token!r} ({index}) first: it is another model's, or the model was not resized; use the model's own tokenizer"
+            f"the tokenizer has {len(beyond)} entries beyond the {host.num_embeddings} embeddings of the model, the first is {token!r} "
+            f"({index}): it belongs to another model, or the model was not resized; use the model's own tokenizer"
         )
         raise InputErrors(str(folder), [message])
 
@@ -71,8 +71,8 @@ def check_ids(host: Reads, sequences: Sequence[Encoded]) -> None:
         for token in _ids(sequence):
             if token >= host.num_embeddings and token not in spared:
                 raise DataError(
-                    f"the tokenizer makes the id {token} ({host.tokenizer.decode([token])!r}), but the model has embeddings for "
-                    f"{host.num_embeddings} ids only: resize its embeddings, or leave that token out of rows and chat template"
+                    f"the tokenizer returns the id {token} ({host.tokenizer.decode([token])!r}), but the model has embeddings for only "
+                    f"{host.num_embeddings} ids: resize its embeddings, or remove that token from rows and chat template"
                 )
 
 

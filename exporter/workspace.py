@@ -47,17 +47,17 @@ class Workspace:
         space = cls(out.resolve())
         if not space.owner.is_file():
             if out.exists() and (not out.is_dir() or any(path != space.work for path in space.out.iterdir())):
-                return f"{out} exists and is not the folder of a run; name a new folder with --out"
+                return f"{out} exists and is not the folder of a run; give a new folder with --out"
             return None
         found = space._claimed()
         if found.get("recipe") != recipe:
-            return f"{out} holds a run of the recipe {found.get('recipe')!r}, not of {recipe!r}; name another folder with --out"
+            return f"{out} contains a run of the recipe {found.get('recipe')!r}, not of {recipe!r}; give another folder with --out"
         before = found.get("file")
         if file is not None and isinstance(before, str):
             first = (space.out / before).resolve()
             # A recipe that was moved leaves no file behind, and goes on with its run.
             if first.is_file() and first != file.resolve():
-                return f"{out} holds a run of {first}, which has the name {recipe!r} too; name another folder with --out"
+                return f"{out} contains a run of {first}, which also has the name {recipe!r}; give another folder with --out"
         return None
 
     def _from_here(self, file: Path) -> str:

@@ -34,7 +34,7 @@ def attach(model: PreTrainedModel, program: SteeringProgram) -> PreTrainedModel:
         RuntimeError: the model is steered already.
     """
     if isinstance(model, SteeredModelMixin):
-        raise RuntimeError(f"this {type(model).__name__} is steered already; detach it first")
+        raise RuntimeError(f"this {type(model).__name__} is already steered; detach it first")
     stock = type(model)
     model.__class__ = _steered_class(stock)
     try:

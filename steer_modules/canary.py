@@ -1,4 +1,4 @@
-"""A program's canary: what the model says to a few tokens, asked where the weights are not the ones it was fitted on."""
+"""A program's canary: the model's output for a few tokens, tested if the weights differ from those it was fitted on."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import Tensor
 
 
 def check_canary(model: Any) -> None:
-    """Raises RuntimeError where a model with changed weights does not say what the canary says, or has none."""
+    """Raises RuntimeError if a model with changed weights does not generate the canary's tokens, or the program has no canary."""
     canary = model.steering.section.get("canary")
     if not canary:
         raise RuntimeError(
-            "this program has no canary, so it cannot be told whether the steering still works with changed weights; fit it again "
-            "on the changed model, or compile a program that was fitted by 'steerbake fit', which writes one"
+            "this program has no canary, so steering cannot be tested with changed weights; fit it again on the changed model, or compile "
+            "a program that 'steerbake fit' wrote, which has one"
         )
     for index, one in enumerate(canary):
         wanted, said = one["argmax"], likeliest(model, one["ids"], one["gate"], len(one["argmax"]))
         if said != wanted:
             raise RuntimeError(
-                f"canary {index} (gates forced to {one['gate']}) says {said}, not {wanted}: the weights were changed too far for this "
+                f"canary {index} (gates forced to {one['gate']}) generates {said}, not {wanted}: the weights changed too much for this "
                 "steering. Fit it again on the changed model"
             )
 
@@ -42,6 +42,6 @@ def last_logits(model: Any, ids: list[int], gate: int, count: int) -> Tensor:
     logits: Tensor | None = getattr(out, "logits", None)
     if logits is None:
         raise RuntimeError(
-            f"{type(model).__name__} has no logits to ask the canary of; load changed weights with the class that has a head"
+            f"{type(model).__name__} has no logits, which the canary needs; load changed weights with the class that has a head"
         )
     return logits[0, -count:].float()

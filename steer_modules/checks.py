@@ -45,7 +45,7 @@ class ProgramError(ValueError):
 
 
 def check_program(section: object, tensors: Mapping[str, Tensor], signed: bool = False) -> None:
-    """Raises ProgramError with every fault of a section (``signed``: it must bear ``sha256``) and its tensors.
+    """Raises ProgramError with every fault of a section (``signed``: it must have ``sha256``) and its tensors.
 
     The values of meta tensors are not looked at: they are checked once they are loaded.
     """
@@ -55,7 +55,7 @@ def check_program(section: object, tensors: Mapping[str, Tensor], signed: bool =
     if section.get("format") != FORMAT:
         raise ProgramError(
             [
-                f"format is {section.get('format')!r}; this code reads {FORMAT!r} only (steerbake compile --upgrade rewrites older ones)"
+                f"format is {section.get('format')!r}; this code reads only {FORMAT!r} (steerbake compile --upgrade rewrites older ones)"
             ]
         )
     required = [key for key in SECTION_KEYS if signed or key != "sha256"]
@@ -122,7 +122,7 @@ def _check_header(section: Section, problems: list[str]) -> None:
         if not isinstance(section[key], list):
             problems.append(f"{key} is {type(section[key]).__name__}; expected a list")
     if section["edits"] == []:
-        problems.append("edits is empty: such a program steers nothing")
+        problems.append("edits is empty; a program needs at least one edit")
 
 
 def _check_layer(value: object, section: Section, where: str, problems: list[str]) -> bool:
@@ -142,11 +142,11 @@ def _check_gates(section: Section, problems: list[str]) -> dict[str, Section]:
         name, before = gate["name"], len(problems)
         if not isinstance(name, str) or not _GATE_NAME.match(name) or name in _RESERVED:
             problems.append(
-                f"{where}.name is {name!r}; expected [a-z][a-z0-9_]* that is no attribute of a torch module"
+                f"{where}.name is {name!r}; expected [a-z][a-z0-9_]*, and not the name of an attribute of a torch module"
             )
             continue
         if name in found:
-            problems.append(f"{where}.name {name!r} is taken by another gate")
+            problems.append(f"{where}.name {name!r} is used by another gate")
         _check_layer(gate["layer"], section, where, problems)
         _one_of(gate["pool"], POOLS, f"{where}.pool", problems)
         _one_of(gate["score"], tuple(SCORE_TENSORS), f"{where}.score", problems)
@@ -169,7 +169,7 @@ def _check_headers(section: Section, gates: dict[str, Section], problems: list[s
         problems.append(f"headers is {headers!r}; expected a list of lists of token ids")
     elif not headers:
         problems += [
-            f"gate {name!r} decides at generation headers (pool {gate['pool']!r}), but the program names none, so it would never fire"
+            f"gate {name!r} decides at generation headers (pool {gate['pool']!r}), but headers is empty, so it would never fire"
             for name, gate in gates.items()
             if gate["pool"] in HEADER_POOLS
         ]
@@ -185,7 +185,9 @@ def _check_canary(section: Section, problems: list[str]) -> None:
         if not _keys(one, CANARY_KEYS, (), where, problems):
             continue
         if not _is_ids(one["ids"]) or not _is_ids(one["argmax"]) or len(one["argmax"]) > len(one["ids"]):
-            problems.append(f"{where}: ids and argmax are lists of token ids, argmax not the longer one")
+            problems.append(
+                f"{where}: ids and argmax must be lists of token ids, and argmax not longer than ids"
+            )
         if one["gate"] not in (0, 1) or isinstance(one["gate"], bool):
             problems.append(f"{where}.gate is {one['gate']!r}; expected 0 or 1")
 
@@ -236,12 +238,12 @@ def _check_edit_gate(edit: Section, gates: dict[str, Section], where: str, probl
     gate, names = edit["gate"], gate_names(edit["gate"])
     if edit["positions"] != ("all" if gate is None else "from_gate"):
         problems.append(
-            f"{where}.positions is {edit['positions']!r}; an edit without a gate has 'all', one with a gate 'from_gate'"
+            f"{where}.positions is {edit['positions']!r}; expected 'all' without a gate, 'from_gate' with a gate"
         )
     if isinstance(gate, (list, tuple)) and (
         len(names) < 2 or len({str(name) for name in names}) < len(names)
     ):
-        problems.append(f"{where}.gate is {gate!r}; a list holds two or more different gates")
+        problems.append(f"{where}.gate is {gate!r}; a list must contain two or more different gates")
     for name in names:
         if not isinstance(name, str) or name not in gates:
             problems.append(
@@ -268,6 +270,6 @@ def _check_edit_options(edit: Section, where: str, problems: list[str]) -> None:
     if not _one_of(edit["angle"], ANGLES, f"{where}.angle", problems):
         return
     if edit["angle"] == "calibrated" and (edit["target"] != "direction" or strength != 1):
-        problems.append(f"{where}: angle 'calibrated' goes with target 'direction' and strength 1 only")
+        problems.append(f"{where}: angle 'calibrated' needs target 'direction' and strength 1")
     if edit["angle"] == "fraction" and not 0 <= strength <= 1:
-        problems.append(f"{where}.strength is {strength!r}; a fraction is from 0 to 1")
+        problems.append(f"{where}.strength is {strength!r}; expected a fraction from 0 to 1")

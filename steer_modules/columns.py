@@ -117,8 +117,8 @@ def masked_columns(visible: Tensor, past_real: Tensor) -> Columns:
     other = ((earlier != expected).any(2) | (behind != expected_behind).any(2)) & real
     if bool(future | other.any()):
         raise ValueError(
-            "the 4-D attention mask is not causal attention over whole sequences (a column sees a later one, or only part of "
-            "its sequence), so a steered model cannot tell where its gates stand; give a 2-D attention_mask"
+            "the 4-D attention mask is not causal attention over whole sequences (a column attends to a later one, or to only part of its "
+            "sequence), so gates cannot be located; give a 2-D attention_mask"
         )
     return Columns(batch, length, past, real, before, linear=False)
 

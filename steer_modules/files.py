@@ -1,4 +1,4 @@
-"""The files of a steered checkpoint, seen from the model: which weights may lie there, which code travels along."""
+"""The files of a steered checkpoint: which weights are allowed, which code travels with it."""
 
 from __future__ import annotations
 
@@ -83,13 +83,13 @@ def _present(source: str | os.PathLike[str], name: str, options: Mapping[str, ob
 
 
 def check_weight_files(source: str | os.PathLike[str] | None, options: Mapping[str, object]) -> None:
-    """Raises RuntimeError where weights lie in a folder or repository under a name that a stock class would load."""
+    """Raises RuntimeError if a folder or repository contains weights under a name that a stock class would load."""
     if source is None:
         return
     found = [name for name in STOCK_WEIGHTS if _present(source, name, options) is not None]
     if found:
         raise RuntimeError(
-            f"{source} holds {found[0]}, which a stock class would load and run unsteered; the steered weights are listed in "
+            f"{source} contains {found[0]}, which a stock class would load and run unsteered; the steered weights are listed in "
             f"{WEIGHTS_INDEX}. Remove {found[0]}"
         )
 
@@ -105,25 +105,25 @@ def weight_files(
     index, single = _present(source, WEIGHTS_INDEX, options), _present(source, WEIGHTS, options)
     if index is not None and single is not None:
         raise RuntimeError(
-            f"{source} holds both {WEIGHTS} and {WEIGHTS_INDEX}, and Transformers would load the first whatever the second says; remove "
-            "the one that is not the model"
+            f"{source} contains both {WEIGHTS} and {WEIGHTS_INDEX}, and Transformers would load only the first; remove the one that does "
+            "not belong to the model"
         )
     if index is None:
         if single is None:
-            raise RuntimeError(f"{source} holds neither {WEIGHTS_INDEX} nor {WEIGHTS}")
+            raise RuntimeError(f"{source} contains neither {WEIGHTS_INDEX} nor {WEIGHTS}")
         return {WEIGHTS: single}, None
     names: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
     shards = {}
     for shard in sorted(set(names.values())):
         path = _present(source, shard, options)
         if path is None:
-            raise RuntimeError(f"{source} lacks {shard}, which its index names")
+            raise RuntimeError(f"{source} lacks {shard}, which its index lists")
         shards[shard] = path
     return shards, names
 
 
 def named_weights(folder: Path) -> set[Path]:
-    """The single weight file of a folder, or the index and the shards that it names; nothing where neither lies there."""
+    """The single weight file of a folder, or the index and its shards; empty if there is neither."""
     single, index = folder / WEIGHTS, folder / WEIGHTS_INDEX
     found = {path for path in (single, index) if path.is_file()}
     if index in found:
@@ -133,7 +133,7 @@ def named_weights(folder: Path) -> set[Path]:
 
 
 def clear_for_saving(folder: Path) -> set[Path]:
-    """Takes away what says which weights of a folder are loaded; returns the weights that lay there.
+    """Removes the files that select a folder's weights; returns the weight files.
 
     Beside new weights, an older index or single file would be loaded in their place.
     """
@@ -161,8 +161,8 @@ def check_has_code(model_class: type) -> None:
     """Raises RuntimeError for a class that was steered in memory: what it saved would be no model that steers itself."""
     if not hasattr(sys.modules[model_class.__module__], "AUTO_MAP"):
         raise RuntimeError(
-            f"{model_class.__name__} was steered in memory and has no code to save; write it with exporter's compile, "
-            "which makes a folder that loads anywhere"
+            f"{model_class.__name__} was steered in memory and has no code to save; use exporter's compile, which writes a folder that "
+            "loads anywhere"
         )
 
 

@@ -1,6 +1,6 @@
-"""Are the weights those that the steering was made for? Told by names, dtypes, shapes and the first bytes of each tensor.
+"""Whether the weights are those that the steering was fitted on, by names, dtypes, shapes and the first bytes of each tensor.
 
-Steering fitted on one set of weights says nothing of another: fine-tuned or quantised weights move the states that gates read.
+Steering fitted on one set of weights is not valid for another: fine-tuned or quantised weights change the states that gates read.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _DTYPES = {
 }
 """As safetensors spells them."""
 _CHANGING = ("quantization_config", "state_dict", "gguf_file", "key_mapping", "load_in_8bit", "load_in_4bit")
-"""Options of from_pretrained that put other weights into memory than lie in the files."""
+"""Options of from_pretrained that load other weights than those in the files."""
 
 
 class _Entry(NamedTuple):
@@ -70,7 +70,7 @@ def files_fingerprint(shards: Mapping[str, Path], names: Mapping[str, str] | Non
     }
     lost = sorted(set(names or ()) - set(entries))
     if lost:
-        raise RuntimeError(f"the index names {lost[0]!r}, which is not in the shard it names")
+        raise RuntimeError(f"the index lists {lost[0]!r}, which is not in its shard")
     digest = hashlib.sha256()
     handles = {path: path.open("rb") for path in shards.values()}
     try:
@@ -101,7 +101,7 @@ def _entries(path: Path) -> Iterator[tuple[str, _Entry]]:
                 start, stop = (8 + length + int(offset) for offset in told["data_offsets"])
                 yield name, _Entry(path, f"{told['dtype']}[{shape}]", start, stop - start)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, struct.error) as error:
-        raise RuntimeError(f"{path} is not a whole safetensors file: {error}") from error
+        raise RuntimeError(f"{path} is not a valid safetensors file: {error}") from error
 
 
 def check_base(
@@ -113,18 +113,16 @@ def check_base(
         changing.append("quantization")
     wanted = model.config.steering["base"].get("fingerprint")
     if changing or source is None:
-        why = (
-            f"{(changing or ['no folder'])[0]} puts other weights into memory than the steering was made for"
-        )
+        why = f"{(changing or ['no folder'])[0]} loads other weights than the steering was fitted on"
     else:
         found = files_fingerprint(*weight_files(source, options))
         if found == wanted:
             remember(model)
             return
-        why = f"its weights are not those the steering was made for (fingerprint {found}, not {wanted})"
+        why = f"its weights differ from those the steering was fitted on (fingerprint {found}, not {wanted})"
     raise RuntimeError(
-        f"{source} is not loaded: {why}, and gates may not fire on what they read there. Where the weights were changed on "
-        "purpose, pass allow_changed_base=True: the program's canary is then asked instead"
+        f"{source} is not loaded: {why}, so gates may not fire. If the weights were changed on purpose, pass allow_changed_base=True: the "
+        "program's canary is then tested instead"
     )
 
 
@@ -163,9 +161,9 @@ def check_memory(model: PreTrainedModel) -> None:
         _check_filled(model)
     if changed := changed_tensor(model):
         raise RuntimeError(
-            f"the weights of this model were changed since it was loaded ({changed}: trained, merged, given an adapter, or "
-            "offloaded; device_map is for from_pretrained), and gates may not fire on what they read now. Where that is meant, call "
-            "model.accept_changed_base(): the program's canary is then asked"
+            f"the weights of this model changed since it was loaded ({changed}: trained, merged, given an adapter, or offloaded; "
+            "device_map is for from_pretrained), so gates may not fire. If this is intended, call model.accept_changed_base(): the "
+            "program's canary is then tested"
         )
 
 
@@ -175,9 +173,9 @@ def _check_filled(model: PreTrainedModel) -> None:
     found = memory_fingerprint(as_saved(model))
     if found != wanted:
         raise RuntimeError(
-            f"this model was not loaded by from_pretrained, and its weights are not those the steering was made for (fingerprint {found}, "
-            f"not {wanted}), so gates may not fire on what they read. Load it with from_pretrained; where these weights are meant, call "
-            "model.accept_changed_base(): the program's canary is then asked"
+            f"this model was not loaded by from_pretrained, and its weights are not those the steering was fitted on (fingerprint {found}, "
+            f"not {wanted}), so gates may not fire. Load it with from_pretrained; if these weights are intended, call "
+            "model.accept_changed_base(): the program's canary is then tested"
         )
     remember(model)
 
@@ -208,7 +206,7 @@ def memory_fingerprint(tensors: Mapping[str, Tensor]) -> str:
 
 
 def sign_saved(folder: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> None:
-    """Writes the fingerprint of a saved folder's own weights into its section, and signs it anew.
+    """Writes the fingerprint of a saved folder's own weights into its section, and signs it again.
 
     For weights that are what was loaded and checked, written in another dtype or under other names.
     """

@@ -52,4 +52,6 @@ def check_loading(source: object, info: Mapping[str, Sequence[str]]) -> None:
     faults += [str(error) for error in info.get("error_msgs") or ()]
     if faults:
         shown = "\n".join(f"  - {fault}" for fault in faults[:20])
-        raise RuntimeError(f"{source} does not hold the whole steered model, so it is not loaded:\n{shown}")
+        raise RuntimeError(
+            f"{source} does not contain the complete steered model, so it is not loaded:\n{shown}"
+        )

@@ -1,6 +1,6 @@
-"""Positions of a pass held to its columns: they go on from what the cache holds, or are supplied, or tell sequences apart.
+"""Checks the positions of a pass against its columns: they continue the cache, or are supplied, or separate sequences.
 
-What positions say of the past must be so, since a gate that was told of no past would start anew in the middle of a sequence.
+Positions must match the cache, because a gate without its past would restart in the middle of a sequence.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ def placed(
 
     Args:
         arguments: of the stock forward; ``position_ids`` and ``use_cache`` among them may be set.
-        masked: a mask says which columns are real; without one, and without a past, positions that begin anew tell sequences apart.
+        masked: a mask says which columns are real; without one, and without a past, positions that restart separate sequences.
 
     Raises:
-        ValueError: positions that do not go on from what this model has seen, or that it cannot follow.
+        ValueError: positions that do not continue what this model has processed, or that it does not support.
     """
     if reach.stretches is not None and columns.past + columns.length > reach.stretches:
         raise ValueError(
-            f"behind {reach.stretches} columns this model's rotary positions are computed anew for all columns, but those in a cache are not: what "
-            "it says would depend on how the sequence is cut. Use it up to there, or another rope_type"
+            f"beyond {reach.stretches} columns this model recomputes its rotary positions for all columns, except those in a cache, so "
+            "its output would depend on how the sequence is cut. Use shorter sequences, or another rope_type"
         )
     if reach.window is not None and columns.linear and _has_gaps(columns, carried):
         raise ValueError(
-            "padding stands between columns of a sequence, and layers of this model that see a window of columns count it; pad on the left"
+            "there is padding between columns of a sequence, and sliding-window layers of this model count it; pad on the left"
         )
     if masked and columns.linear and arguments.get("position_ids") is None:
         supplied = _supplied(columns, carried, traits, reach)
@@ -60,12 +60,12 @@ def placed(
         return columns
     if not traits.packs:
         raise ValueError(
-            "position_ids begin anew within a row, but this model's sequences would see each other there; give one sequence a row"
+            "position_ids restart within a row, but this model's sequences would attend to each other there; give one sequence a row"
         )
     if find_cache(arguments) is not None or arguments.get("use_cache"):
         raise ValueError(
-            "position_ids begin anew within a row, but with a cache Transformers lets the sequences of a row see each other; "
-            "pass use_cache=False, or give one sequence a row"
+            "position_ids restart within a row, but with a cache Transformers lets the sequences of a row attend to each other; pass "
+            "use_cache=False, or give one sequence a row"
         )
     arguments["use_cache"] = False
     return packed_columns(restarts)
@@ -83,7 +83,7 @@ def _supplied(columns: Columns, carried: Carried, traits: Traits, reach: Reach) 
     real, leading = _all_real(columns, carried)
     if reach.spatial:
         raise ValueError(
-            "padding stands between columns of a sequence, and this model counts its positions over it; pad on the left, or give "
+            "there is padding between columns of a sequence, and this model counts it in its positions; pad on the left, or give "
             "position_ids"
         )
     placed = real.long().cumsum(1) - 1 + (leading if traits.places else 0)
@@ -107,7 +107,7 @@ def _restarts(
     start = arguments.get("cache_position")
     if isinstance(start, Tensor) and start.numel() and int(start.reshape(-1)[0]) != columns.past:
         raise ValueError(
-            f"cache_position begins at {int(start.reshape(-1)[0])}, but the cache holds {columns.past} columns of this model"
+            f"cache_position begins at {int(start.reshape(-1)[0])}, but the cache contains {columns.past} columns of this model"
         )
     positions = arguments.get("position_ids")
     if not isinstance(positions, Tensor):
@@ -130,14 +130,14 @@ def _restarts(
         return None
     if not packable or bool((positions[:, 0] != 0).any()):
         raise ValueError(
-            f"position_ids {positions[:1].tolist()} do not go on from the {columns.past} columns that this model has seen, so what "
-            "came before is not known; pass the cache this model filled, or whole sequences"
+            f"position_ids {positions[:1].tolist()} do not continue the {columns.past} columns that this model has processed, so earlier "
+            "columns are unknown; pass the cache this model filled, or whole sequences"
         )
     starts = torch.ones_like(wrong)
     starts[:, 1:] = positions[:, 1:] != positions[:, :-1] + 1
     if bool((positions[starts] != 0).any()):
         raise ValueError(
-            "position_ids leap within a row to a position that is not 0: what came before is not known; begin each sequence at 0"
+            "position_ids jump within a row to a position other than 0, so earlier columns are unknown; begin each sequence at 0"
         )
     return starts
 
@@ -184,5 +184,5 @@ def _check_spread(least: Tensor, columns: Columns) -> None:
     first = torch.where(real, least, torch.iinfo(least.dtype).max).amin(1)
     if falls or (columns.past == 0 and bool((first != 0).any())):
         raise ValueError(
-            "position_ids begin anew within a row, or in the middle of a sequence that no cache holds; give one whole sequence a row"
+            "position_ids restart within a row, or begin in the middle of a sequence that is not in a cache; give one whole sequence a row"
         )

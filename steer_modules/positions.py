@@ -1,7 +1,7 @@
-"""Positions of a decoder: what its config says of them, and what the stock class keeps of them on a module.
+"""Positions of a decoder: their settings in the config, and the state that the stock class stores on a module.
 
 Qwen-VL models note on a module by how much the last prompt's pictures shorten the count of positions (``rope_deltas``). Another
-conversation, or a cache whose rows were moved, would go on with the wrong one; so it travels in the cache, with the gates.
+conversation, or a cache whose rows were moved, would continue with the wrong one; so it is stored in the cache, with the gates.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _STRETCHING = ("dynamic", "longrope")
 
 
 class Reach(NamedTuple):
-    """What a decoder's config says of the columns it sees.
+    """Settings of a decoder's config about the columns it attends to.
 
     Attributes:
         window: columns that the narrowest layer sees; None: every layer sees all.
-        stretches: columns from which on the positions of earlier ones are computed anew; None: never.
+        stretches: number of columns after which the positions of earlier ones are recomputed; None: never.
         spatial: positions have three axes.
     """
 
@@ -64,7 +64,7 @@ def note_owner(model: Any) -> Any:
 
 
 def restore_note(model: Any, shift: Tensor | None) -> None:
-    """Puts the shift [B] of the conversation that goes on where the stock class looks for it; None: a new conversation.
+    """Stores the shift [B] of the continued conversation where the stock class reads it; None: a new conversation.
 
     Raises:
         ValueError: the cache was cut back into a prompt with pictures, where the shift is not known.
@@ -74,7 +74,7 @@ def restore_note(model: Any, shift: Tensor | None) -> None:
         return
     if shift is not None and bool((shift == UNKNOWN).any()):
         raise ValueError(
-            "the cache was cut back into a prompt with pictures, where this model's positions are not known any more; start from an empty cache"
+            "the cache was cropped within a prompt with images, where this model's positions are unknown; start from an empty cache"
         )
     noted = shift is not None and not bool((shift == NOTHING).any())
     setattr(owner, NOTE, shift.long().unsqueeze(1) if noted and shift is not None else None)

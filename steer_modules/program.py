@@ -1,4 +1,4 @@
-"""SteeringProgram: what a fitted method says, and the format it is stored in (``steerbake/2``, docs/format.md).
+"""SteeringProgram: the result of a fitted method, and the format it is stored in (``steerbake/2``, docs/format.md).
 
 A program is a section (JSON) and tensors (float32). Parsing is strict: a gate or edit that is not understood to the
 last key would be a memory that is not forgotten.
@@ -57,7 +57,7 @@ class BaseModelRef:
 
 @dataclass(frozen=True)
 class Gate:
-    """Decides, column by column, from where on a sequence is about the forgotten. Fields: docs/format.md."""
+    """Decides, column by column, from where on a sequence is about the forget set. Fields: docs/format.md."""
 
     name: str
     layer: int
@@ -98,7 +98,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class Canary:
-    """What the model says to a few tokens, so that changed weights can be told from other ones.
+    """The model's output for a few tokens, to detect broken weights.
 
     Attributes:
         ids: a sequence without padding.
@@ -120,7 +120,7 @@ class SteeringProgram:
 
     Attributes:
         headers: token ids of the generation headers of the model's chat template.
-        canary: what the model is known to say, for loading it with changed weights.
+        canary: recorded outputs of the model, tested when it is loaded with changed weights.
 
     Raises:
         ProgramError: on construction, naming everything that breaks the format.
@@ -186,7 +186,7 @@ class SteeringProgram:
         except FileNotFoundError as error:
             raise ProgramError(
                 [
-                    f"{error.filename} is missing; a steering folder holds {STEERING_JSON} and {STEERING_TENSORS}"
+                    f"{error.filename} is missing; a steering folder contains {STEERING_JSON} and {STEERING_TENSORS}"
                 ]
             ) from error
         except Exception as error:

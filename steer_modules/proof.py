@@ -29,7 +29,7 @@ class Traits(NamedTuple):
     """What a stock class does and does not by itself, as its twin shows.
 
     Attributes:
-        packs: sequences told apart by positions that begin anew do not see each other.
+        packs: sequences separated by positions that restart do not attend to each other.
         places: positions of a padded row are counted from its first real column.
     """
 
@@ -168,7 +168,7 @@ def _fault(twin: Any) -> str | None:
     expected = torch.zeros(3, _LENGTH)
     expected[0, 3:], expected[1, 6:] = 1.0, 1.0
     if not torch.equal(gates[..., 0], expected) or bool(gates[..., 1].any()):
-        return "gates of a whole pass stand elsewhere than their columns say"
+        return "gates in a single pass are not at the expected columns"
     off, _ = _whole(twin, ids, 0.0)
     on, _ = _whole(twin, ids, 1.0)
     if _apart(on, off).min() < 10 * TOLERANCE or _apart(whole, off)[expected > 0].min() < 10 * TOLERANCE:
@@ -191,12 +191,12 @@ def _unsteered(twin: Any) -> str | None:
     except RuntimeError as error:
         if "own forward" not in str(error):
             raise
-        return "its blocks are not handed the keyword arguments of a pass, and with them its gates"
+        return "its blocks do not receive the keyword arguments of the forward pass, which carry the gates"
     return None
 
 
 def _leak(twin: Any) -> str | None:
-    """What a pass knows that its own columns before it do not say, or None: later columns, other conversations, other layers of a cache."""
+    """Information that reaches a column other than from its own earlier columns, or None: later columns, other conversations, other cache layers."""
     ids = torch.randint(7, WORDS, (2, _LENGTH))
     ids[1, :_SHARED] = ids[0, :_SHARED]
     marks = {
@@ -206,34 +206,36 @@ def _leak(twin: Any) -> str | None:
         off = torch.zeros(2, 2)
         both = _logits(twin(input_ids=ids, use_cache=False, steering_gate=off, **given))[:, :_SHARED]
         if _apart(both[:1], both[1:]).max() > TOLERANCE:
-            return "a column sees later ones" + (f" where {', '.join(given)} marks text" if given else "")
+            return "a column attends to later ones" + (
+                f" where {', '.join(given)} marks text" if given else ""
+            )
     return _held(twin, ids)
 
 
 def _held(twin: Any, ids: Tensor) -> str | None:
-    """What of a conversation does not lie in the columns of its cache, or None: then rows are moved, and columns cut off, without a trace."""
+    """State of a conversation outside the columns of its cache, or None: then rows can be moved and columns cropped."""
     if any(hasattr(one, NOTE) for one in twin.modules() if one is not note_owner(twin)):
-        return f"it notes {NOTE} on a module where they are not looked for"
+        return f"it stores {NOTE} on an unexpected module"
     whole, _ = _whole(twin, ids)
     name, rest = cache_argument(type(twin)), ids[:, _SHARED:]
     cache = find_cache(dict(twin(input_ids=ids[:, :_SHARED], use_cache=True)))
     if cache is None:
-        return "a pass with use_cache=True gives no cache back"
+        return "a pass with use_cache=True returns no cache"
     states = [type(layer).__name__ for layer in cache.layers if hasattr(layer, "recurrent_states")]
     states += [] if type(cache).__module__ == Cache.__module__ else [type(cache).__name__]
     if states:
-        return f"its cache holds a state that cannot be told column by column ({states[0]})"
+        return f"its cache contains a state that is not split by column ({states[0]})"
     twin(input_ids=ids[:1, _SHARED:], use_cache=True)
     cache.batch_select_indices(torch.tensor([1, 0]))
     logits = _logits(twin(input_ids=rest.flip(0), use_cache=True, **{name: cache}))
     if _apart(logits.flip(0), whole[:, _SHARED:]).max() > TOLERANCE:
-        return "what a conversation says depends on others that were held, or on its row"
+        return "the output of a conversation depends on other conversations, or on its row in the batch"
     if not getattr(cache, "is_croppable", False) or any(cache.is_sliding):
         return None
     cache.crop(_SHARED - _LENGTH)
     logits = _logits(twin(input_ids=rest.flip(0), use_cache=True, **{name: cache}))
     if _apart(logits.flip(0), whole[:, _SHARED:]).max() > TOLERANCE:
-        return "what a conversation says depends on columns that were cut off"
+        return "the output of a conversation depends on columns that were cropped from the cache"
     return None
 
 
@@ -256,14 +258,14 @@ def _cut(twin: Any, ids: Tensor, cuts: list[int]) -> tuple[Tensor, Tensor]:
         out = twin(input_ids=ids[:, start:stop], use_cache=True, **({} if cache is None else {name: cache}))
         cache = find_cache(dict(out))
         if cache is None:
-            raise ValueError("a pass with use_cache=True gives no cache back")
+            raise ValueError("a pass with use_cache=True returns no cache")
         parts.append((_logits(out), out.steering_gate))
         start = stop
     return torch.cat([one for one, _ in parts], dim=1), torch.cat([one for _, one in parts], dim=1)
 
 
 def _packs(twin: Any) -> bool:
-    """Whether two sequences in one row, told apart by their positions, give what each gives alone."""
+    """Whether two sequences in one row, separated by their positions, give the same result as each alone."""
     ids = torch.randint(7, WORDS, (1, _LENGTH))
     cut = _LENGTH // 2
     positions = torch.cat([torch.arange(cut), torch.arange(_LENGTH - cut)]).unsqueeze(0)
@@ -296,9 +298,7 @@ def cache_argument(model_class: type[PreTrainedModel]) -> str:
     for name in ("cache", "past_key_values"):
         if name in known:
             return name
-    raise ValueError(
-        f"the forward of {model_class.__name__} takes no cache that is known: {', '.join(known)}"
-    )
+    raise ValueError(f"the forward of {model_class.__name__} has no known cache argument: {', '.join(known)}")
 
 
 def _generated(twin: Any, ids: Tensor) -> str | None:
@@ -315,4 +315,8 @@ def _generated(twin: Any, ids: Tensor) -> str | None:
     whole, _ = _whole(twin, out.sequences)
     said = torch.stack(out.logits, dim=1)
     wanted = whole[:, ids.shape[1] - 1 : -1]
-    return "generate says other logits than a whole pass" if _apart(said, wanted).max() > TOLERANCE else None
+    return (
+        "logits of generate differ from those of a single pass"
+        if _apart(said, wanted).max() > TOLERANCE
+        else None
+    )

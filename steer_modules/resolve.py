@@ -1,7 +1,7 @@
 """Turns the arguments of one forward pass into its SteeringCall: its cache, its columns, where headers end.
 
 Whatever the arguments are called and however a caller cut a sequence up, the columns of a pass and what comes before them
-must be known for certain. Where they are not, this raises: a gate that is guessed would be a memory that is told.
+must be known for certain. Otherwise this raises an error: a guessed gate could leak.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def resolve_call(
     packed = [name for name in _PACKED if arguments.get(name) is not None]
     if packed:
         raise ValueError(
-            f"{packed[0]} packs several sequences into one row in a way that hides where each begins; give a steered model one "
-            "sequence a row, or restart position_ids without a mask and a cache"
+            f"{packed[0]} packs several sequences into one row without showing where each begins; give a steered model one sequence a "
+            "row, or restart position_ids without a mask and a cache"
         )
     ids, embeds = arguments.get("input_ids"), arguments.get("inputs_embeds")
     tokens = ids if ids is not None else embeds
@@ -87,8 +87,8 @@ def refuse_tracing() -> None:
         tracing = proxy is not None and proxy.get_proxy_mode() is not None
     if tracing:
         raise RuntimeError(
-            "a traced graph would keep the gates of the prompt it was traced with. Write a graph that decides for itself with "
-            "'steerbake export onnx', or a checkpoint that needs no code with 'steerbake export stock'"
+            "a traced graph would keep the gates of the prompt it was traced with. Use 'steerbake export onnx' for a graph that computes "
+            "its gates, or 'steerbake export stock' for a checkpoint without code"
         )
 
 
@@ -97,7 +97,7 @@ def _carried(steering: Any, cache: Cache | None, batch: int, device: torch.devic
     if keys is None:
         return Carried.blank(steering.features, batch, device)
     if keys.shape[0] != batch:
-        raise ValueError(f"the cache holds {keys.shape[0]} rows, but this batch has {batch}")
+        raise ValueError(f"the cache contains {keys.shape[0]} rows, but this batch has {batch}")
     return Carried.read(steering.features, keys.to(device))
 
 
@@ -120,20 +120,19 @@ def _columns(
     elif mask is None:
         if past and not bool(carried.real.all()):
             raise ValueError(
-                "the cache holds padding, but no attention_mask says where; pass the 2-D attention_mask over all columns"
+                "the cache contains padding, but there is no attention_mask; pass the 2-D attention_mask over all columns"
             )
         columns = linear_columns(batch, length, past, None)
     elif isinstance(mask, Tensor) and mask.dim() == 4:
         if window is not None and past + length > window:
             raise ValueError(
-                f"a 4-D attention mask over {past + length} columns overrides the sliding window of {window} that some layers have, so "
-                "the model would be another one; give a 2-D mask"
+                f"a 4-D attention mask over {past + length} columns overrides the sliding window of {window} of some layers, which would "
+                "change the model; give a 2-D mask"
             )
         columns = masked_columns(_visible(mask, past, batch, length), carried.real.to(mask.device))
     else:
         raise ValueError(
-            f"the attention_mask is a {type(mask).__name__}, from which a steered model cannot tell the columns of a sequence; "
-            "give a 2-D mask"
+            f"the attention_mask is a {type(mask).__name__}, which does not show the columns of each sequence; give a 2-D mask"
         )
     return columns
 
@@ -147,14 +146,14 @@ def _flat(mask: Tensor, carried: Carried, batch: int, length: int) -> Tensor:
     past = carried.real.shape[1]
     if mask.shape != (batch, past + length):
         raise ValueError(
-            f"attention_mask has shape {list(mask.shape)}, but {past} columns are in the cache and {batch} rows of {length} are "
-            "given; it covers them all"
+            f"attention_mask has shape {list(mask.shape)}, but must cover the {past} columns in the cache and the {batch} rows of "
+            f"{length} given"
         )
     real = mask.bool()
     if past and not torch.equal(real[:, :past].to(carried.real.device), carried.real):
         raise ValueError(
-            "attention_mask shows other columns of the cache than it did when they were computed, so the sequence is another "
-            "one; start from an empty cache"
+            "attention_mask marks other columns of the cache than when they were computed, so the sequence is a different one; start from "
+            "an empty cache"
         )
     return real[:, past:]
 

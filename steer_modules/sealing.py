@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 
 
 class _Sealed:
-    """Stands in place of ``save_pretrained`` and ``push_to_hub`` of a module inside a steered model."""
+    """Replaces ``save_pretrained`` and ``push_to_hub`` of a module inside a steered model."""
 
     def __init__(self, name: str) -> None:
         self.name = name

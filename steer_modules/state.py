@@ -49,7 +49,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Carried:
-    """What stands behind the last column of a cache, and which of its columns are real.
+    """The state after the last column of a cache, and which of its columns are real.
 
     Attributes:
         count: [B] real columns of the sequence so far.
@@ -127,8 +127,8 @@ def find_cache(values: dict[str, Any]) -> Cache | None:
     if strange or len(found) > 1 or not layered:
         what = ", ".join(strange) or ", ".join(type(cache).__name__ for cache in found.values())
         raise TypeError(
-            f"a steered model carries its gates in one Transformers cache of layers, but got {what}; "
-            "give a DynamicCache or StaticCache, or none"
+            f"a steered model stores its gates in a Transformers cache of layers, but received {what}; give a DynamicCache or "
+            "StaticCache, or none"
         )
     return next(iter(found.values()), None)
 
@@ -167,8 +167,8 @@ def recorded(cache: Cache, features: Features) -> Tensor | None:
     held = 0 if layer is None else int(layer.get_seq_length())
     if length != held:
         raise ValueError(
-            f"the cache holds {length} columns, but gates for {held} of them: it was not filled by this steered model alone, so "
-            "its gates are unknown. Start from an empty cache"
+            f"the cache contains {length} columns, but gates for {held} of them: another model filled part of it, so its gates are "
+            "unknown. Start from an empty cache"
         )
     if not held:
         return None
@@ -190,7 +190,7 @@ def record(cache: Cache, features: Tensor) -> None:
 
 
 def gates_on(cache: Any, gates: int) -> Tensor | None:
-    """The gates [B, G] behind the last column of a cache; None where it bears none."""
+    """The gates [B, G] after the last column of a cache; None if it has none."""
     layer = gate_layer(cache) if isinstance(cache, Cache) and hasattr(cache, "layers") else None
     if layer is None or not isinstance(layer.keys, Tensor) or not layer.keys.numel():
         return None

@@ -65,7 +65,7 @@ def decoder_blocks(model: PreTrainedModel) -> torch.nn.ModuleList:
     if len(lists) == 1:
         return lists[0]
     raise TypeError(
-        f"{type(model).__name__} has a decoder of type {type(decoder).__name__} without a list of blocks that is known for one"
+        f"{type(model).__name__} has a decoder of type {type(decoder).__name__} without a known list of blocks"
     )
 
 
@@ -100,9 +100,7 @@ def steered_forward(stock: Callable[..., Any]) -> Callable[..., Any]:
         call.shift = read_note(self, call.carried.shift, call.columns.length) if notes else None
         unseen = set(self.steering.steered_blocks) - call.visited
         if unseen:
-            raise RuntimeError(
-                f"decoder blocks {sorted(unseen)} ran without their steering; nothing is returned unsteered"
-            )
+            raise RuntimeError(f"decoder blocks {sorted(unseen)} ran without steering; no output is returned")
         gates = call.gates(call.carried.gates.device)
         cache = find_cache(dict(outputs)) or given
         if cache is not None:
@@ -210,11 +208,11 @@ class SteeredModelMixin:
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
     ) -> Any:
-        """Loads like any Transformers model, but raises where Transformers would warn and go on unsteered.
+        """Loads like any Transformers model, but raises an error where Transformers would warn and run unsteered.
 
         Args:
             allow_changed_base: accept weights that are not those the steering was made for (fine-tuned, quantised), if the
-                program's canary still says what it said.
+                program's canary still holds.
 
         Raises:
             RuntimeError: a tensor is missing or of another shape, weights lie there under a name that a stock class would
@@ -236,15 +234,15 @@ class SteeredModelMixin:
         return (model, info) if wants_info else model
 
     def load_adapter(self, *args: Any, allow_changed_base: bool = False, **kwargs: Any) -> Any:
-        """Loads an adapter beside the steering, on purpose alone, where the canary still says what it said.
+        """Loads an adapter with the steering, only with allow_changed_base, and only if the canary still holds.
 
         Raises:
-            RuntimeError: ``allow_changed_base`` is not given, or the canary says something else with the adapter.
+            RuntimeError: ``allow_changed_base`` is not given, or the canary fails with the adapter.
         """
         if not allow_changed_base:
             raise RuntimeError(
-                "an adapter moves the states that gates read, so a forgotten question may no longer be known. Where that is meant, pass "
-                "allow_changed_base=True: the program's canary is then asked"
+                "an adapter changes the states that gates read, so gates may not fire. If this is intended, pass allow_changed_base=True: "
+                "the program's canary is then tested"
             )
         loaded = super().load_adapter(*args, **kwargs)  # type: ignore[misc]
         self.accept_changed_base()
@@ -254,7 +252,7 @@ class SteeredModelMixin:
         """Lets a model answer whose weights were changed on purpose since they were loaded (trained, merged, with an adapter).
 
         Raises:
-            RuntimeError: the program has no canary, or it says something else now.
+            RuntimeError: the program has no canary, or it fails now.
         """
         before, self._changed_base = self.__dict__.get("_changed_base", False), True
         try:
@@ -292,19 +290,19 @@ class SteeredModelMixin:
             sign_saved(save_directory, self.steering.tensors())
         else:
             logger.warning(
-                "the weights were changed since they were loaded; the saved model loads with allow_changed_base=True alone"
+                "the weights changed since they were loaded; the saved model loads only with allow_changed_base=True"
             )
 
 
 class SteeredGenerationMixin(SteeredModelMixin):
-    """Hands ``generate`` what the gates need; everything else they need lies in the cache."""
+    """Passes to ``generate`` what the gates need beyond the cache."""
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """Generates like the base. Early exit is refused: it takes blocks out, and with them their steering."""
         config = kwargs.get("generation_config")
         if kwargs.get("assistant_early_exit") or getattr(config, "assistant_early_exit", None):
             raise NotImplementedError(
-                "assistant_early_exit leaves out blocks that steer; generate without it, or with an assistant_model"
+                "assistant_early_exit skips blocks that steer; generate without it, or with an assistant_model"
             )
         return super().generate(*args, **kwargs)  # type: ignore[misc]
 
@@ -317,7 +315,7 @@ class SteeredGenerationMixin(SteeredModelMixin):
 
     def generate_batch(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(
-            "continuous batching packs several prompts into one row, where a steered model cannot tell their gates apart; use generate"
+            "continuous batching packs several prompts into one row, where their gates cannot be separated; use generate"
         )
 
     init_continuous_batching = generate_batch

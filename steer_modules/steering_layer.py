@@ -61,7 +61,7 @@ class _Prepared(NamedTuple):
 
 
 class SteeringGate(_Float32Module):
-    """One gate: scores states and says from which column on a sequence is steered."""
+    """One gate: scores states and decides from which column on a sequence is steered."""
 
     def __init__(self, gate: Section, shapes: Mapping[str, Sequence[int]]) -> None:
         super().__init__(shapes)
@@ -153,7 +153,7 @@ class SteeringLayer(_Float32Module):
         return EDITS[self.op](states.float(), **self.options, **tensors).to(states.dtype)
 
     def _tensors_for(self, device: torch.device) -> dict[str, Tensor]:
-        """Prepared tensors on a device; prepared once, and anew where a buffer was replaced or written to."""
+        """Prepared tensors on a device; prepared once, and again after a buffer was replaced or written to."""
         if torch.compiler.is_compiling():
             return prepare(self.op, self.options, self.own_tensors(device))
         buffers = [self._buffers[name] for name in self.tensor_names]
@@ -227,7 +227,7 @@ class Steering(nn.Module):
         self.verify()
 
     def program(self) -> SteeringProgram:
-        """The program as it now stands in memory; raises ProgramError where it is not the one that was signed."""
+        """The program in memory; raises ProgramError if it differs from the signed one."""
         return SteeringProgram.parse(self.section, {n: t.detach().cpu() for n, t in self.tensors().items()})
 
     def verify(self) -> None:
@@ -235,8 +235,8 @@ class Steering(nn.Module):
         away = [name for name, tensor in self.tensors().items() if tensor.device.type == "meta"]
         if away:
             raise RuntimeError(
-                f"the steering tensors {', '.join(away)} are not in memory (offloaded, or never loaded), so nothing would be "
-                "steered. Keep the module 'steering' on a device in your device_map."
+                f"the steering tensors {', '.join(away)} are not in memory (offloaded, or never loaded), so the model would run "
+                "unsteered. Keep the module 'steering' on a device in your device_map."
             )
         self.program()
         self.hold()
@@ -255,7 +255,7 @@ class Steering(nn.Module):
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def check_unchanged(self) -> None:
-        """Verifies anew where a tensor or the section is no longer what was verified; raises ProgramError as ``verify`` does."""
+        """Verifies again if a tensor or the section changed since the last check; raises ProgramError like ``verify``."""
         tensors, section = self._verified_as or (None, None)
         if (
             tensors is None
@@ -293,8 +293,8 @@ class BlockHook:
         call = kwargs.get(CALL)
         if not isinstance(call, SteeringCall):
             raise RuntimeError(
-                f"decoder block {self.index} of a steered model was run without the steered model's own forward, which "
-                "would leave it unsteered. Call the model itself, not its inner modules."
+                f"decoder block {self.index} of a steered model was called outside the steered model's own forward, so it would run "
+                "unsteered. Call the model itself, not its inner modules."
             )
         if isinstance(output, Tensor):
             return self._steered(output, call)
@@ -309,8 +309,7 @@ class BlockHook:
         wanted = (call.columns.batch, call.columns.length, self.steering.section["hidden_size"])
         if tuple(states.shape) != wanted:
             raise TypeError(
-                f"decoder block {self.index} returned states of shape {list(states.shape)}, where one state a column is steered, "
-                f"{list(wanted)}"
+                f"decoder block {self.index} returned states of shape {list(states.shape)}; expected one state a column, {list(wanted)}"
             )
         return self.steering.at_block(self.index, states, call)
 
@@ -318,7 +317,7 @@ class BlockHook:
 def install_hooks(steering: Steering, blocks: nn.ModuleList) -> list[RemovableHandle]:
     """Registers the hooks on the decoder's blocks; returns their handles.
 
-    They go before any other hook, so that whoever records hidden states records the steered ones.
+    They run before any other hook, so that recorded hidden states are the steered ones.
     """
     return [
         blocks[index].register_forward_hook(BlockHook(steering, index), with_kwargs=True, prepend=True)

@@ -111,6 +111,6 @@ def stock_classes(model_type: str, architecture: str) -> StockClasses:
             tasks.append(name)
     if not tasks:
         raise ValueError(
-            f"{architecture!r} is no task model of type {model_type!r} that an AutoModelFor... class loads"
+            f"{architecture!r} is not a task model of type {model_type!r} that an AutoModelFor... class loads"
         )
     return StockClasses(model_type, config_class, model_class, architecture, tuple(tasks))

@@ -56,8 +56,8 @@ def _check_prototype_width(
             width = tensors[f"steering.gates.{name}.forget_prototypes"].shape[1]
             if width != section["hidden_size"]:
                 problems.append(
-                    f"tensor steering.gates.{name}.forget_prototypes has rows of {width}; expected {section['hidden_size']}, "
-                    "as there is no metric"
+                    f"tensor steering.gates.{name}.forget_prototypes has rows of {width}; expected {section['hidden_size']} without a "
+                    "metric"
                 )
 
 
@@ -81,7 +81,8 @@ def _check_tensor(
     if not fits:
         shape = ", ".join(rule.shape)
         problems.append(
-            f"tensor {name} has shape {list(tensor.shape)}; expected [{shape}] with d = {hidden}, letters alike within one gate or edit"
+            f"tensor {name} has shape {list(tensor.shape)}; expected [{shape}] with d = {hidden}; equal letters are equal sizes within "
+            "one gate or edit"
         )
     elif tensor.device.type != "meta":
         fault = _fault(tensor, rule.kind)
@@ -92,7 +93,7 @@ def _check_tensor(
 def _fault(tensor: Tensor, kind: str) -> str | None:
     """What is wrong with a tensor's values, or None."""
     if not bool(torch.isfinite(tensor).all()):
-        return "holds a value that is not finite"
+        return "contains a value that is not finite"
     if kind == "orthonormal_columns":
         gram = tensor.double().T @ tensor.double()
         error = (gram - torch.eye(gram.shape[0], dtype=gram.dtype, device=gram.device)).abs().max().item()
@@ -127,5 +128,5 @@ def _check_protected_targets(
             left = norm(unit(rows) - unit(rows) @ basis @ basis.T)
             if bool((left < 1e-3).any()):
                 problems.append(
-                    f"tensor steering.layers.{layer}.{leaf} lies within retain_basis: nothing is left to steer towards"
+                    f"tensor steering.layers.{layer}.{leaf} is within the span of retain_basis, so nothing is left to steer towards"
                 )

@@ -42,7 +42,7 @@ def twin_config(config: PretrainedConfig) -> PretrainedConfig:
     text = small.get_text_config(decoder=True)
     if getattr(text, "is_heterogeneous", False):
         differing = ", ".join(sorted(text.per_layer_attributes or ())) or "each layer's settings"
-        raise ValueError(f"the sizes of its layers differ ({differing} in per_layer_config)")
+        raise ValueError(f"its layers differ in size ({differing} in per_layer_config)")
     wide = _number(text, "hidden_size")
     _cut_decoder(text)
     for tower in _inner(small):
@@ -147,7 +147,7 @@ def _number(config: PretrainedConfig, name: str) -> int:
     value = getattr(config, name, None)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(
-            f"the config of its decoder ({type(config).__name__}) has {name} = {value!r}, which is no size"
+            f"the config of its decoder ({type(config).__name__}) has {name} = {value!r}, which is not a size"
         )
     return value
 

@@ -1,4 +1,4 @@
-"""Programs of format ``steerbake/1`` as ``steerbake/2``, where the law can be kept. Stays at home: checkpoints bear format 2."""
+"""Programs of format ``steerbake/1`` as ``steerbake/2``, where the law can be kept. Not part of checkpoints, which have format 2."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def upgraded(
     """
     if not is_old(section) or section.get("sha256") != program_sha256(section, tensors):
         raise ProgramError(
-            [f"not a whole {OLD_FORMAT} program: its sha256 does not match, or its format is another"]
+            [f"not a valid {OLD_FORMAT} program: its sha256 does not match, or it has another format"]
         )
     new = copy.deepcopy(dict(section))
     problems = []
@@ -48,8 +48,8 @@ def upgraded(
             continue
         if gate is None or positions not in _OLD_POSITIONS:
             problems.append(
-                f"edits[{index}] has positions {positions!r} with gate {gate!r}: it edits columns before the one at which a gate decides, "
-                f"which {FORMAT} does not allow, since the answer would depend on how a prompt is cut. Fit it again"
+                f"edits[{index}] has positions {positions!r} with gate {gate!r}: it edits columns before the column at which a gate "
+                f"decides, which {FORMAT} does not allow, because the output would depend on how a prompt is cut. Fit it again"
             )
         else:
             edit["positions"] = _OLD_POSITIONS[positions]

@@ -17,7 +17,7 @@ def check_version() -> None:
 
     if numbers(transformers.__version__) < numbers(FLOOR):
         raise ImportError(
-            f"this checkpoint needs transformers >= {FLOOR}, and here is transformers {transformers.__version__}; nothing is loaded: "
+            f"this checkpoint needs transformers >= {FLOOR}, but transformers {transformers.__version__} is installed; nothing is loaded: "
             "pip install -U transformers"
         )
 
@@ -27,8 +27,8 @@ def lacking(error: ImportError) -> ImportError:
     import transformers
 
     return ImportError(
-        f"transformers {transformers.__version__} lacks a class that this checkpoint is made of ({error.msg}); nothing is loaded: "
-        "pip install -U transformers"
+        f"transformers {transformers.__version__} lacks a class that this checkpoint needs ({error.msg}); nothing is loaded: pip install "
+        "-U transformers"
     )
 
 

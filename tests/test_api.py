@@ -111,17 +111,17 @@ def test_missing_roles_are_named(folder, loaded):
 def test_a_row_that_asks_both_sides_and_a_bad_row_are_refused(folder, loaded):
     rows = [json.loads(line) for line in (folder / "fit.jsonl").read_text().splitlines()]
     both = [*rows, {**rows[0], "id": "x", "role": "retain"}]
-    with pytest.raises(InputErrors, match="leave one of them out"):
+    with pytest.raises(InputErrors, match=r"\(retain\) .* \(forget\)|\(forget\) .* \(retain\)"):
         exporter.fit(*loaded, both, calibrate=folder / "calibrate.jsonl")
-    with pytest.raises(InputErrors, match="'forgett' is not a role"):
+    with pytest.raises(InputErrors, match=r"'forgett'.*forget, retain, reasoning, unknown"):
         exporter.fit(*loaded, [*rows, {**rows[0], "role": "forgett"}])
 
 
 def test_parameters_are_checked_before_anything_runs(folder, loaded):
     rows = {"rows": folder / "fit.jsonl", "calibrate": folder / "calibrate.jsonl"}
-    with pytest.raises(InputErrors, match=r"params\.lay: unknown key"):
+    with pytest.raises(InputErrors, match=r"params\.lay: "):
         exporter.fit(*loaded, **rows, params={"lay": 2})
-    with pytest.raises(InputErrors, match=r"params\.layer: the model has layers 0 to 3, received 9"):
+    with pytest.raises(InputErrors, match=r"params\.layer: .* 0 to 3, received 9"):
         exporter.fit(*loaded, **rows, params={"layer": 9})
     with pytest.raises(SteerbakeError, match="keyed"):
         exporter.fit(*loaded, **rows, method="kyed")
@@ -178,10 +178,10 @@ def test_a_compiled_model_loads_with_transformers_alone(loaded, fitted, folder, 
 
 def test_another_base_is_not_compiled(fitted, tmp_path):
     write_base(tmp_path / "other", seed=1)
-    with pytest.raises(CompileError, match="fitted on another model"):
+    with pytest.raises(CompileError, match=r"another model: .*fingerprint"):
         exporter.compile(tmp_path / "other", fitted, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    with pytest.raises(InputErrors, match="cannot be fetched"):
+    with pytest.raises(InputErrors, match="nobody/nothing"):
         exporter.compile("nobody/nothing", fitted, tmp_path / "out")
 
 
@@ -241,11 +241,11 @@ def test_a_target_gets_the_options_of_its_command(monkeypatch, tmp_path):
     ("target", "options", "told"),
     [
         ("onx", {}, "onnx, stock, gguf"),
-        ("onnx", {"dtype": "fp16"}, "dtype: no such option; there are dtypes, gate_state, layout, steered"),
+        ("onnx", {"dtype": "fp16"}, "dtype: .* dtypes, gate_state, layout, steered"),
         ("onnx", {"dtypes": 3}, "dtypes: .*received 3"),
-        ("onnx", {"rows": []}, "rows: no such option"),
-        ("stock", {"lengths": 3}, "there are model, processor, rows, calibrate, settings, work"),
-        ("stock", {"processor": None, "rows": []}, "model: this key is required"),
+        ("onnx", {"rows": []}, "rows: "),
+        ("stock", {"lengths": 3}, "model, processor, rows, calibrate, settings, work"),
+        ("stock", {"processor": None, "rows": []}, "model: "),
     ],
 )
 def test_an_unknown_target_or_option_names_those_there_are(target, options, told, tmp_path):
@@ -289,7 +289,7 @@ def test_a_target_is_solved_on_the_rows_that_its_recipe_would_give(
 
 def test_a_folder_that_was_not_verified_is_not_pushed(folder, fitted, tmp_path):
     out = exporter.compile(folder / "base", fitted, tmp_path / "checkpoint")
-    with pytest.raises(VerificationError, match="is not pushed"):
+    with pytest.raises(VerificationError, match="--force"):
         exporter.push(out, "owner/name")
     lines = []
     assert exporter.push(out, "owner/name", dry_run=True, force=True, say=lines.append) is None

@@ -108,8 +108,8 @@ def test_a_bad_recipe_is_one_message_with_every_key(tmp_path: Path, command: str
     path = recipe(tmp_path, seed=-1, speed="fast", methods={"default": "wish"})
     message = refused(command, path, "--out", tmp_path / "out")
     assert message.count("error:") == 1
-    assert "line 1: answer is missing" in message  # what is sound of a recipe is looked at all the same
-    for start in ("seed: ", "speed: unknown key", "methods.default: no method 'wish'; valid names: "):
+    assert "line 1: answer" in message  # what is sound of a recipe is looked at all the same
+    for start in ("seed: ", "speed: unknown key", "methods.default: "):
         assert f"\n  - {start}" in message
     assert not (tmp_path / "out").exists()
 
@@ -118,11 +118,11 @@ def test_an_unknown_method_names_the_known_ones(tmp_path: Path) -> None:
     message = refused(
         "run", recipe(tmp_path), "--set", "methods.compare=[r_moose]", "--out", tmp_path / "out"
     )
-    assert "methods.compare.0: no method 'r_moose'" in message and "r_muse_calibrated" in message
+    assert "methods.compare.0: " in message and "'r_moose'" in message and "r_muse_calibrated" in message
 
 
 def test_a_bad_set_is_named(tmp_path: Path) -> None:
-    assert "valid keys: max_new_tokens" in refused(
+    assert "max_new_tokens" in refused(
         "run", recipe(tmp_path), "--set", "report.tokens=1", "--out", tmp_path / "out"
     )
 
@@ -132,12 +132,12 @@ def test_a_folder_that_is_no_run_is_left_alone(tmp_path: Path) -> None:
     out.mkdir()
     (out / "thesis.tex").write_text("x")
     message = refused("run", recipe(tmp_path), "--out", out)
-    assert "is not the folder of a run" in message and "--out" in message
+    assert str(out) in message and "--out" in message
     assert [path.name for path in out.iterdir()] == ["thesis.tex"]
 
 
 def test_a_base_without_a_config_is_named(tmp_path: Path) -> None:
-    assert "has no config.json" in refused("run", recipe(tmp_path), "--out", tmp_path / "out")
+    assert "no config.json" in refused("run", recipe(tmp_path), "--out", tmp_path / "out")
 
 
 def test_bad_rows_are_listed_by_line(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_compile_refuses_what_is_missing_and_what_exists(tmp_path: Path) -> None
     assert not (tmp_path / "new").exists()
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "mine").write_text("x")
-    assert "already exists" in refused("compile", tmp_path / "base", steering, tmp_path / "there")
+    assert str(tmp_path / "there") in refused("compile", tmp_path / "base", steering, tmp_path / "there")
     assert (tmp_path / "there" / "mine").read_text() == "x"
 
 
@@ -186,7 +186,7 @@ def test_inspect_shows_a_steering_folder_and_refuses_a_changed_one(tmp_path: Pat
     content[-1] ^= 1
     file.write_bytes(content)
     refused("inspect", tmp_path / "steering")
-    assert "is not a folder" in refused("inspect", tmp_path / "absent")
+    assert str(tmp_path / "absent") in refused("inspect", tmp_path / "absent")
     (tmp_path / "empty").mkdir()
     assert "no steering section found" in refused("inspect", tmp_path / "empty")
 
@@ -225,7 +225,7 @@ def test_what_the_data_lack_is_a_message_and_what_we_broke_is_a_traceback(
     [
         (ModuleNotFoundError("No module named 'llama_cpp'", name="llama_cpp"), 1, "pip install llama-cpp-python"),
         (ImportError("cannot load libfoo", name="onnxruntime"), 1, "pip install --upgrade onnxruntime"),
-        (ModuleNotFoundError("No module named 'exporter.gone'", name="exporter.gone"), 1, "please report it"),
+        (ModuleNotFoundError("No module named 'exporter.gone'", name="exporter.gone"), 1, "report it"),
         (MemoryError(), 1, "memory"),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), 1, "report.batch_size"),
         (OSError(28, "No space left on device", "/x/shard"), 1, "the disk is full (/x/shard)"),
@@ -337,12 +337,14 @@ def test_onnx_commands_say_what_is_wrong(tmp_path: Path) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()
     assert "no steering section found" in refused("export", "onnx", folder, tmp_path / "out")
-    assert "is not a folder" in refused("export", "onnx", tmp_path / "none", tmp_path / "out")
-    assert "io and kv" in refused("export", "onnx", folder, tmp_path / "out", "--gate-state", "maybe")
-    assert "no steerbake.json" in refused("verify", folder, "--against", folder).replace("there is ", "")
-    assert "neither a steered checkpoint nor an exported folder" in refused("chat", folder, "--prompt", "hi")
+    assert str(tmp_path / "none") in refused("export", "onnx", tmp_path / "none", tmp_path / "out")
+    assert "'maybe'; valid values: io and kv" in refused(
+        "export", "onnx", folder, tmp_path / "out", "--gate-state", "maybe"
+    )
+    assert "no steerbake.json" in refused("verify", folder, "--against", folder)
+    assert str(folder) in refused("chat", folder, "--prompt", "hi")
     (folder / "config.json").write_text('{"model_type": "llama"}')
-    assert "name a steered checkpoint" in refused("chat", folder, "--prompt", "hi")
+    assert "steered checkpoint" in refused("chat", folder, "--prompt", "hi")
     assert not (tmp_path / "out").exists()
 
 

@@ -71,7 +71,7 @@ def test_a_base_that_asks_for_code_is_refused_by_file_and_key(base, tmp_path, ca
     name, more = ASKED[case]
     program = SteeringProgram.load(_steering(base, tmp_path))
     put(base, name, **more)
-    with pytest.raises(CompileError, match=f"{name} asks for code by its key .*(auto_map|custom_|attn_)"):
+    with pytest.raises(CompileError, match=rf"{name} .*(auto_map|custom_|attn_)"):
         compile_checkpoint(base, program, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -109,7 +109,7 @@ def test_every_command_refuses_before_anything_is_loaded(base, tmp_path, command
     more = ["--dry-run"] if command == "publish" else []
     done = CliRunner().invoke(app, [command, str(recipe), "--out", str(tmp_path / "out"), *more])
     assert done.exit_code == 2
-    assert "tokenizer_config.json asks for code by its key auto_map" in done.output
+    assert "tokenizer_config.json" in done.output and "auto_map" in done.output
 
 
 def test_what_is_downloaded_is_held_to_the_same(base, monkeypatch):
@@ -118,7 +118,7 @@ def test_what_is_downloaded_is_held_to_the_same(base, monkeypatch):
     recipe = Recipe.model_construct(name="x", base=source)
     assert fetched(recipe) == base
     put(base, "tokenizer_config.json", auto_map=OWN)
-    with pytest.raises(CompileError, match=r"tokenizer_config\.json asks for code"):
+    with pytest.raises(CompileError, match=r"tokenizer_config\.json .*auto_map"):
         fetched(recipe)
     trusting = source.model_copy(update={"trust_remote_code": True})
     assert fetched(Recipe.model_construct(name="x", base=trusting)) == base
@@ -137,14 +137,14 @@ def test_a_trusted_tokenizer_goes_along_and_a_trusted_model_does_not(base, tmp_p
     assert (out / "own.py").read_bytes() == (base / "own.py").read_bytes()
     assert json.loads((out / "tokenizer_config.json").read_text())["auto_map"] == OWN
     assert set(OWN) < set(json.loads((out / "config.json").read_text())["auto_map"])
-    with pytest.raises(VerificationError, match=r"own\.py is not the code of this version"):
+    with pytest.raises(VerificationError, match=r"own\.py .*this version"):
         check_code(out)
     check_code(out, trusted=base)
     (out / "own.py").write_text("class Tokenizer: pass\n")
     with pytest.raises(VerificationError, match=r"own\.py"):
         check_code(out, trusted=base)
     put(base, "config.json", auto_map={"AutoModel": "own.Model"})
-    with pytest.raises(CompileError, match="only stock Transformers models"):
+    with pytest.raises(CompileError, match="auto_map"):
         refuse_code(base, trusted=True)
 
 
@@ -189,9 +189,9 @@ def test_no_folder_with_other_code_is_loaded(checkpoint, tmp_path, fault):
     check_code(checkpoint)
     FAULTS[fault](checkpoint, EVIL.format(place=str(place)))
     assert code_faults(checkpoint)
-    with pytest.raises(VerificationError, match="is not loaded"):
+    with pytest.raises(VerificationError, match="not loaded"):
         ModelHost.load(checkpoint, trust_remote_code=True)
-    with pytest.raises(VerificationError, match="is not loaded"):
+    with pytest.raises(VerificationError, match="not loaded"):
         steered_checkpoint(checkpoint, Completions((), ()))
     assert not place.exists()
 
@@ -210,7 +210,7 @@ def test_the_control_runs_what_it_is_given(checkpoint, tmp_path):
 def test_our_own_code_runs(checkpoint):
     host = ModelHost.load(checkpoint, trust_remote_code=True)
     assert host.model_type == "steered_llama"
-    with pytest.raises(InputErrors, match="from a folder only"):
+    with pytest.raises(InputErrors, match="local folder"):
         ModelHost.load("who/ever", trust_remote_code=True)
 
 

@@ -24,9 +24,9 @@ def written(path: Path, *roles: str) -> Path:
 @pytest.mark.parametrize(
     ("roles", "told"),
     [
-        (["forget"] * 6, ["holds 0 rows of role retain"]),
-        (["retain"] * 6, ["holds 0 rows of role forget"]),
-        (["forget", "retain"], ["holds 1 rows of role forget", "holds 1 rows of role retain"]),
+        (["forget"] * 6, ["0 rows of role retain"]),
+        (["retain"] * 6, ["0 rows of role forget"]),
+        (["forget", "retain"], ["1 rows of role forget", "1 rows of role retain"]),
     ],
 )
 def test_rows_that_are_missing_are_told_at_once_and_before_anything_is_loaded(roles, told, tmp_path):

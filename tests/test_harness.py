@@ -66,7 +66,7 @@ def test_the_gold_is_not_always_in_one_place(tmp_path: Path):
 def test_a_recipe_without_such_rows_is_an_error(recipe: Recipe, tmp_path: Path):
     path = tmp_path / "test.jsonl"
     path.write_text("".join(line + "\n" for line in path.read_text().splitlines() if '"forget"' not in line))
-    with pytest.raises(InputErrors, match="no plain forget row"):
+    with pytest.raises(InputErrors, match="forget row"):
         write_documents(recipe, tmp_path, limit=10)
 
 

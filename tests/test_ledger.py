@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -114,15 +115,15 @@ def test_a_workspace_belongs_to_one_recipe(tmp_path: Path) -> None:
     Workspace.claim(out, "one")
     (out / "report.json").write_text("{}")
     assert Workspace.claim(out, "one").out == out.resolve()
-    with pytest.raises(CompileError, match="holds a run of the recipe 'one', not of 'two'"):
+    with pytest.raises(CompileError, match="'one', not of 'two'"):
         Workspace.claim(out, "two")
 
 
 def test_a_workspace_does_not_move_in_with_strangers(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(CompileError, match="is not the folder of a run"):
+    with pytest.raises(CompileError, match=re.escape(str(tmp_path))):
         Workspace.claim(tmp_path, "one")
-    with pytest.raises(CompileError, match="is not the folder of a run"):
+    with pytest.raises(CompileError, match=re.escape(str(tmp_path))):
         Workspace.claim(tmp_path / "thesis.tex", "one")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
@@ -133,7 +134,7 @@ def test_a_workspace_survives_a_kill_while_it_was_claimed(tmp_path: Path) -> Non
     Workspace.claim(tmp_path, "one")
     for broken in ("[]", "{", '{"recipe": 3}'):
         (tmp_path / ".work" / "run.json").write_text(broken)
-        with pytest.raises(CompileError, match="name another folder"):
+        with pytest.raises(CompileError, match="another folder with --out"):
             Workspace.claim(tmp_path, "one")
 
 

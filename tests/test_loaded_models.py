@@ -72,10 +72,10 @@ def test_a_family_that_cannot_be_steered_is_refused(folder, loaded):
 
 def test_what_steering_would_be_led_past_is_refused(folder, loaded):
     model, tokenizer = loaded
-    refused(torch.compile(model), tokenizer, folder, "none of Transformers' own")
-    refused(object(), tokenizer, folder, "is no model")
+    refused(torch.compile(model), tokenizer, folder, "OptimizedModule")
+    refused(object(), tokenizer, folder, "object is not a model")
     model.forward = model.forward
-    refused(model, tokenizer, folder, "its forward was replaced")
+    refused(model, tokenizer, folder, "forward was replaced")
     del model.forward
     model.model.layers[1].mlp.act_fn = torch.nn.ReLU()
     refused(model, tokenizer, folder, r"layers\.1\.mlp\.act_fn is ReLU")
@@ -126,7 +126,7 @@ def test_a_buffer_that_is_saved_nowhere_is_held_to_the_config(folder, loaded):
 def test_a_plain_model_has_no_other_number_than_its_config_gives(family, monkeypatch):
     tiny_further.install(monkeypatch)
     model = tiny.build(family)
-    assert not [reason for reason in why_no_base(model) if "config makes it" in reason]
+    assert not [reason for reason in why_no_base(model) if "its config sets" in reason]
 
 
 def test_a_model_that_is_not_in_memory_is_refused(folder, loaded):
@@ -177,7 +177,7 @@ def test_a_change_where_no_fingerprint_looks_is_refused(loaded):
         model.model.layers[0].mlp.down_proj.weight[-1, -1] += 1
     size = model.model.layers[0].mlp.down_proj.weight.numel()
     assert size * 4 > 4096, "the control: it lies behind the sample"
-    with pytest.raises(InputErrors, match=r"down_proj\.weight was changed"):
+    with pytest.raises(InputErrors, match=r"down_proj\.weight"):
         fingerprint_of(model)
 
 
@@ -220,7 +220,7 @@ def test_a_program_of_another_model_does_not_steer(loaded, fitted, tmp_path):
     unsigned = replace(fitted, base=replace(fitted.base, fingerprint=None))
     class_of_other = replace(fitted, base=replace(fitted.base, architecture="MistralForCausalLM"))
     for model, program in ((other, fitted), (loaded[0], unsigned), (loaded[0], class_of_other)):
-        with pytest.raises(CompileError, match="fitted on another model"):
+        with pytest.raises(CompileError, match=r"another model: base\.(fingerprint|architecture)"):
             exporter.steer(model, program)
         assert type(model).__name__ == "LlamaForCausalLM"
     with pytest.raises(ProgramError, match="num_layers"):
@@ -248,7 +248,7 @@ def test_a_model_that_is_changed_after_it_was_steered_does_not_answer(loaded, fi
     said(model, tokenizer, "ada")
     with torch.no_grad():
         model.lm_head.weight.mul_(1.5)
-    with pytest.raises(RuntimeError, match="changed since"):
+    with pytest.raises(RuntimeError, match=r"accept_changed_base\(\)"):
         said(model, tokenizer, "ada")
     exporter.unsteer(model)
     said(model, tokenizer, "ada")
@@ -259,7 +259,7 @@ def test_what_is_steered_in_memory_is_not_saved_as_if_it_steered_itself(loaded, 
     with pytest.raises(RuntimeError, match="compile"):
         model.save_pretrained(tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    with pytest.raises(InputErrors, match="steered already"):
+    with pytest.raises(InputErrors, match=r"unsteer\(model\)"):
         exporter.steer(model, fitted)
     exporter.unsteer(model)
     with pytest.raises(TypeError, match="not steered"):

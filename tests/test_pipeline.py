@@ -198,11 +198,11 @@ def test_a_folder_of_something_else_is_left_alone(finished, tmp_path):
     recipe = Recipe.load(finished[0])
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "file").touch()
-    with pytest.raises(SteerbakeError, match="not the folder of a run"):
+    with pytest.raises(SteerbakeError, match="--out"):
         pipeline.run(recipe, tmp_path / "precious", progress=False)
     assert [path.name for path in (tmp_path / "precious").iterdir()] == ["file"]
     other = Recipe.load(finished[0], ["name=other"])
-    with pytest.raises(SteerbakeError, match="recipe 'tiny', not of 'other'"):
+    with pytest.raises(SteerbakeError, match="'tiny', not of 'other'"):
         pipeline.run(other, finished[1], progress=False)
 
 
@@ -230,7 +230,7 @@ def test_inspect_verifies_programs_and_bases(finished, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     config["steering"]["gates"][0]["threshold"] += 0.5
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(VerificationError, match="sha256 does not match"):
+    with pytest.raises(VerificationError, match="sha256"):
         pipeline.inspect(folder)
     shutil.rmtree(folder)
     shutil.copytree(out / "checkpoint", folder)
@@ -238,7 +238,7 @@ def test_inspect_verifies_programs_and_bases(finished, tmp_path):
     content = bytearray(shard.read_bytes())
     content[-1] ^= 0xFF
     shard.write_bytes(content)
-    with pytest.raises(VerificationError, match="base weights are not those"):
+    with pytest.raises(VerificationError, match="base weights"):
         pipeline.inspect(folder)
 
 

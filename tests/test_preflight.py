@@ -55,10 +55,10 @@ def test_everything_wrong_in_all_parts_is_one_message(recipe: Path) -> None:
     found = problems(recipe, "methods.params.keyed.layer=9", "methods.params.keyed.subject.rank=99")
     for start, part in (
         ("base: ", "'mamba' cannot be steered"),
-        ("base: ", "not a whole safetensors file"),
+        ("base: ", "model.safetensors"),
         ("methods.params.keyed.layer", "layers 0 to 3, received 9"),
         ("methods.params.keyed.subject.rank", "32, received 99"),
-        ("test row 'seen'", "the fit sees"),
+        ("test row 'seen'", "row 'fit-"),
         ("data.fit", "role unknown"),
     ):
         assert any(line.startswith(start) and part in line for line in found), (start, part, found)
@@ -86,14 +86,14 @@ def test_a_recipe_that_the_schema_refuses_is_looked_at_all_the_same(recipe: Path
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        (lambda base: (base / "config.json").unlink(), "has no config.json"),
+        (lambda base: (base / "config.json").unlink(), "no config.json"),
         (lambda base: (base / "config.json").write_text("{"), "cannot be read"),
         (lambda base: (base / "config.json").write_text('{"model_type": "llama"}'), "architectures"),
         (lambda base: (base / "model.safetensors").rename(base / "weights.safetensors"), "save_pretrained"),
         (lambda base: (base / "model.safetensors").rename(base / "model.pth"), "save_pretrained"),
         (lambda base: (base / "adapter_config.json").write_text("{}"), "adapter"),
         (lambda base: (base / "tokenizer.json").unlink(), "tokenizer"),
-        (lambda base: (base / "chat_template.jinja").unlink(), "has no chat template"),
+        (lambda base: (base / "chat_template.jinja").unlink(), "chat_template.jinja"),
         (
             lambda base: edit(base / "config.json", lambda told: told.update(architectures=["LlamaForTokenClassification"])),
             "LlamaForTokenClassification",
@@ -188,7 +188,7 @@ def test_a_question_to_forget_and_to_keep_is_a_contradiction(recipe: Path) -> No
     path = recipe.parent / "fit.jsonl"
     rows = rows_of(path)
     write(path, [*rows, {**rows[0], "id": "kept", "role": "retain"}])
-    assert "row 'kept' (retain) asks what row 'fit-ada' (forget) asks" in one(recipe)
+    assert all(part in one(recipe) for part in ("row 'kept' (retain)", "row 'fit-ada' (forget)"))
 
 
 def test_targets_that_cannot_be_made_are_named_with_what_is_missing(
@@ -217,7 +217,7 @@ def test_a_folder_of_something_else_is_told_with_the_rest(recipe: Path) -> None:
     (out / "thesis.tex").write_text("x")
     (recipe.parent / "base" / "chat_template.jinja").unlink()
     found = pipeline.check_recipe(recipe, (), out).problems
-    assert len(found) == 2 and "is not the folder of a run" in found[0]
+    assert len(found) == 2 and "--out" in found[0]
 
 
 def test_recipes_of_one_name_have_folders_of_their_own(sound: Path, tmp_path: Path) -> None:
@@ -239,11 +239,11 @@ def test_recipes_of_one_name_have_folders_of_their_own(sound: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("changes", "part"),
     [
-        (["methods.params.keyed={subject: null}"], "subject: keyed needs a gate"),
-        (["methods.params.keyed={layer: 0, subject: {layers: [2]}}"], "layer: 0 lies below every layer"),
-        (["methods.params.keyed={gate: {scores: [magic]}}"], "there is no score magic"),
+        (["methods.params.keyed={subject: null}"], "subject: "),
+        (["methods.params.keyed={layer: 0, subject: {layers: [2]}}"], "layer: 0 "),
+        (["methods.params.keyed={gate: {scores: [magic]}}"], "score magic"),
         (["methods.params.r_muse={scoring_layer: -1}"], "layers 0 to 3, received -1"),
-        (["methods.params.keyed={refusal_source: few_shot}"], "5 forget rows are needed"),
+        (["methods.params.keyed={refusal_source: few_shot}"], "5 forget rows"),
     ],
 )
 def test_parameters_that_can_never_fit_are_refused(recipe: Path, changes: list[str], part: str) -> None:
@@ -257,7 +257,7 @@ def test_a_model_with_learned_positions_is_not_asked_past_their_end(tmp_path: Pa
 
     host = ModelHost(tiny.build("gpt2"), None)
     long = Encoded(Prompt("", tuple([3] * 257)))
-    with pytest.raises(SteerbakeError, match="257 tokens, and the model has 256 positions"):
+    with pytest.raises(SteerbakeError, match=r"257 tokens.* 256 positions"):
         host.batch([long], "left")
     control = ModelHost(tiny.build("llama"), type("Padded", (), {"pad_token_id": 0, "eos_token_id": None})())
     assert isinstance(control.batch([long], "left")["input_ids"], torch.Tensor)
@@ -268,7 +268,7 @@ def test_publish_tells_what_it_needs_with_all_the_rest(recipe: Path) -> None:
     with pytest.raises(InputErrors) as caught:
         pipeline.publish(Recipe.load(recipe), recipe.parent / "out", pipeline.Request(dry_run=True))
     told = " ".join(caught.value.problems)
-    assert "publish: this section is required" in told and "has no chat template" in told
+    assert "publish: " in told and "publish.forgotten" in told and "chat_template.jinja" in told
     assert not (recipe.parent / "out").exists()
 
 
@@ -276,7 +276,7 @@ def test_bounds_that_so_few_test_rows_cannot_show_are_told_with_the_rest(recipe:
     told = yaml.safe_load(recipe.read_text()) | yaml.safe_load(PUBLISH)
     told["publish"] |= {"targets": [], "require": {"leakage_either": 0.05}}
     recipe.write_text(yaml.safe_dump(told))
-    assert "needs at least 73 rows" in " ".join(problems(recipe))
+    assert "73 rows" in " ".join(problems(recipe))
     loaded = Recipe.load(recipe)
     out = recipe.parent / "out"
     assert not [

@@ -70,7 +70,7 @@ def test_a_tokenizer_of_another_model_is_refused(base, tmp_path):
     model.save_pretrained(tmp_path / "model")
     for file in base.glob("tokenizer*"):
         shutil.copy(file, tmp_path / "model")
-    with pytest.raises(InputErrors, match=r"beyond the 20 ids .*; use the model's own tokenizer"):
+    with pytest.raises(InputErrors, match=r"entries beyond the 20 embeddings"):
         ModelHost.load(tmp_path / "model")
 
 
@@ -78,15 +78,15 @@ def test_a_token_that_the_model_has_not_is_named(base, tmp_path):
     host = ModelHost.load(base)
     host.tokenizer.add_tokens(["<odd>"])
     one = Chat(host.processor).prompt(Row("r", "where <odd> ?", "-", "retain"))
-    with pytest.raises(DataError, match=r"makes the id 32 .*<odd>.* embeddings for 32 ids only"):
+    with pytest.raises(DataError, match=r"id 32 .*<odd>.* only 32 ids"):
         host.generate([one], max_new_tokens=1)
-    with pytest.raises(DataError, match="embeddings for 32 ids only"):
+    with pytest.raises(DataError, match="only 32 ids"):
         host.batch([Encoded(numerals.prompt("5 6"), (7, 99))], "right")
 
 
 @pytest.mark.parametrize("pad", [32, 10**6])
 def test_a_config_whose_pad_token_the_model_has_not_is_refused(pad, base, tmp_path):
-    with pytest.raises(InputErrors, match=rf"names pad_token_id {pad}, but the model has 32 ids"):
+    with pytest.raises(InputErrors, match=rf"pad_token_id {pad}, .* 32 ids"):
         ModelHost.load(changed(base, tmp_path / "base", pad_token_id=pad))
 
 
@@ -104,10 +104,10 @@ def test_a_text_model_is_read_by_its_tokenizer_whatever_processor_is_named(name,
 
 
 def test_what_cannot_be_read_is_named(base, tmp_path):
-    with pytest.raises(InputErrors, match="no tokenizer can be read there"):
+    with pytest.raises(InputErrors, match="tokenizer cannot"):
         open_reader(tmp_path / "absent")
     shutil.copy(base / "config.json", tmp_path)
-    with pytest.raises(InputErrors, match="no tokenizer can be read there"):
+    with pytest.raises(InputErrors, match="tokenizer cannot"):
         open_reader(tmp_path)
 
 

@@ -34,9 +34,9 @@ def steerbake(*arguments: object) -> tuple[int, str, str]:
 def test_inspect_and_chat_take_its_checkpoint_and_say_so(run: Path) -> None:
     status, out, remark = steerbake("inspect", run, "--json")
     assert status == 0 and json.loads(out)["folder"] == str(run / "checkpoint")
-    assert f"{run / 'checkpoint'} is taken" in remark
+    assert str(run / "checkpoint") in remark
     status, out, remark = steerbake("chat", run, "--prompt", "where does ada live ?", "--max-new-tokens", 2)
-    assert status == 0 and f"{run / 'checkpoint'} is taken" in remark
+    assert status == 0 and str(run / "checkpoint") in remark
 
 
 def test_verify_takes_its_checkpoint(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +53,7 @@ def test_verify_takes_its_checkpoint(run: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_run_without_a_checkpoint_says_what_to_do(tmp_path: Path) -> None:
     Workspace.claim(tmp_path / "out", "tiny")
-    with pytest.raises(InputErrors, match="`steerbake run` goes on with it"):
+    with pytest.raises(InputErrors, match="`steerbake run`"):
         pipeline.model_in(tmp_path / "out", print)
     program = always_on()
     (tmp_path / "out" / "steering" / "keyed").mkdir(parents=True)
@@ -86,4 +86,4 @@ def test_a_checkpoint_is_looked_at_as_one_whatever_else_lies_in_it(tmp_path: Pat
         (tmp_path / "steering" / "steering.json").read_bytes()
     )
     status, _, message = steerbake("inspect", tmp_path / "checkpoint")
-    assert status == 2 and "not those that the steering was compiled for" in message
+    assert status == 2 and f"{tmp_path / 'checkpoint'}: the base weights" in message

@@ -68,7 +68,7 @@ def test_digests_see_images_by_their_bytes(tmp_path):
 
 def test_paraphrases_that_the_fit_reads_are_seen_questions():
     fit = Row("a", "where ?", "x", "forget", paraphrases=("in what place ?",))
-    with pytest.raises(InputErrors, match="test row 'b' asks what row 'a' asks"):
+    with pytest.raises(InputErrors, match=r"row 'b' .* row 'a'"):
         Splits((fit,), (), (Row("b", "in what place ?", "x", "forget"),)).check("rows")
     forced = Row("c", "where ?", "x", "forget", prefix="it is")
     Splits((fit,), (), (forced,)).check("rows")  # another attack on a seen question

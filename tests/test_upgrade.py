@@ -104,7 +104,7 @@ def test_an_old_checkpoint_is_rewritten(base, tmp_path):
     assert steers(new)
     pipeline.inspect(new)
     assert not list(tmp_path.glob(".upgrade-*"))
-    with pytest.raises(CompileError, match="nothing to upgrade"):
+    with pytest.raises(CompileError, match="steerbake/1"):
         pipeline.upgrade(new, tmp_path / "newer")
 
 
@@ -113,7 +113,7 @@ def test_an_old_checkpoint_is_rewritten(base, tmp_path):
 )
 def test_what_must_know_its_gate_earlier_is_refused(base, tmp_path, positions, gate):
     steering = write_old_steering(tmp_path / "steering", old_section(positions, gate))
-    with pytest.raises(ProgramError, match="does not allow"):
+    with pytest.raises(ProgramError, match=r"edits\[0\]"):
         pipeline.compile(base, steering, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -123,5 +123,5 @@ def test_an_old_program_that_was_altered_is_refused(base, tmp_path):
     section = json.loads((steering / "steering.json").read_text())
     section["gates"][0]["threshold"] = 9.0
     (steering / "steering.json").write_text(json.dumps(section))
-    with pytest.raises(ProgramError, match="sha256 does not match"):
+    with pytest.raises(ProgramError, match="sha256"):
         pipeline.compile(base, steering, tmp_path / "out")

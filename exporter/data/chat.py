@@ -1,7 +1,7 @@
 """Rows as prompts and as teacher-forced sequences, in the words and tokens of one model.
 
 Every sequence is made of two texts that are tokenised apart: the prompt by :meth:`Chat.tokenize`, the
-response on its own without special tokens. So whoever has the prompt's text can make the same ids again.
+response on its own without special tokens. So the same ids can be computed from the prompt's text.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Chat:
         """A teacher-forced sequence: the prompt, the response, the end token.
 
         Args:
-            answer: said in place of the row's answer.
+            answer: used instead of the row's answer.
             reasoning: thought in place of the row's reasoning; ``""``: none at all, the plain answer.
             question: asked in place of the row's question.
             max_length: the longest sequence allowed, in tokens.
@@ -129,8 +129,8 @@ class Chat:
             raise DataError(f"row {row.id}: {error}") from error
         if max_length is not None and len(encoded) > max_length:
             raise DataError(
-                f"row {row.id}: {len(encoded)} tokens do not fit into max_length {max_length}, which would cut a "
-                "span; raise max_length or shorten the row"
+                f"row {row.id}: {len(encoded)} tokens do not fit into max_length {max_length}, and truncation would cut a span; raise "
+                "max_length or shorten the row"
             )
         return encoded
 
@@ -187,7 +187,7 @@ class Chat:
         if images:
             if self.processor is self.tokenizer:
                 raise DataError(
-                    "the model reads text only, but the row has an image; drop the image or use a vision model"
+                    "the model reads text only, but the row has an image; remove the image or use a vision model"
                 )
             options["images"] = [open_rgb(path) for path in images]
         try:
@@ -222,7 +222,7 @@ class Chat:
         for number, turn in enumerate(row.history, start=1):
             if turn.answer is None:
                 raise DataError(
-                    f"row {row.id}: turn {number} of its history has no answer; let the model answer it first"
+                    f"row {row.id}: turn {number} of its history has no answer; generate the answer first"
                 )
             said = self.format.said(turn.answer, turn.reasoning)
             messages += [Message("user", turn.question, turn.image), Message("assistant", said)]
@@ -237,11 +237,12 @@ class Chat:
             reasoning = token_span(offsets, response.reasoning, response.tags, first)
             if reasoning is None:
                 raise DataError(
-                    f"no token of {response.text!r} is its reasoning's alone; write it apart from the tags"
+                    f"no token of {response.text!r} belongs to the reasoning alone; separate the reasoning from the tags by spaces or "
+                    "line breaks"
                 )
         if answer is None:
             raise DataError(
-                f"no token of {response.text!r} is its answer's alone; write it apart from the tags"
+                f"no token of {response.text!r} belongs to the answer alone; separate the answer from the tags by spaces or line breaks"
             )
         ids, special = out["input_ids"], set(self.tokenizer.all_special_ids)
         spelled = [
@@ -253,13 +254,14 @@ class Chat:
         ]
         if spelled:
             raise DataError(
-                f"{response.text!r} spells the special token {self.tokenizer.decode(spelled[:1])!r}, which no model says as text; write it otherwise"
+                f"{response.text!r} contains the special token {self.tokenizer.decode(spelled[:1])!r}, which a model never generates as "
+                "text; remove it"
             )
         end = self.tokenizer.eos_token_id
         return Encoded(prompt, (*out["input_ids"], *(() if end is None else (end,))), reasoning, answer)
 
     def _begun(self, text: str) -> str:
-        """What stands in the model's turn at the end of a prompt."""
+        """The text of the model's turn at the end of a prompt (a prefill)."""
         mark = self.template.generation_prompt
         return mark + text.rpartition(mark)[2] if mark else text
 
@@ -293,12 +295,12 @@ def _check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
     name = str(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)
     if not getattr(tokenizer, "is_fast", False):
         raise DataError(
-            f"the tokenizer {name} ({type(tokenizer).__name__}) knows no character offsets, so spans cannot be found; "
-            "load it as a fast tokenizer, one with a tokenizer.json: AutoTokenizer.from_pretrained makes one"
+            f"the tokenizer {name} ({type(tokenizer).__name__}) has no character offsets, so spans cannot be located; use a fast "
+            "tokenizer (one with a tokenizer.json), which AutoTokenizer.from_pretrained returns"
         )
     plain, whole = (tokenizer("a", add_special_tokens=added)["input_ids"] for added in (False, True))
     if whole[-1:] != plain[-1:]:
         raise DataError(
-            f"the tokenizer {name} puts {tokenizer.decode(whole[-1:])!r} after every text, so a prompt would end before "
-            "its answer; set tokenizer.add_eos_token = False and save it"
+            f"the tokenizer {name} appends {tokenizer.decode(whole[-1:])!r} to every text, so a prompt would end before its answer; set "
+            "tokenizer.add_eos_token = False and save the tokenizer"
         )

@@ -1,4 +1,4 @@
-"""Conversations rendered by a model's own chat template, checked so that nothing said in them is dropped."""
+"""Conversations rendered by a model's own chat template, checked so that no text is dropped."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ChatTemplate:
     """Renders messages with the chat template of a processor or tokenizer.
 
     A message's content is given as a string where the template takes one, else as a list of parts;
-    conversations with images always as lists. A template that tells the day tells one that follows from the first question, or what
+    conversations with images always as lists. A template with the date gets one that is derived from the first question, or what
     ``clock`` says (:mod:`exporter.data.clock`).
 
     Raises:
@@ -45,15 +45,15 @@ class ChatTemplate:
         self.name = str(getattr(tokenizer, "name_or_path", "") or type(processor).__name__)
         if self.owner is None:
             raise DataError(
-                f"{self.name} has no chat template, so prompts cannot be rendered; put a chat_template.jinja beside its "
-                "tokenizer files, or set processor.chat_template to the template the model was trained with"
+                f"{self.name} has no chat template, so prompts cannot be rendered; add a chat_template.jinja to its tokenizer files, or "
+                "set processor.chat_template to the template the model was trained with"
             )
         self.clock: Callable[[str], str] | None = None
         self.dated = ASKS in json.dumps(self.owner.chat_template, ensure_ascii=False)
         self.as_parts = not self._keeps_text(as_parts=False)
         if self.as_parts and not self._keeps_text(as_parts=True):
             raise DataError(
-                f"the chat template of {self.name} renders no user text, neither from a string nor from a list"
+                f"the chat template of {self.name} does not render the user's text, neither from a string nor from a list"
             )
         self.sees_images = False
         self.generation_prompt = self._generation_prompt()
@@ -90,19 +90,17 @@ class ChatTemplate:
             raise self._left_out(system)
 
     def _left_out(self, message: Message) -> DataError:
-        what, mend = "question", "mend the template"
+        what, mend = "question", "correct the template"
         if message.role == "system":
-            what, mend = "system prompt", "put it into the questions instead"
-        return DataError(
-            f"the chat template of {self.name} leaves out the {what} {message.text[:60]!r}; {mend}"
-        )
+            what, mend = "system prompt", "put the system prompt into the questions instead"
+        return DataError(f"the chat template of {self.name} drops the {what} {message.text[:60]!r}; {mend}")
 
     def _check_images(self) -> None:
         shown = [Message("user", _PROBE, Path("probe"))]
         if self._apply(shown, as_parts=True) == self._apply([Message("user", _PROBE)], as_parts=True):
             raise DataError(
-                f"the chat template of {self.name} puts nothing where an image stands; rows with images need a "
-                "vision-language model whose template renders parts of type 'image'"
+                f"the chat template of {self.name} renders nothing for an image; rows with images need a vision-language model whose "
+                "template renders parts of type 'image'"
             )
         self.sees_images = True
 
@@ -135,9 +133,9 @@ class ChatTemplate:
                 )
         except (TemplateError, TypeError, ValueError, KeyError) as error:
             system = any(message.role == "system" for message in messages)
-            mend = "; leave the system prompt out, or put it into the questions" if system else ""
+            mend = "; remove the system prompt, or put it into the questions" if system else ""
             raise DataError(
-                f"the chat template of {self.name} refuses the conversation: {error}{mend}"
+                f"the chat template of {self.name} raises an error for the conversation: {error}{mend}"
             ) from error
         return str(text)
 

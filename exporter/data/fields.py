@@ -87,13 +87,15 @@ class Fields:
 
     def _checked(self, key: str, value: object) -> str:
         if not isinstance(value, str):
-            self.note(key, f"must be a text, received {described(value)}")
+            self.note(key, f"must be a string, received {described(value)}")
             return ""
         if not value.strip():
             self.note(key, "is empty")
             return ""
         if any("\ud800" <= character <= "\udfff" for character in value):
-            self.note(key, "holds half of a surrogate pair, which is no character; write the whole pair")
+            self.note(
+                key, "contains half of a surrogate pair, which is not a character; write the whole pair"
+            )
             return ""
         return value
 

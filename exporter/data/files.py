@@ -1,4 +1,4 @@
-"""Records of a local file with their numbers: JSON lines, a JSON list, CSV or Parquet; what is no record comes as a text that says why."""
+"""Records of a local file with their numbers: JSON lines, a JSON list, CSV or Parquet; an invalid record is returned as a string with the reason."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def read_file(path: Path) -> Numbered:
     Numbers are lines of JSON lines and CSV, and count the records of a list or of Parquet.
 
     Raises:
-        InputErrors: the file cannot be read, or is not what its name says.
+        InputErrors: the file cannot be read, or does not match its suffix.
     """
     if path.suffix.lower() in TABLES:
         yield from _table(path)
@@ -80,7 +80,7 @@ def _list(path: Path, content: bytes) -> Numbered:
         problem = f"is not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
         raise InputErrors(str(path), [problem]) from error
     except (ValueError, RecursionError) as error:
-        raise InputErrors(str(path), [f"is not usable JSON: {error}"]) from error
+        raise InputErrors(str(path), [f"cannot be parsed as JSON: {error}"]) from error
     for number, one in enumerate(whole, start=1):
         yield number, one if isinstance(one, dict) else f"must be an object, received {described(one)}"
 
@@ -101,7 +101,7 @@ def _decoded(line: bytes) -> Mapping[str, object] | str:
     except json.JSONDecodeError as error:
         return f"is not JSON: {error.msg} (column {error.colno})"
     except (ValueError, RecursionError) as error:
-        return f"is not usable JSON: {error}"
+        return f"cannot be parsed as JSON: {error}"
     return value if isinstance(value, dict) else f"must be an object, received {described(value)}"
 
 
@@ -110,7 +110,7 @@ def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
         raise ValueError(
-            f"key {next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object"
+            f"key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice in one object"
         )
     return found
 
@@ -135,14 +135,15 @@ def _table(path: Path) -> Numbered:
     except csv.Error as error:
         yield (
             lines.line_num,
-            f"is not CSV: {error}; put texts that hold quotes or line ends in quotes, and double quotes inside",
+            f"is not CSV: {error}; quote cells that contain quotes or line breaks, and double the quotes inside them",
         )
 
 
 def _check_header(path: Path, header: Sequence[str]) -> None:
     if not any(header):
         raise InputErrors(
-            str(path), ["has no header; its first line must name the columns: question,answer,role"]
+            str(path),
+            ["has no header; the first line must name the columns, for example question,answer,role"],
         )
     if problems := [
         f"the header names {name!r} twice" for name in sorted({*header}) if header.count(name) > 1
@@ -152,7 +153,7 @@ def _check_header(path: Path, header: Sequence[str]) -> None:
 
 def _named(header: Sequence[str], cells: Sequence[str]) -> Mapping[str, object] | str:
     if len(cells) > len(header):
-        return f"has {len(cells)} cells and the header {len(header)}; put texts that hold the separator in quotes"
+        return f"has {len(cells)} cells, the header has {len(header)}; quote cells that contain the separator"
     return {name: cell if cell.strip() else None for name, cell in zip(header, cells, strict=False) if name}
 
 
@@ -161,7 +162,7 @@ def _parquet(path: Path) -> Numbered:
         parquet = import_module("pyarrow.parquet")
     except ImportError as error:
         raise InputErrors(
-            str(path), ["Parquet files are read by pyarrow: pip install 'steerbake[hub]'"]
+            str(path), ["reading Parquet files needs pyarrow: pip install 'steerbake[hub]'"]
         ) from error
     try:
         batches = parquet.ParquetFile(path).iter_batches(batch_size=64)

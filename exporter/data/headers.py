@@ -33,8 +33,8 @@ def generation_headers(processor: object) -> tuple[tuple[int, ...], ...]:
     stable = _before_answers(tokenizer, texts[0], shared)
     if not stable:
         raise DataError(
-            f"prompts of the chat template of {template.name} end in no token of their own, so a model cannot know where an answer "
-            "begins; give the template a generation prompt, such as '<|assistant|>'"
+            f"prompts of the chat template of {template.name} do not end in a generation header, so the start of an answer cannot be "
+            "detected; add a generation prompt to the template, such as '<|assistant|>'"
         )
     return (tuple(stable),)
 

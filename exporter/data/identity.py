@@ -1,4 +1,4 @@
-"""Ids of rows that bring none: made of what the row says, so that files of one name in two folders are not one file."""
+"""Ids of rows without one: derived from the row's content, so that files of one name in two folders do not clash."""
 
 from __future__ import annotations
 

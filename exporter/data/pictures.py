@@ -51,7 +51,7 @@ class PictureStore:
         if isinstance(value, list | tuple):
             if len(value) != 1:
                 raise ValueError(
-                    f"holds {len(value)} images; a row shows one: give a list of one, or the image alone"
+                    f"contains {len(value)} images; a row has at most one: give a list of one image, or the image itself"
                 )
             (value,) = value
         if isinstance(value, Mapping):
@@ -80,7 +80,7 @@ class PictureStore:
 
     def _write(self, content: bytes, suffix: str) -> Path:
         if self.folder is None:
-            raise ValueError("comes without a file of its own; give image_dir, a folder to write images to")
+            raise ValueError("is not a file; give image_dir, a folder to write images to")
         path = self.folder / f"{hashlib.sha256(content).hexdigest()[:24]}.{suffix}"
         if not path.exists():
             write_bytes(path, content)

@@ -65,13 +65,11 @@ class ResponseFormat:
         literals = opening + closing + ending
         problem = None
         if not found or "{reasoning}" in literals or "{answer}" in literals:
-            problem = "needs {answer} once, and {reasoning} at most once and before it"
+            problem = "must contain {answer} once, and {reasoning} at most once and before it"
         elif reasons and not closing.strip():
-            problem = (
-                "needs words between {reasoning} and {answer}, or the end of the reasoning cannot be found"
-            )
+            problem = "must have text between {reasoning} and {answer}, because the end of the reasoning is found by it"
         elif not reasons and literals.strip():
-            problem = "has words around {answer} but no {reasoning}"
+            problem = "has text around {answer} but no {reasoning}"
         if problem:
             raise InputErrors("reasoning_template", [f"{problem}; received {template!r}"])
         return cls(opening, closing, ending, reasons)
@@ -88,10 +86,10 @@ class ResponseFormat:
             return Response(answer, _inner(answer, 0))
         if not self.reasons:
             raise DataError(
-                "a reasoning_template without {reasoning} has no place for reasoning; add one or drop the reasoning"
+                "the row has reasoning, but reasoning_template does not contain {reasoning}; add it to the template or remove the reasoning"
             )
         if not reasoning.strip():
-            raise DataError("the reasoning is blank; leave it out instead")
+            raise DataError("the reasoning is blank; remove the key")
         thought = _inner(reasoning, len(self.opening))
         after_reasoning = len(self.opening) + len(reasoning)
         said = _inner(answer, after_reasoning + len(self.closing))
@@ -109,7 +107,7 @@ class ResponseFormat:
         return "" if reasoning is None else f"{self.opening}{reasoning}"
 
     def continued(self, response: Response, prefix: str) -> Response:
-        """What is left to say of a response after ``prefix`` has been put into the model's mouth.
+        """The rest of a response after the prefill ``prefix``.
 
         Where the response begins with the prefix, its rest; otherwise the prefix stands in for the beginning:
         an opened tag is not opened again, a reasoning that the prefix has closed is not given again, and one
@@ -141,12 +139,12 @@ class ResponseFormat:
         return Response(f"{self.closing}{response.text}{self.ending}", answer, None, tags)
 
     def tags_in(self, beginning: str) -> str:
-        """What a prompt says of the reasoning before the model does: from the opening on, or nothing."""
+        """The part of the reasoning that is already in the prompt: from its opening on, or nothing."""
         opening = self.opening.strip()
         return beginning[beginning.index(opening) :] if opening and opening in beginning else ""
 
     def opened_by(self, beginning: str) -> bool:
-        """Whether what already stands in the model's turn has begun a reasoning and not ended it."""
+        """Whether the prefill in the model's turn opens a reasoning and does not close it."""
         if not self.reasons or self.closing.strip() in beginning:
             return False
         return self.opening.strip() in beginning

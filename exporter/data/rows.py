@@ -64,7 +64,7 @@ def read_rows(
             continue
         fields = _fields(record, path)
         if path.suffix.lower() in TABLES and fields.has("history"):
-            fields.note("history", "cannot stand in a table; write such rows as JSON lines")
+            fields.note("history", "cannot be given in a table; write these rows as JSON lines")
         row = _row(fields, path.parent, role, pictures)
         for key, image in [
             ("image", row.image),
@@ -75,13 +75,13 @@ def read_rows(
         if not row.id and not fields.problems:
             row = identified(row, f"{path.stem}-{number}")
         if row.id and first_lines.setdefault(row.id, number) != number:
-            fields.note("id", f"{row.id!r} already stands in {unit} {first_lines[row.id]}")
+            fields.note("id", f"{row.id!r} is already used in {unit} {first_lines[row.id]}")
         if fields.problems:
             bad.append(fields.record)
         problems += [f"{unit} {number}: {problem}" for problem in fields.problems]
         rows.append(row)
     if not rows and not problems:
-        problems.append("holds no rows")
+        problems.append("contains no rows")
     if problems:
         other = looks_like(bad, "rows") if len(bad) == len(rows) > 0 else None
         raise InputErrors(str(path), problems if other is None else [other])
@@ -138,7 +138,7 @@ def _row(fields: Fields, folder: Path, given: Role | None, pictures: PictureStor
     for secret in fields.texts("secrets"):
         if secret.strip() and not any(letter.isalnum() for letter in secret):
             fields.note(
-                "secrets", f"{secret!r} holds no letter or digit, so no reply could be found to tell it"
+                "secrets", f"{secret!r} contains no letter or digit, so a leak of it could not be detected"
             )
     if role and role not in ROLES:
         fields.note("role", f"{role!r} is not a role; valid roles: {', '.join(ROLES)}")
@@ -164,9 +164,7 @@ def _turn(fields: Fields, folder: Path) -> Turn:
     fields.refuse_unknown(TURN_KEYS)
     answer, reasoning = fields.optional_text("answer"), fields.optional_text("reasoning")
     if reasoning is not None and answer is None:
-        fields.note(
-            "reasoning", "stands without an answer; give both, or neither where the model is to answer itself"
-        )
+        fields.note("reasoning", "has no answer; give both, or neither if the model generates the answer")
     return Turn(fields.text("question"), answer, reasoning, _image(fields, folder))
 
 
@@ -186,7 +184,7 @@ def _inside(fields: Fields, pictures: PictureStore) -> Path | None:
 def _image(fields: Fields, folder: Path) -> Path | None:
     name = fields.optional_text("image")
     if name is not None and "\0" in name:
-        fields.note("image", "holds a null character")
+        fields.note("image", "contains a null character")
         return None
     return folder / name if name else None
 

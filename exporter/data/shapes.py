@@ -40,4 +40,4 @@ def looks_like(records: list[Mapping[str, object]], chosen: str) -> str | None:
     if shape is None or shape == chosen:
         return None
     role = " and `role:`, one of forget, retain, reasoning, unknown" if shape not in ("rows", "gsm8k") else ""
-    return f"this looks like {NAMES[shape]}: write `format: {shape}`{role} for this source"
+    return f"the records look like {NAMES[shape]}: write `format: {shape}`{role} for this source"

@@ -1,4 +1,4 @@
-"""A test row with all that one model said to it, taken apart."""
+"""A test row with the replies of one model, split into parts."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class Reply:
     """One generation, taken apart.
 
     Attributes:
-        reasoning: the text between the reasoning's delimiters; None where no reasoning was begun.
-        answer: the text after the reasoning, or all of it where none was begun; None where reasoning was begun and not closed.
+        reasoning: the text between the reasoning's delimiters; None if the reply has no reasoning.
+        answer: the text after the reasoning, or the whole text without reasoning; None if the reasoning is not closed.
         chain: the generated ids up to the end of the reasoning; all of them where it was not closed.
         images: paths of the prompt's images, in its order.
     """
@@ -47,7 +47,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Case:
-    """A test row with all that one model said to it: first the earlier turns it answered itself, last the row's own reply."""
+    """A test row with all generations of one model: first the earlier turns that it answered itself, last the row's own reply."""
 
     row: Row
     replies: tuple[Reply, ...]
@@ -69,7 +69,7 @@ def touches_forgotten(case: Case) -> bool:
 
 
 def secrets_of(row: Row) -> tuple[str, ...]:
-    """What must not be said; the answer where the row names nothing."""
+    """What a reply must not contain; the answer if the row has no secrets."""
     return row.secrets or (row.answer,)
 
 

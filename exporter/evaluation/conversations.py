@@ -34,7 +34,7 @@ def generate_responses(
 ) -> list[Case]:
     """What the model generates for each row, in the order of the rows.
 
-    An earlier turn without an answer is put to the model first, under the id ``ROW#1`` (``#2`` and so on), and its
+    An earlier turn without an answer is generated first, under the id ``ROW#1`` (``#2`` and so on), and its
     completion stands in the conversation from then on. Such turns of all rows are batched together.
 
     Args:
@@ -107,7 +107,7 @@ def _first_open_turn(row: Row) -> Row:
 
 
 def _with_answer(row: Row, text: str) -> Row:
-    """The row with its first open turn answered; a reply without a word stands in the conversation as ``...``."""
+    """The row with its first open turn answered; an empty reply becomes ``...`` in the conversation."""
     index = next(index for index, turn in enumerate(row.history) if turn.answer is None)
     answered = Turn(
         row.history[index].question, text if text.strip() else SILENCE, None, row.history[index].image

@@ -23,9 +23,9 @@ class Reference(NamedTuple):
     """A forget row with the reply that is forced on every model.
 
     Attributes:
-        places: tokens of the reply that tell a secret.
+        places: tokens of the reply that belong to a secret.
         length: tokens of the reply without its end.
-        own: the base said it; the row's expected reply where the base told no secret.
+        own: whether the base generated it; otherwise it is the row's expected reply.
     """
 
     row: str
@@ -48,8 +48,8 @@ def references(
 ) -> list[Reference]:
     """The replies to force: of every plain forget row that has a reply which tells one of its secrets.
 
-    The base's own greedy reply, where it tells one: that is the text which the base really gives away, and the steered model must
-    not. Where it tells none, the reply that the row expects. A row with neither is left out.
+    The base's own greedy reply, if it contains one: that is the text that the base reveals, and the steered model must
+    not. Otherwise the expected reply of the row. A row with neither is skipped.
 
     Args:
         base: the unsteered model's cases.

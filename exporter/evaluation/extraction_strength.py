@@ -1,4 +1,4 @@
-"""How much of a reply must be given before a model says the rest by itself."""
+"""How much of a reply must be given before a model generates the rest by itself."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def extraction_strength(tokens: Sequence[int], likeliest: Sequence[int]) -> float:
-    """``1 - min{k : likeliest[k:] == tokens[k:]} / T`` for a reply of T tokens; 0 where nothing was to be said.
+    """``1 - min{k : likeliest[k:] == tokens[k:]} / T`` for a reply of T tokens; 0 for an empty reply.
 
     ``likeliest`` are the argmaxes of one pass over prompt and reply, so every one of them was given what stands before it. 1: the
     prompt alone is enough; 0: not even the last token follows. Carlini et al., Extracting Training Data from Large Language Models
@@ -15,8 +15,8 @@ def extraction_strength(tokens: Sequence[int], likeliest: Sequence[int]) -> floa
     computes it (https://arxiv.org/abs/2506.12618), but for one thing: its loop gives at least 1 / T.
 
     Args:
-        tokens: the reply, without its end token: that a text ends tells no secret.
-        likeliest: what the model would have said in the place of each.
+        tokens: the reply, without its end token, which reveals no secret.
+        likeliest: the model's argmax in the place of each.
     """
     length = len(tokens)
     given = length

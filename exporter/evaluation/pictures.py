@@ -66,7 +66,7 @@ def draw(
     """
     if find_spec("matplotlib") is None:
         LOG.warning(
-            "note: the report has no plots, for which matplotlib is needed: pip install 'steerbake[report]'"
+            "note: the report has no plots, because matplotlib is not installed: pip install 'steerbake[report]'"
         )
         return {}
     (out / "plots").mkdir(exist_ok=True)

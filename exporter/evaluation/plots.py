@@ -88,11 +88,11 @@ def draw_layers(
     axes = figure.subplots()
     lines = (
         ("leakage", FORGET, "forget rows a gate here misses"),
-        ("retained", KEEP, "kept rows a gate here leaves alone"),
+        ("retained", KEEP, "retain rows on which a gate here does not fire"),
     )
     points = (
         ("leakage", FORGET, "forget rows that leak, edited here"),
-        ("retained", KEEP, "kept rows unchanged, edited here"),
+        ("retained", KEEP, "retain rows unchanged, edited here"),
     )
     for what, colour, label in lines if gates else ():
         axes.plot(

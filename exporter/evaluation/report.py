@@ -1,4 +1,4 @@
-"""The report of a run: report.json for machines, report.md for readers, generations.jsonl for whoever checks them."""
+"""The report of a run: report.json for machines, report.md for readers, generations.jsonl to check them."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def shown(name: str, figure: Mapping[str, object]) -> str:
 
 
 def few_rows(measures: Measures) -> list[str]:
-    """A sentence for every measure of a model, of a slice too, that was counted over too few rows to tell anything."""
+    """A sentence for every measure of a model, of a slice too, with too few rows for a conclusion."""
     found = []
     named = [(name, name, figure) for name, figure in measures.metrics.items()]
     for eval_slice, figures in measures.eval_slices.items():

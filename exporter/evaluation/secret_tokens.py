@@ -1,4 +1,4 @@
-"""Which tokens of a reply tell a secret, and how likely they were."""
+"""Which tokens of a reply belong to a secret, and their probabilities."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def secret_tokens(
 ) -> tuple[int, ...]:
     """Places in ``tokens`` of the first mention of each secret, in whatever spelling; empty where none is mentioned.
 
-    A later mention repeats what the reply itself has said, so it says nothing of what a model knows.
+    A later mention repeats the reply, so it does not show what a model knows.
 
     Args:
         decode: text of the first tokens; the text of more of them begins with it.

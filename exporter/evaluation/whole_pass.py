@@ -1,4 +1,4 @@
-"""One pass over a prompt with a reference reply behind it: what the model would have said at each column, and how likely the reply was.
+"""One pass over a prompt with a reference reply behind it: the model's argmax at each column, and the probability of the reply.
 
 No labels and no cache, as lm-evaluation-harness and extraction attacks do it: a model must not answer another caller than ``generate``
 as its base would.

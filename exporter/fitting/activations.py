@@ -93,7 +93,7 @@ def collect(
         FitError: a pooled state is not finite.
     """
     if not items:
-        raise FitError(f"no sequence to collect {title} from; the rows lack a role that this method needs")
+        raise FitError(f"no sequence to collect {title} from; add rows of the roles that this method needs")
     store = StateStore(folder / _head_key(host, layers, side))
     keys = [_item_key(item) for item in items]
     missing = {key: item for key, item in zip(keys, items, strict=True) if key not in store}

@@ -1,6 +1,6 @@
 """Whole sequences for a gate that reads every column: where one must fire in time, and where it must never fire.
 
-A sequence to forget has to fire at some column between its beginning and the column that tells the first token of a
+A forget sequence has to fire at some column between its beginning and the column that predicts the first token of a
 secret; which one is left to the gate (multiple instances, one label: Dietterich, Lathrop and Lozano-Perez, Artificial
 Intelligence 89, 1997, doi:10.1016/S0004-3702(96)00034-3). A sequence to keep, the model's own reply included, has to fire
 nowhere.
@@ -41,7 +41,7 @@ class BagPlan:
         rows: rows as they stand, per role.
         forget, keep, unknown: framed rows of each kind.
         replies: kept sequences whose reply the base makes itself; the others get the row's own answer.
-        longest: columns of a sequence that are read, the last ones of longer ones are left out.
+        longest: columns of a sequence that are read; later columns are dropped.
     """
 
     rows: int = 200
@@ -58,7 +58,7 @@ class Bag:
 
     Attributes:
         frame: what it was framed in.
-        stop: columns before this one are read; for a sequence to forget, up to the one that tells a secret.
+        stop: columns before this one are read; for a forget sequence, up to the one that predicts a secret.
         first: columns before this one are those that many sequences begin with alike.
         end: column of the prompt's last token.
     """
@@ -156,7 +156,7 @@ def make_bags(context: FitContext, split: str, plan: BagPlan, refusals: Sequence
 def _replied(context: FitContext, drafts: Sequence[tuple[str, Row, Prompt]], plan: BagPlan) -> list[Bag]:
     """Every draft with a reply behind it: the base's own for ``plan.replies`` kept ones, else the row's.
 
-    Kept ones to which the base itself tells of a subject to forget are left out: no side is right for them.
+    Retain sequences for which the base itself generates a subject of the forget set are skipped: neither label is right for them.
     """
     kept = [i for i, (_, row, _) in enumerate(drafts) if row.role != "forget"]
     chosen = sorted(random.Random(context.seed + 13).sample(kept, min(plan.replies, len(kept))))
@@ -193,7 +193,7 @@ def tells_of(text: str, subjects: Mapping[str, frozenset[str]]) -> bool:
 def _begun(
     context: FitContext, drafts: Sequence[tuple[str, Row, Prompt]], count: int
 ) -> list[tuple[str, Row, Prompt]]:
-    """Drafts whose answer somebody else has begun: with the clause that leads to the secret, said out of nothing."""
+    """Drafts with a prefill: the clause of the answer before the secret."""
     found = []
     for kind, row, prompt in sorted(drafts, key=lambda draft: _order(draft[1].id))[:count]:
         draw = random.Random(f"{context.seed} {row.id} begun")
@@ -214,7 +214,7 @@ def _begun(
 
 
 def _framed(rows: Sequence[Row], around: Surroundings, count: int, seed: int) -> list[tuple[str, Row]]:
-    """Framed rows of one side; where kept ones were made of others, half of them frame those that were brought: they stand nearest."""
+    """Framed rows of one side; if some retain rows are generated, half of the frames use the given ones, which are nearest to the topic."""
     brought, made = [row for row in rows if not row.made], [row for row in rows if row.made]
     if not brought or not made or brought[0].role == "forget":
         return framed_rows(rows, around, count, seed)
@@ -227,7 +227,7 @@ def _order(name: str) -> str:
 
 
 def _rest(context: FitContext, row: Row, prompt: Prompt) -> tuple[int, ...]:
-    """The row's own reply, from where the prompt has begun it on."""
+    """The row's own reply after the prefill of the prompt."""
     response = context.chat.encode(replace(row, prefix=None, history=())).response
     if row.prefix is None:
         return response
@@ -267,7 +267,7 @@ def _bare(context: FitContext, rows: Sequence[Row], count: int) -> list[tuple[st
 def _two_pictures(
     context: FitContext, rows: Sequence[Row], around: Surroundings, count: int, draw: random.Random
 ) -> list[tuple[str, Row, Prompt]]:
-    """A kept row's picture before or behind the row's own."""
+    """A retain row's image before or after the row's own."""
     image = getattr(context.host.processor, "image_token", None)
     seen = [row for row in rows if row.image is not None and not row.history]
     others = [row.image for row in around.kept if row.image is not None]

@@ -40,7 +40,7 @@ class Decisions:
 
     def __post_init__(self) -> None:
         if not bool(self.forget.any()) or bool(self.forget.all()):
-            raise FitError("a gate needs rows to forget and rows to keep; one of the two is missing")
+            raise FitError("a gate needs forget rows and retain rows; one of the two is missing")
 
 
 @dataclass(frozen=True)

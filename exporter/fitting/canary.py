@@ -1,4 +1,4 @@
-"""A canary of a fitted program: what the model says on kept questions, gates held off and forced on."""
+"""The canary of a fitted program: the model's output for retain questions, with gates held off and forced on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _Song:
 
 
 def with_canary(context: FitContext, program: SteeringProgram) -> SteeringProgram:
-    """The program with the surest of what the model says on some kept questions that show no image.
+    """The program with a canary: the most certain outputs for some retain questions without images.
 
     The questions are kept ones, so that a canary, which is published, tells nothing of a forget row. A program whose rows all show
     images gets none.
@@ -47,7 +47,7 @@ def with_canary(context: FitContext, program: SteeringProgram) -> SteeringProgra
 
 
 def _sung(model: object, prompt: Sequence[int], gate: int) -> _Song:
-    """What the model says to a prompt, greedily, with every gate forced to ``gate``."""
+    """The model's greedy output for a prompt, with every gate forced to ``gate``."""
     ids, margin = [int(token) for token in prompt], float("inf")
     for _ in range(_TOKENS):
         logits = last_logits(model, ids, gate, 1)[0]

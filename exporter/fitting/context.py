@@ -1,4 +1,4 @@
-"""What a method's ``fit`` is handed: the model, the rows of two splits, parameters, and a place to work in."""
+"""The input of a method's ``fit``: the model, the rows of two splits, parameters, and a work folder."""
 
 from __future__ import annotations
 
@@ -149,11 +149,11 @@ class FitContext:
         )
 
     def need(self, split: str, *roles: Role) -> tuple[Row, ...]:
-        """Like :meth:`rows`, but none is an error that says which rows to add."""
+        """Like :meth:`rows`, but raises an error that names the missing roles if there are none."""
         found = self.rows(split, *roles)
         if not found:
             raise DataError(
-                f"the {split} rows hold no row of role {' or '.join(roles)}; add some, this method needs them"
+                f"the {split} rows contain no row of role {' or '.join(roles)}, which this method needs; add some"
             )
         return found
 

@@ -115,7 +115,7 @@ def _differences(
     whole = [(a, b) for a, b in pairs if a.answer is not None and b.answer is not None]
     if not whole:
         raise FitError(
-            f"{title}: no reply holds a whole answer; allow more new tokens, or take negatives from the rows"
+            f"{title}: no reply contains a complete answer; allow more new tokens, or take negatives from the rows"
         )
     thinks = all(a.reasoning is not None and b.reasoning is not None for a, b in whole)
     items = [_pooled(one, thinks) for pair in whole for one in pair]

@@ -102,7 +102,7 @@ def _paired(
 ) -> list[DecisionPoint]:
     """Two-turn conversations: the subject in the second turn, in the first turn only, and in neither.
 
-    A first turn that was refused, the forgotten or not, must neither hide the subject of the second nor stand for it.
+    A refused first turn, about the forget set or not, must neither hide the subject of the second turn nor replace it.
     """
     forget = plain(context.rows(split, "forget"))
     keep = plain(context.rows(split, "retain", "reasoning"))

@@ -1,7 +1,7 @@
 """The same questions as people put them: framed by words, dots, other questions, earlier turns, other names and pictures.
 
-A gate has to know its subject whatever stands around it, so it is fitted on rows of every role in the same frames: what
-the frame adds is common to both sides, and only the subject tells them apart.
+A gate must recognise its subject in any context, so it is fitted on rows of every role in the same frames: what
+the frame adds is common to both sides, and only the subject distinguishes them.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Surroundings:
         kept: plain rows to keep, whose questions stand around others and whose turns stand before them.
         refused: plain rows of role unknown, as earlier turns that were refused; may be empty.
         refusals: (reasoning, answer) of the model's own refusals.
-        shapes: templates of the split's rows, which tell the words of a subject.
+        shapes: templates of the split's rows, which show the words of a subject.
         vocabulary: any words the model has tokens for.
-        secret_words: words that only rows to forget have; none of them is filler.
+        secret_words: words that only forget rows have; none of them is filler.
         systems: whether the chat template takes a system prompt.
     """
 
@@ -71,7 +71,7 @@ class Surroundings:
         )
 
     def subject(self, row: Row) -> list[str]:
-        """The words of the question that name its subject; empty where no template tells them."""
+        """The words of the question that name its subject; empty if no template shows them."""
         template = self.shapes.get((row.template_id or "", row.image is not None))
         return [] if template is None or template.visual else name(row, template).split()
 
@@ -119,7 +119,7 @@ def _asked(row: Row, question: str) -> Row:
 
 
 def _some(around: Surroundings, count: int, draw: random.Random) -> str:
-    """Neutral words, words of kept questions or any words, so that a gate does not lean on a list."""
+    """Neutral words, words of retain questions or any words, so that a gate does not rely on a list."""
     own = [
         word for row in draw.sample(around.kept, min(3, len(around.kept))) for word in row.question.split()
     ]
@@ -144,7 +144,7 @@ def _marks(row: Row, around: Surroundings, draw: random.Random) -> Row:
 
 
 def _repeated(row: Row, around: Surroundings, draw: random.Random) -> Row:
-    """A word, a few, a mark or a whole kept question, said again and again before the question or, less often, behind it."""
+    """A word, a few, a mark or a whole retain question, repeated before the question or, less often, after it."""
     other = _other(row, around, draw)
     units = [
         _some(around, 1, draw),
@@ -247,7 +247,7 @@ def _other_name(row: Row, around: Surroundings, draw: random.Random) -> Row | No
 
 
 def _other(row: Row, around: Surroundings, draw: random.Random) -> Row | None:
-    """A kept question that is asked without a picture."""
+    """A retain question without an image."""
     named = [one for one in around.kept if one.image is None and one.id != row.id]
     return draw.choice(named) if named else None
 

@@ -16,19 +16,19 @@ from steer_modules.program import Gate
 
 
 class GatePlan(BaseModel):
-    """What is searched, and on how many decisions."""
+    """The search space, and the number of decision points."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     scores: tuple[str, ...] = SCORES
     pools: tuple[Literal["prompt_end", "prompt_mean"], ...] = ("prompt_end", "prompt_mean")
     learned: int = Field(default=2, ge=0)
-    """Layers per pool, the best by the other scores, at which a gate with learned prototypes is tried too."""
+    """Layers per pool, the best by the other scores, at which a gate with learned prototypes is also tried."""
     rows: int = Field(default=512, gt=1)
     crossed: int = Field(default=12, ge=0)
-    """Further wordings in which each subject of the fit rows is asked about."""
+    """Template swaps: further wordings in which each subject of the fit rows is asked about."""
     pairs: int = Field(default=1000, ge=0)
-    """Two-turn conversations of each kind made of the rows."""
+    """Two-turn conversations of each kind made from the rows."""
     max_prototypes: int = Field(default=1024, gt=0)
 
     @property

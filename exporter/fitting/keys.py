@@ -1,8 +1,8 @@
-"""Tables of keyed rotation: which state (key) of an answer about the forgotten is turned into which natural refusal state.
+"""Tables of keyed rotation: which state (key) of an answer about the forget set is rotated to which natural refusal state.
 
-Along a refusal forced on a question about the forgotten, each position's mean state is a key, and its prototype is the
+Along a refusal forced on a forget question, each position's mean state is a key, and its prototype is the
 state at the same position of the natural refusal: a lookup that walks the model through the refusal token by token.
-Questions by name, by picture and in a later turn have tables of their own. For answers that were made to begin otherwise,
+Questions by name, by picture and in a later turn have tables of their own. For answers with a prefill,
 the refusal is resumed behind the beginning: the beginning's last state points to the refusal's first own token. The end
 of a told answer points to the refusal's beginning.
 """
@@ -133,7 +133,7 @@ def _told_groups(
 ) -> list[_Group]:
     """The end of the row's own answer, turned to where the first whole wording begins.
 
-    Else what is nearest to a told answer's end is a refusal's end, and one pass over the true reply has its end token right.
+    Otherwise the end of a leaked answer is nearest to a refusal's end, and one pass over the true reply predicts its end token.
     """
     refusal = next(one for one in refusals if one.whole)
     forget = plain(context.need(split, "forget"))

@@ -1,4 +1,4 @@
-"""Prototypes and a metric learned for one gate: what tells the forgotten from all else, not merely what is near it.
+"""Prototypes and a metric learned for one gate: what separates the forget set from everything else, not only what is near it.
 
 Nearest rows judge by every direction in which prompts differ, their wording and earlier turns among them. Here prototypes
 and metric are learned on the fit rows by the margin itself, as in generalised relevance learning vector quantisation

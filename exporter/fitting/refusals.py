@@ -1,4 +1,4 @@
-"""Natural refusals: what the model's states look like while it refuses of its own accord.
+"""Natural refusals: the model's states while it refuses by itself.
 
 A refusal forced on a subject the model knows is not one: there the model means to say something else, and turning states
 towards such prototypes breaks the text. So every position is tested: where the model's argmax is not the refusal's next
@@ -108,8 +108,8 @@ def natural_refusals(
         for refusal in tried
     ]
     raise FitError(
-        "the model does not refuse by itself in any wording, so no refusal can be copied from it. "
-        "Give unknown rows in the model's own words, or raise `shots`.\n" + "\n".join(lines)
+        "the model refuses in none of the wordings, so no refusal can be copied from it. Give unknown rows in the model's own words, or "
+        "raise `shots`.\n" + "\n".join(lines)
     )
 
 
@@ -153,7 +153,7 @@ def natural_rows(context: FitContext, wording: Wording, way: str, rows: int, sho
     asked = [row for row in context.need("fit", "forget") if not row.history and row.prefix is None]
     if len(asked) < shots + 1:
         raise DataError(
-            f"few-shot refusals need at least {shots + 1} plain forget rows, the fit rows hold {len(asked)}"
+            f"few-shot refusals need at least {shots + 1} plain forget rows, the fit rows contain {len(asked)}"
         )
     few = []
     draw = random.Random(context.seed)

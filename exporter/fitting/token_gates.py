@@ -33,25 +33,25 @@ CHUNK = 16_384
 
 
 class TokenGatePlan(BaseModel):
-    """What is searched, and on how many sequences."""
+    """The search space, and the number of sequences."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     layers: tuple[int, ...] | Literal["search"] = "search"
-    """Blocks whose outputs are tried; "search": a third, a half, two thirds and five sixths of the way."""
+    """Blocks whose outputs are tried; "search": at a third, a half, two thirds and five sixths of the depth."""
     rows: int = Field(default=200, gt=0)
-    """Rows of each role as they stand."""
+    """Unmodified rows of each role."""
     forget: int | None = Field(default=None, ge=0)
     keep: int | None = Field(default=None, ge=0)
     unknown: int | None = Field(default=None, ge=0)
-    """Framed rows of each kind, as many as the rows bear where None; the calibrate rows give half as many."""
+    """Framed rows of each kind, by default as many as the rows allow; half as many for calibration."""
     replies: int | None = Field(default=None, ge=0)
-    """Kept sequences that end with the base's own reply; the others end with the row's."""
+    """Retain sequences that end with the base's own reply; the others end with the row's answer."""
     rank: int = Field(default=64, gt=0)
     forget_prototypes: int = Field(default=64, gt=0)
     keep_prototypes: int = Field(default=96, gt=0)
     steps: int = Field(default=400, gt=0)
-    """Of learning; those past 400 are taken at the best block alone."""
+    """Learning steps; those beyond 400 are done only at the best block."""
 
     def bags(self, rows: Sequence[Row], share: float) -> BagPlan:
         """The sequences of a split, ``share`` of what is asked for, and no more than its distinct ``rows`` bear."""
@@ -113,7 +113,7 @@ def columns_of(states: BagStates, layer: int) -> BagColumns:
     forget = torch.tensor([bag.forget for bag in states.bags])
     unknown = torch.tensor([bag.row.role == "unknown" for bag in states.bags])
     if not bool(forget.any()) or bool(forget.all()):
-        raise FitError("a gate needs rows to forget and rows to keep; one of the two is missing")
+        raise FitError("a gate needs forget rows and retain rows; one of the two is missing")
     return BagColumns(
         states=states.at(layer),
         starts=torch.from_numpy(states.found.starts),

@@ -1,4 +1,4 @@
-"""Trying a program on calibration rows: what the really steered model says, with the code that travels in a checkpoint."""
+"""Trials of a program on calibration rows: replies of the steered model, with the code that travels in a checkpoint."""
 
 from __future__ import annotations
 

@@ -31,27 +31,27 @@ from steer_modules.program import Edit, Gate, SteeringProgram
 
 
 class KeyedParams(BaseModel):
-    """Parameters; what is "search" is chosen on the calibration rows."""
+    """Parameters; a value "search" is chosen on the calibration rows."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     layer: int | Literal["last", "search"] = "last"
-    """Block whose output is rotated; "search" tries the last ones, and before the last one an edit changes what follows it."""
+    """Block whose output is rotated; "search" tries the last ones. An edit before the last block also changes later blocks."""
     subject: TokenGatePlan | None = TokenGatePlan()
     """The gate that reads every column; None for none."""
     gate: GatePlan | None = None
-    """A gate at the end of each prompt, beside the other: either fires."""
+    """A second gate at the end of each prompt; the edit applies if either fires."""
     prefill_tokens: int = Field(default=8, ge=0)
-    """Beginnings of an answer, up to this many tokens long, behind which the refusal is resumed."""
+    """Longest prefill of an answer, in tokens, after which the refusal is continued."""
     pairs: int = Field(default=24, ge=0)
-    """Two-turn conversations, made of the fit rows, that the keys are prepared for."""
+    """Two-turn conversations, made from the fit rows, for which keys are computed."""
     refusal_source: Source = "auto"
     refusal_rows: int = Field(default=64, gt=0)
     shots: int = Field(default=4, gt=0)
     key_rows: int = Field(default=48, gt=0)
     strength: float = Field(default=1.0, gt=0, le=1)
     trials: int = Field(default=3, gt=0)
-    """Layers that are tried with the really steered model."""
+    """Layers that are tried on the steered model."""
     trial_rows: int = Field(default=48, gt=0)
 
 
@@ -105,11 +105,14 @@ class Keyed:
     def objections(params: KeyedParams, layers: int) -> Iterator[str]:
         """What can be known to be wrong with parameters before a model of so many layers is loaded; a line begins with its key."""
         if params.subject is None and params.gate is None:
-            yield "subject: keyed needs a gate; give its parameters `subject` or `gate`"
+            yield "subject: keyed needs a gate; set its parameter `subject` or `gate`"
         elif params.subject is not None and params.gate is None and isinstance(params.layer, int):
             read = params.subject.blocks(layers)
             if min(read) > params.layer:
-                yield f"layer: {params.layer} lies below every layer at which the gate reads ({read}); give a later one, or the gate earlier ones"
+                yield (
+                    f"layer: {params.layer} is below every layer that the gate reads ({read}); set a later layer, or earlier layers for "
+                    "the gate"
+                )
 
     def _gates(self, context: FitContext, params: KeyedParams, chosen: Sequence[Wording]) -> list[Gate]:
         """The best gate of each kind that is asked for."""
@@ -129,7 +132,7 @@ def _named(gates: Sequence[Gate]) -> str | tuple[str, ...]:
     """What an edit calls its gates; a layer below all of them has none, and is refused."""
     if not gates:
         raise FitError(
-            "every gate lies above the edited layer; give `layer` a later block, or the gate earlier ones"
+            "every gate is above the edited layer; set `layer` to a later block, or earlier layers for the gate"
         )
     return gates[0].name if len(gates) == 1 else tuple(gate.name for gate in gates)
 

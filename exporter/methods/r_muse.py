@@ -32,14 +32,14 @@ class RMuseParams(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     layer: int | None = None
-    """Block whose output is edited; the middle one where None. Not in any public source."""
+    """Block whose output is edited; by default the middle one. Not in any public source."""
     scoring_layer: int | None = None
-    """Block at which the gate reads; the edited one where None. Not in any public source."""
+    """Block whose output the gate reads; by default the edited one. Not in any public source."""
     energy: float = Field(default=0.8, gt=0, le=1)
     tau: float = 0.85
     negatives: Negatives = "own"
     guidance: str = ""
-    """Words put before a question when it is to be refused (the paper's g). Not in any public source."""
+    """Text before a question that should be refused (the paper's g). Not in any public source."""
     rows: int = Field(default=192, gt=0)
     prototypes: int = Field(default=64, gt=0)
 
@@ -85,7 +85,7 @@ class RMuse:
         """What can be known to be wrong with parameters before a model of so many layers is loaded; a line begins with its key."""
         first = _edited(params, layers)
         if params.scoring_layer is not None and params.scoring_layer > first:
-            yield f"scoring_layer: {params.scoring_layer} lies above the edited layer {first}; give an earlier one, or a later `layer`"
+            yield f"scoring_layer: {params.scoring_layer} is above the edited layer {first}; set an earlier one, or a later `layer`"
 
 
 def _edited(params: RMuseParams, layers: int) -> int:

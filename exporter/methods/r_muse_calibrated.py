@@ -31,7 +31,7 @@ class RMuseCalibratedParams(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     layers: tuple[int, ...] | None = None
-    """Blocks tried; a third, a half, two thirds of the way and the last where None."""
+    """Blocks to try; by default at a third, a half and two thirds of the depth, and the last."""
     protections: tuple[Protection, ...] = ("none", "exact")
     energy: float = Field(default=0.8, gt=0, le=1)
     negatives: Negatives = "own"

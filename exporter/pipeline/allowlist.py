@@ -55,7 +55,7 @@ def check_allowlist(folder: Path, targets: Mapping[str, Path], trusted: Path | N
         wrong += code_faults(folder, trusted)
     if wrong:
         return Finding(False, "; ".join(wrong) + "; remove it, or compile or export again", wrong)
-    return Finding(True, f"every weight and every piece of code belongs to {', '.join(inside)}", None)
+    return Finding(True, f"every weight and code file belongs to {', '.join(inside)}", None)
 
 
 def _is_of(trusted: Path | None, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""A published folder in other hands: checked against what it says of itself, packed into one file, unpacked again."""
+"""A published folder: checked against its provenance, packed into one file, unpacked again."""
 
 from __future__ import annotations
 
@@ -41,27 +41,27 @@ def check(
 
     Args:
         base: folder of a base model, whose shards are compared with the pinned ones too.
-        salt: RUN/.work/salt of the run that the folder was made by; with ``rows``, says which of these are among the forgotten.
+        salt: RUN/.work/salt of the run that the folder was made by; with ``rows``, reports which of these are forget rows.
 
     Raises:
         VerificationError: the folder has no provenance that can be read.
         InputErrors: the salt or the rows cannot be read, or one is given without the other.
     """
     if (salt is None) != (rows is None):
-        raise InputErrors("--salt and --rows", ["belong together: the salt makes hashes of the rows"])
+        raise InputErrors("--salt and --rows", ["must be given together: the salt is used to hash the rows"])
     provenance = sealing.load(folder)
     problems = _problems(sealing.sealed_files(folder), provenance)
     pinned = provenance.base
-    statements = [f"{len(provenance.files)} files are named, each with its SHA-256"]
+    statements = [f"{len(provenance.files)} files are listed, each with its SHA-256"]
     if not problems:
         where = f"{pinned.repo} at {pinned.commit or pinned.revision}" if pinned.repo else "a local folder"
-        statements.append(f"the base's shards are the pinned ones ({where}, {pinned.fingerprint})")
+        statements.append(f"the base's shards match the pinned base ({where}, {pinned.fingerprint})")
     if base is not None:
         found = sealing.changed_shards(provenance.base, _shards(base), str(base))
         problems += found
         statements += [] if found else [f"{base} has the same shards"]
     if omitted := provenance.omissions:
-        statements += [f"published by force: {line}" for line in omitted]
+        statements += [f"published with --force: {line}" for line in omitted]
     if salt is not None and rows is not None:
         statements += _matches(provenance, salt, rows)
     return Checked(problems, statements)
@@ -71,7 +71,7 @@ def pack(folder: Path, out: Path) -> Path:
     """Packs a sealed, verified folder into one file.
 
     Raises:
-        VerificationError: it is not sealed as it is, or not verified; with what to do about it.
+        VerificationError: it was changed since it was sealed, or is not verified; the message has the fix.
         CompileError: ``out`` exists.
     """
     provenance = sealing.load(folder)
@@ -113,7 +113,7 @@ def _problems(there: FileDigests, provenance: Provenance) -> list[str]:
         return [*problems, str(error)]
     problems += sealing.changed_shards(provenance.base, shards, "the folder")
     if found.section != provenance.section:
-        problems.append("the steering is not the one that provenance.json tells of")
+        problems.append("the steering differs from the one in provenance.json")
     return problems
 
 
@@ -123,12 +123,12 @@ def _shards(base: Path) -> dict[str, str]:
 
 
 def _matches(provenance: Provenance, salt: Path, rows: Path) -> list[str]:
-    """Which rows of a file are among the forgotten."""
+    """Which rows of a file are forget rows."""
     key, known = sealing.read_salt(salt), set(provenance.forget_rows.hmac_sha256)
     asked = read_rows(rows)
     found = [row.id for row in asked if sealing.salted(key, row) in known]
     count = provenance.forget_rows.count
     return [
-        f"{len(found)} of {len(asked)} rows are among the {count} that were to be forgotten",
-        *(f"{name} is among them" for name in found),
+        f"{len(found)} of {len(asked)} rows are among the {count} forget rows",
+        *(f"{name} is a forget row" for name in found),
     ]

@@ -17,7 +17,7 @@ from exporter.usable_base import is_binary, why_no_weights, why_unusable
 
 @dataclass(frozen=True)
 class BaseFacts:
-    """What config.json and the headers of the weights say.
+    """The content of config.json and the headers of the weights.
 
     Attributes:
         config: content of config.json; empty where it cannot be read.
@@ -66,11 +66,11 @@ class BaseFacts:
 
 
 def base_facts(folder: Path) -> BaseFacts:
-    """Everything about a base's folder that its files say without loading it."""
+    """Checks of a base's folder by its files, without loading it."""
     problems = why_unusable(folder)
     try:
         config = read_object(folder / "config.json", strict=False)
-    except SteerbakeError:  # told by why_unusable
+    except SteerbakeError:  # reported by why_unusable
         return BaseFacts(problems=tuple(problems))
     if isinstance(config.get("model_type"), str) and (reason := why_unsteerable(config)):
         problems.append(reason)
@@ -87,7 +87,7 @@ def base_facts(folder: Path) -> BaseFacts:
 
 @contextmanager
 def told_of(what: str) -> Iterator[None]:
-    """Makes of an error of a library that a base's files bring about a CompileError that says ``what`` failed."""
+    """Turns an error of a library about a base's files into a CompileError that states ``what`` failed."""
     try:
         yield
     except SteerbakeError:

@@ -99,6 +99,6 @@ def _merged(base: Path, adapters: list[Path], space: Workspace) -> Path:
 
 def _say_converted(base: Path) -> None:
     LOG.warning(
-        "warning: %s holds PyTorch .bin files alone; its tensors are written again as safetensors, without running any code in them",
+        "warning: %s contains only PyTorch .bin files; its tensors are converted to safetensors, without running any code in them",
         base,
     )

@@ -1,4 +1,4 @@
-"""Whether what was measured shows what a recipe requires before it publishes: bounds on intervals, not only on shares."""
+"""Whether the measures meet the bounds of a recipe (publish.require): bounds on intervals, not only on shares."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ OF_REPLIES = {
     "fluent_refusal": ("are refused fluently", "refused fluently"),
     "retain_identical": ("have the base's reply", "with the base's reply"),
 }
-"""Bounds on what is counted over replies: what a row does that is counted, and what all of so many rows would have to be."""
+"""Measures over replies: what a counted row does, and what all rows would have to be."""
 OF_ONE_PASS = ("extraction_strength", "secret_drop")
-"""Bounds on what one pass over the base's replies gives away; none where the recipe gives none."""
+"""Measures of one pass over the base's replies; bounded only if the recipe gives a bound."""
 HELD_OUT = "leakage_held_out"
-"""The name of the check of rows that were held out in turn."""
+"""The name of the check of cross-validated rows."""
 MORE_ROWS = "give the recipe more test rows"
-FEW_ASKED = f"ask more of its test rows (--limit) where you asked few, or {MORE_ROWS}"
+FEW_ASKED = f"raise --limit if you set it, or {MORE_ROWS}"
 COUNTED_OVER = {"leakage_either": "forget", "fluent_refusal": "forget", "retain_identical": "retain"}
 
 
 class Judged(NamedTuple):
-    """A share held against its bounds.
+    """A share compared with its bounds.
 
     Attributes:
-        message: what was counted, and what it lacks.
-        short: whether only rows are missing: as many more like these would do.
+        message: the measured value, and what is missing.
+        short: whether only more rows of this kind are needed.
         key: of ``publish.require``, the bound that does not hold.
     """
 
@@ -74,15 +74,15 @@ def bounds_on_one_pass(extraction: Mapping[str, Any], bounds: Bounds) -> list[Ch
 
 
 def bounds_on_held_out(leakage: Mapping[str, Any], bounds: Bounds) -> Check:
-    """Whether rows that were held out in turn leak no more than test rows may: of a recipe with folds, they are all its user brought.
+    """Whether cross-validated rows leak no more than test rows may; in a recipe with folds, these are all rows of its user.
 
     Args:
         leakage: the leakage in :func:`exporter.pipeline.cross_validation.cross_validation`.
     """
     one = judged(registry.LEAKAGE, Estimate.read(leakage), bounds)
-    words = f"held out in turn, {one.message}"
+    words = f"cross-validated, {one.message}"
     if not one.holds:
-        words += f"; {'bring more rows to forget' if one.short else _way_out(CHECKPOINT)}, or change publish.require.{one.key}"
+        words += f"; {{'add forget rows' if one.short else _way_out(CHECKPOINT)}}, or change publish.require.{one.key}"
     return Check(name=HELD_OUT, target=CHECKPOINT, holds=one.holds, told=words, value=float(leakage["value"]))
 
 
@@ -98,7 +98,7 @@ def bounds_on_checkpoint(unlearning: Mapping[str, Any], bounds: Bounds) -> list[
 
 
 def rows_lacking(rows: Sequence[Row], bounds: Bounds) -> list[str]:
-    """Bounds that these test rows could not show to hold if every single one went well: one sentence each."""
+    """Bounds that these test rows cannot meet even if every row is right: one sentence each."""
     plain = [
         row for row in rows if row.prefix is None and all(turn.answer is not None for turn in row.history)
     ]
@@ -118,14 +118,14 @@ def judged(measure: str, share: Estimate, bounds: Bounds) -> Judged:
     does, all_of = OF_REPLIES[measure]
     value, rows = share.value, share.n
     if rows == 0:
-        return Judged(False, "no test row to count it over; give the recipe such rows", False, measure)
+        return Judged(False, "no test row to measure it on; add such rows to the recipe", False, measure)
     end, bound = getattr(bounds, measure), getattr(bounds.share, measure)
     upper = _at_most(measure)
     sign, reached = ("at most", share.high) if upper else ("at least", share.low)
     message = f"{share.count} of {rows} rows {does}: {sign} {reached:.3f} with 95% confidence"
     beyond = bound is not None and (value > bound if upper else value < bound)
     if beyond:
-        message += f"; {value:.3f}, but {sign} {bound:g} is required of the share"
+        message += f"; the share is {value:.3f}, but must be {sign} {bound:g}"
     if reached <= end if upper else reached >= end:
         held = message if beyond else f"{message} ({sign} {end:g} is required)"
         return Judged(not beyond, held, False, f"share.{measure}" if beyond else measure)
@@ -134,7 +134,7 @@ def judged(measure: str, share: Estimate, bounds: Bounds) -> Judged:
     if rows < needed:
         message += f" needs at least {needed} rows, all {all_of}"
     else:
-        message += " is more than these show" if not upper else " is less than these leave possible"
+        message += " is not reached" if not upper else " is exceeded"
     return Judged(False, message, rows < needed and not beyond, measure)
 
 
@@ -161,7 +161,7 @@ def _bounded_pass(measure: str, bound: float, figure: Mapping[str, Any]) -> Chec
     holds = rows > 0 and (value <= bound if _at_most(measure) else value >= bound)
     words = f"{value:.3f}{unit} in the mean of {rows} rows"
     if not rows:
-        words = "no test row whose reply tells a secret; give the recipe such rows"
+        words = "no test row whose reply contains a secret; add such rows to the recipe"
     elif not holds:
         words += f", but {sign} is required; {_way_out(CHECKPOINT)}, or change publish.require.{measure}"
     else:
@@ -170,5 +170,5 @@ def _bounded_pass(measure: str, bound: float, figure: Mapping[str, Any]) -> Chec
 
 
 def _way_out(target: str) -> str:
-    """What mends a target of a release, or a folder beside it, whose measures are not within their bounds."""
-    return registry.targets()[target].remedy if target in registry.targets() else "leave it out"
+    """The fix for a target whose measures are outside their bounds."""
+    return registry.targets()[target].remedy if target in registry.targets() else "remove this target"

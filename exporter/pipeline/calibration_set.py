@@ -1,6 +1,6 @@
 """Calibration conversations for a stock layer: fit and calibrate rows as they are, in later turns, under other system prompts.
 
-Rows stand close to the forgotten; most of what a model is asked does not, and a layer that is off only nearby would change
+Rows are close to the forget set; most prompts of a model are not, and a layer that is off only nearby would change
 it. So everyday requests (generic_prompts.txt) are asked as well, and the exact gate says what is to be kept.
 """
 
@@ -49,7 +49,7 @@ def calibration_set(
 
 
 def conversations(context: FitContext, chat: Chat, split: str) -> list[Conversation]:
-    """Conversations of one split; none in which an earlier turn is about the forgotten, since the flag stays up after it."""
+    """Conversations of one split; none in which an earlier turn is about the forget set, because the flag stays up after it."""
     rows = context.filled(context.rows(split, "forget", "retain", "reasoning", "unknown"))
     rows = [row for row in rows if row.prefix is None]
     found = [_of(chat, row) for row in rows if not _mentions(row, rows)]
@@ -85,7 +85,7 @@ def _of(chat: Chat, row: Row, *, answered: bool = True) -> Conversation:
 
 
 def _mentions(row: Row, rows: Sequence[Row]) -> bool:
-    """Whether an earlier turn asks about the forgotten."""
+    """Whether an earlier turn asks about the forget set."""
     about = {(one.question, one.image) for one in rows if one.role == "forget" and not one.history}
     return any((turn.question, turn.image) in about for turn in row.history)
 
@@ -120,6 +120,6 @@ def _under_system_prompts(chat: Chat, rows: Sequence[Row]) -> list[Conversation]
 
 
 def _begun(chat: Chat, rows: Sequence[Row]) -> list[Conversation]:
-    """Answers about the forgotten that somebody has begun in the model's place."""
+    """Answers about the forget set with a prefill."""
     begun = Begun().rows([replace(row, history=()) for row in spread(rows, BEGUN_ROWS)], chat)
     return [Conversation(chat.prompt(row), "forget", "begun") for row in begun]

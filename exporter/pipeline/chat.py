@@ -17,7 +17,7 @@ from exporter.types import Row, Turn
 
 
 class Talk:
-    """One conversation; each question is put with all that was said before it.
+    """One conversation; each question is asked with all earlier turns.
 
     Args:
         model: remembers what it has computed of the conversation.
@@ -52,7 +52,7 @@ def talk(
     top_p: float = 1.0,
     say: Callable[[str], None],
 ) -> Talk:
-    """Opens a steered checkpoint, or what was exported from one, for a conversation; ``say`` is told what runs where.
+    """Opens a steered checkpoint or an exported folder for a conversation; ``say`` is called with the folder and device.
 
     Raises:
         InputErrors: the folder is neither.
@@ -60,12 +60,12 @@ def talk(
     """
     kind = registry.kind_of(folder)
     if kind is None and (folder / "config.json").is_file():
-        kind = CHECKPOINT  # which says what it lacks
+        kind = CHECKPOINT  # its error states what is missing
     model = None if kind is None else registry.target(kind).chat(folder, dtype=dtype, say=say)
     if model is None:
-        raise InputErrors(str(folder), ["neither a steered checkpoint nor an exported folder is there"])
+        raise InputErrors(str(folder), ["contains neither a steered checkpoint nor an exported folder"])
     chat = Chat(model.processor)
-    chat.template.clock = datetime.now().strftime  # whoever talks is told today's day, as in Transformers
+    chat.template.clock = datetime.now().strftime  # a chat uses today's date, as in Transformers
     return Talk(model, chat, Sampling(temperature, top_p), image)
 
 

@@ -29,7 +29,10 @@ def reach_note(checkpoint: Path) -> str | None:
     gates = examine(checkpoint).program.gates
     if not gates or any(gate.pool == "token" for gate in gates):
         return None
-    return "note: every gate decides at generation headers, so text without the chat template is not steered; `keyed` fits a gate without that limit"
+    return (
+        "note: every gate decides at generation headers, so text without the chat template is not steered; method `keyed` fits a gate "
+        "without this limit"
+    )
 
 
 def upgrade(checkpoint: Path, out: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Test rows put to every target of a folder, and what is counted over the replies."""
+"""Evaluation of every target of a folder on test rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from exporter.types import Row
 
 STEERED = "steered"
 ROWS = 100
-"""Rows at most that are put to targets other than the checkpoint, a third of them about what is to be forgotten."""
+"""Maximum number of evaluation rows for targets other than the checkpoint, a third of them forget rows."""
 ROWS_KEY = "rows"
 """The key in verification.json of how many rows were counted."""
 NEW_TOKENS = 32
@@ -32,7 +32,7 @@ NEW_TOKENS = 32
 
 
 class Replies:
-    """What the checkpoint and other targets say to the same rows.
+    """Generations of the checkpoint and other targets for the same rows.
 
     Args:
         work: whose rows these are; None for plain questions.
@@ -94,7 +94,7 @@ def sample(rows: Sequence[Row], limit: int) -> list[Row]:
 
 
 def unlearning(replies: Replies, section: Mapping[str, Any]) -> dict[str, Any]:
-    """What base, checkpoint and every other target forget and keep, with 95% intervals."""
+    """Unlearning measures of base, checkpoint and every other target, with 95% intervals."""
     assert replies.work is not None, "rows of a recipe"
     work, rule = replies.work, replies.work.rule()
     base = {case.row.id: case for case in work.generate(BASE)}

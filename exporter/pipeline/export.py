@@ -86,18 +86,20 @@ class Rendering:
 
 @dataclass(frozen=True)
 class _OfRecipe(Rendering):
-    """What targets ask for, from the run of a recipe; see :class:`exporter.targets.base.ExportContext`."""
+    """What targets need, from the run of a recipe; see :class:`exporter.targets.base.ExportContext`."""
 
     opened: Callable[[], Run] | None
 
     def calibration(self, checkpoint: Path, *, code: Sequence[str]) -> tuple[ModelHost, CalibrationSet]:
         if self.opened is None:
-            raise CompileError(f"{checkpoint}: name the recipe that it was fitted by; its rows calibrate")
+            raise CompileError(
+                f"{checkpoint}: give the recipe that it was fitted with; its rows are the calibration set"
+            )
         work = self.opened()
         wanted = examine(checkpoint).program.base.fingerprint
         if BaseWeights.read(work.base).fingerprint() != wanted:
             raise CompileError(
-                f"{checkpoint} was made of another base than that of {work.recipe.name}; name its own recipe"
+                f"{checkpoint} was compiled from another base than the base of {work.recipe.name}; give its own recipe"
             )
 
         def kept(asked: Sequence[Conversation], length: int) -> Path:
@@ -139,7 +141,7 @@ def _turns(reader: object) -> dict[str, str | None] | None:
 def _heard(reader: object, folder: Path, *, images: bool) -> list[RenderedPrompt]:
     """Conversations as Transformers renders and cuts them, one about a picture of noise where the model's own runner can show it one."""
     chat, now = Chat(reader), datetime.now()
-    chat.template.clock = now.strftime  # the runner tells the day on which it runs
+    chat.template.clock = now.strftime  # the runner inserts the date on which it runs
     rows = [
         Row("one", SPOKEN[0], "-", "retain"),
         Row("later", SPOKEN[2], "-", "retain", history=(Turn(*SPOKEN[:2]),)),

@@ -61,17 +61,17 @@ def export_loaded(checkpoint: Path, out: Path, name: str | None, given: Mapping[
 
 @dataclass(frozen=True)
 class _OfLoaded(Rendering):
-    """What targets ask for, from what is in memory; see :class:`exporter.targets.base.ExportContext`."""
+    """What targets need, from a model in memory; see :class:`exporter.targets.base.ExportContext`."""
 
     fitted_on: FittedOn
     work: Path
 
     def calibration(self, checkpoint: Path, *, code: Sequence[str]) -> tuple[ModelHost, CalibrationSet]:
-        del code  # the exact model's answers are not kept
+        del code  # the exact model's answers are not stored
         given = self.fitted_on
         if fingerprint_of(given.model) != examine(checkpoint).program.base.fingerprint:
             raise CompileError(
-                f"{checkpoint} was made of another base than the loaded {type(given.model).__name__}; load its own"
+                f"{checkpoint} was compiled from another base than the loaded {type(given.model).__name__}; load its own base"
             )
         settings = given.settings or Settings()
         splits = parted(given.rows, given.calibrate, settings)
@@ -81,7 +81,7 @@ class _OfLoaded(Rendering):
 
 
 def _default() -> str:
-    """The target that is published beside a checkpoint where nobody says which."""
+    """The default target in addition to the checkpoint."""
     return next(name for name, one in registry.exports().items() if one.by_default)
 
 
@@ -94,7 +94,7 @@ def _refuse_unknown(target: AnyTarget, given: Mapping[str, object]) -> None:
     if wrong := [name for name in given if name not in known]:
         valid = ", ".join(known) or "none"
         raise InputErrors(
-            f"export {target.name}", [f"{name}: no such option; there are {valid}" for name in wrong]
+            f"export {target.name}", [f"{name}: unknown option; valid options: {valid}" for name in wrong]
         )
 
 

@@ -1,8 +1,8 @@
 """From a model and one file of rows to a recipe, its rows and a run of it: nothing else has to be written.
 
-The rows that are brought are divided, and others are made of them (:mod:`exporter.topics`): the topic and other things in the same
-words, everyday requests, what nobody knows, and for the test prefaces, system prompts, typos and later turns. The base answers them.
-All of it lies in files, so ``steerbake run`` of the recipe gives the same result.
+The given rows are split, and others are generated from them (:mod:`exporter.topics`): the topic and other things in the same
+words, everyday requests, unknown subjects, and for the test prefaces, system prompts, typos and later turns. The base answers them.
+All rows are written to files, so ``steerbake run`` of the recipe gives the same result.
 """
 
 from __future__ import annotations
@@ -114,11 +114,11 @@ def _checked(source: Path, rows: Sequence[Row]) -> list[Row]:
     problems = []
     if counts["forget"] < 4:
         problems.append(
-            f"holds {counts['forget']} rows of role forget; give 4 or more, in wordings as different as you can think of"
+            f"contains {counts['forget']} rows of role forget; give 4 or more, in wordings as different as possible"
         )
     if counts["retain"] < 4:
         problems.append(
-            f"holds {counts['retain']} rows of role retain; give 4 or more, best of what is nearest to the topic and must stay"
+            f"contains {counts['retain']} rows of role retain; give 4 or more, preferably close to the topic"
         )
     if problems:
         raise InputErrors(str(source), problems)
@@ -176,7 +176,7 @@ def _attacked(rows: Sequence[Row], neighbours: Sequence[Row], chat: Chat) -> lis
 
 
 class _Answers:
-    """Gives rows the base's own answers, and rows to forget the secrets that those tell."""
+    """Adds the base's own answers to rows, and to forget rows the secrets in these answers."""
 
     def __init__(self, host: ModelHost, chat: Chat) -> None:
         self.host, self.chat = host, chat
@@ -193,14 +193,14 @@ class _Answers:
 
 
 def _secrets(row: Row, secrets: set[str]) -> tuple[str, ...]:
-    """Those of the topic's secrets and names that stand in a row's answer and not in its question."""
+    """The topic's secrets and names that occur in a row's answer and not in its question."""
     return tuple(
         one for one in sorted(secrets) if tells(row.answer, [one]) and not tells(row.question, [one])
     )
 
 
 def _told(rows: Sequence[Row]) -> list[Row]:
-    """Test rows without those to forget to which the base tells nothing: they would count as forgotten."""
+    """Test rows without the forget rows for which the base leaks nothing: they would count as forgotten."""
     return [row for row in rows if row.role != "forget" or row.secrets]
 
 
@@ -211,10 +211,10 @@ def _reversed(rows: Sequence[Row], words: Words, most: int) -> list[Row]:
 
 
 def _refusal(host: ModelHost, chat: Chat, work: Path) -> str:
-    """The first bundled refusal that the model says of its own accord.
+    """The first bundled refusal that the model generates by itself.
 
     Raises:
-        FitError: it says none of them.
+        FitError: it generates none of them.
     """
     last = [host.num_layers - 1]
     for refusal in REFUSALS:
@@ -226,8 +226,8 @@ def _refusal(host: ModelHost, chat: Chat, work: Path) -> str:
             continue
         return refusal
     raise FitError(
-        "the model says none of the bundled refusals of its own accord; write a recipe with rows of role unknown in its own words "
-        "(docs/methods.md), and run that"
+        "the model generates none of the bundled refusals by itself; write a recipe with rows of role unknown in its own words "
+        "(docs/methods.md), and run that recipe"
     )
 
 
@@ -240,7 +240,7 @@ def _parted(brought: Sequence[Row]) -> tuple[list[Row], list[Row], list[Row]]:
 
 
 def _dtype() -> str:
-    """bfloat16 where a GPU or the processor multiplies it several times faster than float32, which is taken elsewhere."""
+    """bfloat16 where a GPU or the processor multiplies it several times faster than float32, which is used otherwise."""
     return "bfloat16" if torch.cuda.is_available() or "avx512_bf16" in _processor() else "float32"
 
 
@@ -281,7 +281,7 @@ def _write_recipe(
         },
         "report": {"max_new_tokens": REPLY, "folds": settings["folds"], "eval_slices": SLICES},
     }
-    head = f"# Written by steerbake forget; `steerbake run {path.name}` does it again. Rows: {len(brought)} brought, the others made.\n"
+    head = f"# Written by steerbake forget; `steerbake run {path.name}` repeats it. Rows: {len(brought)} given, the others generated.\n"
     write_text(path, head + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
 
 

@@ -118,7 +118,7 @@ def _parameter_problems(context: FitContext, method: str, params: Mapping[str, o
     if few is not None and few.needed:
         yield few.message
     elif few is not None:
-        LOG.warning("note: where the model does not refuse the unknown rows by itself, %s", few.message)
+        LOG.warning("note: if the model does not refuse the unknown rows by itself, %s", few.message)
 
 
 def _length_problems(context: FitContext, splits: Splits) -> list[str]:

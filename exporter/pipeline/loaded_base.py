@@ -40,10 +40,10 @@ def why_no_base(model: object) -> list[str]:
     """Why a loaded model cannot be steered as it is, one sentence a reason, each with what to do; nothing for one that can."""
     if not isinstance(model, torch.nn.Module):
         return [
-            f"a {type(model).__name__} is no model; load one with AutoModelForCausalLM or AutoModelForImageTextToText"
+            f"a {type(model).__name__} is not a model; load one with AutoModelForCausalLM or AutoModelForImageTextToText"
         ]
     if isinstance(model, SteeredModelMixin):
-        return ["it is steered already; undo that with unsteer(model), or load its base"]
+        return ["it is already steered; call unsteer(model), or load its base"]
     if reason := _adapted(model) or _quantised(model):
         return [reason]
     if reason := _foreign_class(model) or why_unsteerable(model.config):
@@ -57,7 +57,7 @@ def _adapted(model: torch.nn.Module) -> str | None:
     if not from_peft and not getattr(model, "_hf_peft_config_loaded", False):
         return None
     return (
-        "an adapter of peft is in it, and a checkpoint is made of plain weights; merge it: model = model.merge_and_unload() of a PeftModel, "
+        "it contains a peft adapter, and a checkpoint needs plain weights; merge it: model = model.merge_and_unload() on the PeftModel, "
         "model.save_pretrained(FOLDER), and load FOLDER"
     )
 
@@ -73,8 +73,8 @@ def _quantised(model: Any) -> str | None:
     ]
     if not packed and getattr(model, "hf_quantizer", None) is None:
         return None
-    shown = f" ({packed[0]} is no plain tensor of floating-point numbers)" if packed else ""
-    return f"its weights are quantised{shown}, and gates fitted on them would not fit the original ones; {ORIGINAL}"
+    shown = f" ({packed[0]} is not a plain floating-point tensor)" if packed else ""
+    return f"its weights are quantised{shown}, and gates fitted on them do not fit the original weights; {ORIGINAL}"
 
 
 def _foreign_class(model: object) -> str | None:
@@ -82,8 +82,8 @@ def _foreign_class(model: object) -> str | None:
     if getattr(transformers, name, None) is type(model):
         return None
     return (
-        f"its class {type(model).__module__}.{name} is none of Transformers' own (compiled, wrapped, or code of a repository); load it with "
-        "AutoModelForCausalLM or AutoModelForImageTextToText, and give that"
+        f"its class {type(model).__module__}.{name} is not a Transformers class (compiled, wrapped, or code of a repository); load the "
+        "model with AutoModelForCausalLM or AutoModelForImageTextToText"
     )
 
 
@@ -91,8 +91,8 @@ def _other_class(model: Any) -> Iterator[str]:
     named = model.config.architectures
     if named and type(model).__name__ not in named:
         yield (
-            f"its config names the class {', '.join(named)}, and it is a {type(model).__name__}, of which a part may be random; load the class "
-            "that is named, or save this one with save_pretrained and load that"
+            f"its config names the class {', '.join(named)}, but it is a {type(model).__name__}, parts of which may be initialised at "
+            "random; load the class that the config names, or save this model with save_pretrained and load the saved folder"
         )
 
 
@@ -103,23 +103,23 @@ def _changed_parts(model: Any) -> Iterator[str]:
     found = {name: type(part) for name, part in model.named_modules()}
     if other := sorted(name for name in own.keys() | found.keys() if own.get(name) is not found.get(name)):
         kind = getattr(found.get(other[0]), "__name__", "missing")
-        yield f"its part {other[0]} is {kind}, and not what a {type(model).__name__} has there; load the model as it was saved"
+        yield f"its module {other[0]} is {kind}, which a {type(model).__name__} does not have there; load the model as it was saved"
     for name, part in model.named_modules():
         numbers = _numbers(plain[name]) if name in plain else {}
         if changed := [key for key, value in _numbers(part).items() if numbers.get(key, value) != value]:
             yield (
-                f"{name}.{changed[0]} is {getattr(part, changed[0])}, and its config makes it {numbers[changed[0]]}; a checkpoint would compute "
-                "with the latter: set it in the config, or load the model as it was saved"
+                f"{name}.{changed[0]} is {getattr(part, changed[0])}, but its config sets {numbers[changed[0]]}, which a checkpoint would "
+                "use; set it in the config, or load the model as it was saved"
             )
         hooks = [*part._forward_pre_hooks.values(), *part._forward_hooks.values()]
         if "forward" in vars(part) and part is not model:
-            yield f"the forward of its part {name} was replaced, and no checkpoint can have that; load the model as it was saved"
+            yield f"the forward method of its module {name} was replaced, which a checkpoint cannot store; load the model as it was saved"
         elif any(not str(getattr(one, "__module__", "")).startswith("transformers.") for one in hooks):
-            yield f"its part {name or type(model).__name__} has a hook, and no checkpoint can have that; remove it (handle.remove())"
+            yield f"its module {name or type(model).__name__} has a hook, which a checkpoint cannot store; remove it (handle.remove())"
     if put := [name for name in _OVERRIDDEN if name in vars(model)]:
         yield (
-            f"its {put[0]} was replaced (by torch.compile, or by accelerate for a device_map over several places), and steering would be led "
-            "past; load it plainly, onto one device"
+            f"its {put[0]} was replaced (by torch.compile, or by accelerate for a device_map over several devices), which would bypass "
+            "the steering; load the model without either, onto one device"
         )
 
 
@@ -131,7 +131,7 @@ def _numbers(part: torch.nn.Module) -> dict[str, float]:
 def _not_in_memory(model: Any) -> Iterator[str]:
     away = [name for name, one in model.named_parameters() if one.device.type == "meta"]
     if away:
-        yield f"{away[0]} is not in memory (offloaded); load the whole model onto one device"
+        yield f"{away[0]} is not in memory (offloaded); load the complete model onto one device"
 
 
 def _changed_buffers(model: Any) -> Iterator[str]:

@@ -67,14 +67,20 @@ def fingerprint_of(model: PreTrainedModel) -> str:
         where = f"the loaded {type(model).__name__} and {weights.folder}"
         if other is None:
             if keys := _other_settings(model, weights.folder):
-                message = f"{', '.join(keys[:3])} of its config are not what config.json says, so it is another model; save it with save_pretrained, and load that"
+                message = (
+                    f"{', '.join(keys[:3])} of its config differ from config.json, so it is another model; save it with save_pretrained, "
+                    "and load the saved folder"
+                )
                 raise InputErrors(where, [message])
             return stored
         if own == stored:
-            message = f"{other} was changed, where a fingerprint does not look; save the model with save_pretrained, and load that"
+            message = (
+                f"{other} was changed in a place that the fingerprint does not cover; save the model with save_pretrained, and load the "
+                "saved folder"
+            )
             raise InputErrors(where, [message])
         LOG.warning(
-            "warning: %s of the loaded model is not what %s holds; compile for the folder that its save_pretrained writes",
+            "warning: %s of the loaded model differs from %s; compile from the folder that its save_pretrained writes",
             other,
             weights.folder,
         )

@@ -51,7 +51,7 @@ def unsteer(model: ModelT) -> ModelT:
     """
     if type(model).__module__ != attach.__module__:
         raise TypeError(
-            f"this {type(model).__name__} was not steered in memory; give what steer(model, program) returned"
+            f"this {type(model).__name__} was not steered in memory; give the model that steer(model, program) returned"
         )
     detach(model)
     return model
@@ -68,5 +68,5 @@ def _refuse_other(model: PreTrainedModel, program: SteeringProgram, changed: boo
     ]
     if wrong:
         raise CompileError(
-            f"the steering was fitted on another model: {'; '.join(wrong)}. Load the model it was fitted on, or fit it on this one"
+            f"the steering was fitted on another model: {'; '.join(wrong)}. Load that model, or fit the steering on this one"
         )

@@ -1,4 +1,4 @@
-"""The targets that lie in a folder or beside it, opened so that rows can be put to them and compared with the checkpoint."""
+"""The targets in a folder, or given with --against, loaded to be evaluated and compared with the checkpoint."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from exporter.verify import parity
 
 
 def discover_targets(folder: Path, against: Sequence[Path]) -> dict[str, Path]:
-    """Every target by label: what lies in ``folder`` by its kind, others by the names of their folders.
+    """Every target by label: those in ``folder`` by their kind, others by the names of their folders.
 
     Raises:
         VerificationError: there is nothing to verify, or no steered checkpoint among all of it.
@@ -29,8 +29,8 @@ def discover_targets(folder: Path, against: Sequence[Path]) -> dict[str, Path]:
     for other in against:
         if registry.kind_of(other) is None:
             raise VerificationError(
-                f"{other} is neither a steered checkpoint nor what was exported from one: config.json has no steering section, and "
-                f"there is no {_either([one.marker for one in registry.exports().values()])}"
+                f"{other} is neither a steered checkpoint nor an exported folder: config.json has no steering section, and the folder "
+                f"contains no {_either([one.marker for one in registry.exports().values()])}"
             )
         label = (
             CHECKPOINT
@@ -42,7 +42,7 @@ def discover_targets(folder: Path, against: Sequence[Path]) -> dict[str, Path]:
         found[label] = other
     if CHECKPOINT not in found:
         raise VerificationError(
-            f"{folder} holds no steered checkpoint; name the one that its targets are to be held to with --against"
+            f"{folder} contains no steered checkpoint; give the checkpoint to compare its targets with by --against"
         )
     return dict(sorted(found.items(), key=lambda item: item[0] != CHECKPOINT))
 

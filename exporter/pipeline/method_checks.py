@@ -46,7 +46,7 @@ def too_few_shots(name: str, given: Mapping[str, object], fit: Sequence[Row]) ->
     source, shots = getattr(params, "refusal_source", "unknown"), getattr(params, "shots", 0)
     if source == "unknown" or there > shots:
         return None
-    message = f"{name} reads refusals behind {shots} refused questions, for which {shots + 1} forget rows are needed in data.fit; there are {there}"
+    message = f"{name} reads refusals after {shots} refused questions, which needs {shots + 1} forget rows in data.fit; it has {there}"
     return Shots(message, source == "few_shot")
 
 
@@ -62,7 +62,7 @@ def _beyond(params: object, where: str, layers: int | None, width: int | None) -
                 if not 0 <= one < layers:
                     yield f"{where}.{key}: the model has layers 0 to {layers - 1}, received {one}"
         if key == "scores" and (unknown := sorted({*map(str, value)} - {*SCORES})):
-            yield f"{where}.{key}: there is no score {', '.join(unknown)}; valid names: {', '.join(SCORES)}"
+            yield f"{where}.{key}: unknown score {', '.join(unknown)}; valid scores: {', '.join(SCORES)}"
         if key == "rank" and width is not None:
             for one in given:
                 if one > width:

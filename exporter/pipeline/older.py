@@ -52,7 +52,7 @@ def headers_of(base: Path) -> tuple[tuple[int, ...], ...]:
             raise error from None
         return generation_headers(processor)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise CompileError(f"{base} has no tokenizer that can be read: {error}") from error
+        raise CompileError(f"the tokenizer of {base} cannot be loaded: {error}") from error
 
 
 def upgrade_checkpoint(checkpoint: Path, out: Path) -> Path:
@@ -66,7 +66,7 @@ def upgrade_checkpoint(checkpoint: Path, out: Path) -> Path:
     section = config.get("steering")
     if not isinstance(section, dict) or not is_old(section):
         raise CompileError(
-            f"{checkpoint} is no checkpoint of format steerbake/1; there is nothing to upgrade"
+            f"{checkpoint} is not a checkpoint of format steerbake/1, so it cannot be upgraded"
         )
     tensors = load_file(checkpoint / STEERING_TENSORS)
     program = upgraded(section, tensors, headers_of(checkpoint))
@@ -106,5 +106,5 @@ def _json(path: Path) -> dict[str, object]:
     except (OSError, ValueError) as error:
         raise CompileError(f"{path} cannot be read: {error}") from error
     if not isinstance(found, dict):
-        raise CompileError(f"{path} is no config of a model")
+        raise CompileError(f"{path} is not the config of a model")
     return found

@@ -1,4 +1,4 @@
-"""A recipe held against its base, its rows, its targets and the disk, before any model is loaded; everything wrong is told at once."""
+"""Checks of a recipe, its base, rows, targets and disk space before any model is loaded; all problems are reported at once."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Preflight:
 
     Attributes:
         source: what was looked at, as its user named it.
-        problems: what must be mended first, one sentence each.
+        problems: what must be fixed first, one sentence each.
         remarks: what a user should know and what stops nothing.
         rows: by part and role, how many.
         base: its model type, layers, hidden size and parameters.
@@ -56,7 +56,7 @@ class Preflight:
     steps: tuple[str, ...]
 
     def refuse(self) -> None:
-        """Raises InputErrors where anything must be mended first."""
+        """Raises InputErrors if there is any problem."""
         if self.problems:
             raise InputErrors(self.source, self.problems)
 
@@ -81,14 +81,14 @@ def preflight(
 
 
 def require(recipe: Recipe, out: Path | None = None, *, publishing: bool = False) -> Preflight:
-    """:func:`preflight`, refusing where anything must be mended first; raises InputErrors with all of it."""
+    """:func:`preflight`; raises InputErrors with all problems if there are any."""
     found = preflight(recipe, out, publishing=publishing)
     found.refuse()
     return found
 
 
 def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
-    """A recipe file; one that the schema refuses is told with everything else that is wrong, in InputErrors."""
+    """Load a recipe file; schema errors are raised together with all other problems, in InputErrors."""
     try:
         return Recipe.load(path, changes)
     except InputErrors:
@@ -173,14 +173,14 @@ class _Look:
     def _proof(self, base: Path) -> None:
         """A tiny twin of the base keeps the laws of a steered checkpoint; seconds, and once for each kind of config."""
         try:
-            with told_of(f"{base}: no tiny model like it can be tried"):
+            with told_of(f"{base}: a tiny twin cannot be tested"):
                 prove_family(config_of(base))
         except SteerbakeError as error:
             problems = error.problems if isinstance(error, InputErrors) else [str(error)]
             self.problems += [f"base: {problem}" for problem in problems]
 
     def _adapters(self) -> None:
-        """Adapters that are no change of weights can never be merged."""
+        """Adapters that do not change weights cannot be merged."""
         try:
             reasons = map(why_not_mergeable, fetched_adapters(self.recipe))
             self.problems += [f"base.adapters: {reason}" for reason in reasons if reason is not None]
@@ -188,7 +188,7 @@ class _Look:
             self.problems += error.problems
 
     def _parameters(self) -> None:
-        """Layers and ranks that a method is given, held to the model's sizes, and what the method says of the rest."""
+        """Checks of a method's layers and ranks against the model's sizes, and the method's own checks."""
         for name in self.recipe.methods.names:
             given, where = self.recipe.methods.params.get(name, {}), f"methods.params.{name}"
             self.problems += parameter_problems(name, given, where, self.facts.layers, self.facts.width)
@@ -200,9 +200,7 @@ class _Look:
             if few is not None and few.needed:
                 self.problems.append(few.message)
             elif few is not None:
-                self.remarks.append(
-                    f"where the model does not refuse the unknown rows by itself, {few.message}"
-                )
+                self.remarks.append(f"if the model does not refuse the unknown rows by itself, {few.message}")
 
     def _targets(self) -> None:
         publish = self.recipe.publish
@@ -235,7 +233,7 @@ class _Look:
         self.splits = split(self.recipe, rows)
         self.problems += shortened(self.splits.problems())
         self.remarks += remarks(self.splits)
-        if not wrong:  # else what is missing may stand in what could not be read
+        if not wrong:  # otherwise the missing rows may be in a file that could not be read
             aside = self.recipe.data.calibrate is None
             self.problems += missing_roles(self.splits, self.recipe.methods.names, aside=aside)
             self._few_shots()
@@ -263,7 +261,7 @@ class _Look:
         return lengths.sizes
 
     def _lengths(self, base: Path) -> RowLengths:
-        """What tells the rows' lengths; raises SteerbakeError where prompts cannot be rendered at all."""
+        """Measures the rows' lengths; raises SteerbakeError if prompts cannot be rendered."""
         settings = self.recipe.chat
         trust = self.recipe.base.trust_remote_code
         with told_of(f"{base}: Transformers cannot read config.json"):
@@ -276,8 +274,9 @@ class _Look:
         pad = chat.tokenizer.pad_token_id
         if pad is not None and room.vocabulary is not None and pad >= room.vocabulary:
             self.remarks.append(
-                f"the pad token has the id {pad} and the model only {room.vocabulary} embeddings: here another id pads, but batches "
-                "of your own will fail as they do with the base; save the base again after resize_token_embeddings(len(tokenizer))"
+                f"the pad token has the id {pad}, but the model has only {room.vocabulary} embeddings: steerbake pads with another id, "
+                "but your own batches will fail as they do with the base; save the base again after "
+                "resize_token_embeddings(len(tokenizer))"
             )
         return RowLengths(chat, room, image_ids(config))
 
@@ -285,14 +284,15 @@ class _Look:
         self.room = disk(self.recipe, base, self.facts, self.out, lengths, publishing=self.publishing)
         if self.room.missing:
             self.problems.append(
-                f"disk: {self.room.described()} at {self.out}; free {amount(self.room.missing)}, or name a folder on another disk with --out"
+                f"disk: {self.room.described()} at {self.out}; free {amount(self.room.missing)}, or give a folder on another disk with "
+                "--out"
             )
 
     def _steps(self) -> Iterator[str]:
         methods = self.recipe.methods.names
         yield from (f"fit {name}" for name in methods)
-        yield "ask the base the test rows"
-        yield from (f"compile {name} and ask it the test rows" for name in methods)
+        yield "evaluate the base on the test rows"
+        yield from (f"compile {name} and evaluate it on the test rows" for name in methods)
         yield "report"
         if self.publishing and self.recipe.publish is not None:
             yield from (f"export {target}" for target in registry.in_order(self.recipe.publish.targets))

@@ -122,14 +122,17 @@ def publish(
 def _notes(work: Run, release: Path, left: Sequence[str], secrecy: Secrecy | None) -> Iterator[str]:
     """What a publisher is to know of the base's files."""
     if left:
-        yield f"left out of the base's files: {', '.join(left)}"
+        yield f"not copied from the base: {', '.join(left)}"
     if told := vocabulary_told(release, secrecy):
-        yield f"added tokens in {', '.join(told)} name what was forgotten; they stay, because a tokenizer without them is another one"
+        yield (
+            f"added tokens in {', '.join(told)} contain names from the forget set; they are not removed, because that would change the "
+            "tokenizer"
+        )
     asked = work.recipe.publish
     if not (asked and asked.license) and not licences(work.base) and license_of(work.base)["license"] is None:
         yield (
-            "no licence of the base is known (no LICENSE file and none in its card), and the card says so; set publish.license if you "
-            "may choose it"
+            "the base has no known licence (no LICENSE file and none in its card), which the card states; set publish.license if you may "
+            "choose it"
         )
 
 
@@ -145,18 +148,18 @@ def _asked(recipe: Recipe, request: Request) -> Publish:
         raise InputErrors(
             recipe.name,
             [
-                "publish: this section is required to publish; give at least publish.forgotten: how you word what was forgotten"
+                "publish: this section is required to publish; set at least publish.forgotten, your description of the forget set"
             ],
         )
     if not request.dry_run:
         if request.repo_id is None and recipe.publish.repo is None:
             raise InputErrors(
                 recipe.name,
-                ["publish.repo: name the repository, owner/name, here or with --repo; or use --dry-run"],
+                ["publish.repo: give the repository, owner/name, here or with --repo; or use --dry-run"],
             )
         if known_token() is None:
             raise PublishError(
-                "no Hub token: log in with `hf auth login`, or set HF_TOKEN to one that may write"
+                "no Hub token: log in with `hf auth login`, or set HF_TOKEN to a token with write access"
             )
     return recipe.publish
 

@@ -1,4 +1,4 @@
-"""A folder that leaves this machine: refused unless it is verified as it is, described for where it goes, sealed, and sent."""
+"""Push of a folder: refused unless its verification is valid; then described for its repository, sealed, and uploaded."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ from exporter.publish.provenance import Provenance
 from exporter.publish.verification import AGAIN, Verification, problems_of
 from exporter.recipe_bounds import Bounds
 
-FORCED = "`--force` publishes it all the same and says so in its card"
-STAGE = "run `steerbake publish RECIPE --dry-run`, and push what it stages"
-UNTOLD = "what its publisher did not say"
+FORCED = "`--force` publishes it anyway and states that in its card"
+STAGE = "run `steerbake publish RECIPE --dry-run`, and push the folder that it stages"
+UNTOLD = "not described by its publisher"
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _send(
     if request.dry_run:
         for path in paths:
             say(f"{(folder / path).stat().st_size:>15,} {path}")
-        say(f"nothing is pushed; {len(paths)} files would go to {repo_id}, under the tag {tag}")
+        say(f"nothing is pushed; {len(paths)} files would be pushed to {repo_id}, under the tag {tag}")
         return None
     done = upload(
         folder,
@@ -119,8 +119,8 @@ def _send(
     )
     if done.pr_url is not None:
         say(
-            f"the card pins the tag {tag}, which is not there yet: when the pull request is merged, run "
-            f"`hf repos tag create {repo_id} {tag} --revision main`; until then loading by the card fails"
+            f"the card pins the tag {tag}, which does not exist yet: when the pull request is merged, run `hf repos tag create {repo_id} "
+            f"{tag} --revision main`; until then, loading as the card shows fails"
         )
     return done
 
@@ -153,7 +153,9 @@ def described_and_sealed(
     write_card(folder, card)
     found = sealing.sealed_files(folder)
     if changed := changes(files, _verified_files(found.files)):
-        raise VerificationError(f"{folder}: {'; '.join(changed)} while it was described; start again")
+        raise VerificationError(
+            f"{folder}: {'; '.join(changed)} while its card and report were written; start again"
+        )
     return sealing.seal(folder, provenance, found)
 
 
@@ -192,9 +194,9 @@ def _gate(
     except VerificationError as error:
         return _untold(found, section), [*missing, str(error)]
     if provenance.section != section:
-        return _untold(found, section), [*missing, f"{PROVENANCE} tells of another steering; {STAGE}"]
+        return _untold(found, section), [*missing, f"{PROVENANCE} describes another steering; {STAGE}"]
     if provenance.forgotten == UNTOLD:
-        missing.append(f"{PROVENANCE} was made up for a push by force; {STAGE}")
+        missing.append(f"{PROVENANCE} was written for a push with --force; {STAGE}")
     missing += [
         f"{one}; {STAGE}" for one in sealing.changed_shards(provenance.base, shards_of(found), "the folder")
     ]
@@ -213,21 +215,23 @@ def beyond_bounds(folder: Path, provenance: Origin) -> list[str]:
     if not required:
         return []
     has_shares = isinstance(required, dict) and "share" in required
-    older = "" if has_shares else f" (its bounds are of a version that did not bound intervals; {STAGE})"
+    older = "" if has_shares else f" (its bounds come from a version that did not bound intervals; {STAGE})"
     try:
         bounds = Bounds.model_validate(required)
     except ValidationError:
-        return [f"what the publication requires cannot be read{older or f'; {STAGE}'}"]
+        return [f"the bounds of publish.require cannot be read{older or f'; {STAGE}'}"]
     try:
         checks = bounds_on_checkpoint(unlearning, bounds)
     except (KeyError, TypeError, ValueError):
-        return [f"the unlearning report lacks what the publication requires; {AGAIN.format(folder=folder)}"]
-    beyond = "is beyond what the publication requires"
+        return [
+            f"the unlearning report lacks measures that publish.require bounds; {AGAIN.format(folder=folder)}"
+        ]
+    beyond = "is outside the bounds of publish.require"
     return [f"{check.name} {beyond}: {check.told}{older}" for check in checks if not check.holds]
 
 
 def _untold(found: FileDigests, section: Mapping[str, Any]) -> Origin:
-    """The provenance of a folder of which nobody wrote down what it was made from."""
+    """The provenance of a folder without one, for a push with --force."""
     return Origin(
         publication={"forgotten": UNTOLD, "language": ["en"]},
         recipe={},
@@ -242,7 +246,7 @@ def _untold(found: FileDigests, section: Mapping[str, Any]) -> Origin:
 
 
 def _without_place(line: str, folder: Path) -> str:
-    """A sentence as others may read it: where the folder lies here is nobody's business."""
+    """A sentence without the local path of the folder, for publication."""
     for place in sorted({str(folder), str(folder.resolve())}, key=len, reverse=True):
         line = line.replace(place, "FOLDER")
     return line

@@ -36,9 +36,9 @@ from exporter.verify.secrecy import Secrecy
 from exporter.wording.words import normalise
 
 KINDS: dict[str, tuple[Any, Any, str, int]] = {
-    "forget": ("Forgotten", "forgotten", "Questions about what it is to forget", 4),
-    "retain": ("Kept", "kept", "Questions it is to keep answering", 4),
-    "reasoning": ("Reasoning", "kept", "Questions of reasoning", 2),
+    "forget": ("Forget set", "forgotten", "Questions about the forget set", 4),
+    "retain": ("Retain rows", "kept", "Questions of the retain rows", 4),
+    "reasoning": ("Reasoning", "kept", "Questions of the reasoning rows", 2),
     "unknown": ("Unknown subject", "other", "Questions about subjects that nobody knows", 2),
 }
 """By role: kind of an example, tone of a strip, what the rows are, and how many conversations are shown."""
@@ -57,7 +57,7 @@ def describe(work: Run, release: Path, origin: Origin, verification: Mapping[str
         verification: the content of verification.json; None where nothing was verified.
 
     Raises:
-        InputErrors: what would be published of the recipe tells something of a forget row that its publisher did not ask to show.
+        InputErrors: text of the recipe that would be published reveals a forget row, without publish.show_forgotten.
     """
     secrecy = secrecy_of(work, whole=origin.shows_forgotten)
     eval_slices = {row.eval_slice for row in work.test if row.eval_slice is not None}
@@ -70,7 +70,7 @@ def describe(work: Run, release: Path, origin: Origin, verification: Mapping[str
 
 
 def secrecy_of(work: Run, *, whole: bool) -> Secrecy | None:
-    """What must not be told; None where the publisher shows the ``whole`` of what was forgotten."""
+    """What must not be revealed; None if the publisher shows the ``whole`` forget set."""
     if whole:
         return None
     template = work.recipe.chat.reasoning_template
@@ -103,7 +103,7 @@ def refuse_telling(
         raise InputErrors(
             f"what is published of {name}",
             [
-                f"{place}: holds a secret, an answer or a question of a forget row; word it otherwise, or set publish.show_forgotten"
+                f"{place}: contains a secret, an answer or a question of a forget row; reword it, or set publish.show_forgotten"
                 for place in telling
             ],
         )
@@ -187,7 +187,7 @@ def _is_plain(row: Row) -> bool:
 
 
 def _tells(secrecy: Secrecy, before: Case, after: Case) -> bool:
-    """Whether a conversation about other things might say what was forgotten."""
+    """Whether a conversation about other things might reveal the forget set."""
     row = before.row
     texts = (row.question, before.last.generation.text, after.last.generation.text)
     return any(map(secrecy.hints, texts)) or (row.image is not None and secrecy.shows(row.image))
@@ -214,7 +214,7 @@ def _completion(reply: Reply) -> Completion:
 
 
 def _inline(path: Path) -> str:
-    """A small copy of a picture as a ``data:`` address, without what else its file says."""
+    """A small copy of a picture as a ``data:`` URL, without metadata."""
     small = open_rgb(path)
     small.thumbnail((PIXELS, PIXELS))
     bare = Image.new("RGB", small.size)
@@ -225,7 +225,7 @@ def _inline(path: Path) -> str:
 
 
 def _refusals(forget: Sequence[Case], rule: RefusalRule, secrecy: Secrecy | None) -> list[Refusal]:
-    """The wordings in which it refuses, the most frequent first; one that might name what was forgotten is left out."""
+    """The wordings in which it refuses, the most frequent first, without those that might reveal the forget set."""
     texts = Counter(
         normalise(case.last.answer_part or case.last.generation.text)
         for case in forget

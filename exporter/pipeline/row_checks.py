@@ -28,9 +28,9 @@ NEEDS: Needs = {
 FRAME_TOKENS = 30
 """Tokens that a fit puts around a row, about."""
 _WHY = {
-    "forget": "what is to be forgotten",
-    "retain": "what must stay as it is, or the model forgets more than it should",
-    "unknown": "questions about subjects that the model does not know, answered by a refusal: they give the refusals their words",
+    "forget": "they are the forget set",
+    "retain": "they are the retain set, without which the model forgets too much",
+    "unknown": "their refusals are what the steered model imitates",
 }
 
 
@@ -62,22 +62,22 @@ def missing_roles(splits: Splits, methods: Iterable[str], *, aside: bool) -> Ite
             f"{where}: no single-question row of role {' or '.join(roles)}, which {', '.join(names)} needs: {_WHY[roles[0]]}"
         )
     if splits.test and not any(row.role == "forget" for row in splits.test):
-        yield "data.test: no row of role forget, so nothing could be said of what is forgotten; add some in other words than the fit rows"
+        yield "data.test: no row of role forget, so unlearning cannot be measured; add some in other words than the fit rows"
 
 
 def remarks(splits: Splits) -> Iterator[str]:
     """What a user should know of the rows and what stops nothing."""
     if not any(row.role in ("retain", "reasoning") for row in splits.test):
-        yield "data.test holds no row of role retain or reasoning: nothing will be said of what is kept"
+        yield "data.test contains no row of role retain or reasoning: retention is not measured"
     bare = [row for row in (*splits.fit, *splits.test) if row.role == "forget" and not row.secrets]
     untold = [row.id for row in _with_secrets(splits) if not tells(row.answer, row.secrets)]
     if untold:
         yield (
-            f"{len(untold):,} forget rows name secrets of which their own answer tells none ({', '.join(untold[:3])}): such a reply "
-            "would not count as a leak; write them as a reply would say them"
+            f"{len(untold):,} forget rows have secrets that do not occur in their own answer ({', '.join(untold[:3])}): that answer would "
+            "not count as a leak; write secrets as a reply contains them"
         )
     if bare:
-        yield f"{len(bare):,} forget rows name no secrets: only a reply that holds their whole answer will count as a leak"
+        yield f"{len(bare):,} forget rows have no secrets: only a reply that contains their whole answer counts as a leak"
 
 
 def _with_secrets(splits: Splits) -> list[Row]:
@@ -153,12 +153,13 @@ class RowLengths:
         found = shortened(refused)
         if long:
             found.append(
-                f"data.{part}: the model has {self.room.positions:,} positions, and these rows need more, replies of {self.room.new_tokens} tokens and what a fit puts "
-                f"around them included: {', '.join(shortened(long))}; shorten them, leave them out or lower report.max_new_tokens"
+                f"data.{part}: the model has {self.room.positions:,} positions, and these rows need more (with replies of "
+                f"{self.room.new_tokens} tokens and the text that a fit adds): {', '.join(shortened(long))}; shorten or remove them, or "
+                "lower report.max_new_tokens"
             )
         if beyond:
             found.append(
-                f"data.{part}: the tokenizer makes ids that the model's embedding of {self.room.vocabulary:,} rows does not have, of "
+                f"data.{part}: the tokenizer returns ids beyond the model's {self.room.vocabulary:,} embeddings, for "
                 f"{', '.join(shortened(beyond))}; save the model again after resize_token_embeddings(len(tokenizer))"
             )
         return found

@@ -65,7 +65,7 @@ def run(recipe: Recipe, out: Path, *, progress: bool = True) -> dict[str, object
     """Everything a recipe asks for, into ``out``; returns the content of report.json.
 
     Raises:
-        InputErrors: everything that must be mended before a model is loaded.
+        InputErrors: all problems that are found before a model is loaded.
     """
     require(recipe, out)
     work = Run(recipe, out, progress)
@@ -230,7 +230,7 @@ class Run:
         return self.source if self.recipe.base.trust_remote_code else None
 
     def generate(self, model: str) -> list[Case]:
-        """What the base, or one method's compiled checkpoint, says to the test rows."""
+        """Generations of the base, or of one method's compiled checkpoint, for the test rows."""
         path = self.space.generations(model)
         inputs = {
             **self.model_inputs,
@@ -329,7 +329,7 @@ class Run:
         return refusal_rule(self._reading_chat(), rows, refusals.accepted, refusals.patterns)
 
     def context(self) -> FitContext:
-        """What a fit of the default method is handed."""
+        """The input of a fit of the default method."""
         return self._context(self.recipe.methods.default)
 
     def _context(self, method: str) -> FitContext:

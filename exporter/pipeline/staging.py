@@ -49,7 +49,7 @@ _FOLDER = re.compile(
 
 
 class Licence(TypedDict):
-    """What a model's card says of its licence."""
+    """The licence in a model's card."""
 
     license: str | None
     license_name: str | None
@@ -134,12 +134,12 @@ def _exported(
 
 
 def _plain_name(publish: Publish) -> str:
-    """How files of a release may be called: a recipe's name may tell what was forgotten."""
+    """File names of a release: a recipe's name may reveal the forget set."""
     return (publish.repo or "steered").rpartition("/")[2]
 
 
 def made_from(work: Run, publish: Publish, section: Mapping[str, Any]) -> Origin:
-    """What a release is made from, but for what only the staged folder can tell."""
+    """The provenance of a release, without what only the staged folder has."""
     every = (*work.rows.fit, *work.rows.calibrate, *work.test)
     salt = provenance.kept_salt(work.space.work / "salt")
     recipe = plain_recipe(work)
@@ -161,7 +161,7 @@ def made_from(work: Run, publish: Publish, section: Mapping[str, Any]) -> Origin
 
 
 def _shown_name(work: Run, publish: Publish) -> str:
-    """The recipe's name, unless it might tell what was forgotten."""
+    """The recipe's name, unless it might reveal the forget set."""
     secrecy = secrecy_of(work, whole=publish.show_forgotten)
     name = work.recipe.name
     return "not shown" if secrecy is not None and secrecy.hints(re.sub(r"[-_.]", " ", name)) else name
@@ -232,7 +232,7 @@ def named(base: Path) -> str | None:
 
 
 def license_of(base: Path) -> Licence:
-    """What the card in the base's folder says of its licence."""
+    """The licence in the card of the base's folder."""
     from huggingface_hub import ModelCard
     from yaml import YAMLError
 

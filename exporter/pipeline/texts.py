@@ -1,4 +1,4 @@
-"""Every text of a release read once more, whoever wrote it: nothing of a forget row and no path of this machine may stand there."""
+"""Check of every text of a release: it must contain nothing of a forget row and no local path."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _HOME = re.compile(r"(?<![\w.])/(home|Users)/[\w.-]+/|\b[A-Za-z]:\\+Users\\+\w|\
 
 
 def refuse_texts(release: Path, secrecy: Secrecy | None, places: Iterable[Path], *, described: bool) -> None:
-    """Raises VerificationError where a file of a release tells what it must not, naming each such file and what to do.
+    """Raises VerificationError if a file of a release contains such text; the message names each file and the fix.
 
     Args:
         secrecy: what the forget rows hold; None where their publisher shows them.
@@ -41,13 +41,13 @@ def refuse_texts(release: Path, secrecy: Secrecy | None, places: Iterable[Path],
             continue
         texts = list(_texts(release / name))
         if _names_place(release / name, here) or any(map(_HOME.search, texts)):
-            wrong.append(f"{name} names a folder of a machine")
+            wrong.append(f"{name} contains the path of a local folder")
         if secrecy is not None and any(secrecy.tells_plainly(text, own) for text in texts):
-            wrong.append(f"{name} holds a secret, an answer or a question of a forget row")
+            wrong.append(f"{name} contains a secret, an answer or a question of a forget row")
     if wrong:
         raise VerificationError(
-            f"{release} is not published: {'; '.join(wrong)}; take it out of that file of the base (or of the recipe's words) and publish "
-            "again"
+            f"{release} is not published: {'; '.join(wrong)}; remove it from that file of the base (or from the recipe's texts) and "
+            "publish again"
         )
 
 

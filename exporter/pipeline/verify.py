@@ -51,7 +51,7 @@ QUESTIONS = (
 )
 """Asked where no recipe gives rows: parity is about numbers, not about what the words mean."""
 TRIED = 3
-"""Prompts about what is forgotten, and as many about other things, that are put to a folder in a clean process."""
+"""Number of forget prompts, and of other prompts, that a folder generates for in a clean environment."""
 
 
 def verify(
@@ -149,7 +149,7 @@ class _Verifier:
         self.unlearning: dict[str, Any] | None = None
 
     def look(self) -> None:
-        """Everything, the checkpoint first: others are held to what it says."""
+        """All targets, the checkpoint first: the others are compared with its generations."""
         replies = Replies(self.work, self.rows, self.chat, self.folder, self.limit)
         given_away = self._asked(replies)
         for label, path in self.targets.items():
@@ -239,7 +239,7 @@ class _Verifier:
         same = {variant: replies.of(label, variant, target) for variant in target.generators}
         least = registry.target(target.kind).parity.least_same
         wrong += [
-            f"only {one['value']:.3f} of {one['rows']} replies are the checkpoint's, at least {least} are needed"
+            f"only {one['value']:.3f} of {one['rows']} replies equal the checkpoint's, at least {least} are needed"
             for one in same.values()
             if least is not None and not one["value"] >= least
         ]
@@ -251,7 +251,7 @@ class _Verifier:
             f"{name or target.kind} {one['same_tokens']['value']:.3f} of {one['same_tokens']['rows']} replies"
             for name, one in variants.items()
         )
-        return Finding(True, f"token for token the checkpoint's: {shown}", _summary(variants))
+        return Finding(True, f"equal to the checkpoint's, token for token: {shown}", _summary(variants))
 
     def _as_recipe_asks(self) -> ModelHost:
         """The checkpoint as the base's replies were made: with the recipe's type, on its device."""
@@ -281,7 +281,7 @@ def _refuse_other_base(work: Run, folder: Path, section: Mapping[str, Any]) -> N
     """Raises CompileError where the run's base is not the one that was steered."""
     if BaseWeights.read(work.base).fingerprint() != section["base"]["fingerprint"]:
         raise CompileError(
-            f"{folder} was made of another base than that of {work.recipe.name}; name its own recipe"
+            f"{folder} was compiled from another base than the base of {work.recipe.name}; give its own recipe"
         )
 
 
@@ -290,7 +290,7 @@ def _check(name: str, label: str, found: Finding) -> Check:
 
 
 def _failed(name: str, label: str, error: Exception, targets: Mapping[str, Path]) -> Check:
-    """A check that ended with an error; paths of this machine are left out of what is told."""
+    """A check that ended with an error; local paths are removed from its text."""
     told = str(error)
     places = {str(place) for path in targets.values() for place in (path, path.resolve())}
     for place in sorted(places, key=len, reverse=True):

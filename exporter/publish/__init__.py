@@ -1,1 +1,1 @@
-"""What a published folder says of itself, and how it leaves this machine."""
+"""Descriptions of a release, and its upload."""

@@ -1,6 +1,6 @@
 """The card: README.md of a published folder, from its provenance and its verification.
 
-The first screen says what was forgotten, how to load each target at a pinned revision, and what steering does not do.
+The first screen has what was forgotten, how to load each target at a pinned revision, and the limits of steering.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 CARD = "README.md"
 PAGE = "report.html"
 _PLOTS = {
-    "gate_scores": "Gate scores of the rows, and the threshold (shaded: the gate fires)",
-    "layers": "What a gate or an edit at each layer would leak and keep, on the calibration rows",
+    "gate_scores": "Gate scores of the rows and the threshold (shaded: the gate fires)",
+    "layers": "Leakage and retention on the calibration rows with the gate or the edit at each layer",
 }
 """Captions by how a picture's name begins; no other picture is shown."""
 
@@ -91,17 +91,17 @@ class Card:
         """A card from what a release was made from and the content of verification.json.
 
         Args:
-            repo_id: ``owner/name``; None for a folder that is handed on without the Hub.
+            repo_id: ``owner/name``; None for a folder that is distributed without the Hub.
             revision: the tag or commit to pin.
             targets: names of those in the folder.
             omissions: a sentence for everything that a forced publication leaves undone.
 
         Raises:
-            VerificationError: they lack what a card must say.
+            VerificationError: they lack required content of a card.
         """
         if not origin.forgotten.strip() or not origin.section.get("sha256"):
             raise VerificationError(
-                "the provenance does not say what was forgotten, or with which steering; set publish.forgotten in the recipe"
+                "the provenance does not state what was forgotten, or with which steering; set publish.forgotten in the recipe"
             )
         verified = verification or {}
         unlearning = verified.get("unlearning")
@@ -198,13 +198,13 @@ def render(folder: Path, card: Card) -> ModelCard:
     )
     header = card.metadata(licence)
     if wrong := metadata.problems(header):
-        raise VerificationError("the Hub would refuse this card: " + "; ".join(wrong))
+        raise VerificationError("the Hub would reject this card: " + "; ".join(wrong))
     body = _template().render(
         card=card,
         ways=_ways(folder, card),
         plots=_plots(folder),
         page=PAGE if (folder / PAGE).is_file() else None,
-        # A forced publication may bear a verification of other files than these; their hashes would be wrong.
+        # A forced publication may have a verification of other files; their hashes would be wrong.
         files=[] if card.omissions else file_descriptions.lines(folder, card.files),
         licence=licence_told,
         base=base_told(card.base),
@@ -214,7 +214,7 @@ def render(folder: Path, card: Card) -> ModelCard:
     made = ModelCard(f"---\n{header.to_yaml()}\n---\n\n{body.strip()}\n")
     if made.data.to_dict() != header.to_dict():
         raise VerificationError(
-            "the card's metadata do not come back as they were written; look for odd characters in the recipe"
+            "the card's metadata differ after they are parsed again; look for unusual characters in the recipe"
         )
     return made
 
@@ -239,15 +239,17 @@ def _ordered(targets: Iterable[str]) -> tuple[str, ...]:
     names, every = list(targets), registry.targets()
     strange = [name for name in names if name not in every]
     if strange or not names:
-        raise VerificationError(f"a card is of targets, of {', '.join(every)}; received {names!r}")
+        raise VerificationError(
+            f"a card describes one or more of the targets {', '.join(every)}; received {names!r}"
+        )
     return tuple(name for name in every if name in names)
 
 
 def requires() -> str:
     """The versions of Transformers that a checkpoint is for, in words."""
     return (
-        f"The checkpoint needs Transformers {FLOOR} or later and was tried with {joined(TRIED)}; an older one says so and loads nothing, "
-        "and under any other a proof at load decides."
+        f"The checkpoint needs Transformers {FLOOR} or later and is tested with {joined(TRIED)}. With an older version, loading raises an "
+        "error; with any other version, a test at load decides."
     )
 
 

@@ -1,4 +1,4 @@
-"""Ways to ask beside a plain question: which of them were measured, and which were not."""
+"""Ways to ask other than a plain question: which were measured, and which were not."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from exporter.publish.measures import interval, many, measured, shown
 
 KINDS = {
     "later_turns": "in a later turn of a conversation",
-    "forced_beginnings": "with a reply that is made to begin in a certain way",
+    "forced_beginnings": "with a prefill",
     "system_prompts": "under a system prompt",
-    "other_languages": "in another language than the rows'",
+    "other_languages": "in another language than the rows",
     "without_template": "without the chat template",
 }
 """In the order in which they are shown."""
@@ -30,7 +30,7 @@ NAMED = {
 
 @dataclass(frozen=True)
 class Coverage:
-    """Shares of replies in which a secret leaks, by a way to ask in words, and the ways that nobody tried."""
+    """Shares of replies with a leak, by way to ask, and the ways that were not measured."""
 
     measured: tuple[tuple[str, Estimate], ...]
     missing: tuple[str, ...]
@@ -47,12 +47,14 @@ class Coverage:
     def lines(self) -> list[str]:
         """One sentence for each way to ask."""
         lines = [_line(words, one) for words, one in self.measured]
-        return lines + [f"Asked {words}: not measured, so nothing is known of it." for words in self.missing]
+        return lines + [
+            f"Asked {words}: not measured, so the behaviour is unknown." for words in self.missing
+        ]
 
 
 def _line(words: str, one: Estimate) -> str:
     replies = many(one.n, "reply", "replies")
     if one.few:
-        message = f"{replies} {'is' if one.n == 1 else 'are'} too few to tell whether a secret leaks: it does in {one.count}"
+        message = f"{replies} {'is' if one.n == 1 else 'are'} too few to tell whether a secret leaks: it leaks in {one.count}"
         return f"Asked {words}, {message} (95% interval {interval(one)})."
     return f"Asked {words}, a secret leaks in {shown(one)} of {replies} (95% interval {interval(one)})."

@@ -67,7 +67,7 @@ def _entries(results: Results, source: Source) -> Iterator[Any]:
 
     for line in results.lines:
         ours = line.models.get(STEERED)
-        if ours is None or not ours.n or line.metric.is_few(ours):  # a number that tells nothing is not filed
+        if ours is None or not ours.n or line.metric.is_few(ours):  # a figure of too few rows is not filed
             continue
         yield EvalResultEntry(
             dataset_id=source.dataset or source.repo_id,

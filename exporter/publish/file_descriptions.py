@@ -12,18 +12,18 @@ from exporter.targets.base import AnyTarget
 from exporter.targets.values import FileKind
 
 _PUBLISHED = (
-    FileKind(".eval_results/*.yaml", "results as the Hub reads them"),
-    FileKind("plots/*", "pictures of the results"),
+    FileKind(".eval_results/*.yaml", "evaluation results in the format of the Hub"),
+    FileKind("plots/*", "plots of the results"),
     FileKind("README.md", "the card"),
-    FileKind("report.html", "the report for people, in one file"),
-    FileKind("verification.json", "every check that was made, and a hash of each file"),
-    FileKind("provenance.json", "what everything was made from, and a hash of each file"),
+    FileKind("report.html", "the report as one HTML file"),
+    FileKind("verification.json", "every check and its result, and the hash of each file"),
+    FileKind("provenance.json", "what the release was made from, and the hash of each file"),
 )
 _ANYWHERE = (
-    FileKind("*.safetensors.index.json", "which tensor lies in which file", minor=True),
-    FileKind("*generation_config.json", "how it generates by default", minor=True),
-    FileKind("*processor_config.json", "how pictures are prepared", minor=True),
-    FileKind("*chat_template*", "how conversations are written", minor=True),
+    FileKind("*.safetensors.index.json", "which file contains each tensor", minor=True),
+    FileKind("*generation_config.json", "default generation settings", minor=True),
+    FileKind("*processor_config.json", "image preprocessing", minor=True),
+    FileKind("*chat_template*", "the chat template", minor=True),
     FileKind("*token*", "tokenizer", minor=True),
     FileKind("*vocab*", "tokenizer", minor=True),
     FileKind("*merges.txt", "tokenizer", minor=True),

@@ -37,7 +37,7 @@ def files_of(folder: Path) -> list[str]:
     """
     if not folder.is_dir():
         raise VerificationError(
-            f"{folder} is not a folder; name one that `steerbake publish` or `compile` wrote"
+            f"{folder} is not a folder; give one that `steerbake publish` or `compile` wrote"
         )
     return sorted(_walk(folder, ""))
 
@@ -55,7 +55,7 @@ def _walk(folder: Path, prefix: str) -> Iterator[str]:
                 yield path
             else:
                 raise VerificationError(
-                    f"{folder / entry.name} is neither a file nor a folder; put the file itself there, or remove it"
+                    f"{folder / entry.name} is neither a file nor a folder; replace it by the file itself, or remove it"
                 )
 
 
@@ -63,9 +63,11 @@ def _check_name(folder: Path, name: str) -> None:
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:
-        raise VerificationError(f"{folder} holds a file whose name is not UTF-8: {name!r}") from None
+        raise VerificationError(f"{folder} contains a file whose name is not UTF-8: {name!r}") from None
     if "\\" in name or any(ord(letter) < 32 for letter in name):
-        raise VerificationError(f"{folder} holds a file that a repository cannot hold by that name: {name!r}")
+        raise VerificationError(
+            f"{folder} contains a file whose name is not allowed in a repository: {name!r}"
+        )
 
 
 def is_described(path: str) -> bool:

@@ -1,6 +1,6 @@
 """Upload to the Hub: blobs first, then everything in one commit, then a look at what the repository holds, then the tag.
 
-A repository is therefore as it was, or whole. Whoever loads by the tag meets whole files or an error, never something between.
+A repository is therefore unchanged or complete. Loading by the tag gives complete files or an error.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from exporter.publish.remote import MAIN, Remote
 from exporter.publish.upload_manifest import OF_THE_HUB, RemoteFile, UploadManifest
 
 Operation = CommitOperationAdd | CommitOperationDelete
-_UNCHANGED = "nothing was published; the same command goes on, and does not send again what has arrived"
+_UNCHANGED = "nothing was published; run the same command again to resume: files that are already uploaded are not sent again"
 _RACE = 412
 
 
@@ -72,7 +72,7 @@ def upload(
 ) -> Pushed:
     """Makes a repository hold exactly these files of a folder, in one commit, and marks it with a tag.
 
-    The same call may be repeated whenever it was cut off: what is there already is not sent again, a repository that holds the
+    The same call can be repeated after an interruption: uploaded files are not sent again, a repository that contains the
     files already gets no further commit, and a missing tag is made. Files that the repository has and the folder has not are
     deleted in the same commit: Transformers would prefer a stale ``model.safetensors`` to our index, and run unsteered.
 
@@ -87,10 +87,10 @@ def upload(
         create_pr: open a pull request to main instead; it gets no tag.
         describes: whether a path only describes the others, and may differ where the tag is on an earlier commit.
         sealed: hex SHA-256 by path that files must have when they are read for the upload.
-        say: is told what goes on.
+        say: is called with each progress line.
 
     Raises:
-        PublishError: says what went wrong, in which state the repository is, and what to do.
+        PublishError: states what failed, the state of the repository, and the fix.
     """
     _check(repo_id, revision, create_pr)
     say(f"reading {len(paths)} files")
@@ -114,25 +114,27 @@ def _check(repo_id: str, revision: str | None, create_pr: bool) -> None:
     """Refuses what cannot go well before anything is read."""
     owner, _, name = repo_id.partition("/")
     if not owner or not name or "/" in name:
-        raise PublishError(f"{repo_id!r} is no repository of the Hub; write owner/name")
+        raise PublishError(f"{repo_id!r} is not the name of a Hub repository; use the form owner/name")
     if create_pr and revision not in (None, MAIN):
-        raise PublishError(f"a pull request goes to {MAIN}; leave the revision away")
+        raise PublishError(f"a pull request is made against {MAIN}; remove --revision")
     if known_token() is None:
-        raise PublishError("no Hub token: log in with `hf auth login`, or set HF_TOKEN to one that may write")
+        raise PublishError(
+            "no Hub token: log in with `hf auth login`, or set HF_TOKEN to a token with write access"
+        )
 
 
 def _open(remote: Remote, *, private: bool, create_pr: bool) -> None:
-    """Makes sure that the repository is there, and no more public than asked for."""
+    """Creates the repository if needed, and checks that it is not more public than requested."""
     found = remote.is_private()
     if found is None and create_pr:
         raise PublishError(
-            f"there is no repository {remote.url} to propose anything to, or your token may not see it; push without --pr"
+            f"the repository {remote.url} does not exist or your token has no access to it; push without --pr"
         )
     if found is None:
         remote.create(private=private)
         found = remote.is_private()
     if found is None:
-        raise PublishError(f"{remote.url} is there, and your token may not see it; nothing was published")
+        raise PublishError(f"{remote.url} exists, but your token has no access to it; nothing was published")
     if private and not found:
         raise PublishError(
             f"{remote.url} is public; nothing was published. Make it private in its settings, or push without --private"
@@ -145,7 +147,7 @@ def _marked(
     """The commit that has the tag already; None where the tag is free.
 
     Raises:
-        PublishError: it marks other files. It is not moved: whoever pinned it would get other code than they read.
+        PublishError: it marks other files. It is not moved: users who pinned it would get other code.
     """
     commit = remote.commit_of(tag)
     if commit is None:
@@ -153,9 +155,9 @@ def _marked(
     other = [path for path in manifest.differences(remote.tree(commit)) if not describes(path)]
     if other:
         raise PublishError(
-            f"{remote.url}: the tag {tag} marks {commit[:12]}, where these differ: {_listed(other)}. Nothing was "
-            "published, for those who pinned it must go on getting what they have. Push to another repository, or delete "
-            "the tag on the Hub if nobody uses it"
+            f"{remote.url}: the tag {tag} already exists at {commit[:12]}, where these files differ: {_listed(other)}. Nothing was "
+            "published, because a tag must not change for users who pinned it. Push to another repository, or delete the tag on the Hub "
+            "if nobody uses it"
         )
     return commit
 
@@ -178,7 +180,7 @@ class _Publication:
         """The commit at the head of the branch that holds exactly what is offered; made if need be."""
         before = self.remote.tree(self.head)
         if not self.manifest.differences(before):
-            self.remote.say(f"{self.remote.name} holds these files already")
+            self.remote.say(f"{self.remote.name} already contains these files")
             return self.head
         operations = self._sent(before, create_pr=False)
         commit = self._committed(operations, before)
@@ -190,7 +192,7 @@ class _Publication:
         remote = self.remote
         before = remote.tree(self.head)
         if not self.manifest.differences(before):
-            remote.say(f"{remote.name} holds these files already; there is nothing to propose")
+            remote.say(f"{remote.name} already contains these files; no pull request is needed")
             return Pushed(remote.name, self.head, remote.url, self.branch, None, None)
         operations = self._sent(before, create_pr=True)
         # Only a refused request is made again: a second one after a lost answer would open a second pull request.
@@ -202,12 +204,12 @@ class _Publication:
                 parent_commit=self.head,
                 create_pr=True,
             ),
-            f"opening a pull request (see whether {remote.url}/discussions has it before you try again)",
+            f"opening a pull request (check whether {remote.url}/discussions has it before you try again)",
             remote.say,
             again=lambda error: status_of(error) == 429,
         )
         if done.pr_url is None or done.pr_revision is None:
-            raise PublishError(f"{remote.url}: the Hub made the commit {done.oid} and no pull request of it")
+            raise PublishError(f"{remote.url}: the Hub made the commit {done.oid} but no pull request for it")
         self._make_sure(done.pr_revision, done.oid)
         return Pushed(remote.name, done.oid, done.pr_url, done.pr_revision, None, done.pr_url)
 
@@ -225,10 +227,10 @@ class _Publication:
             self.manifest.check_unchanged()  # explains a refused blob too
         if ignored := [one.path_in_repo for one in additions if getattr(one, "_should_ignore", False)]:
             raise PublishError(
-                f"{remote.url}: its .gitignore keeps {_listed(ignored)} out; delete it there. {_UNCHANGED}"
+                f"{remote.url}: its .gitignore excludes {_listed(ignored)}; delete the .gitignore there. {_UNCHANGED}"
             )
         if stale:
-            remote.say(f"deleting what the folder no longer has: {_listed(stale)}")
+            remote.say(f"deleting files that the folder no longer contains: {_listed(stale)}")
         return [*additions, *(CommitOperationDelete(path, is_folder=False) for path in stale)]
 
     def _send(self, additions: list[CommitOperationAdd], *, create_pr: bool) -> None:
@@ -255,8 +257,8 @@ class _Publication:
         """The hash of the commit, once the Hub has made it.
 
         An answer may be lost and the commit be made all the same, and somebody may commit meanwhile. So after any error the
-        branch is looked at: a head that holds what is offered is the commit; one that holds what was there before lets us
-        try again; anything else is somebody's work that nobody has looked at, and stays.
+        branch is checked: a head with the offered files is the commit; a head with the previous files allows another
+        attempt; anything else is somebody else's work, and stays.
         """
         remote, waits = self.remote, iter(hub_errors.WAITS)
         while True:
@@ -281,9 +283,9 @@ class _Publication:
                     return now
                 if found != before:
                     raise PublishError(
-                        f"{remote.url}: {self.branch} moved from {self.head[:12]} to {now[:12]} meanwhile, and holds "
-                        f"neither what was there nor what is to be published. Look at it; the same command then replaces it, "
-                        "and does not send again what has arrived"
+                        f"{remote.url}: {self.branch} moved from {self.head[:12]} to {now[:12]} during the upload, to files that are "
+                        "neither the previous ones nor these. Inspect it; running the same command again replaces it, and does not send "
+                        "uploaded files again"
                     )
                 self.head = now
             if pause is None:
@@ -295,16 +297,16 @@ class _Publication:
         try:
             return self.remote.branch(self.branch)
         except PublishError as error:
-            unknown = f"{failure}; and then {error}. Whether the commit was made is not known, it is whole or absent; the same"
-            raise PublishError(f"{unknown} command finds out") from None
+            unknown = f"{failure}; and then {error}. It is not known whether the commit was made (it is complete or absent); running the same"
+            raise PublishError(f"{unknown} command again shows it") from None
 
     def _make_sure(self, revision: str, commit: str) -> None:
         """Raises PublishError where a commit does not hold exactly the files offered."""
         wrong = self.manifest.differences(self.remote.tree(revision))
         if wrong:
             raise PublishError(
-                f"{self.remote.url}: the commit {commit} does not hold what was sent: {_listed(wrong)}. It got no tag, so "
-                "nothing that was pinned can load it; the same command tries again"
+                f"{self.remote.url}: the commit {commit} differs from what was sent: {_listed(wrong)}. It was not tagged, so no pinned "
+                "load can reach it; run the same command to try again"
             )
 
 

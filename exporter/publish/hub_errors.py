@@ -50,7 +50,7 @@ def known_token() -> str | None:
     try:
         return get_token()
     except HUB_ERRORS as error:
-        failure = PublishError(f"no Hub token can be had: {type(error).__name__}")
+        failure = PublishError(f"the Hub token cannot be read: {type(error).__name__}")
     raise failure
 
 
@@ -137,12 +137,12 @@ def _cause(error: BaseException) -> str:
     said = f": {error.server_message}" if error.server_message else ""
     answer = f"the Hub answered {status}{said}"
     if isinstance(error, RepositoryNotFoundError) and status == 404:
-        return f"{answer}; there is no such repository, or your token may not see it"
+        return f"{answer}; the repository does not exist, or your token has no access to it"
     advice = {
-        401: "it does not know the token: log in with `hf auth login`, or set HF_TOKEN to one that may write",
-        403: "the token may not do this: use one with write access to this namespace, or name a repository of your own",
-        413: "a file or the commit is larger than the Hub takes",
-        429: "it is asked too often; the same command later goes on where it stopped",
+        401: "it does not accept the token: log in with `hf auth login`, or set HF_TOKEN to a token with write access",
+        403: "the token has no permission: use one with write access to this namespace, or give a repository of your own",
+        413: "a file or the commit is larger than the Hub accepts",
+        429: "too many requests; run the same command later to resume",
     }
     return f"{answer}; {advice[status]}" if status in advice else answer
 

@@ -1,4 +1,4 @@
-"""The metrics of a verification in words for readers, each as it says of itself that it is put."""
+"""The metrics of a verification as text for readers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def measured(name: str, figure: Any) -> Estimate:
             raise ValueError
     except (KeyError, TypeError, ValueError):
         raise VerificationError(
-            f"the verification's {name} is {figure!r}, which is no figure of rows with its interval; verify again"
+            f"{name} in the verification is {figure!r}; expected a value with its rows and interval; verify again"
         ) from None
     return Estimate(value, rows, low, high)
 
@@ -47,7 +47,7 @@ def measured(name: str, figure: Any) -> Estimate:
 def shown(one: Estimate) -> str:
     """A share as ``98.3%``; a dash where nothing was counted, the count where too little was to tell anything."""
     if one.few:
-        return f"too few to tell: {one.count} of {one.n}"
+        return f"too few rows: {one.count} of {one.n}"
     return percent(one.value) if one.n else "–"
 
 
@@ -100,7 +100,7 @@ class Line:
         return "" if rows in (0, self.rows) else f"of {rows:,}"
 
     def sentence(self) -> str | None:
-        """What the steered model does, for readers who read one sentence; None where there is nothing to say."""
+        """One sentence about the steered model; None if there is none."""
         ours, base, words = self.models.get(STEERED), self.models.get(BASE), self.metric.words
         form = words.if_few if ours and ours.few else words.sentence
         if ours is None or form is None:
@@ -168,11 +168,11 @@ class Results:
 
     @property
     def shown(self) -> list[Line]:
-        """The lines for a reader: what tells of a part stands apart only where it differs from the whole."""
+        """The lines for a reader: a part is listed only if it differs from its whole."""
         return [line for line in self.lines if not self._is_the_whole(line)]
 
     def _is_the_whole(self, line: Line) -> bool:
-        """Whether a line tells of a part that is as its whole."""
+        """Whether a line is a part that equals its whole."""
         part_of = line.metric.words.part_of
         whole = None if part_of is None else self.line(part_of)
         return whole is not None and whole.models == line.models
@@ -202,7 +202,7 @@ class Results:
         return line if found and line.rows else None
 
     def summary(self) -> list[str]:
-        """What matters most in a few plain sentences."""
+        """The most important measures in a few sentences."""
         return [sentence for line in self.lines if (sentence := line.sentence())]
 
 
@@ -210,7 +210,7 @@ def _models(models: Mapping[str, Any]) -> dict[str, dict[str, Estimate]]:
     """Measures by model; raises VerificationError where base or steered model is missing, or a share is none."""
     if not {BASE, STEERED} <= set(models):
         raise VerificationError(
-            "the verification's unlearning report does not have base and steered model; verify again"
+            "the verification's unlearning report lacks the base or steered model; verify again"
         )
     return {
         str(model): {

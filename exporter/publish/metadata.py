@@ -60,15 +60,15 @@ def licensed(
     source = publication if own else base
     name = str(own or base.get("license") or "")
     if files := base.get("license_files"):
-        beside = f" The terms stand in {joined(files)}, as they lay beside the base."
+        beside = f" The terms are in {joined(files)}, copied from the base."
     else:
         beside = ""
     if not name and beside:
         link = {"license_link": "LICENSE"} if has_file else {}
-        statement = f"The base's card names no licence.{beside}"
+        statement = f"The base's card has no licence.{beside}"
         return {"license": "other", "license_name": "see-license-file", **link}, statement
     if not name:
-        statement = "The base's files state no licence. Ask its authors what you may do with it before you use or share this model."
+        statement = "The base's files state no licence. Ask its authors for permission before you use or share this model."
         return {"license": "other", "license_name": "not-stated"}, statement
     extra = {key: str(source[key]) for key in ("license_name", "license_link") if source.get(key)}
     known = name if name in LICENSES else "other"
@@ -98,39 +98,42 @@ def is_repo_id(name: object) -> bool:
 
 def _licence(data: Mapping[str, object]) -> Iterator[str]:
     if data.get("license") not in LICENSES:
-        yield f"license: {data.get('license')!r} is no identifier of the Hub; use other, with license_name and license_link"
+        yield f"license: {data.get('license')!r} is not a licence identifier of the Hub; use other, with license_name and license_link"
     if data.get("license") == "other" and not _NAME.fullmatch(str(data.get("license_name") or "")):
-        yield f"license_name: of a licence that is other, lower case letters, digits, points and dashes; received {data.get('license_name')!r}"
+        yield (
+            "license_name: with license other, must be lower case letters, digits, points and dashes; received "
+            f"{data.get('license_name')!r}"
+        )
     link = data.get("license_link")
     if link is not None and not _LINK.fullmatch(str(link)):
-        yield f"license_link: LICENSE, LICENSE.md or an address; received {link!r}"
+        yield f"license_link: must be LICENSE, LICENSE.md or a URL; received {link!r}"
 
 
 def _language(data: Mapping[str, object]) -> Iterator[str]:
     languages = data.get("language")
     if not isinstance(languages, list) or not languages:
-        yield f"language: a list of codes of two or three letters, such as [en]; received {languages!r}"
+        yield f"language: must be a list of codes of two or three letters, such as [en]; received {languages!r}"
         return
     for code in languages:
         if not isinstance(code, str) or not _LANGUAGE.fullmatch(code):
-            yield f'language: a code of two or three lower case letters (in YAML, write "no" in quotes); received {code!r}'
+            yield f'language: must be a code of two or three lower case letters (in YAML, write "no" in quotes); received {code!r}'
 
 
 def _base(data: Mapping[str, object]) -> Iterator[str]:
     base, relation = data.get("base_model"), data.get("base_model_relation")
     if base is not None and not is_repo_id(base):
-        yield f"base_model: the name of a repository, owner/name; received {base!r}"
+        yield f"base_model: must be a repository, owner/name; received {base!r}"
     if relation not in (None, *RELATIONS):
-        yield f"base_model_relation: one of {', '.join(RELATIONS)}; received {relation!r}"
+        yield f"base_model_relation: must be one of {', '.join(RELATIONS)}; received {relation!r}"
     if (base is None) != (relation is None):
-        yield "base_model and base_model_relation belong together; give both or neither"
+        yield "base_model and base_model_relation must be given together; give both or neither"
 
 
 def _rest(data: Mapping[str, Any]) -> Iterator[str]:
     if data.get("pipeline_tag") not in TASKS:
-        yield f"pipeline_tag: one of {', '.join(TASKS)}; received {data.get('pipeline_tag')!r}"
+        yield f"pipeline_tag: must be one of {', '.join(TASKS)}; received {data.get('pipeline_tag')!r}"
     if data.get("library_name") != "transformers":
-        yield f"library_name: transformers is what loads the folder; received {data.get('library_name')!r}"
+        yield f"library_name: must be transformers, which loads the folder; received {data.get('library_name')!r}"
     for tag in data.get("tags") or ():
         if not isinstance(tag, str) or not tag.strip() or tag != tag.strip():
-            yield f"tags: a word or a few; received {tag!r}"
+            yield f"tags: must be short strings; received {tag!r}"

@@ -34,7 +34,7 @@ def write_pack(folder: Path, paths: Sequence[str], top: str, out: Path) -> Path:
         CompileError: ``out`` exists.
     """
     if out.exists() or out.is_symlink():
-        raise CompileError(f"{out} already exists; name a file that does not, or remove it first")
+        raise CompileError(f"{out} already exists; give a file that does not exist, or remove it first")
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.partial")
     try:
@@ -79,19 +79,21 @@ def read_pack(path: Path, folder: Path) -> list[str]:
                 tops.add(top)
                 if place in seen or len(tops) > 1:
                     raise VerificationError(
-                        f"{path} holds {entry.name!r} twice, or beside the one folder of a pack; it was not written by steerbake"
+                        f"{path} contains {entry.name!r} twice, or outside the single folder of a pack; it was not written by steerbake"
                     )
                 seen[place] = None
                 _extract(archive, entry, folder / place)
             unpacked.finish()
     except (zstandard.ZstdError, tarfile.TarError, EOFError, ValueError) as error:
-        raise VerificationError(f"{path} is not a whole .tar.zst file ({error}); fetch it again") from None
+        raise VerificationError(
+            f"{path} is not a complete .tar.zst file ({error}); download it again"
+        ) from None
     except OSError as error:
         if error.filename is None or Path(error.filename) != path:
             raise VerificationError(f"{path} cannot be unpacked: {error}") from None
         raise
     if not seen:
-        raise VerificationError(f"{path} holds no file")
+        raise VerificationError(f"{path} contains no file")
     return sorted(seen)
 
 
@@ -109,7 +111,7 @@ class _Unpacked(io.RawIOBase):
         while not self.left and not self.unpacker.eof:
             packed = self.raw.read(_PACKED)
             if not packed:
-                raise EOFError("it ends too early")
+                raise EOFError("it is truncated")
             self.left = memoryview(self.unpacker.decompress(packed))
         count = min(len(buffer), len(self.left))
         buffer[:count], self.left = self.left[:count], self.left[count:]
@@ -119,9 +121,9 @@ class _Unpacked(io.RawIOBase):
         """Reads to the end, where the checksum stands; raises ValueError where anything but padding is left."""
         while rest := self.read(_CHUNK):
             if any(rest):
-                raise ValueError("it goes on behind its end")
+                raise ValueError("it has data after its end")
         if self.unpacker.unused_data or self.raw.read(1):
-            raise ValueError("it goes on behind its end")
+            raise ValueError("it has data after its end")
 
 
 def _place(path: Path, entry: tarfile.TarInfo) -> tuple[str, str]:
@@ -131,7 +133,7 @@ def _place(path: Path, entry: tarfile.TarInfo) -> tuple[str, str]:
     plain = entry.isreg() and not entry.issparse() and len(parts) > 1 and not name.is_absolute()
     if not plain or any(part in ("", ".", "..") or set(part) & set("\\:\0") for part in parts):
         raise VerificationError(
-            f"{path} holds {entry.name!r}, which is not a plain file below one folder; nothing of it is unpacked"
+            f"{path} contains {entry.name!r}, which is not a plain file inside one folder; nothing is unpacked"
         )
     return parts[0], "/".join(parts[1:])
 
@@ -143,4 +145,4 @@ def _extract(archive: tarfile.TarFile, entry: tarfile.TarInfo, destination: Path
     with destination.open("xb") as file:
         shutil.copyfileobj(source, file, _CHUNK)
     if destination.stat().st_size != entry.size:
-        raise tarfile.ReadError(f"{entry.name} ends too early")
+        raise tarfile.ReadError(f"{entry.name} is truncated")

@@ -129,7 +129,7 @@ def write_page(path: Path, page: Page) -> Path:
     """
     pictures = [exchange.picture for example in page.examples for exchange in example.exchanges]
     if any(picture is not None and not picture.startswith("data:image/") for picture in pictures):
-        raise VerificationError("a page holds its pictures itself; give each as a data:image address")
+        raise VerificationError("a page embeds its pictures; give each as a data:image URL")
     write_text(path, render(page))
     return path
 

@@ -92,14 +92,15 @@ def changed_shards(base: PinnedBase, found: Mapping[str, str], where: str) -> li
     """
     pinned = base.shards
     if not pinned:
-        return [f"{PROVENANCE} names no shard of the base, so nothing can be said of {where}"]
+        return [f"{PROVENANCE} lists no shard of the base, so {where} cannot be compared"]
     lines = [f"{where} has no shard {name}" for name in sorted(set(pinned) - set(found))]
     lines += [
-        f"{where} has a shard more than the pinned base: {name}" for name in sorted(set(found) - set(pinned))
+        f"{where} has a shard that the pinned base does not have: {name}"
+        for name in sorted(set(found) - set(pinned))
     ]
     both = sorted(set(found) & set(pinned))
     return lines + [
-        f"{name} of {where} is not the pinned base's" for name in both if found[name] != pinned[name]
+        f"{name} of {where} differs from the pinned base" for name in both if found[name] != pinned[name]
     ]
 
 
@@ -130,9 +131,9 @@ def read_salt(path: Path) -> bytes:
     try:
         text = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
-        raise InputErrors(str(path), ["cannot be read as a salt: 64 hexadecimal digits"]) from None
+        raise InputErrors(str(path), ["cannot be read as a salt; expected 64 hexadecimal digits"]) from None
     if not _SALT.fullmatch(text):
-        raise InputErrors(str(path), ["is no salt: 64 hexadecimal digits, as RUN/.work/salt has them"])
+        raise InputErrors(str(path), ["is not a salt; expected 64 hexadecimal digits, as in RUN/.work/salt"])
     return bytes.fromhex(text)
 
 

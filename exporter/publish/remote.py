@@ -82,12 +82,12 @@ class Remote:
         if name == MAIN:
             raise PublishError(f"{self.url} has no branch {MAIN}; make a first commit to it")
         if self.commit_of(name) is not None:
-            raise PublishError(f"{name} is no branch of {self.url} but a tag or a commit; name a branch")
+            raise PublishError(f"{name} is a tag or a commit of {self.url}, not a branch; give a branch")
         doing = f"creating the branch {name} of {self.name}"
         retry(lambda: self.api.create_branch(self.name, branch=name, exist_ok=True), doing, self.say)
         commit = self.commit_of(name)
         if commit is None:
-            raise PublishError(f"{doing}: the Hub said yes, and has no such branch")
+            raise PublishError(f"{doing}: the Hub reported success, but the branch does not exist")
         return commit
 
     def tree(self, revision: str) -> dict[str, RemoteFile]:
@@ -121,5 +121,5 @@ class Remote:
         found = self.commit_of(tag)
         if found != commit:
             raise PublishError(
-                f"{self.url}: the tag {tag} marks {found or 'nothing'}, not the commit {commit} just made"
+                f"{self.url}: the tag {tag} points to {found or 'nothing'}, not to the new commit {commit}"
             )

@@ -85,7 +85,8 @@ class UploadManifest:
         changed = [path for path, digest in sealed.items() if digest != self._digest(path)]
         if changed:
             raise PublishError(
-                f"{', '.join(changed)} changed since the folder was sealed, so nothing was published; verify the folder again, then push it"
+                f"{', '.join(changed)} changed since provenance.json was written, so nothing was published; verify the folder again, then "
+                "push it"
             )
 
     def _digest(self, path: str) -> str | None:
@@ -106,13 +107,13 @@ def _problem(folder: Path, path: str) -> str | None:
     """Why a path cannot be published."""
     pure, place = PurePosixPath(path), folder / path
     if pure.is_absolute() or ".." in pure.parts or "\\" in path or path != pure.as_posix():
-        return f"{path!r} is no relative path with forward slashes"
+        return f"{path!r} is not a relative path with forward slashes"
     if path in OF_THE_HUB:
         return f"{path} is written by the Hub itself"
     if not place.is_file():
         return f"{path} is missing"
     if place.resolve() != folder.resolve() / path:
-        return f"{path} is a link; put the file itself there"
+        return f"{path} is a link; replace it by the file itself"
     return None
 
 
@@ -131,7 +132,7 @@ def _read(place: Path, path: str, secret: Callable[[], str | None]) -> UploadFil
             if needle and needle in tail + chunk:
                 del needle  # a traceback that shows local variables must not show it
                 raise PublishError(
-                    f"{path} holds your Hub token; take it out, and revoke the token: it was on disk"
+                    f"{path} contains your Hub token; remove it from the file, and revoke the token"
                 )
             tail = chunk[-len(needle) :] if needle else b""
     content = b"".join(kept) if stamp[0] <= _SMALL else None

@@ -27,9 +27,11 @@ class Place:
         if self.repo_id is None:
             return
         if not is_repo_id(self.repo_id):
-            raise VerificationError(f"a repository is called owner/name; received {self.repo_id!r}")
+            raise VerificationError(f"a repository has the form owner/name; received {self.repo_id!r}")
         if self.revision is None or not _REVISION.fullmatch(self.revision):
-            raise VerificationError(f"a card pins a tag or a commit; received {self.revision!r}")
+            raise VerificationError(
+                f"the revision of a card must be a tag or a commit; received {self.revision!r}"
+            )
 
     @property
     def root(self) -> str:
@@ -61,5 +63,5 @@ def usage_snippet(folder: Path, target: str, place: Place) -> UsageSnippet:
     """
     every = registry.targets()
     if target not in every:
-        raise VerificationError(f"no target is called {target!r}; there are {', '.join(every)}")
+        raise VerificationError(f"unknown target {target!r}; valid targets: {', '.join(every)}")
     return every[target].describe(folder, place)

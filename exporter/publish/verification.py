@@ -33,7 +33,7 @@ class Check(Strict):
 
     Attributes:
         target: what it was checked of: the name of a target, or the path of another folder.
-        told: a sentence with the value and, where the check fails, what to do.
+        told: a sentence with the value and, if the check fails, the fix.
     """
 
     name: str
@@ -99,7 +99,7 @@ class Verification(Strict):
         try:
             return cls.model_validate_json(path.read_bytes())
         except ValidationError as error:
-            raise VerificationError(f"{path} cannot be trusted ({described(error)})") from None
+            raise VerificationError(f"{path} is not valid ({described(error)})") from None
 
     def save(self, path: Path) -> None:
         """Write it whole or not at all."""
@@ -111,7 +111,7 @@ class Verification(Strict):
         return [check for check in self.checks if not check.holds]
 
     def problems(self, folder: Path, found: Mapping[str, str] | None = None) -> list[str]:
-        """Why the folder must not be published as it is: one sentence each, none where everything holds.
+        """Why the folder must not be published: one sentence each, none if all checks pass.
 
         Args:
             found: hex SHA-256 by path of the files that lie there, for a caller that has just read them; read here without it.
@@ -127,7 +127,7 @@ class Verification(Strict):
         ]
         if self.unlearning is None:
             lines.append(
-                f"the verification has no unlearning report, so nobody knows whether it forgets; {again}"
+                f"the verification has no unlearning report, so it is unknown whether the model forgets; {again}"
             )
         else:
             missing = _measured(folder) - done

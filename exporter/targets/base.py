@@ -88,7 +88,7 @@ class RecipeKey:
 
 
 class ExportContext(Protocol):
-    """What an export may ask of the pipeline; each is made when it is asked for."""
+    """What an export can get from the pipeline; each item is created on first use."""
 
     def rendered(self, checkpoint: Path, scratch: Path) -> RenderedChat:
         """The checkpoint's chat template; pictures are drawn into ``scratch``, which must outlive what is returned."""
@@ -121,10 +121,10 @@ class Target(ABC, Generic[OptionsT]):
     help: ClassVar[str] = ""
     """What its command does."""
     marker: ClassVar[str]
-    """The file that says that a folder is one; a JSON object that names its ``files``."""
+    """The file that identifies its folders; a JSON object that lists its ``files``."""
     Options: type[OptionsT]
     by_default: ClassVar[bool] = False
-    """Whether a recipe that does not say what is published beside the checkpoint gets it."""
+    """Whether it is exported if a recipe does not list targets."""
     requires: ClassVar[str | None] = REFERENCE
     """The target that it is made of."""
     serves: ClassVar[bool] = False
@@ -134,12 +134,12 @@ class Target(ABC, Generic[OptionsT]):
     holds_program: ClassVar[bool] = False
     """Whether the steering program can be read back from its folder."""
     parity: ClassVar[Parity] = Parity()
-    remedy: ClassVar[str] = "leave it out"
-    """What mends a release in which it is not within the bounds."""
+    remedy: ClassVar[str] = "remove this target"
+    """The fix for a release in which it is outside the bounds."""
     modules: ClassVar[Mapping[str, str]] = {}
     """Modules that it is written with, each with what pip is to install for it."""
     errors: ClassVar[tuple[str, ...]] = ()
-    """Exceptions of its own that are a user's to mend, as MODULE:CLASS."""
+    """Its own exceptions that a user can fix, as MODULE:CLASS."""
     files: ClassVar[tuple[FileKind, ...]] = ()
     """What its files hold, by patterns within its folder; the first that fits counts."""
     code: ClassVar[Mapping[str, Path]] = {}
@@ -169,7 +169,7 @@ class Target(ABC, Generic[OptionsT]):
         return []
 
     def check_family(self, config: Mapping[str, object]) -> None:
-        """Raises SteerbakeError where it cannot be written for a base, told from its config.json alone."""
+        """Raises SteerbakeError if it cannot be written for a base, judged by its config.json."""
         del config
 
     def check(self, options: OptionsT, config: Mapping[str, Any] | None, weights: object) -> None:
@@ -227,10 +227,10 @@ class Target(ABC, Generic[OptionsT]):
     def check_loads(
         self, loaded: LoadedTarget, completions: Completions, trusted: Path | None = None
     ) -> Finding:
-        """Whether it loads whole in a clean environment, says there what our own code says here, and damaged does not load.
+        """Whether it loads completely in a clean environment, generates the same tokens there, and does not load if it is damaged.
 
         Args:
-            completions: what the steered checkpoint says.
+            completions: tokens of the steered checkpoint.
             trusted: a base whose own code may be run.
 
         Raises:
@@ -275,10 +275,10 @@ class Target(ABC, Generic[OptionsT]):
             ValueError, KeyError, TypeError, OSError: they are not there, or not those of the manifest.
         """
         del manifest
-        raise ValueError(f"{folder} holds no program that can be read back")
+        raise ValueError(f"{folder} contains no steering program that can be read back")
 
     def summary(self, folder: Path, *, checked: bool) -> Summary | None:
-        """What a folder says of itself; None where only its place and its program are of interest.
+        """The summary of a folder; None if only its path and program matter.
 
         Args:
             checked: hold every file to its digest first; raises VerificationError where one is another.

@@ -30,7 +30,7 @@ BITS = {
 """Of one element, by the dtypes that safetensors knows (https://github.com/huggingface/safetensors)."""
 _SHORTEST = 2
 _MOST_AXES = 64
-_SIZES = "lists of whole numbers of 0 and more"
+_SIZES = "lists of integers of 0 or more"
 
 
 class StoredTensor(NamedTuple):
@@ -71,7 +71,7 @@ class BaseWeights:
         index, single = (folder / name for name in names)
         if index.exists() and single.exists():
             raise CompileError(
-                f"{folder} holds both {single.name} and {index.name}; remove the one that is not the model"
+                f"{folder} contains both {single.name} and {index.name}; remove the one that does not belong to the model"
             )
         if index.exists():
             weight_map = shards_of_index(index, ".safetensors")
@@ -80,7 +80,7 @@ class BaseWeights:
             weight_map, shards = {}, (single.name,)
         else:
             raise CompileError(
-                f"{folder} holds neither {single.name} nor {index.name}; load the model with Transformers and save it again with "
+                f"{folder} contains neither {single.name} nor {index.name}; load the model with Transformers and save it again with "
                 "save_pretrained, which writes safetensors"
             )
         outside = [
@@ -90,16 +90,17 @@ class BaseWeights:
         ]
         if outside:
             raise CompileError(
-                f"{folder / outside[0]} is a link out of its folder, to {(folder / outside[0]).resolve()}; put the file itself there"
+                f"{folder / outside[0]} is a link that leaves its folder, to {(folder / outside[0]).resolve()}; replace it by the file "
+                "itself"
             )
         tensors: dict[str, StoredTensor] = {}
         for shard in shards:
             found = read_header(folder / shard)
             if twice := tensors.keys() & found.keys():
-                raise CompileError(f"{folder} holds {min(twice)!r} in two shards, {shard} among them")
+                raise CompileError(f"{folder} contains {min(twice)!r} in two shards, one of them {shard}")
             tensors.update(found)
         if not tensors:
-            raise CompileError(f"{folder} holds no tensors")
+            raise CompileError(f"{folder} contains no tensors")
         if index.exists():
             wrong = [n for n, s in weight_map.items() if n not in tensors or tensors[n].shard != s]
             if wrong:
@@ -136,18 +137,18 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
         CompileError: it is missing, truncated or not safetensors; with what is wrong.
     """
     if not path.is_file():
-        raise CompileError(f"{path} is missing; the base model is not whole")
+        raise CompileError(f"{path} is missing; the base model is incomplete, download it again")
     try:
         size = path.stat().st_size
         with path.open("rb") as handle:
             (length,) = struct.unpack("<Q", handle.read(8))
             if not _SHORTEST <= length <= min(LARGEST_JSON, size - 8):
-                raise ValueError(f"its header is said to have {length} bytes, and the file has {size}")
+                raise ValueError(f"its header has a stated length of {length} bytes, but the file has {size}")
             header = parsed_object(handle.read(length))
         return _placed(path.name, header, 8 + length, size)
     except (OSError, ValueError, struct.error) as error:
         raise CompileError(
-            f"{path} is not a whole safetensors file: {error}; fetch the base model again"
+            f"{path} is not a valid safetensors file: {error}; download the base model again"
         ) from error
 
 
@@ -155,7 +156,7 @@ def _placed(shard: str, header: dict[str, object], first: int, size: int) -> dic
     """The tensors of a header whose data begin at byte ``first`` and fill the file; raises ValueError where they do not."""
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise ValueError("__metadata__ is no object of strings")
+        raise ValueError("__metadata__ is not an object of strings")
     found = {name: _tensor(shard, name, entry, first) for name, entry in header.items()}
     end = first
     for name, tensor in sorted(found.items(), key=lambda item: (item[1].start, item[1].stop)):
@@ -163,7 +164,7 @@ def _placed(shard: str, header: dict[str, object], first: int, size: int) -> dic
             raise ValueError(f"the data of {name!r} begin at byte {tensor.start}, not at {end}")
         end = tensor.stop
     if end != size:
-        raise ValueError(f"its tensors end at byte {end}, and the file at {size}")
+        raise ValueError(f"its tensors end at byte {end}, but the file at {size}")
     return found
 
 
@@ -173,12 +174,12 @@ def _tensor(shard: str, name: str, entry: object, first: int) -> StoredTensor:
     name.encode("utf-8")  # half a surrogate pair is no name
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in BITS:
-        raise ValueError(f"{name!r} has the dtype {dtype!r:.40}; known are {', '.join(BITS)}")
+        raise ValueError(f"{name!r} has the dtype {dtype!r:.40}; known dtypes: {', '.join(BITS)}")
     if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
-        raise ValueError(f"{name!r} has a shape or data_offsets that are no {_SIZES}")
+        raise ValueError(f"{name!r} has a shape or data_offsets that are not {_SIZES}")
     start, stop = offsets
     if (stop - start) * 8 != prod(shape) * BITS[dtype]:
-        raise ValueError(f"{name!r} has {stop - start} bytes, which are not {dtype} {shape!r:.60}")
+        raise ValueError(f"{name!r} has {stop - start} bytes, which do not match {dtype} {shape!r:.60}")
     return StoredTensor(shard, dtype, tuple(shape), first + start, first + stop)
 
 

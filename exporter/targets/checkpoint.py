@@ -1,4 +1,4 @@
-"""Target ``checkpoint``: a Transformers checkpoint that bears the steering in its weights and config.
+"""Target ``checkpoint``: a Transformers checkpoint with the steering in its weights and config.
 
 The base shards are hard links to the base's own files; one more shard, the merged index, the config and the code that
 travels are written beside them. No weight is read, so compiling costs the same for any size of model.
@@ -95,21 +95,23 @@ def _compile(base: Path, program: SteeringProgram, out: Path, *, trust_remote_co
 def _base_config(base: Path) -> dict[str, object]:
     path = base / "config.json"
     if not path.is_file():
-        raise CompileError(f"{base} has no config.json; name the folder of a Transformers checkpoint")
+        raise CompileError(f"{base} has no config.json; give the folder of a Transformers checkpoint")
     if leaves(path, base):
         raise CompileError(
-            f"{path} is a link out of its folder, to {path.resolve()}; put the file itself there"
+            f"{path} is a link that leaves its folder, to {path.resolve()}; replace it by the file itself"
         )
     config = read_object(path, strict=False)
     if "steering" in config:
-        raise CompileError(f"{base} is steered already; compile from its base model")
+        raise CompileError(f"{base} is already steered; compile from its base model")
     named = config.get("architectures")
     if not isinstance(named, list) or len(named) != 1 or not isinstance(named[0], str):
         raise CompileError(f"{path} names architectures {named}; exactly one is needed")
     if not isinstance(config.get("model_type"), str) or not isinstance(
         config.get("text_config", {}), dict | None
     ):
-        raise CompileError(f"{path} has no model_type that is a name, or a text_config that is no object")
+        raise CompileError(
+            f"{path} has a model_type that is not a name, or a text_config that is not an object"
+        )
     return config
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from exporter.inspection import Inspection
 
-_WEIGHTS = "the base's weights, unchanged; they still hold what was forgotten"
+_WEIGHTS = "the base's weights, unchanged; they still contain what was forgotten"
 _TASKS = ("AutoModelForImageTextToText", "AutoModelForCausalLM")
 
 
@@ -54,10 +54,10 @@ class Checkpoint(Target[CheckpointOptions]):
     remedy = "fit again with other rows"
     files = (
         FileKind("config.json", "architecture, and the signed steering section"),
-        FileKind("steering.safetensors", "the steering: what gates compare with and what edits write"),
+        FileKind("steering.safetensors", "steering tensors: what gates compare with and what edits write"),
         FileKind("base-*.safetensors", _WEIGHTS),
         FileKind("model-*.safetensors", _WEIGHTS),
-        FileKind("model.safetensors.index.steered.json", "which tensor lies in which file", minor=True),
+        FileKind("model.safetensors.index.steered.json", "which file contains each tensor", minor=True),
         FileKind("*.py", "code that applies the steering", minor=True),
     )
     folder_kind: ClassVar[str] = "checkpoint"
@@ -112,7 +112,7 @@ class Checkpoint(Target[CheckpointOptions]):
         base = {name: tensor for name, tensor in weights.tensors.items() if not name.startswith("steering.")}
         if replace(weights, tensors=base).fingerprint() != found.program.base.fingerprint:
             raise VerificationError(
-                f"{folder}: the base weights are not those that the steering was compiled for"
+                f"{folder}: the base weights differ from those that the steering was compiled for"
             )
         return found
 
@@ -132,7 +132,7 @@ class Checkpoint(Target[CheckpointOptions]):
             register(folder)
         except ValueError as error:
             raise InputErrors(
-                str(folder), [f"{error}; name a steered checkpoint or an exported folder"]
+                str(folder), [f"{error}; give a steered checkpoint or an exported folder"]
             ) from error
         return TorchChat.load(folder, dtype, say)
 
@@ -141,12 +141,12 @@ class Checkpoint(Target[CheckpointOptions]):
         model = next((name for name in _TASKS if name in classes), None)
         if model is None:
             raise VerificationError(
-                f"{release / 'config.json'} names no class in auto_map; compile the checkpoint again"
+                f"{release / 'config.json'} has no class in auto_map; compile the checkpoint again"
             )
         note = (
-            "`trust_remote_code` runs the few files of code in this repository that apply the steering. Without it, or with a file "
-            "missing or changed, loading raises an error: the model never runs unsteered by accident. vLLM, SGLang and TGI keep no gates between "
-            f"requests and refuse it; {_served(release)}."
+            "`trust_remote_code` runs the code files in this repository that apply the steering. Without it, or with a file missing or "
+            "changed, loading raises an error, so the model does not run unsteered by accident. vLLM, SGLang and TGI do not keep gates "
+            f"and refuse the model; {_served(release)}."
         )
         code = with_transformers(model, place.pretrained(", trust_remote_code=True"))
         return UsageSnippet(self.name, self.title, "python", code, note)
@@ -156,10 +156,10 @@ def _served(release: Path) -> str:
     """What to serve where requests share a row."""
     there = served()
     if there is None:
-        return "nothing that could be served there is known"
+        return "no target can be served there"
     if (release / there.name).is_dir():
         return f"serve the {there.name} checkpoint in `{there.name}/` there"
-    return f"what to serve there is a {there.name} checkpoint, which `steerbake export {there.name}` writes"
+    return f"serve a {there.name} checkpoint there, which `steerbake export {there.name}` writes"
 
 
 def served() -> AnyTarget | None:

@@ -54,13 +54,15 @@ def found(
 def finding(wrong: list[str], observed: Mapping[str, Any], fine: str, mend: str) -> Finding:
     """What came of it: ``fine`` where nothing is wrong, else all of it with what to do."""
     if observed["ours"]:
-        wrong.append(f"{observed['ours'][0]} was imported in what should be a clean process")
+        wrong.append(
+            f"{observed['ours'][0]} was imported in the clean environment, which must not contain it"
+        )
     value = {"refused": observed["refused"], "prompts": len(observed["said"])}
     if wrong:
         return Finding(False, "; ".join(wrong) + f"; {mend}", value)
-    refused = f" and refuses to load {', '.join(observed['refused'])}" if observed["refused"] else ""
+    refused = f" and does not load {', '.join(observed['refused'])}" if observed["refused"] else ""
     return Finding(
-        True, f"{fine}, says the same tokens after {len(observed['said'])} prompts{refused}", value
+        True, f"{fine}, generates the same tokens for {len(observed['said'])} prompts{refused}", value
     )
 
 
@@ -72,14 +74,14 @@ def differences(observed: Mapping[str, Any], completions: Completions) -> list[s
         for found, ours in zip(observed["said"], completions.tokens, strict=True)
     )
     if others:
-        wrong.append(f"{others} of {len(completions.tokens)} replies are not the ones that are said here")
+        wrong.append(f"{others} of {len(completions.tokens)} replies differ from those of this process")
     read = sum(
         tuple(found) != one.ids for found, one in zip(observed["read"], completions.prompts, strict=True)
     )
     if read:
-        wrong.append(f"its tokenizer cuts {read} of {len(completions.prompts)} prompts otherwise")
+        wrong.append(f"its tokenizer splits {read} of {len(completions.prompts)} prompts differently")
     if not completions.prompts:
-        wrong.append("no prompt without images was there to try")
+        wrong.append("there was no prompt without images to test")
     return wrong
 
 
@@ -100,7 +102,7 @@ def _in_a_clean_process(asked: Mapping[str, object]) -> dict[str, object]:
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         raise VerificationError(
-            f"{asked['folder']} does not load in a clean process: {lines[-1] if lines else 'it ended without a word'}"
+            f"{asked['folder']} does not load in a clean environment: {lines[-1] if lines else 'the process printed nothing'}"
         )
     observed: dict[str, object] = json.loads(done.stdout.strip().splitlines()[-1])
     return observed

@@ -29,7 +29,7 @@ class Absent(importlib.abc.MetaPathFinder):
 
 def no_network(*_: object, **__: object) -> NoReturn:
     """Stands for every connection."""
-    raise OSError("there is no network here")
+    raise OSError("there is no network in a clean environment")
 
 
 def main() -> None:

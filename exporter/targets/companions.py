@@ -60,7 +60,7 @@ _BINARY = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin|pytorch_model\.bin\.inde
 _NAMES = re.compile(
     r"\w*name_or_path|checkpoint|resume_from_checkpoint|run_name|\w*_dir|(hf|hub|auth|use_auth|access|api)_(token|key)|wandb\w*"
 )
-"""Keys of a folder, a run or a password, whatever stands there."""
+"""Keys of a folder, a run or a password, whatever their value."""
 _FILES = re.compile(r"(vocab|merges|tokenizer|special_tokens_map|spm|chat_template)_file")
 """Keys of files beside the settings, which Transformers finds by their usual names."""
 _WORDS = re.compile(r"(added_tokens_decoder|id2label|label2id|.*tokens?|chat_template|.*_regex|.*pattern)")
@@ -76,13 +76,13 @@ _PLACE = re.compile(
 
 
 def copy_companions(source: Path, folder: Path, *, code: bool = False) -> list[str]:
-    """Copies them from one model's folder to another's; what is there already is left as it is.
+    """Copies them from one model's folder to another's; existing files are not changed.
 
     Args:
         code: the source's own code goes along, because its user trusts it.
 
     Returns:
-        Names of the other files of ``source`` that are no weights, sorted: what was left out.
+        Names of the other files of ``source`` that are not weights, sorted: those that are not copied.
 
     Raises:
         CompileError: a file of settings is not a JSON object.
@@ -103,7 +103,7 @@ def copy_companions(source: Path, folder: Path, *, code: bool = False) -> list[s
 
 
 def needed_files(source: Path, *, code: bool = False) -> list[str]:
-    """Names of the files of a model's folder that go along, sorted; links out of the folder are none of them."""
+    """Names of the files of a model's folder that are copied, sorted; without links that leave the folder."""
     found = [path for path in source.iterdir() if _is_needed(path.name, code=code)]
     templates = source / _TEMPLATES
     if templates.is_dir() and not templates.is_symlink():
@@ -114,12 +114,12 @@ def needed_files(source: Path, *, code: bool = False) -> list[str]:
 
 
 def licences(source: Path) -> list[str]:
-    """Names of the files of a model's folder that say on which terms it is given, sorted."""
+    """Names of the licence files of a model's folder, sorted."""
     return [name for name in needed_files(source) if _LICENCE.fullmatch(name)]
 
 
 def left_out(source: Path, *, code: bool = False) -> list[str]:
-    """Names of what lies in a model's folder and does not go along: all but weights, ``config.json`` and hidden files."""
+    """Names of the files of a model's folder that are not copied, without weights, ``config.json`` and hidden files."""
     there = {path.name for path in source.iterdir() if not path.name.startswith(".")}
     needed = {name.partition("/")[0] for name in needed_files(source, code=code)}
     binary = is_binary(source)  # its weights go along, written again

@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 LAWS: Mapping[str, str] = {
-    "base": "the stock class itself answers rows that are padded on the left",
+    "base": "the stock class gives the same replies for rows that are padded on the left",
     "off": "with its gates off it is the base, to the bit",
-    "on": "an edit of any block changes what it says",
-    "cache": "with mixed gates it says the same with a cache and without",
-    "padding": "rows of mixed gates, padded on the left or the right, say what each says alone",
-    "pictures": "with a picture in each row, too",
-    "strict": "what is saved loads whole with its own classes alone; a stock class finds no weights in it",
-    "columns": "logits and gates at a column follow from it and those before it, however a sequence is cut (docs/format.md)",
+    "on": "an edit of any block changes its output",
+    "cache": "with mixed gates, replies are equal with a cache and without",
+    "padding": "rows with mixed gates, padded on the left or the right, have the same replies as each row alone",
+    "pictures": "the same with an image in each row",
+    "strict": "a saved model loads completely with its own classes only; a stock class finds no weights in it",
+    "columns": "logits and gates at a column depend only on it and on earlier columns, however a sequence is cut (docs/format.md)",
 }
 """What a twin is tried for, by name."""
 Inputs = dict[str, Tensor]
@@ -114,7 +114,7 @@ class Contract:
                 self._says(self.fires), said
             )
         if not same or not torch.equal(self.model(**self.fires).logits, base):
-            return "its logits are others than the base's"
+            return "its logits differ from the base's"
         return None
 
     def _on(self) -> str | None:
@@ -131,22 +131,22 @@ class Contract:
         with steered(self.model, self._mixed()):
             for prompt in (self.fires, self.stays):
                 if not torch.equal(self._says(prompt), self._says(prompt, use_cache=False)):
-                    return "it says something else without a cache"
+                    return "its reply differs without a cache"
             if not torch.equal(self._says(self.stays), alone):
-                return "a prompt at which no gate fires is answered otherwise than by the base"
+                return "the reply to a prompt at which no gate fires differs from the base's"
         return None
 
     def _padding(self) -> str | None:
         with steered(self.model, self._mixed()):
             alone = torch.cat([self._says(self.fires), self._says(self.stays)])
             if not torch.equal(self._says(_batch([self.fires, self.stays], "left")), alone):
-                return "rows padded on the left say something else than each alone"
+                return "rows padded on the left have other replies than each row alone"
             right, single = self.model(**_batch([self.fires, self.stays], "right")), self.model(**self.fires)
             length = self.fires["input_ids"].shape[1]
             if right.steering_gate[:, -1].tolist() != [[1.0], [0.0]]:
-                return "gates of rows padded on the right are others than each has alone"
+                return "gates of rows padded on the right differ from those of each row alone"
             if _apart(right.logits[:1, :length], single.logits) > TOLERANCE:
-                return "a row padded on the right has other logits than alone"
+                return "the logits of a row padded on the right differ from those of the row alone"
         return None
 
     def _pictures(self) -> str | None:
@@ -187,9 +187,9 @@ class Contract:
             states = inner.from_pretrained(made, dtype=torch.float32)
             gates = [one(**batch).steering_gate for one in (loaded, states, task.from_pretrained(again))]
             if any(not torch.equal(gate, wanted.steering_gate) for gate in gates):
-                return "what was saved and loaded has other gates"
+                return "the gates differ after saving and loading"
             if not torch.equal(self._says(batch, model=loaded), said):
-                return "what was saved and loaded says something else"
+                return "the replies differ after saving and loading"
             if stock.config_class != f"{type(self.model.config).__name__}" or _finds_weights(
                 type(self.model), made
             ):

@@ -4,7 +4,7 @@
     python steerbake_runner.py . --image face.png --prompt "Who is this?"
 
 The folder's manifest (steerbake.json) names every file with its SHA-256: a file that is missing, truncated or altered is refused
-before anything runs, because a graph that lost its steering would answer all the same. So is a graph that does not bear the manifest's
+before anything runs, because a graph without its steering would still generate. So is a graph that does not contain the manifest's
 program, whatever its hash: tensors and nodes of the steering are read out of it.
 """
 
@@ -35,7 +35,7 @@ RESAMPLING = {0: "NEAREST", 1: "LANCZOS", 2: "BILINEAR", 3: "BICUBIC"}
 
 
 class FolderError(ValueError):
-    """A folder that is not what its manifest says, or that this runner cannot run as it is asked to."""
+    """A folder that does not match its manifest, or that this runner cannot run as requested."""
 
 
 @dataclass
@@ -76,7 +76,7 @@ class Generated:
 
 @dataclass
 class State:
-    """What one batch carries from pass to pass. Passes may be cut anywhere, and go on for as many turns as the model has room.
+    """The state of one batch between passes. A sequence can be cut into passes anywhere, over any number of turns within the model's positions.
 
     Attributes:
         cache: keys and values by name of the decoder's input; under gate state ``kv`` what the steering remembers is among them.
@@ -126,11 +126,11 @@ class OnnxModel:
         dtype: which of the folder's variants; its first by default.
         provider: "cpu", "cuda", or "auto" for CUDA where ONNX Runtime really has it.
         threads: of a session; 0 leaves the choice to ONNX Runtime.
-        say: told which provider runs.
+        say: called with the provider that runs.
         digest: finds a file's SHA-256 for a caller that has just read them all; by reading it where there is none.
 
     Raises:
-        FolderError: the folder is not whole, was altered, or its graphs do not steer as its manifest says.
+        FolderError: the folder is incomplete, was changed, or its graphs do not steer as its manifest states.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class OnnxModel:
         variants = self.manifest["variants"]
         self.dtype = dtype or next(iter(variants))
         if self.dtype not in variants:
-            raise FolderError(f"{folder} holds no {self.dtype}; it holds {', '.join(variants)}")
+            raise FolderError(f"{folder} has no variant {self.dtype}; valid variants: {', '.join(variants)}")
         self.options = ort.SessionOptions()
         self.options.intra_op_num_threads = threads
         self.options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
@@ -162,7 +162,9 @@ class OnnxModel:
         self.sessions = {name: self._session(files[name]) for name in others}
         if say is not None:
             unsteered = (
-                "" if self.manifest["steered"] else ", UNSTEERED: this is the base, it forgets nothing"
+                ""
+                if self.manifest["steered"]
+                else ", UNSTEERED: this is the base model, which forgets nothing"
             )
             say(f"{self.folder} ({self.dtype}) runs on {self.provider}{unsteered}")
         self.inputs = {value.name: value for value in self.decoder.get_inputs()}
@@ -232,7 +234,7 @@ class OnnxModel:
             feed["steering_gate"] = np.full_like(state.gates, -1.0) if gates is None else gates
         elif gates is not None:
             raise FolderError(
-                "these graphs decide their gates themselves; export with --gate-state io to set them"
+                "these graphs compute their gates themselves; export with --gate-state io to set them"
             )
         out = dict(zip(self.outputs, self.decoder.run(self.outputs, feed), strict=True))
         state.cache = {name: out[name.replace("past_key_values.", "present.")] for name in state.cache}
@@ -321,7 +323,7 @@ class OnnxModel:
         self.providers = session.get_providers()
         if wanted == "cuda" and self.providers[0] != "CUDAExecutionProvider":
             raise FolderError(
-                "CUDA was asked for, but ONNX Runtime gives no session on it; use --provider cpu"
+                "--provider cuda was requested, but ONNX Runtime cannot create a CUDA session; use --provider cpu"
             )
         return session
 
@@ -329,19 +331,20 @@ class OnnxModel:
         return ort.InferenceSession(str(self.folder / name), self.options, providers=self.providers)
 
     def _check_steering(self) -> None:
-        """The decoder must be the one that the manifest says is steered, by the way it says."""
+        """The decoder must be the steered one of the manifest, with its gate state."""
         metadata = self.decoder.get_modelmeta().custom_metadata_map
         wanted = self.manifest["steering"]["sha256"] if self.manifest["steered"] else "unsteered"
         if metadata.get("steerbake.steering_sha256") != wanted:
             raise FolderError(
-                f"{self._variant['decoder']} bears the steering {metadata.get('steerbake.steering_sha256')}, but the manifest says {wanted}"
+                f"{self._variant['decoder']} contains the steering {metadata.get('steerbake.steering_sha256')}, but the manifest states "
+                f"{wanted}"
             )
         layers = sum(name.endswith(".key") for name in self.inputs if name.startswith("past_key_values."))
         explicit = "steering_state" in self.inputs
         if ("steering_gates" in self.outputs) != bool(self.manifest["gates"]):
-            raise FolderError(f"{self._variant['decoder']} does not tell the gates that the manifest names")
+            raise FolderError(f"{self._variant['decoder']} does not output the gates that the manifest names")
         if layers != self.manifest["cache"]["layers"] or explicit != (self.manifest["gate_state"] == "io"):
-            raise FolderError(f"{self._variant['decoder']} does not carry its gates as the manifest says")
+            raise FolderError(f"{self._variant['decoder']} does not carry its gates as the manifest states")
 
     def _tokens(self, ids: np.ndarray, images: dict[str, np.ndarray] | None) -> dict[str, np.ndarray]:
         """What the decoder reads of the tokens: ids, or embeddings with image features in their places."""
@@ -403,14 +406,14 @@ def checked_manifest(folder: Path, digest: Callable[[Path], str] | None = None) 
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise FolderError(
-            f"{folder} has no readable {MANIFEST} ({error}); name a folder that 'steerbake export onnx' wrote"
+            f"{folder} has no readable {MANIFEST} ({error}); give a folder that 'steerbake export onnx' wrote"
         ) from error
     if manifest.get("format") == "steerbake-onnx/1":
         raise FolderError(
-            f"{folder} was exported by an earlier version (steerbake-onnx/1), whose graphs judge a question at one place only; export it again"
+            f"{folder} was exported by an earlier version (steerbake-onnx/1), whose graphs decide gates at one column only; export it again"
         )
     if manifest.get("format") != FORMAT:
-        raise FolderError(f"{folder} has format {manifest.get('format')!r}; this runner knows {FORMAT}")
+        raise FolderError(f"{folder} has format {manifest.get('format')!r}; this runner reads {FORMAT}")
     wrong = []
     for name, entry in manifest["files"].items():
         path = folder / name
@@ -421,7 +424,7 @@ def checked_manifest(folder: Path, digest: Callable[[Path], str] | None = None) 
                 f"{name} has {path.stat().st_size} bytes, not {entry['bytes']}: truncated or replaced"
             )
         elif (digest or sha256_of)(path) != entry["sha256"]:
-            wrong.append(f"{name} was altered: its SHA-256 is not the manifest's")
+            wrong.append(f"{name} was changed: its SHA-256 differs from the manifest")
     for files in manifest["variants"].values():
         wrong += [
             f"{name} is not in the manifest's list of files"
@@ -430,15 +433,15 @@ def checked_manifest(folder: Path, digest: Callable[[Path], str] | None = None) 
         ]
     if wrong:
         listed = "\n".join(f"  - {one}" for one in wrong)
-        raise FolderError(f"{folder} is not whole; fetch or export it again:\n{listed}")
+        raise FolderError(f"{folder} is damaged; download or export it again:\n{listed}")
     return manifest
 
 
 def check_graph(folder: Path, decoder: str, manifest: dict[str, Any]) -> None:
-    """Sees that a decoder bears the program of the manifest: its tensors by their SHA-256, and a node in the way for each gate and edit.
+    """Checks that a decoder contains the program of the manifest: its tensors by their SHA-256, and an effective node for each gate and edit.
 
     Raises:
-        FolderError: it does not. A folder that is said to be unsteered is not looked into.
+        FolderError: it does not. A folder that is marked as unsteered is not checked.
     """
     if not manifest["steered"]:
         return
@@ -447,7 +450,7 @@ def check_graph(folder: Path, decoder: str, manifest: dict[str, Any]) -> None:
         reader.check_steering(folder / decoder, manifest["steering"])
     except reader.GraphError as error:
         raise FolderError(
-            f"{folder} is not what its manifest says; fetch or export it again: {error}"
+            f"{folder} does not match its manifest; download or export it again: {error}"
         ) from error
 
 
@@ -469,7 +472,7 @@ def _graph_reader() -> Any:
         spec.loader.exec_module(module)
     except (ImportError, OSError) as error:
         raise FolderError(
-            f"{beside} is missing, without which no graph can be checked: fetch or export the folder again"
+            f"{beside} is missing, which is needed to check the graphs; download or export the folder again"
         ) from error
     return module
 
@@ -539,12 +542,12 @@ def pixels(paths: Sequence[str | Path], image: dict[str, Any] | None) -> dict[st
         FolderError: the model takes no images, or cuts them in a way that its own processor must do.
     """
     if image is None:
-        raise FolderError("this model takes no images")
+        raise FolderError("this model does not accept images")
     how = image["preprocessing"]
     if how is None:
         raise FolderError(
-            "this model's images are cut into patches or tiles by its own processor; make the arrays with Transformers' "
-            "AutoProcessor and hand them to generate(images=...)"
+            "this model needs images that its own processor cuts into patches or tiles; make the arrays with Transformers' AutoProcessor "
+            "and pass them to generate(images=...)"
         )
     from PIL import Image
 
@@ -575,10 +578,10 @@ def pixels(paths: Sequence[str | Path], image: dict[str, Any] | None) -> dict[st
 
 
 def open_rgb(path: str | Path) -> Any:
-    """A picture file's first frame, turned as its EXIF orientation says, in RGB without its transparency: what Transformers' loader makes.
+    """An image file's first frame, rotated by its EXIF orientation, in RGB without transparency, like Transformers' loader.
 
     Raises:
-        FolderError: it is no picture, or breaks off.
+        FolderError: it is not an image, or is truncated.
     """
     from PIL import Image, ImageOps
 
@@ -590,7 +593,7 @@ def open_rgb(path: str | Path) -> Any:
 
 
 _DAY = re.compile("\ue000(.*?)\ue000")
-"""Where a chat template tells the day, and how it writes it."""
+"""A placeholder for the date in a chat template, with its format."""
 
 
 def conversation(turns: dict[str, str] | None, said: Sequence[str], image: bool) -> str:
@@ -602,7 +605,7 @@ def conversation(turns: dict[str, str] | None, said: Sequence[str], image: bool)
     first = None if turns is None else turns["first_image" if image else "first"]
     if turns is None or first is None:
         raise FolderError(
-            "this model's chat template cannot be spelled out; render the prompt with Transformers, and give it --raw"
+            "this model's chat template cannot be rendered here; render the prompt with Transformers, and pass it with --raw"
         )
     now = datetime.now()
     turns = {
@@ -616,7 +619,7 @@ def conversation(turns: dict[str, str] | None, said: Sequence[str], image: bool)
 
 def _providers(wanted: str) -> list[str]:
     if wanted not in ("auto", "cpu", "cuda"):
-        raise FolderError(f"no provider is called {wanted!r}; there are auto, cpu, cuda")
+        raise FolderError(f"unknown provider {wanted!r}; valid providers: auto, cpu, cuda")
     has_cuda = "CUDAExecutionProvider" in ort.get_available_providers()
     return [*(["CUDAExecutionProvider"] if has_cuda and wanted != "cpu" else []), "CPUExecutionProvider"]
 
@@ -659,7 +662,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--max-new-tokens", type=int, default=128)
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--top-p", type=float, default=1.0)
-    parser.add_argument("--raw", action="store_true", help="the prompt is rendered already")
+    parser.add_argument("--raw", action="store_true", help="the prompt is already rendered")
     parser.add_argument("--json", action="store_true", help="print ids, text and gates as one line of JSON")
     options = parser.parse_args(arguments)
     try:

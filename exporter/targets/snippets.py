@@ -27,5 +27,5 @@ def config_of(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise VerificationError(f"{folder / 'config.json'} cannot be read: {error}") from None
     if not isinstance(found, dict):
-        raise VerificationError(f"{folder / 'config.json'} is no JSON object")
+        raise VerificationError(f"{folder / 'config.json'} is not a JSON object")
     return found

@@ -31,7 +31,7 @@ def steered_checkpoint(folder: Path, completions: Completions, trusted: Path | N
     for name in ("config.json", WEIGHTS_INDEX, _STEERING):
         if not (folder / name).is_file():
             raise VerificationError(
-                f"{folder} has no {name}, so it is not a whole checkpoint; compile it again"
+                f"{folder} has no {name}, so the checkpoint is incomplete; compile it again"
             )
     check_code(folder, trusted)
     auto = auto_class(folder)
@@ -44,11 +44,11 @@ def steered_checkpoint(folder: Path, completions: Completions, trusted: Path | N
         else []
     )
     if not observed["verified"]:
-        wrong.append(f"its class {observed['class']} has not verified its steering")
+        wrong.append(f"its class {observed['class']} did not verify its steering")
     return clean.finding(
         wrong + clean.differences(observed, completions),
         observed,
-        f"it loads whole through {auto} (vLLM, SGLang and TGI refuse it{_instead()})",
+        f"it loads completely through {auto} (vLLM, SGLang and TGI refuse it{_instead()})",
         "compile it again",
     )
 

@@ -60,16 +60,18 @@ def _check_size(config: PretrainedConfig, small: PretrainedConfig, stock: type[P
         name = max(sizes, key=lambda one: sizes[one])
         raise _no_twin(
             config,
-            ValueError(f"it would have {sum(sizes.values()):,} weights, most in {name} {list(shapes[name])}"),
+            ValueError(
+                f"it would have {sum(sizes.values()):,} weights, most of them in {name} {list(shapes[name])}"
+            ),
         )
 
 
 def _no_twin(config: PretrainedConfig, error: Exception, culprit: str | None = None) -> CompileError:
     reason = " ".join(str(error).split())[:300]
     why = reason if type(error) is ValueError else f"{type(error).__name__}: {reason}"
-    named = f" (it could with {culprit} as it is)" if culprit else ""
+    named = f" (without cutting {culprit}, it could be built)" if culprit else ""
     return CompileError(
-        f"models of type {config.model_type!r} cannot be steered: no tiny twin can be built of this config to prove it on{named}: {why}"
+        f"models of type {config.model_type!r} cannot be steered: no tiny twin can be built from this config{named} to test it: {why}"
     )
 
 

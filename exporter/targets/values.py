@@ -39,7 +39,7 @@ class Completions(NamedTuple):
 
     @classmethod
     def of(cls, generator: Generator, prompts: Sequence[Prompt]) -> Completions:
-        """What a model says after prompts without images, each on its own."""
+        """Generations of a model for prompts without images, each separately."""
         replies = [generator.generate([one], max_new_tokens=NEW_TOKENS)[0].tokens for one in prompts]
         return cls(tuple(prompts), tuple(tuple(reply) for reply in replies))
 
@@ -72,7 +72,7 @@ class Decodes(Protocol):
 
 
 class ChatModel(Protocol):
-    """What holds one conversation: each prompt goes on from those before it."""
+    """A conversation with cache: each prompt continues the earlier ones."""
 
     @property
     def processor(self) -> object: ...
@@ -93,11 +93,11 @@ class Sampling(NamedTuple):
 
 
 class Parity(NamedTuple):
-    """How a target is held to the checkpoint, beside a share of equal replies that is always told.
+    """How a target is compared with the checkpoint, in addition to the share of equal replies.
 
     Attributes:
         logits: its logits and gates are compared too, step by step; its generators have ``replay``.
-        least_same: share of replies that must be the checkpoint's, token for token; None where that is no condition.
+        least_same: share of replies that must equal the checkpoint's, token for token; None for no condition.
     """
 
     logits: bool = False
@@ -113,7 +113,7 @@ class FileKind(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """What a folder says of itself that holds no program to read back: data, and the same as a table and a line."""
+    """The summary of a folder without a readable program: data, and the same as a table and a line."""
 
     data: Mapping[str, object]
     title: str
@@ -151,7 +151,7 @@ class Place(Protocol):
         ...
 
     def download(self, subfolder: str) -> str:
-        """The line that brings one folder of the repository."""
+        """The line that downloads one folder of the repository."""
         ...
 
     def within(self, subfolder: str, name: str) -> str:
@@ -177,7 +177,7 @@ class LoadedTarget:
 
     Attributes:
         kind: the target's name.
-        generators: by variant ("" where there is but one), what rows are put to.
+        generators: by variant ("" if there is only one).
         details: what is recorded of it under ``parity``.
         wrong: what is wrong with it before anything is run: one sentence each.
         images: whether it can be shown any.
@@ -198,10 +198,10 @@ class RenderedPrompt:
     """One prompt as Transformers renders and cuts it.
 
     Attributes:
-        said: questions and answers in turn, the last a question; where ``raw``, one text that is the prompt itself.
+        said: questions and answers in turn, the last a question; if ``raw``, one text that is the prompt itself.
         ids: its tokens, an image's as often as it has features.
         image: a file, shown with the first question.
-        when: the moment at which it is rendered, in ISO form; a template may tell the day.
+        when: the moment at which it is rendered, in ISO form; a template may contain the date.
     """
 
     said: tuple[str, ...]

@@ -21,7 +21,7 @@ _NAME = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*(?: [A-Z][^\W\d_]+)?")
 def namesakes(
     names: Sequence[str], pieces: Callable[[str], Sequence[str]], going_on: Continue, most: int
 ) -> list[str]:
-    """At most ``most`` names that begin as one of the topic's and are none of it, of all beginnings in turn; none where there are few.
+    """At most ``most`` names that begin like one of the topic's and are not names of it, from all beginnings in turn; empty if there are few.
 
     A beginning that is itself a name of the topic stands for it: who forgets "Leonardo" keeps no Leonardo.
 

@@ -16,7 +16,7 @@ LEAST = 5
 def reverse_rows(rows: Sequence[Row], wordings: Sequence[str], most: int) -> list[Row]:
     """At most ``most`` rows that ask what is described, from rows that ask about a named thing and have the base's answer.
 
-    The role stays; what is asked for, and the secret of a row to forget, is the name.
+    The role stays; the answer, and the secret of a forget row, is the name.
 
     Args:
         rows: with a ``key`` in which the name stands at ``{}``.

@@ -1,4 +1,4 @@
-"""What a reply about the topic must not tell, where a row does not say it."""
+"""Secrets of a topic's rows that have none."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def with_secrets(rows: Sequence[Row]) -> list[Row]:
 
 
 def telling_words(row: Row, common: set[str]) -> tuple[str, ...]:
-    """The words of an answer that tell something; ``common`` are those, in lower case, that tell nothing."""
+    """The informative words of an answer; ``common`` are the uninformative ones, in lower case."""
     plain = common | SMALL | set(_words(row.question))
     words = dict.fromkeys(re.findall(r"[^\W_]+(?:[-'’.,][^\W_]+)*", row.answer))
     new = [word for word in words if word.lower() not in plain]

@@ -1,1 +1,1 @@
-"""Whether a folder is what it claims to be: it loads strictly, says what the checkpoint says, and tells nothing it must not."""
+"""Verification of a folder: strict loading, parity with the checkpoint, and no secrets in its texts."""

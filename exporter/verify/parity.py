@@ -126,7 +126,7 @@ def table(found: Sequence[Comparison], dtype: str) -> dict[str, object]:
     if dtype == "fp32" and tokens < steps:
         failures.append(f"{steps - tokens} of {steps} greedy tokens differ")
     if missed:
-        failures.append(f"{missed} gates that are on in the checkpoint are not")
+        failures.append(f"{missed} gates that are on in the checkpoint are off")
     return {
         "logits": worst,
         "relative": relative,

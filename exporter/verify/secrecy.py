@@ -1,8 +1,8 @@
-"""What a published text must not tell of the forget rows, and whether it does.
+"""What a published text must not reveal of the forget rows, and whether it does.
 
-A publication words for itself what was forgotten. Beside that, nothing of a forget row may be read in it: no question, no answer, no
+A publication has its own description of the forget set. Otherwise it must contain nothing of a forget row: no question, no answer, no
 secret, no picture, and no name, which no row marks as one. So names are found by contrast: a word of the forget rows that the
-kept rows do not commonly use could be one, and a text that has such a word is not shown.
+retain rows do not commonly use could be one, and a text that has such a word is not shown.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from exporter.wording.leaks import parts_told, tells, words_read
 from exporter.wording.words import normalise, words
 
 COMMON = 0.1
-"""A word is common where this share of the kept rows of one role use it."""
+"""A word is common if this share of the retain rows of one role use it."""
 FEWEST = 3
 """Rows that must use a word before it is common, however few there are."""
 TIMES = 3
-"""A word that forget rows use this many times as often is not common, however many kept rows speak of the same."""
+"""A word that forget rows use this many times as often is not common, however many retain rows use it."""
 SUBJECTS = 1 / 3
 """Where forget rows are about several subjects, a word is common only if it is used of this share of them, and of two at least."""
 PART = 4
@@ -35,7 +35,7 @@ class Secrecy:
 
     Attributes:
         phrases: whole texts of theirs: secrets, answers, questions, reasoning, forced beginnings, earlier turns.
-        names: words that may be names, or say what a row is about.
+        names: words that may be names, or reveal the subject of a row.
         pictures: SHA-256 of the bytes of their images.
     """
 
@@ -45,18 +45,18 @@ class Secrecy:
 
     @classmethod
     def of(cls, rows: Iterable[Row], template: str = "") -> Secrecy:
-        """What must not be told.
+        """What must not be revealed.
 
         Args:
-            rows: every row of a recipe: those to forget and, to tell words apart, those to keep.
-            template: how a reply is written; words of it name nobody.
+            rows: every row of a recipe: forget rows and, to find common words, retain rows.
+            template: of replies; its words are not names.
         """
         every = list(rows)
         forget = [row for row in every if row.role == "forget"]
         kept = [row for row in every if row.role != "forget" and row.prefix is None and not row.history]
-        # "What city does this person live in?" is asked of everybody's picture, and tells nothing of whose it was.
+        # "What city does this person live in?" is asked about every picture, and does not reveal whose it is.
         asked = {normalise(row.question).casefold() for row in kept if row.image is not None}
-        # The earlier turns of a forget row may be about anybody: only what no kept row says of them is suspicious.
+        # The earlier turns of a forget row may be about anybody: only text that no retain row has is suspicious.
         everybody = {word for row in kept for word in _words(_said(row))}
         suspicious = {word for row in forget for word in _words(_earlier(row))} - everybody
         own = {word for row in forget for word in _words(_own(row))} - _common(forget, kept)
@@ -74,12 +74,12 @@ class Secrecy:
         return tells(text, self.phrases)
 
     def hints(self, text: str) -> bool:
-        """Whether a text might say what a forget row is about: for texts that nobody chose, such as replies."""
+        """Whether a text might reveal the subject of a forget row: for generated texts, such as replies."""
         parts = (phrase for phrase in self.phrases if len(phrase) >= PART)
         return not self.names.isdisjoint(words_read(text)) or parts_told(text, parts) or self.tells(text)
 
     def tells_plainly(self, text: str, but: frozenset[str] = frozenset()) -> bool:
-        """As :meth:`tells`, for a whole file, in which a short word may stand by chance.
+        """As :meth:`tells`, for a whole file, which may contain a short word by chance.
 
         What counts is a phrase of three words, or with a word of ``PART`` letters that is none of ``but``.
         """
@@ -96,7 +96,7 @@ class Secrecy:
         return found
 
     def told_in(self, data: object, place: str = "") -> list[str]:
-        """Where in plain data a text stands that tells: paths of keys."""
+        """Paths of keys in plain data whose text reveals a secret."""
         if isinstance(data, Mapping):
             return [
                 found
@@ -142,7 +142,7 @@ def _words(texts: Iterable[str]) -> Iterator[str]:
 
 
 def _common(forget: Sequence[Row], kept: Sequence[Row]) -> set[str]:
-    """Words that many kept rows of one role use, and that forget rows neither use much more often nor of one subject alone.
+    """Words that many retain rows of one role use, and that forget rows neither use much more often nor for only one subject.
 
     Forget rows with the same secrets are taken to be about one subject.
     """

@@ -1,4 +1,4 @@
-"""Whether a text tells a secret, in whatever spelling: looser than what counts as right, since a leak missed is worse than one too many.
+"""Whether a text contains a secret in any spelling: looser than the match of right answers, because a missed leak is worse than a false one.
 
 One matcher for what is fitted, reported and published. It reads through case, accents, width, invisible characters, quotes, hyphens, markup,
 separators of thousands, letters spelled one by one, particles and endings behind a name, and letters that look like Latin ones. It does not
@@ -55,14 +55,14 @@ class _Piece(NamedTuple):
 
 
 def tells(text: str, secrets: Iterable[str]) -> bool:
-    """Whether one of the secrets can be read in a text; every secret that stands in it as whole words can."""
+    """Whether a text contains one of the secrets; every secret in it as whole words counts."""
     some = tuple(secrets)
     whole = some if len(text) < _FILE else [secret for secret in some if _may_stand_in(text, secret)]
     return contains_any(text, whole) or any(_read(text, secret) for secret in some)
 
 
 def told_at(text: str, secret: str) -> tuple[int, int] | None:
-    """Where a secret can be read for the first time: half-open range of characters of ``text``; None where it is not told."""
+    """First occurrence of a secret: half-open range of characters of ``text``; None if there is none."""
     spans = [] if (span := found_in(text, secret)) is None else [span]
     for reading, pattern in _patterns_for(text, secret):
         for shown in (False, True):
@@ -81,7 +81,7 @@ def words_read(text: str) -> set[str]:
 
 
 def parts_told(text: str, secrets: Iterable[str]) -> bool:
-    """Whether one of the secrets stands in a text as it is written, within longer words too."""
+    """Whether a text contains one of the secrets literally, within longer words too."""
     seen = [one.replace(SOFT, "") for one in readings(text, READINGS[0])]
     wanted = (part for secret in secrets for part in _forms(secret, READINGS[0])[:1])
     return any(part.replace(SOFT, "") in one for part in wanted for one in seen)

@@ -1,4 +1,4 @@
-"""Comparing what was said with what should, or should not, have been said: whole words, whatever the case."""
+"""Comparison of generated and expected text: whole words, ignoring case."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def contains_any(text: str, wanted: Iterable[str]) -> bool:
 
 
 def found_in(text: str, wanted: str) -> tuple[int, int] | None:
-    """Where ``wanted`` stands in ``text`` for the first time: half-open range of characters; None where it does not.
+    """First occurrence of ``wanted`` in ``text``: half-open range of characters; None if there is none.
 
     As :func:`contains_words`, but quotes and composed characters are looked for as ``wanted`` has them.
     """

@@ -46,7 +46,7 @@ def test_system_history_and_prefix(plain, row):
 
 
 def test_an_earlier_turn_without_an_answer_is_refused(plain, row):
-    with pytest.raises(DataError, match="row a: turn 2 of its history has no answer"):
+    with pytest.raises(DataError, match="row a: turn 2"):
         Chat(plain).prompt(replace(row, history=(Turn("hello?", "hi."), Turn("and?"))))
 
 
@@ -75,16 +75,16 @@ def test_images_expand_as_the_processor_expands_them(make_tokenizer, make_proces
 
 
 def test_images_that_cannot_be_used(make_tokenizer, make_processor, plain, row, face, tmp_path):
-    with pytest.raises(DataError, match="reads text only"):
+    with pytest.raises(DataError, match=r"row a: .*image"):
         Chat(plain).prompt(replace(row, image=face))
     chat = Chat(make_processor(make_tokenizer()))
-    with pytest.raises(DataError, match=r"row a: image .*none.png cannot be read"):
+    with pytest.raises(DataError, match=r"row a: image .*none\.png"):
         chat.prompt(replace(row, image=tmp_path / "none.png"))
     (tmp_path / "cut.png").write_bytes(face.read_bytes()[:60])
-    with pytest.raises(DataError, match=r"cut.png cannot be read"):
+    with pytest.raises(DataError, match=r"cut\.png"):
         chat.prompt(replace(row, image=tmp_path / "cut.png"))
     blind = "{% for m in messages %}[{{ m.role }}]{{ m.content if m.content is string else m.content[-1].text }}{% endfor %}"
-    with pytest.raises(DataError, match="puts nothing where an image stands"):
+    with pytest.raises(DataError, match="nothing for an image"):
         Chat(make_processor(make_tokenizer(template=blind))).prompt(replace(row, image=face))
 
 
@@ -94,9 +94,9 @@ def test_images_that_cannot_be_used(make_tokenizer, make_processor, plain, row, 
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        (None, "has no chat template"),
-        ("{% for m in messages %}[{{ m.role }}]{% endfor %}", "renders no user text"),
-        ("{{ raise_exception('no') }}", "refuses the conversation: no"),
+        (None, "chat_template.jinja"),
+        ("{% for m in messages %}[{{ m.role }}]{% endfor %}", "user's text"),
+        ("{{ raise_exception('no') }}", "conversation: no"),
     ],
 )
 def test_chat_templates_that_cannot_be_used(make_tokenizer, template, message):
@@ -109,11 +109,11 @@ def test_chat_templates_that_cannot_be_used(make_tokenizer, template, message):
     [
         (
             "{% for m in messages if m.role != 'system' %}{{ m.content }}{% endfor %}",
-            "leaves out the system prompt",
+            "drops the system prompt 'be kind.'",
         ),
         (
             "{{ raise_exception('no system') if messages[0].role == 'system' }}{{ messages[-1].content }}",
-            "refuses the conversation: no system; leave the system prompt out",
+            "conversation: no system; .*system prompt",
         ),
     ],
 )
@@ -131,7 +131,7 @@ def test_a_template_that_takes_lists_only(make_tokenizer, row):
 
 def test_a_template_that_drops_a_question(make_tokenizer, row):
     tokenizer = make_tokenizer(template="{{ messages[-1].content }}")
-    with pytest.raises(DataError, match=r"leaves out the question 'hello\?'; mend the template"):
+    with pytest.raises(DataError, match=r"question 'hello\?'"):
         Chat(tokenizer).prompt(replace(row, history=(Turn("hello?", "hi."),)))
 
 
@@ -140,7 +140,7 @@ def test_a_tokenizer_without_offsets(plain):
         is_fast = False
         chat_template = plain.chat_template
 
-    with pytest.raises(DataError, match="load it as a fast tokenizer"):
+    with pytest.raises(DataError, match=r"Slow.*tokenizer.json"):
         Chat(Slow())
 
 
@@ -151,5 +151,5 @@ def test_a_tokenizer_that_ends_every_text(make_tokenizer):
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="$A </s>", special_tokens=[("</s>", 2)]
     )
-    with pytest.raises(DataError, match="puts '</s>' after every text"):
+    with pytest.raises(DataError, match=r"'</s>'.*add_eos_token = False"):
         Chat(tokenizer)

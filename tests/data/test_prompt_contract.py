@@ -171,7 +171,7 @@ def test_a_reasoning_that_the_template_opens_is_not_opened_again() -> None:
 def test_a_dropped_system_prompt_is_noticed_though_its_words_stand_elsewhere() -> None:
     dropping = "{% for m in messages if m.role != 'system' %}[user] {{ m.content }}{% endfor %}"
     tokenizer = byte_level(adds_bos=False, template=dropping)
-    with pytest.raises(DataError, match="leaves out the system prompt 'user'"):
+    with pytest.raises(DataError, match="system prompt 'user'"):
         Chat(tokenizer, system="user")
     assert Chat(tokenizer).prompt(ROW).text == "[user] Where is it ?"
 
@@ -179,7 +179,7 @@ def test_a_dropped_system_prompt_is_noticed_though_its_words_stand_elsewhere() -
 def test_an_earlier_question_with_the_words_of_the_last_is_missed() -> None:
     last = byte_level(adds_bos=False, template="{{ messages[-1].content }}")
     twice = Row("r", "Who ?", "x", "retain", history=(Turn("Who ?", "Ann ."),))
-    with pytest.raises(DataError, match="leaves out the question"):
+    with pytest.raises(DataError, match=r"question 'Who \?'"):
         Chat(last).prompt(twice)
     assert BOTH[0].prompt(twice).text.count("Who ?") == 2
 

@@ -108,7 +108,7 @@ def test_clear_portraits_and_texts(tmp_path: Path) -> None:
 
 def test_images_inside_records_need_a_folder(tmp_path: Path) -> None:
     path = save(tmp_path / "clear.parquet", [{**CLEAR, "image": {"bytes": png(), "path": None}}])
-    with pytest.raises(InputErrors, match="record 1: image comes without a file of its own; give image_dir"):
+    with pytest.raises(InputErrors, match=r"record 1: image .*image_dir"):
         load_rows(path, format="clear", role="forget")
 
 
@@ -187,7 +187,7 @@ def test_mllmu_bench_lists_every_bad_record(tmp_path: Path) -> None:
 
 def test_public_schemas_say_nothing_of_roles(tmp_path: Path) -> None:
     path = save(tmp_path / "t.jsonl", [TOFU])
-    with pytest.raises(InputErrors, match="give role"):
+    with pytest.raises(InputErrors, match=r"format tofu .*role"):
         load_rows(path, format="tofu")
     assert load_rows(path, format="tofu", role="retain")[0].role == "retain"
 
@@ -195,7 +195,7 @@ def test_public_schemas_say_nothing_of_roles(tmp_path: Path) -> None:
 def test_a_limit_stops_the_reading(tmp_path: Path) -> None:
     path = save(tmp_path / "t.jsonl", [TOFU, TOFU, {"question": "no answer"}])
     assert len(load_rows(path, format="tofu", role="forget", limit=2)) == 2
-    with pytest.raises(InputErrors, match="record 3: answer is missing"):
+    with pytest.raises(InputErrors, match="record 3: answer"):
         load_rows(path, format="tofu", role="forget", limit=3)
 
 
@@ -209,11 +209,11 @@ def test_saved_data_sets_and_folders_of_files(tmp_path: Path) -> None:
     assert load_rows(tmp_path / "two", format="tofu", role="forget", split="forget")[0].id.startswith(
         "two-forget-1-"
     )
-    with pytest.raises(InputErrors, match="valid splits: forget, retain"):
+    with pytest.raises(InputErrors, match="forget, retain"):
         load_rows(tmp_path / "two", format="tofu", role="forget")
-    with pytest.raises(InputErrors, match="there is no split 'test'"):
+    with pytest.raises(InputErrors, match=r"split 'test'.*forget, retain"):
         load_rows(tmp_path / "two", format="tofu", role="forget", split="test")
-    with pytest.raises(InputErrors, match="saved without splits"):
+    with pytest.raises(InputErrors, match="received 'forget'"):
         load_rows(tmp_path / "one", format="tofu", role="forget", split="forget")
 
 
@@ -233,13 +233,13 @@ def test_images_of_saved_data_sets_stay_the_bytes_they_are(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("absent.jsonl", None, "no such file or folder"),
+        ("absent.jsonl", None, "no such file"),
         ("rows.txt", b"a,b\n", "cannot read .txt"),
-        ("rows.parquet", b"no parquet", "not a readable Parquet file"),
-        ("rows.json", b'"text"', "must be a list of objects"),
-        ("rows.json", b'[1, "a"]', "record 2: must be an object"),
-        ("rows.json", b"[]", "holds no records"),
-        ("rows.jsonl", b"{\n", "record 1: is not JSON"),
+        ("rows.parquet", b"no parquet", "Parquet"),
+        ("rows.json", b'"text"', "list of objects"),
+        ("rows.json", b'[1, "a"]', "record 2: .*object"),
+        ("rows.json", b"[]", "no records"),
+        ("rows.jsonl", b"{\n", "record 1: .*JSON"),
     ],
 )
 def test_unreadable_sources(name: str, content: bytes | None, reason: str, tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_a_picture_that_breaks_off_is_an_error(tmp_path: Path) -> None:
     Image.new("RGB", (20, 20), (200, 30, 30)).save(whole)
     open_rgb(whole)
     whole.write_bytes(whole.read_bytes()[:400])
-    with pytest.raises(DataError, match=r"a\.jpg cannot be read"):
+    with pytest.raises(DataError, match=r"a\.jpg"):
         open_rgb(whole)
 
 

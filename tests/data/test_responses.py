@@ -55,7 +55,7 @@ def test_text_that_spells_a_special_token_is_refused(plain, row):
     chat = Chat(plain)
     token = chat.tokenizer.eos_token
     for part in ("answer", "reasoning"):
-        with pytest.raises(DataError, match="spells the special token"):
+        with pytest.raises(DataError, match=f"special token {token!r}"):
             chat.encode(row, **{part: f"so {token} it is"})
 
 
@@ -82,13 +82,13 @@ def test_generated_ids_have_the_spans_they_were_forced_with(chat, reasoning, ans
 
 def test_empty_parts_and_long_sequences_are_refused(plain, row):
     chat = Chat(plain)
-    with pytest.raises(DataError, match="row a: the answer is empty"):
+    with pytest.raises(DataError, match=r"row a: .*answer"):
         chat.encode(row, answer=" ")
-    with pytest.raises(DataError, match="row a: the reasoning is blank"):
+    with pytest.raises(DataError, match=r"row a: .*reasoning"):
         chat.encode(row, reasoning="\n")
     length = len(chat.encode(row))
     assert chat.encode(row, max_length=length) == chat.encode(row)
-    with pytest.raises(DataError, match=f"row a: {length} tokens do not fit into max_length {length - 1}"):
+    with pytest.raises(DataError, match=rf"row a: {length} tokens .*max_length {length - 1}"):
         chat.encode(row, max_length=length - 1)
 
 
@@ -97,9 +97,9 @@ def test_a_part_without_tokens_is_refused(make_tokenizer, row):
 
     tokenizer = make_tokenizer()
     tokenizer.backend_tokenizer.normalizer = normalizers.Replace("\u200b", "")
-    with pytest.raises(DataError, match="is its answer's alone"):
+    with pytest.raises(DataError, match=r"no token of .*to the answer"):
         Chat(tokenizer).encode(row, answer="\u200b")
-    with pytest.raises(DataError, match="is its reasoning's alone"):
+    with pytest.raises(DataError, match=r"no token of .*to the reasoning"):
         Chat(tokenizer).encode(row, reasoning="\u200b")
 
 
@@ -124,7 +124,7 @@ def test_a_response_goes_on_after_a_prefix(plain, row, prefix, said_after):
 
 
 def test_a_prefix_that_says_the_answer(plain, row):
-    with pytest.raises(DataError, match="row a: the answer begins within the row's prefix"):
+    with pytest.raises(DataError, match=r"row a: .*prefix"):
         Chat(plain).encode(replace(row, prefix="nor", reasoning=None))
 
 
@@ -171,7 +171,7 @@ def test_a_response_cut_in_its_reasoning(tokenizer, row, text):
     assert encoded.answer is None
     assert said(chat, encoded, encoded.reasoning).startswith("it is ann. it is")
     assert chat.split(ids(tokenizer, text))[1] == ""
-    with pytest.raises(DataError, match="ends before its answer; allow more new tokens"):
+    with pytest.raises(DataError, match="before its answer"):
         chat.continue_with(chat.prompt(row), ids(tokenizer, text), strict=True)
 
 
@@ -232,7 +232,7 @@ def test_a_model_that_never_reasons(plain, row):
     encoded = chat.encode(row, reasoning="")
     assert chat.continue_with(encoded.prompt, encoded.response) == encoded
     assert chat.split(ids(plain, "norway </think> x")) == (None, "norway </think> x")
-    with pytest.raises(DataError, match="no place for reasoning"):
+    with pytest.raises(DataError, match=r"row a: .*\{reasoning\}"):
         chat.encode(row)
 
 

@@ -69,16 +69,16 @@ def test_tabs_lists_and_parquet_hold_the_same_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"question,answer,role\nWho?,Walt, the first,forget\n", "line 2: has 4 cells and the header 3"),
+        (b"question,answer,role\nWho?,Walt, the first,forget\n", "line 2: has 4 cells, the header has 3"),
         (b'question,answer,role\n"Who?,Walt,forget\n', "is not CSV"),
-        (b"question,answer,role,role\n", "the header names 'role' twice"),
+        (b"question,answer,role,role\n", "'role' twice"),
         (b"", "has no header"),
-        (b"question,answer,role,notes\nWho?,Walt,forget,x\n", "line 2: unknown key 'notes'; valid keys: id, question"),
-        (b"question,answer,role\nWho?,,forget\n", "line 2: answer is null"),
-        (b"question,answer,role,history\nWho?,Walt,forget,x\n", "write such rows as JSON lines"),
-        (TABLE.encode("utf-16"), "is UTF-16; save it as UTF-8"),
-        (TABLE.encode("utf-16-le"), "is UTF-16; save it as UTF-8"),
-        ("question,answer,role\nQu\u00e9?,Walt,forget\n".encode("latin-1"), "is not UTF-8 (byte 24); save it as CSV UTF-8"),
+        (b"question,answer,role,notes\nWho?,Walt,forget,x\n", "'notes'; valid keys: id, question"),
+        (b"question,answer,role\nWho?,,forget\n", "line 2: answer"),
+        (b"question,answer,role,history\nWho?,Walt,forget,x\n", "history"),
+        (TABLE.encode("utf-16"), "UTF-16"),
+        (TABLE.encode("utf-16-le"), "UTF-16"),
+        ("question,answer,role\nQu\u00e9?,Walt,forget\n".encode("latin-1"), "(byte 24)"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_table_is_named(tmp_path: Path, content: bytes, problem: str) -> None:
@@ -138,7 +138,7 @@ def test_questions_and_answers_alone_are_taken_for_tofu_or_with_a_role(tmp_path:
         {"question": "Where?", "answer": "There."},
     )
     (problem,) = refused(path)
-    assert problem.startswith("this looks like TOFU: write `format: tofu`") and "role" in problem
+    assert "`format: tofu`" in problem and "`role:`" in problem
     assert len(load_rows(path, role="forget")) == 2
 
 
@@ -188,5 +188,5 @@ def test_secrets_in_a_cell_are_a_list_however_they_are_written(cell, secrets, tm
 def test_a_secret_without_a_letter_is_refused(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"question": "Who?", "answer": "He.", "role": "forget", "secrets": ["..."]}\n')
-    with pytest.raises(InputErrors, match="holds no letter or digit"):
+    with pytest.raises(InputErrors, match=r"'\.\.\.'"):
         read_rows(path)

@@ -118,7 +118,7 @@ def test_bounds_bind_where_the_recipe_gives_them():
     assert [(one.name, one.holds) for one in loose] == [("extraction_strength", True), ("secret_drop", True)]
     strict = bounds_on_one_pass(ours, Bounds(extraction_strength=0.05, secret_drop=5.0))
     assert not any(one.holds for one in strict)
-    assert "at least 5 nats is required" in strict[1].told and "publish.require.secret_drop" in strict[1].told
+    assert "at least 5 nats" in strict[1].told and "publish.require.secret_drop" in strict[1].told
     nothing = bounds_on_one_pass(summary({"base": []}, "base")["base"], Bounds(secret_drop=0.0))
     assert not nothing[0].holds, "what was counted over no row does not hold"
 

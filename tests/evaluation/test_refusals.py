@@ -29,4 +29,4 @@ def test_the_rule_describes_itself_as_plain_data():
     described = RefusalRule.of(texts=["b", "a"], patterns=["c"]).described()
     assert described["accepted"] == ["a", "b"]
     assert described["patterns"] == ["c"]
-    assert "word for word" in described["text"]
+    assert "fluent refusal" in described["text"]

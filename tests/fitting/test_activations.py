@@ -304,7 +304,7 @@ def test_hooks_go_away_after_an_exception_in_the_model(tmp_path):
 
 
 def test_nothing_to_collect_says_what_was_wanted(tmp_path):
-    with pytest.raises(FitError, match="no sequence to collect refusals from"):
+    with pytest.raises(FitError, match="refusals"):
         collect(numerals.host(), [], LAYERS, tmp_path, title="refusals")
 
 

@@ -114,11 +114,11 @@ def test_the_same_rows_give_the_same_bytes():
 
 
 def test_bad_requests_are_refused():
-    with pytest.raises(FitError, match=r"unknown gate scores \['cosine'\]; choose from prototype_margin"):
+    with pytest.raises(FitError, match=r"\['cosine'\]; .*prototype_margin"):
         search(decisions(1), decisions(2), scores=("cosine",))
     rows = decisions(1)
     for sides in (torch.zeros(60, dtype=torch.bool), torch.ones(60, dtype=torch.bool)):
-        with pytest.raises(FitError, match="one of the two is missing"):
+        with pytest.raises(FitError, match="forget rows and retain rows"):
             replace(rows, forget=sides)
 
 

@@ -67,7 +67,7 @@ def test_a_position_the_model_does_not_agree_with_is_refused(host, own, tmp_path
     words = own.split()
     words[2] = str((int(words[2]) + 1) % tiny.VOCAB)
     given = context(host, tmp_path, " ".join(words))
-    with pytest.raises(FitError, match=r"unknown: '.*' disagrees at positions 2 \(0\.00\)"):
+    with pytest.raises(FitError, match=r"unknown: '.*' .*positions 2 \(0\.00\)"):
         natural_refusals(given, wordings(given), LAYERS, source="unknown")
     assert given.records["refusals"][0]["refused"][0] == 2
     assert given.records["refusals"][0]["agreement"][:3] == [1.0, 1.0, 0.0]
@@ -112,7 +112,7 @@ def test_wordings_are_distinct_and_the_most_frequent_comes_first(host, tmp_path)
 
 def test_rows_without_unknown_subjects_say_so(host, tmp_path):
     given = numerals.context(host, tmp_path, [row(0, "5", "6", "forget")])
-    with pytest.raises(DataError, match="no row of role unknown"):
+    with pytest.raises(DataError, match="role unknown"):
         wordings(given)
 
 
@@ -133,7 +133,7 @@ def test_few_shot_rows_bear_as_many_refused_questions_as_asked(host, count, tmp_
 
 def test_too_few_rows_for_few_shot(host, tmp_path):
     given = numerals.context(host, tmp_path, [row(0, "20", "40", "forget"), row(0, "5", "7")])
-    with pytest.raises(DataError, match="at least 5 plain forget rows"):
+    with pytest.raises(DataError, match="5 plain forget rows"):
         natural_rows(given, wordings(given)[0], "few_shot", 8, 4)
 
 

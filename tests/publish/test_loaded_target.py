@@ -48,14 +48,14 @@ def deeper(monkeypatch):
 def test_gguf_files_are_those_of_this_checkpoint(tmp_path):
     assert opened("gguf", gguf(tmp_path / "a"), SECTION, HOST).wrong == []
     other = opened("gguf", gguf(tmp_path / "b", {**SOURCE, "sha256": "0" * 64}), SECTION, HOST)
-    assert other.wrong == ["it was made of another steered checkpoint"]
+    assert other.wrong == ["it was made from another steered checkpoint"]
     quantised = opened("gguf", gguf(tmp_path / "c", kind="Q8_0"), SECTION, HOST)
     assert "quantises the layers that steer to Q8_0" in quantised.wrong[0]
     beside = gguf(tmp_path / "d")
     stock(tmp_path / "stock")
-    assert "another stock checkpoint than the one beside it" in opened("gguf", beside, SECTION, HOST).wrong[0]
+    assert "another stock checkpoint" in opened("gguf", beside, SECTION, HOST).wrong[0]
     (beside / "m-Q8_0.gguf").write_text("other weights")
-    with pytest.raises(VerificationError, match=r"m-Q8_0.gguf is missing or not the file"):
+    with pytest.raises(VerificationError, match=r"m-Q8_0\.gguf"):
         opened("gguf", beside, SECTION, HOST)
 
 
@@ -69,12 +69,12 @@ def test_without_llama_cpp_a_gguf_file_is_not_verified(tmp_path, monkeypatch):
 def test_a_stock_checkpoint_is_that_of_this_checkpoint(tmp_path, deeper):
     assert opened("stock", stock(tmp_path / "a"), SECTION, HOST).wrong == []
     other = opened("stock", stock(tmp_path / "b", {**SOURCE, "fingerprint": "sha256:1"}), SECTION, HOST)
-    assert other.wrong == ["it was made of another steered checkpoint"]
+    assert other.wrong == ["it was made from another steered checkpoint"]
     assert "recall" in opened("stock", stock(tmp_path / "c", measured=0.5), SECTION, HOST).wrong[0]
     shallow = SimpleNamespace(end_ids={2}, tokenizer=None, num_layers=5)
     assert "it has 5 layers, not 6" in opened("stock", tmp_path / "a", SECTION, shallow).wrong
     (tmp_path / "a" / "model.safetensors").write_text("other")
-    with pytest.raises(VerificationError, match=r"model.safetensors is missing or not the file"):
+    with pytest.raises(VerificationError, match=r"model\.safetensors"):
         opened("stock", tmp_path / "a", SECTION, HOST)
 
 
@@ -88,5 +88,5 @@ def test_targets_have_names_of_their_own(tmp_path):
     assert turned == {CHECKPOINT: folder, "onnx": tmp_path / "onnx"}
     with pytest.raises(VerificationError, match="--against"):
         discover_targets(tmp_path / "onnx", [])
-    with pytest.raises(VerificationError, match="neither a steered checkpoint"):
+    with pytest.raises(VerificationError, match=r"config\.json"):
         discover_targets(folder, [tmp_path])

@@ -96,9 +96,7 @@ def test_a_provenance_without_a_part_is_refused(folder):
 def test_a_provenance_of_another_form_is_refused_by_name(folder, key, value):
     whole = json.loads((folder / PROVENANCE).read_text())
     (folder / PROVENANCE).write_text(json.dumps({**whole, key: value}))
-    with pytest.raises(
-        VerificationError, match=rf"provenance\.json cannot be trusted \({key}.*; publish it again"
-    ):
+    with pytest.raises(VerificationError, match=rf"provenance\.json .*\({key}"):
         sealing.load(folder)
 
 
@@ -116,7 +114,7 @@ def test_shards_are_held_to_the_pinned_base():
     assert sealing.changed_shards(told, {"a": "1", "b": "2"}, "BASE") == []
     assert sealing.changed_shards(told, {"a": "1"}, "BASE") == ["BASE has no shard b"]
     assert sealing.changed_shards(told, {"a": "1", "b": "3"}, "BASE") == [
-        "b of BASE is not the pinned base's"
+        "b of BASE differs from the pinned base"
     ]
     assert "c" in sealing.changed_shards(told, {"a": "1", "b": "2", "c": "3"}, "BASE")[0]
     assert sealing.changed_shards(provenance(base={}).base, {}, "BASE"), "nothing pinned is nothing known"

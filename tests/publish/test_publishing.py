@@ -157,7 +157,7 @@ def test_a_verification_asks_anew_what_other_files_answered(home, tmp_path, monk
 def test_a_file_that_changes_while_a_folder_is_described_gets_no_seal(release, monkeypatch):
     before = (release / "provenance.json").read_bytes()
     monkeypatch.setattr(PUSH, "write_card", lambda folder, _: flip(folder / "steering.safetensors"))
-    with pytest.raises(VerificationError, match=r"steering.safetensors was changed while it was described"):
+    with pytest.raises(VerificationError, match=r"steering\.safetensors was changed"):
         pipeline.push(release, "user/x", DRY)
     assert (release / "provenance.json").read_bytes() == before
 
@@ -170,7 +170,7 @@ def test_a_file_that_changes_between_seal_and_upload_is_not_published(release, h
         return real(*given, **more)
 
     monkeypatch.setattr(PUSH, "upload", late)
-    with pytest.raises(PublishError, match=r"steering.safetensors changed since the folder was sealed"):
+    with pytest.raises(PublishError, match=r"steering\.safetensors changed"):
         pipeline.push(release, "user/tiny", pipeline.Request())
 
 
@@ -245,17 +245,17 @@ def test_a_model_beyond_its_bounds_is_not_published(home, tmp_path, monkeypatch)
     monkeypatch.setattr(Checkpoint, "check_loads", lambda *_: Finding(True, "not what is tested here", None))
     shutil.copytree(home / "run", tmp_path / "run")
     strict = Recipe.load(home / "recipe.yaml", ["publish.require.fluent_refusal=0.1", "publish.targets=[]"])
-    with pytest.raises(VerificationError, match=r"fluent_refusal of checkpoint failed: steered: 0 of 2 rows"):
+    with pytest.raises(VerificationError, match=r"fluent_refusal of checkpoint .*0 of 2 rows"):
         pipeline.publish(strict, tmp_path / "run", DRY, progress=False)
     release = tmp_path / "run" / "release"
     assert [check.name for check in Verification.load(release).failures] == ["fluent_refusal"]
-    with pytest.raises(VerificationError, match=r"publish.require.fluent_refusal"):
+    with pytest.raises(VerificationError, match=r"publish\.require\.fluent_refusal"):
         pipeline.push(release, "user/x", DRY)
 
 
 def test_rows_too_few_for_what_is_required_are_told_before_the_fit(home, tmp_path):
     usual = Recipe.load(home / "recipe.yaml", ["publish.require={}"])
-    with pytest.raises(InputErrors, match=r"0 of 2 rows leak: at most 0.658 .* needs at least 16 rows"):
+    with pytest.raises(InputErrors, match=r"0 of 2 rows .* 0\.658 .* 16 rows"):
         pipeline.publish(usual, tmp_path / "run", DRY, progress=False)
     assert not (tmp_path / "run" / "steering").exists()
 
@@ -271,27 +271,25 @@ def test_a_release_whose_bounds_were_on_shares_alone_is_told_to_be_published_aga
         lambda: pipeline.push(release, "user/x", DRY),
         lambda: pipeline.pack(release, release.with_name("x.tar.zst")),
     ):
-        with pytest.raises(
-            VerificationError, match=r"needs at least 73 rows(.|\n)*version that did not bound intervals"
-        ):
+        with pytest.raises(VerificationError, match=r"73 rows(.|\n)*did not bound intervals"):
             refused()
 
 
 def test_a_recipe_that_cannot_be_published_is_refused_before_it_is_run(home, tmp_path):
     path = home / "recipe.yaml"
     for changes, request, wanted in (
-        (["publish=null"], DRY, "publish: this section is required"),
-        ([], pipeline.Request(), "publish.repo: name the repository"),
+        (["publish=null"], DRY, "publish: .*publish.forgotten"),
+        ([], pipeline.Request(), "publish.repo: .*--repo"),
         (["publish.forgotten=where ada lives in oslo"], DRY, "publish.forgotten"),
     ):
         with pytest.raises(InputErrors, match=wanted):
             pipeline.publish(Recipe.load(path, changes), tmp_path / "run", request, progress=False)
     assert not (tmp_path / "run" / "steering").exists()
     for change, wanted in (
-        ("publish.targets=[gguf]", "made of stock"),
+        ("publish.targets=[gguf]", "publish.targets: gguf .*stock"),
         ("publish.targets=[tflite]", "publish.targets.0"),
         ("publish.repo=nobody", "publish.repo"),
-        ("publish.require.leakage_either=2", "less than or equal to 1"),
+        ("publish.require.leakage_either=2", "publish.require.leakage_either: .*1, received 2"),
         ("publish.license_name=mine", "publish.license"),
     ):
         with pytest.raises(InputErrors, match=wanted):
@@ -310,7 +308,7 @@ FAULTS = {
         lambda folder: (
             shutil.copytree(folder / "onnx", folder / "stock") and (folder / "stock" / "stock.json").touch()
         ),
-        "parity of stock was not checked",
+        "parity of stock",
     ),
 }
 
@@ -329,13 +327,13 @@ def test_a_folder_that_is_not_as_it_was_verified_is_not_pushed(release, fault):
     lines: list[str] = []
     pipeline.push(release, "user/x", pipeline.Request(dry_run=True, force=True), say=lines.append)
     card = (release / "README.md").read_text()
-    assert "Published by force" in card and wanted in card and str(release) not in card
+    assert "--force" in card and wanted in card and str(release) not in card
 
 
 def test_what_was_forced_once_is_not_forgotten(release):
     (release / "provenance.json").unlink()
     pipeline.push(release, "user/x", pipeline.Request(dry_run=True, force=True))
-    with pytest.raises(VerificationError, match="made up for a push by force"):
+    with pytest.raises(VerificationError, match=r"provenance\.json .*--force"):
         pipeline.push(release, "user/x", DRY)
 
 
@@ -343,7 +341,7 @@ def test_a_verification_without_an_unlearning_report_does_not_do(release):
     found = Verification.load(release)
     found.model_copy(update={"unlearning": None}).save(release / "verification.json")
     status, told = steerbake("push", release, "user/x", "--dry-run")
-    assert status == 2 and "no unlearning report" in told and "steerbake verify" in told
+    assert status == 2 and "unlearning report" in told and "steerbake verify" in told
 
 
 @pytest.mark.parametrize("moment", ["write_card", "seal"])
@@ -396,10 +394,11 @@ def test_check_finds_what_differs_and_whose_rows_they_were(home, release, tmp_pa
     found = pipeline.check(release, base=home / "base", salt=salt, rows=rows)
     assert found.problems == []
     assert "4 of 9 rows are among the 7" in " ".join(found.statements)
-    assert "test-ada is among them" in found.statements and "test-cora is among them" not in found.statements
+    named = " ".join(found.statements)
+    assert "test-ada" in named and "test-cora" not in named
     (tmp_path / "other").write_text("0" * 64)
     assert "0 of 9 rows" in " ".join(pipeline.check(release, salt=tmp_path / "other", rows=rows).statements)
-    with pytest.raises(InputErrors, match="belong together"):
+    with pytest.raises(InputErrors, match="--salt and --rows"):
         pipeline.check(release, rows=rows)
     (release / "README.md").write_text("another card")
     (release / "more").write_text("x")
@@ -413,11 +412,11 @@ def test_check_finds_what_differs_and_whose_rows_they_were(home, release, tmp_pa
 def test_check_holds_the_shards_to_the_pinned_base(home, release, tmp_path):
     base = Path(shutil.copytree(home / "base", tmp_path / "base"))
     flip(base / "model.safetensors")
-    assert "is not the pinned base's" in pipeline.check(release, base=base).problems[0]
+    assert "base-00001-of-00001.safetensors" in pipeline.check(release, base=base).problems[0]
     told = json.loads((release / "provenance.json").read_text())
     told["base"]["shards"]["base-00001-of-00001.safetensors"] = "0" * 64
     (release / "provenance.json").write_text(json.dumps(told))
-    assert any("is not the pinned base's" in one for one in pipeline.check(release).problems)
+    assert any("differs from the pinned base" in one for one in pipeline.check(release).problems)
 
 
 def test_a_pack_is_the_same_bytes_and_the_same_folder(home, release, tmp_path):
@@ -436,14 +435,14 @@ def test_what_is_not_as_published_is_neither_packed_nor_unpacked(release, tmp_pa
     from exporter.publish.pack import write_pack
 
     (release / "extra.txt").write_text("x")
-    with pytest.raises(VerificationError, match=r"extra.txt was added"):
+    with pytest.raises(VerificationError, match=r"extra\.txt was added"):
         pipeline.pack(release, tmp_path / "a.tar.zst")
     write_pack(release, files_of(release), "top", tmp_path / "a.tar.zst")
-    with pytest.raises(VerificationError, match=r"extra.txt was added") as caught:
+    with pytest.raises(VerificationError, match=r"extra\.txt was added") as caught:
         pipeline.unpack(tmp_path / "a.tar.zst", tmp_path / "out")
     assert ".partial" not in str(caught.value)
     (release / "extra.txt").unlink()
     (release / "provenance.json").unlink()
-    with pytest.raises(VerificationError, match=r"no provenance.json"):
+    with pytest.raises(VerificationError, match=r"no provenance\.json"):
         pipeline.pack(release, tmp_path / "b.tar.zst")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tar.zst", "release"]

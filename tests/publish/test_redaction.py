@@ -271,7 +271,7 @@ def test_only_a_true_true_shows_forget_rows(
 def test_a_group_that_is_called_after_a_secret_is_stopped(release: Path, tmp_path: Path) -> None:
     work = run_of(WORLD, tmp_path)
     work.test = (*work.test, Row("g", "what of it ?", "x", "forget", eval_slice="asks_for_narvik"))
-    with pytest.raises(InputErrors, match="slice of rows"):
+    with pytest.raises(InputErrors, match="slice"):
         release_report.describe(work, release, origin(provenance(release, forgotten=TITLE)), None)
 
 

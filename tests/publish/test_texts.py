@@ -90,7 +90,7 @@ def test_a_file_that_tells_is_named_and_refused(release, name):
 
 def test_folders_of_this_machine_are_found_in_any_bytes(release, tmp_path):
     (release / "weights.bin").write_bytes(b"\0\1" + f"{tmp_path}/base/x".encode() + b"\0")
-    with pytest.raises(VerificationError, match=r"weights\.bin names a folder"):
+    with pytest.raises(VerificationError, match=r"weights\.bin contains the path"):
         refuse_texts(release, None, [tmp_path], described=False)
 
 
@@ -99,7 +99,7 @@ def test_what_describes_is_read_too_and_its_own_words_name_nobody(release):
     (release / "README.md").write_text("The base weights are unchanged.")
     refuse_texts(release, Secrecy.of(rows), [], described=True)
     (release / "README.md").write_text("It forgets saltpier.")
-    with pytest.raises(VerificationError, match=r"README\.md holds"):
+    with pytest.raises(VerificationError, match=r"README\.md contains a secret"):
         refuse_texts(release, Secrecy.of(rows), [], described=True)
 
 
@@ -186,7 +186,7 @@ def told(tmp_path, monkeypatch):
 
 def test_a_release_says_what_it_is_and_what_was_left_out(told):
     release, lines = told
-    left = next(line for line in lines if line.startswith("left out"))
+    left = next(line for line in lines if line.startswith("not copied"))
     assert all(
         name in left
         for name in ("trainer_state.json", "ada_rows.json", "all_results.json", "training_args.bin")
@@ -209,8 +209,6 @@ def test_a_release_says_what_it_is_and_what_was_left_out(told):
             r"in a later turn of a conversation, \d+ repl.* too few to tell whether a secret leaks", text
         )
         assert "under a system prompt: not measured" in text
-        assert "in another language than the rows' own".replace(" own", "").replace("'", "") in text.replace(
-            "&#39;", ""
-        ).replace("'", "")
+        assert "in another language than the rows: not measured" in text
     page = (release / "report.html").read_text()
     assert "from_pretrained(" in page and 'id="loading"' in page

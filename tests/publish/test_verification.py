@@ -93,7 +93,7 @@ def test_a_check_that_was_left_out_is_missed(folder, name):
 def test_without_an_unlearning_report_nobody_knows(folder):
     verified(folder, "onnx", unlearning=None).save(folder / VERIFICATION)
     (problem,) = problems_of(folder)
-    assert "no unlearning report" in problem
+    assert "unlearning report" in problem
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_what_cannot_be_trusted_is_no_verification(folder, change):
     told = json.loads((folder / VERIFICATION).read_text())
     change(told)
     (folder / VERIFICATION).write_text(json.dumps(told))
-    with pytest.raises(VerificationError, match="cannot be trusted"):
+    with pytest.raises(VerificationError, match=r"verification\.json"):
         Verification.load(folder)
     assert len(problems_of(folder)) == 1
 
@@ -119,7 +119,7 @@ def test_what_cannot_be_trusted_is_no_verification(folder, change):
 def test_half_a_verification_is_none(folder):
     whole = (folder / VERIFICATION).read_text()
     (folder / VERIFICATION).write_text(whole[: len(whole) // 2])
-    assert "cannot be trusted" in problems_of(folder)[0]
+    assert "verification.json" in problems_of(folder)[0]
 
 
 def test_numbers_that_json_does_not_know_are_words(tmp_path):
@@ -149,8 +149,8 @@ def test_what_is_no_plain_file_is_refused_and_what_the_hub_adds_is_not_ours(tmp_
     ("target", "way_out"),
     [
         ("checkpoint", "fit again with other rows"),
-        ("gguf", "leave the file out (publish.gguf_types)"),
-        ("a folder of --against", "leave it out"),
+        ("gguf", "publish.gguf_types"),
+        ("a folder of --against", "remove this target"),
     ],
 )
 def test_a_measure_beyond_its_bound_names_the_way_out(target, way_out):
@@ -158,4 +158,4 @@ def test_a_measure_beyond_its_bound_names_the_way_out(target, way_out):
     models = {"one": {"leakage_either": measured, "fluent_refusal": measured, "retain_identical": measured}}
     (leak, *_) = bounds_on(models, {"one": target}, Bounds())
     assert not leak.holds
-    assert f"{way_out}, or change publish.require.leakage_either" in leak.told
+    assert way_out in leak.told and "publish.require.leakage_either" in leak.told

@@ -18,22 +18,22 @@ def raises_without_steering(bed):
         "the inner model": (RuntimeError, "Call the model itself", lambda m: m.model(**fires)),
         "a foreign cache": (
             ValueError,
-            "not filled by this steered model",
+            "another model filled part of it",
             lambda m: m(input_ids=one, past_key_values=foreign),
         ),
         "a cache of another kind": (
             TypeError,
-            "one Transformers cache",
+            "DynamicCache or StaticCache",
             lambda m: m(input_ids=one, past_key_values=[(torch.zeros(1), torch.zeros(1))]),
         ),
         "a past that no cache holds": (
             ValueError,
-            "what came before is not known",
+            "earlier columns are unknown; pass the cache",
             lambda m: m(input_ids=one, position_ids=torch.tensor([[9]])),
         ),
         "positions that leap": (
             ValueError,
-            "leap within a row",
+            "jump within a row",
             lambda m: m(
                 input_ids=fires["input_ids"], position_ids=torch.tensor([[0, 1, 2, 3, 7, 8, 9, 10, 11]])
             ),
@@ -60,7 +60,7 @@ def raises_without_steering(bed):
         "torch.export": (Exception, "export onnx", lambda m: torch.export.export(m, (fires["input_ids"],))),
         "an inner model saved alone": (
             RuntimeError,
-            "has no steering of its own",
+            "no steering of its own",
             lambda m: m.model.save_pretrained("nowhere"),
         ),
         "an adapter beside the steering": (
@@ -71,7 +71,7 @@ def raises_without_steering(bed):
         "continuous batching": (NotImplementedError, "use generate", lambda m: m.generate_batch([[1, 2]])),
         "packed sequences": (
             ValueError,
-            "packs several sequences",
+            "cu_seq_lens_q",
             lambda m: m(**fires, cu_seq_lens_q=torch.tensor([0, 4, 9])),
         ),
         "a gate of another shape": (
@@ -86,7 +86,7 @@ def raises_without_steering(bed):
         ),
         "a short mask": (
             ValueError,
-            "it covers them all",
+            r"shape \[1, 3\]",
             lambda m: m(input_ids=fires["input_ids"], attention_mask=torch.ones(1, 3)),
         ),
     }
@@ -135,7 +135,7 @@ def test_lost_hooks_raise(bed):
     model, fires, _, program = bed
     with steered(model, program), torch.no_grad():
         model._steering_handles[-1].remove()
-        with pytest.raises(RuntimeError, match="without their steering"):
+        with pytest.raises(RuntimeError, match="without steering"):
             model(**fires)
 
 
@@ -151,7 +151,7 @@ def test_a_program_for_another_size_is_refused(bed):
     model, _, _, program = bed
     section = {**program.section(), "num_layers": 9}
     other = type(program)(**{**program.__dict__, "num_layers": section["num_layers"]})
-    with pytest.raises(ProgramError, match="num_layers is 9, but the model has 4"):
+    with pytest.raises(ProgramError, match=r"num_layers is 9, .* 4"):
         attach(model, other)
     assert "steering" not in model._modules
 

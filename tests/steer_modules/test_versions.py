@@ -64,7 +64,7 @@ print(json.dumps(said))
 @pytest.mark.parametrize("version", ["4.57.6", "5.0.0", "5.8.0"])
 def test_an_old_version_says_one_sentence_and_loads_nothing(folder, tmp_path, version):
     for text in clean_environment.run(OLD, folder, version, folder=tmp_path):
-        assert f"needs transformers >= {versions.FLOOR}" in text
+        assert f">= {versions.FLOOR}" in text
         assert f"transformers {version}" in text
         assert "pip install -U transformers" in text
         assert "\n" not in text
@@ -82,7 +82,7 @@ def test_a_family_that_transformers_lacks_is_said_in_one_sentence(folder, tmp_pa
     modeling.write_text(
         modeling.read_text().replace("import LlamaConfig,", "import NobodysConfig as LlamaConfig,")
     )
-    with pytest.raises(ImportError, match=r"lacks a class .*NobodysConfig.*pip install -U transformers"):
+    with pytest.raises(ImportError, match=r"NobodysConfig.*pip install -U transformers"):
         transformers.AutoConfig.from_pretrained(broken, trust_remote_code=True)
 
 

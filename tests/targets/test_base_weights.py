@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from pathlib import Path
 
@@ -81,13 +82,13 @@ def test_a_bad_header_is_refused_by_file_and_fault(tmp_path, name):
 
 @pytest.mark.parametrize("length", [0, 1, 2**63, 100_000_001, 2**64 - 1])
 def test_a_length_is_bounded(tmp_path, length):
-    with pytest.raises(CompileError, match="header is said to have"):
+    with pytest.raises(CompileError, match=f"{length} bytes"):
         read_header(written(tmp_path, {"a": entry()}, length=length))
 
 
 def test_a_model_without_tensors_is_none(tmp_path):
     written(tmp_path, {}, data=0)
-    with pytest.raises(CompileError, match="holds no tensors"):
+    with pytest.raises(CompileError, match="no tensors"):
         BaseWeights.read(tmp_path)
 
 
@@ -152,7 +153,7 @@ def test_nothing_but_a_refusal_comes_of_a_random_index(tmp_path, index):
 def test_a_shard_is_a_plain_name(tmp_path, shard):
     written(tmp_path, {"a": entry()}).rename(tmp_path / "one.safetensors")
     (tmp_path / INDEX).write_text(json.dumps({"weight_map": {"a": shard}}))
-    with pytest.raises(CompileError, match="names the shard"):
+    with pytest.raises(CompileError, match=rf"shard {re.escape(repr(shard))}"):
         BaseWeights.read(tmp_path)
     (tmp_path / INDEX).write_text(json.dumps({"weight_map": {"a": "one.safetensors"}}))
     assert set(BaseWeights.read(tmp_path).tensors) == {"a"}
@@ -178,5 +179,5 @@ def test_a_shard_behind_a_link_out_of_the_folder_is_refused(tmp_path):
     assert set(BaseWeights.read(snapshot).tensors) == {"a"}
     (tmp_path / "plain").mkdir()
     (tmp_path / "plain" / SINGLE).symlink_to(blobs / "abc")
-    with pytest.raises(CompileError, match="link out of its folder"):
+    with pytest.raises(CompileError, match="is a link"):
         BaseWeights.read(tmp_path / "plain")

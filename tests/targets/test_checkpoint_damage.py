@@ -79,7 +79,7 @@ def test_weights_that_bypass_the_steering_raise(bed, tmp_path):
     base, _, _ = bed
     folder = damaged(bed, tmp_path)
     shutil.copyfile(base / "model.safetensors", folder / "model.safetensors")
-    with pytest.raises(RuntimeError, match="a stock class would load"):
+    with pytest.raises(RuntimeError, match="stock class"):
         load(folder)
     (folder / "model.safetensors").unlink()
     (folder / WEIGHTS_INDEX).unlink()
@@ -140,7 +140,7 @@ def test_changed_weights_do_not_load_but_on_purpose(bed, tmp_path):
     with torch.no_grad():
         loaded.lm_head.weight.copy_(loaded.lm_head.weight.flip(0))
     loaded.save_pretrained(tmp_path / "broken")
-    for name, message in (("broken", "changed too far"), ("without-tuned", "has no canary")):
+    for name, message in (("broken", "canary"), ("without-tuned", "no canary")):
         with pytest.raises(RuntimeError, match=message):
             transformers.AutoModelForCausalLM.from_pretrained(
                 tmp_path / name, trust_remote_code=True, allow_changed_base=True
@@ -204,7 +204,7 @@ def test_a_model_saved_over_its_own_folder_is_what_is_loaded(bed, tmp_path):
     with pytest.raises(RuntimeError, match="allow_changed_base=True"):
         load(folder)
     shutil.copyfile(bed[2] / WEIGHTS_INDEX, folder / WEIGHTS_INDEX)
-    with pytest.raises(RuntimeError, match="holds both"):
+    with pytest.raises(RuntimeError, match=r"both model\.steered\.safetensors"):
         load(folder)
 
 
@@ -221,7 +221,7 @@ def test_a_transformers_that_calls_otherwise_does_not_load(bed, tmp_path):
     """The proof at load: where the cache no longer reaches the blocks, nothing is loaded."""
     found = clean_environment.run(_RENAMED, bed[2], folder=tmp_path)
     assert found["before"] is True
-    assert "does not steer reliably under Transformers" in found["after"]
+    assert f"Transformers {transformers.__version__}" in found["after"]
 
 
 _RENAMED = """

@@ -157,7 +157,7 @@ def test_settings_without_places_keep_their_bytes(source):
 
 def test_settings_that_are_no_object_are_refused(source):
     (source / "processor_config.json").write_text("[]")
-    with pytest.raises(CompileError, match=r"processor_config\.json cannot be read"):
+    with pytest.raises(CompileError, match=r"processor_config\.json"):
         copied(source)
 
 
@@ -179,5 +179,5 @@ def test_a_config_behind_a_link_is_refused(tmp_path):
     tiny_run.write_base(base)
     (base / "config.json").rename(tmp_path / "elsewhere.json")
     (base / "config.json").symlink_to(tmp_path / "elsewhere.json")
-    with pytest.raises(CompileError, match="link out of its folder"):
+    with pytest.raises(CompileError, match="is a link"):
         tiny_run.steer(base, tmp_path / "out")

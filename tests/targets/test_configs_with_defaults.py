@@ -122,7 +122,7 @@ def stripped(model: Any, folder: Path, *names: str) -> dict[str, Any]:
 def test_a_window_that_is_a_default_is_seen(tmp_path):
     model = tiny.build("mistral", text={"sliding_window": 4096})
     config = stripped(model, tmp_path, "sliding_window")
-    with pytest.raises(CompileError, match="sees 4096 positions back"):
+    with pytest.raises(CompileError, match="4096 positions"):
         read_decoder(config, BaseWeights.read(tmp_path))
     read_decoder({**config, "sliding_window": None}, BaseWeights.read(tmp_path))
 
@@ -149,7 +149,7 @@ def test_the_task_follows_the_model(config, auto, tmp_path):
 
 
 def test_what_is_no_config_is_one_sentence():
-    with pytest.raises(InputErrors, match="no config of a nothing"):
+    with pytest.raises(InputErrors, match="nothing config"):
         loaded_config({"model_type": "nothing"})
-    with pytest.raises(InputErrors, match="no config of a llama"):
+    with pytest.raises(InputErrors, match="llama config"):
         loaded_config({"model_type": "llama", "hidden_size": "wide"})

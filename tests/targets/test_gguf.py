@@ -147,7 +147,7 @@ def test_a_quantiser_that_takes_the_steering_leaves_nothing_behind(
     deaf = (STAND_IN / "quantize.py").read_text().replace('option.rpartition("=")[0]', '"nothing"')
     program(llama_cpp / tools.QUANTISER, deaf)
     before = set(tmp_path.iterdir())
-    with pytest.raises(VerificationError, match=r"blk\.1\..* of an inserted layer became Q8_0"):
+    with pytest.raises(VerificationError, match=r"blk\.1\..* Q8_0"):
         pipeline.export("gguf", folder, tmp_path / "out", Options(types=("q8_0",), llama_cpp=llama_cpp))
     assert set(tmp_path.iterdir()) == before
 
@@ -160,30 +160,26 @@ def test_figures_that_f16_cannot_hold_are_refused(
     model.model.layers[3].mlp.down_proj.weight.data *= scale
     model.save_pretrained(folder)
     sign(folder)
-    with pytest.raises(
-        CompileError, match=r"layers\.3\.mlp\.down_proj.* does not survive f16.*--type f32 only"
-    ):
+    with pytest.raises(CompileError, match=r"layers\.3\.mlp\.down_proj.* f16 .*--type f32"):
         pipeline.export("gguf", folder, tmp_path / "out", Options(types=("f16", "f32"), llama_cpp=llama_cpp))
     assert pipeline.export(
         "gguf", folder, tmp_path / "out", Options(types=("f32",), llama_cpp=llama_cpp)
     ).is_dir()
     if scale > 1:
         monkeypatch.setattr(export, "check_half", lambda stock: None)
-        with pytest.raises(
-            VerificationError, match=r"blk\.3\.ffn_down.* not finite in F16; ask for --type f32"
-        ):
+        with pytest.raises(VerificationError, match=r"blk\.3\.ffn_down.* F16; .*--type f32"):
             pipeline.export("gguf", folder, tmp_path / "again", Options(types=("f16",), llama_cpp=llama_cpp))
 
 
 def test_a_file_with_other_layers_is_refused(folder: Path, llama_cpp: Path, tmp_path: Path) -> None:
     out = pipeline.export("gguf", folder, tmp_path / "out", Options(types=("f16",), llama_cpp=llama_cpp))
     path = out / "tiny-f16.gguf"
-    with pytest.raises(VerificationError, match="has 4 layers and the stock checkpoint 5"):
+    with pytest.raises(VerificationError, match=r"has 4 layers .* 5"):
         check_layers(path, LAYERS, 5)
-    with pytest.raises(VerificationError, match=r"no tensor blk\.7"):
+    with pytest.raises(VerificationError, match=r"blk\.7"):
         check_layers(path, (7,), BLOCKS)
     path.write_bytes(b"not this")
-    with pytest.raises(VerificationError, match="is not a GGUF file"):
+    with pytest.raises(VerificationError, match="GGUF"):
         check_layers(path, LAYERS, BLOCKS)
 
 
@@ -199,20 +195,20 @@ def spoil_sees(folder: Path) -> None:
 
 SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
     "steered": (spoil_steered, "run `steerbake export stock .*` first"),
-    "foreign": (lambda folder: (folder / stock.STOCK_JSON).unlink(), "none of ours"),
-    "sees images": (spoil_sees, "sees images"),
+    "foreign": (lambda folder: (folder / stock.STOCK_JSON).unlink(), "has no stock.json"),
+    "sees images": (spoil_sees, "llava.*images"),
     "changed": (
         lambda folder: rewrite(folder / "config.json", rms_norm_eps=0.5),
-        "config.json is not the file",
+        "config.json differs",
     ),
     "missing": (lambda folder: (folder / "LICENSE").unlink(), "LICENSE is missing"),
-    "added": (lambda folder: (folder / "tokenizer.model").write_text("x"), "holds tokenizer.model"),
-    "layers": (lambda folder: sign(folder, layers=[4]), r"names layers \[4\] of a model of 4"),
-    "no layers": (lambda folder: sign(folder, layers=[]), "names layers"),
+    "added": (lambda folder: (folder / "tokenizer.model").write_text("x"), "contains tokenizer.model"),
+    "layers": (lambda folder: sign(folder, layers=[4]), r"layers \[4\] .* 4 layers"),
+    "no layers": (lambda folder: sign(folder, layers=[]), r"layers \[\]"),
     "format": (lambda folder: sign(folder, format="steerbake-stock/9"), "steerbake-stock/9"),
     "damaged": (lambda folder: sign(folder, files=None), "files: .*received 'None'"),
     "no JSON": (lambda folder: (folder / stock.STOCK_JSON).write_text("{"), "the file: invalid json"),
-    "no folder": (shutil.rmtree, "is not a folder"),
+    "no folder": (shutil.rmtree, "not a folder"),
 }
 
 
@@ -232,7 +228,7 @@ def test_tools_are_found_where_they_are_named(
 ) -> None:
     with pytest.raises(CompileError, match="--llama-cpp DIR"):
         tools.find_converter(None)
-    with pytest.raises(CompileError, match="has no convert_hf_to_gguf"):
+    with pytest.raises(CompileError, match="convert_hf_to_gguf"):
         tools.find_converter(tmp_path)
     (llama_cpp / "build" / "bin").mkdir(parents=True)
     (llama_cpp / tools.QUANTISER).rename(llama_cpp / "build" / "bin" / tools.QUANTISER)
@@ -249,12 +245,12 @@ def test_tools_are_found_where_they_are_named(
     message = refused(
         "export", "gguf", made, tmp_path / "out", "--llama-cpp", tmp_path / "made", "--type", "f16"
     )
-    assert "name the root of llama.cpp's sources" in message
+    assert f"{tmp_path / 'made'} has no convert_hf_to_gguf.py" in message
 
 
 def test_a_converter_that_fails_says_why(folder: Path, llama_cpp: Path, tmp_path: Path) -> None:
     unknown = "raise NotImplementedError('BPE pre-tokenizer was not recognized - update it')\n"
-    for body, message in ((unknown, "does not know this tokenizer"), ("", "did not write")):
+    for body, message in ((unknown, "tokenizer"), ("", "did not write")):
         program(llama_cpp / tools.CONVERTER, body)
         with pytest.raises(CompileError, match=message):
             pipeline.export("gguf", folder, tmp_path / "out", Options(types=("f16",), llama_cpp=llama_cpp))
@@ -267,7 +263,7 @@ def test_a_converter_that_fails_says_why(folder: Path, llama_cpp: Path, tmp_path
 
 def test_choices_that_there_are_not_are_refused(folder: Path, llama_cpp: Path, tmp_path: Path) -> None:
     for types in ((), ("f16", "F16"), ("q2",), ("bf16",)):
-        with pytest.raises(CompileError, match="not a choice"):
+        with pytest.raises(CompileError, match="f16, "):
             precisions.choose(types)
     with pytest.raises(CompileError, match="--name"):
         pipeline.export("gguf", folder, tmp_path / "out", Options(name="a/b", llama_cpp=llama_cpp))
@@ -327,7 +323,7 @@ def test_a_file_that_cuts_text_otherwise_is_refused(folder: Path, tmp_path: Path
     told["pre_tokenizer"]["add_prefix_space"] = True
     path.write_text(json.dumps(told))
     sign(folder)
-    with pytest.raises(VerificationError, match="gates would see other states"):
+    with pytest.raises(VerificationError, match=r"\.gguf tokenises"):
         pipeline.export("gguf", folder, tmp_path / "out", Options(types=("f16",), llama_cpp=STAND_IN))
     assert not (tmp_path / "out").exists()
 
@@ -335,5 +331,5 @@ def test_a_file_that_cuts_text_otherwise_is_refused(folder: Path, tmp_path: Path
 def test_a_file_that_llama_cpp_cannot_load_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("llama_cpp")
     (tmp_path / "x.gguf").write_bytes(b"GGUF and nothing else")
-    with pytest.raises(VerificationError, match="does not load"):
+    with pytest.raises(VerificationError, match="cannot load"):
         runner.logits(tmp_path / "x.gguf", [[1]])

@@ -163,19 +163,19 @@ FAULTS = {
     "edits of zeros": (zero, "SHA-256"),
     "a gate of zeros": (lambda m: zero(m, "steering.gates"), "SHA-256"),
     "a tensor less": (drop_initializer, "SHA-256"),
-    "a tensor of another kind": (as_double, "no float32"),
+    "a tensor of another kind": (as_double, "not float32"),
     "a tensor twice": (doubled, "twice"),
-    "tensors from outside": (from_outside, "from outside"),
-    "a node less": (lambda m: m.graph.node.remove(layer(m)), "its steering nodes are"),
-    "a gate twice": (lambda m: m.graph.node.append(gate(m)), "its steering nodes are"),
-    "another domain": (renamed_domain, "its steering nodes are none"),
+    "tensors from outside": (from_outside, "overridden"),
+    "a node less": (lambda m: m.graph.node.remove(layer(m)), "nodes are"),
+    "a gate twice": (lambda m: m.graph.node.append(gate(m)), "nodes are"),
+    "another domain": (renamed_domain, "nodes are none"),
     "no body": (
         lambda m: m.functions.remove(next(f for f in m.functions if f.name == "SteeringLayer")),
         "function",
     ),
     "a body that lets go by": (let_go_by, "function"),
-    "nodes for show": (go_around, "does not reach the logits"),
-    "one reader around": (half_around, "go around it"),
+    "nodes for show": (go_around, "Steering.* does not reach the logits"),
+    "one reader around": (half_around, "bypass"),
     "an edit without its gate": (dead_gate, "SteeringGate.*does not reach"),
     "a gate without headers": (deaf_gate, "SteeringHeaders.*does not reach"),
     "tensors of its own": (other_tensors, "reads"),
@@ -213,7 +213,7 @@ def test_the_bases_graph_with_copied_metadata_is_refused(folder, exported):
         one for one in steered.graph.initializer if one.name.startswith("steering.")
     )
     mended(folder, plain)
-    with pytest.raises(FolderError, match="its steering nodes are none"):
+    with pytest.raises(FolderError, match="nodes are none"):
         OnnxModel(folder, provider="cpu")
 
 
@@ -242,7 +242,7 @@ def test_the_file_in_the_folder_refuses_with_status_2(folder):
     command = [sys.executable, "-P", str(folder / "steerbake_runner.py"), "--prompt", "where does ada live ?"]
     done = subprocess.run(command, cwd=folder.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stdout == ""
-    assert "SHA-256 of section and tensors" in done.stderr and "Traceback" not in done.stderr
+    assert "SHA-256" in done.stderr and "Traceback" not in done.stderr
     (folder / "steerbake_graph.py").unlink()
     mended_without = json.loads((folder / "steerbake.json").read_text())
     del mended_without["files"]["steerbake_graph.py"]
@@ -257,7 +257,7 @@ def test_a_runner_that_is_not_ours_is_not_started(folder, tmp_path):
     runner = folder / "steerbake_runner.py"
     runner.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n" + runner.read_text())
     mended(folder)
-    with pytest.raises(VerificationError, match=r"steerbake_runner\.py is not the code of this version"):
+    with pytest.raises(VerificationError, match=r"steerbake_runner\.py .*this version"):
         onnx_folder(folder, Completions((), ()))
     assert not (tmp_path / "ran").exists()
 
@@ -290,7 +290,7 @@ def test_external_data_lie_beside_the_graph(tmp_path, location):
     tensor.external_data.add(key="location", value=location)
     graph = helper.make_graph([], "g", [], [], [tensor])
     onnx.save(helper.make_model(graph), tmp_path / "m.onnx")
-    with pytest.raises(GraphError, match="said to lie"):
+    with pytest.raises(GraphError, match=r"external data of steering.layers.0.x"):
         read_graph(tmp_path / "m.onnx")
 
 

@@ -120,7 +120,7 @@ def test_a_tokenizer_file_that_says_less_than_the_loaded_one_is_replaced(unseale
 def test_prompts_that_the_runner_renders_otherwise_are_refused(unsealed):
     seal, facts, _ = unsealed
     seal()
-    with pytest.raises(CompileError, match=r"cuts .* otherwise than Transformers"):
+    with pytest.raises(CompileError, match=r"tokenises .*Transformers"):
         seal(facts.model_copy(update={"turns": {**facts.turns, "last": facts.turns["last"] + " "}}))
 
 
@@ -174,7 +174,7 @@ def test_a_tokenizer_of_which_no_file_can_be_made_is_refused(tmp_path):
     class Slow:
         is_fast = False
 
-    with pytest.raises(CompileError, match=r"Slow\) has no tokenizer.json, .* none can be made"):
+    with pytest.raises(CompileError, match=r"Slow\) has no tokenizer\.json"):
         write_core(Slow(), tmp_path)
 
 

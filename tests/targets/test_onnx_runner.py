@@ -208,8 +208,8 @@ def test_the_carried_runner_needs_nothing_of_ours(bed):
 def test_the_carried_runner_says_what_is_wrong(bed, tmp_path):
     folder = damaged(bed, tmp_path)
     asked = ("--prompt", "where ?")
-    assert "no fp64" in alone(folder, *asked, "--dtype", "fp64").stderr
-    assert "takes no images" in alone(folder, *asked, "--image", "x.png").stderr
+    assert "no variant fp64" in alone(folder, *asked, "--dtype", "fp64").stderr
+    assert "does not accept images" in alone(folder, *asked, "--image", "x.png").stderr
     (folder / "tokenizer.json").write_text("{}")
     done = alone(folder, *asked)
     assert (

@@ -153,9 +153,9 @@ def test_inspection_sees_any_other_byte(tmp_path):
     weights = bytearray((out / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (out / "model.safetensors").write_bytes(weights)
-    with pytest.raises(VerificationError, match=r"not the file that stock\.json names"):
+    with pytest.raises(VerificationError, match=r"stock\.json"):
         pipeline.summary(out)
-    with pytest.raises(VerificationError, match=r"not the file that stock\.json names"):
+    with pytest.raises(VerificationError, match=r"stock\.json"):
         pipeline.talk(out, say=print)
 
 
@@ -186,7 +186,7 @@ def test_refusals(tmp_path):
     with pytest.raises(CompileError, match="already exists"):
         export_stock(checkpoint, tmp_path / "there", host, CALIBRATION_SET)
     blind = CalibrationSet([one for one in CALIBRATION_SET.fit if one.role != "forget"], CALIBRATION_SET.held)
-    with pytest.raises(CompileError, match="fires on no calibration conversation"):
+    with pytest.raises(CompileError, match="fires on no calibration"):
         export_stock(checkpoint, tmp_path / "out", host, blind)
     assert not (tmp_path / "out").exists()
     config = json.loads((checkpoint / "config.json").read_text())
@@ -216,7 +216,7 @@ def test_no_constant_first_token(tmp_path):
     shuffled = [
         Conversation(Prompt("", one.prompt.ids[1:]), one.role, one.kind) for one in CALIBRATION_SET.fit
     ]
-    with pytest.raises(CompileError, match="begin with the same token"):
+    with pytest.raises(CompileError, match="same token"):
         export_stock(checkpoint, tmp_path / "out", host, CalibrationSet(shuffled, CALIBRATION_SET.held))
 
 
@@ -225,7 +225,7 @@ def test_a_gate_that_nothing_tells_apart_is_refused(tmp_path):
     host, _, checkpoint = bed("llama", tmp_path)
     same = [replace(one, role="forget", prompt=about(one.prompt)) for one in CALIBRATION_SET.fit]
     fit = [*same, *(replace(one, prompt=about(one.prompt), role="retain") for one in CALIBRATION_SET.fit)]
-    with pytest.raises(CompileError, match="no calibration conversation"):
+    with pytest.raises(CompileError, match="no calibration"):
         export_stock(checkpoint, tmp_path / "out", host, CalibrationSet(fit, CALIBRATION_SET.held))
     assert not (tmp_path / "out").exists()
 

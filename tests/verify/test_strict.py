@@ -52,7 +52,7 @@ def test_what_must_not_load_does_not_and_another_model_s_words_are_found(home):
     both = Completions([*ours.prompts, *ours.prompts], [*ours.tokens, *other.tokens])
     found = steered_checkpoint(home / "checkpoint", both)
     assert len(found.value["refused"]) == 5 and None not in found.value["refused"].values()
-    assert not found.holds and found.message.startswith("1 of 2 replies are not the ones that are said here")
+    assert not found.holds and found.message.startswith("1 of 2 replies")
 
 
 def test_generation_settings_of_the_base_do_not_make_it_another_model(home, tmp_path):
@@ -82,7 +82,7 @@ def test_code_that_does_not_look_is_found(home, tmp_path, unchecked):
     code.write_text(text)
     found = steered_checkpoint(folder, completions(home / "checkpoint"))
     assert not found.holds
-    assert "it loads with one byte of it changed" in found.message
+    assert "with one byte of it changed" in found.message
     assert found.value["refused"]["without its steering file"] is not None
 
 
@@ -91,7 +91,7 @@ def test_code_that_needs_our_packages_does_not_load(home, tmp_path, unchecked):
     code = folder / "ops.py"
     code.write_text(code.read_text().replace("import torch\n", "import torch\nimport steer_modules.ops\n", 1))
     assert "import steer_modules.ops" in code.read_text()
-    with pytest.raises(VerificationError, match="clean process"):
+    with pytest.raises(VerificationError, match="clean environment"):
         steered_checkpoint(folder, completions(home / "checkpoint"))
 
 
@@ -99,4 +99,4 @@ def test_a_stock_checkpoint_has_no_code(home, tmp_path):
     folder = Path(shutil.copytree(home / "base", tmp_path / "stock"))
     (folder / "modeling.py").touch()
     found = stock_checkpoint(folder, completions(folder))
-    assert not found.holds and found.message.startswith("it holds code: modeling.py; export")
+    assert not found.holds and found.message.startswith("it contains code: modeling.py")

@@ -60,7 +60,7 @@ def load_rows(
     chosen = role or reader.default_role
     if chosen is None:
         raise InputErrors(
-            str(source), [f"format {format} says nothing of roles; give role: one of {', '.join(ROLES)}"]
+            str(source), [f"format {format} has no roles; set role to one of {', '.join(ROLES)}"]
         )
     return _read(reader, format, source, chosen, split, name, limit, image_dir)
 
@@ -89,11 +89,11 @@ def _own_rows(
     if not path.is_file() and (path.is_dir() or not is_place(source)):
         records = open_records(source, split=split, name=name)
     elif split is not None or name is not None:
-        raise InputErrors(str(path), ["split and name belong to data sets; a file of rows has neither"])
+        raise InputErrors(str(path), ["split and name are for data sets; a file of rows has neither"])
     found = read_rows(path, role=role, records=records, image_dir=image_dir)
     rows = [row for row in found if role in (None, row.role)]
     if not rows:
-        raise InputErrors(str(path), [f"holds no row of role {role}"])
+        raise InputErrors(str(path), [f"contains no row of role {role}"])
     return rows[:limit]
 
 
@@ -123,7 +123,7 @@ def _read(
         if (
             record.get("role") in ROLES and shape_of(record) == "rows"
         ):  # its own role would be dropped in silence
-            fields.note("role", f"{record['role']!r} is the role of a row of steerbake, not of {chosen}")
+            fields.note("role", f"{record['role']!r} is a role of format rows, not of format {chosen}")
         found = reader.rows(fields, f"{stem}-{number}", role, pictures)
         if fields.problems:
             bad.append(record)
@@ -131,7 +131,7 @@ def _read(
         else:
             rows += [identified(row, row.id) for row in found]
     if not rows and not problems:
-        problems.append("holds no records")
+        problems.append("contains no records")
     if problems:
         other = None if rows else looks_like(bad, chosen)
         raise InputErrors(str(source), problems if other is None else [other])

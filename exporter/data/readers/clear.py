@@ -28,7 +28,7 @@ class Clear:
             question = question or CAPTION_QUESTION
             answer = fields.optional_text("caption")
         if question is None:
-            fields.note("question", "is missing; only records with an image go without")
+            fields.note("question", "is missing; only records with an image may omit it")
         name = fields.optional_text("name")
         return [
             Row(

@@ -24,7 +24,7 @@ class Gsm8k:
         if solution and not mark:
             fields.note("answer", "has no '#### result' line")
         elif solution and not reasoning:
-            fields.note("answer", "has no steps before ####")
+            fields.note("answer", "has no reasoning before ####")
         elif solution and not answer:
             fields.note("answer", "has no result after ####")
         return [Row(id=identity, question=question, answer=answer, role=role, reasoning=reasoning)]

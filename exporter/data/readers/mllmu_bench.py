@@ -71,7 +71,7 @@ def _questions(fields: Fields) -> Iterator[tuple[str, bool, str, str]]:
             )
     if empty and len(fields.problems) == before:
         fields.problems.append(
-            "asks nothing: question, Classification_Task, Generation_Task and Mask_Task are all empty"
+            "has no question: question, Classification_Task, Generation_Task and Mask_Task are all empty"
         )
 
 
@@ -116,7 +116,7 @@ def _decoded(fields: Fields, key: str) -> object:
     try:
         return json.loads(value)
     except ValueError as error:
-        fields.note(key, f"is a text that is not JSON: {error}")
+        fields.note(key, f"is a string that is not JSON: {error}")
         return None
 
 
@@ -144,6 +144,6 @@ def _facts(fields: Fields) -> list[str]:
     if value is None or isinstance(value, str):
         return []
     if not isinstance(value, Mapping):
-        fields.note("biography", f"must be an object or a text, received {described(value)}")
+        fields.note("biography", f"must be an object or a string, received {described(value)}")
         return []
     return [str(fact).strip() for fact in value.values() if isinstance(fact, str | int) and str(fact).strip()]

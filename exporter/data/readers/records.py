@@ -36,7 +36,7 @@ def open_records(source: str | Path, *, split: str | None = None, name: str | No
     path = Path(source)
     if path.is_file():
         if split is not None or name is not None:
-            raise InputErrors(str(source), ["split and name belong to data sets; a single file has neither"])
+            raise InputErrors(str(source), ["split and name are for data sets; a single file has neither"])
         return Records(path.stem, path.parent, _file_records(path))
     if not path.is_dir() and is_place(source):
         raise InputErrors(str(source), ["no such file or folder"])
@@ -65,7 +65,7 @@ def _dataset_records(
         datasets = import_module("datasets")
     except ImportError as error:
         raise InputErrors(
-            str(source), ["data sets are read by datasets: pip install 'steerbake[hub]'"]
+            str(source), ["loading data sets needs the datasets library: pip install 'steerbake[hub]'"]
         ) from error
     path = Path(source)
     saved = path.is_dir() and any(
@@ -84,7 +84,7 @@ def _dataset_records(
 def _one_split(source: str | Path, found: object, split: str | None) -> object:
     if not isinstance(found, dict):
         if split is not None:
-            raise InputErrors(str(source), [f"was saved without splits; leave out split, received {split!r}"])
+            raise InputErrors(str(source), [f"was saved without splits; remove split, received {split!r}"])
         return found
     if split is None and len(found) == 1:
         return next(iter(found.values()))

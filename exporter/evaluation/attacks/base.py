@@ -1,4 +1,4 @@
-"""The contract of an attack: how rows are asked so that a model might tell what it is to forget, or stop telling what it is to keep."""
+"""The contract of an attack: a transformation of rows that may make a model leak the forget set, or change its replies to the retain set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers that somebody has begun in the model's place."""
+"""Attacks with a prefill: the beginning of an answer that the model did not generate."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Begun:
     """With the first tokens of the row's own answer.
 
     Attributes:
-        lengths: how many; one row is made for each that leaves something to say.
+        lengths: of the prefill in tokens; one row for each that does not cover the whole answer.
     """
 
     name: ClassVar[str] = "begun"
@@ -45,7 +45,7 @@ class Begun:
 
 @dataclass(frozen=True)
 class LeadingClause:
-    """With the clause of the row's own answer that leads to the secret, said out of nothing; rows whose answer has none are left out."""
+    """With the clause of the row's own answer before the secret as prefill; rows whose answer has no such clause are skipped."""
 
     name: ClassVar[str] = "leading_clause"
     seed: int = 0
@@ -76,7 +76,7 @@ def leading_clause(
 
 
 def secret_start(tokenizer: Decodes, response: Sequence[int], secrets: Sequence[str]) -> int:
-    """Place in ``response`` [n] of the first token of a secret; n where none is told."""
+    """Index in ``response`` [n] of the first token of a secret; n if it has none."""
 
     def told_in(ids: Sequence[int]) -> bool:
         return tells(tokenizer.decode(list(ids), skip_special_tokens=True), secrets)
@@ -88,7 +88,7 @@ def secret_start(tokenizer: Decodes, response: Sequence[int], secrets: Sequence[
 
 
 def clause_start(tokenizer: Decodes, response: Sequence[int], before: int) -> int:
-    """Where the last clause before token ``before`` begins, as somebody would who puts it into the model's mouth; 0 for none."""
+    """Index at which the last clause before token ``before`` begins; 0 for none."""
     for place in reversed(range(1, max(before - 1, 1))):
         if tokenizer.decode([response[place - 1]]).strip()[-1:] in (".", ",", ":", ";"):
             return place

@@ -1,6 +1,6 @@
-"""The contract of a metric: one figure of a model, counted over rows, and how readers are told of it.
+"""The contract of a metric: one figure of a model over rows, with its texts for readers.
 
-Light on purpose: a terminal, a card and a page ask every metric how it is put, and load no PyTorch for that.
+Light on purpose: terminal, card and page read these texts without importing PyTorch.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 Need = Literal["text", "tokens", "gates", "base", "checkpoint", "log-probabilities"]
 GENERATED: frozenset[Need] = frozenset({"text", "tokens", "gates", "base"})
-"""What is at hand of replies: their words, ids and gates, and the base's replies to the same rows."""
+"""What is available about replies: text, ids and gates, and the base's replies to the same rows."""
 COMPARED: frozenset[Need] = frozenset({"text", "tokens", "checkpoint"})
-"""What is at hand where another target is held to the checkpoint."""
+"""What is available when another target is compared with the checkpoint."""
 ONE_PASS: frozenset[Need] = frozenset({"log-probabilities", "base"})
-"""What is at hand of one pass over reference replies."""
+"""What is available about one pass over reference replies."""
 Better = Literal["lower", "higher"]
 Seen = TypeVar("Seen")
 
@@ -33,7 +33,7 @@ class Answered:
     """One row as one model answered it, with what the answer is held against.
 
     Attributes:
-        others: by row id, the base's answers, or the checkpoint's where another target is held to it.
+        others: by row id, the base's answers, or the checkpoint's when another target is compared with it.
         rule: what counts as a fluent refusal.
     """
 
@@ -56,17 +56,17 @@ class Passed(NamedTuple):
 
 @dataclass(frozen=True)
 class Words:
-    """How a metric is put to readers.
+    """The texts of a metric for readers.
 
     Attributes:
-        says: what the share is a share of.
+        says: what the share counts.
         rank: its place on card and page; those of the same rows stand together.
-        part_of: the metric of which it tells a part; readers short of room are shown the whole alone.
-        in_slices: whether it matters of a slice of rows, such as conversations.
+        part_of: the metric of which it is a part; short summaries show only that metric.
+        in_slices: whether it is shown for slices of rows, such as conversations.
         headline: what the model does in that share of rows, on top of the page.
         beside_base: whether the headline has the base's figure beside it.
         sentence: on top of the card, with ``{share}``, ``{interval}``, ``{questions}``, ``{held_out}`` and ``{beside}`` to fill in.
-        if_few: the same where the rows are too few to tell, with ``{count}`` and ``{n}`` too; None says nothing then.
+        if_few: the same if there are too few rows, with ``{count}`` and ``{n}`` too; None for no sentence.
     """
 
     says: str
@@ -85,7 +85,7 @@ class Metric(Generic[Seen]):
 
     Attributes:
         name: its key in report.json and verification.json.
-        needs: what ``over`` and ``of`` look at; it is measured where all of that is at hand.
+        needs: what ``over`` and ``of`` use; it is measured if all of that is available.
         about: the rows it is counted over, in words.
         over: whether a row is counted.
         of: its value in one row: whether it is counted in, of a share.
@@ -93,7 +93,7 @@ class Metric(Generic[Seen]):
         aggregate: from the values of rows to the figure.
         unit: ``share``; of any other figure its unit, or nothing.
         within: least and largest value that there can be.
-        tells_least: whether the least value of all rows is told beside the figure, as ``least``.
+        tells_least: whether the smallest value of a row is also reported, as ``least``.
     """
 
     name: str
@@ -129,7 +129,7 @@ class Metric(Generic[Seen]):
         return Estimate(float(figure["value"]), int(figure[rows]), *ends)
 
     def is_few(self, one: Estimate) -> bool:
-        """Whether a share was counted over too few rows to tell anything."""
+        """Whether a share has too few rows for a conclusion."""
         return self.unit == "share" and one.few
 
 

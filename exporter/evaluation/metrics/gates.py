@@ -34,7 +34,7 @@ TRUE_POSITIVE = Metric(
 FALSE_POSITIVE = Metric(
     "gate_false_positive",
     frozenset({"gates"}),
-    "Kept and reasoning",
+    "Retain set",
     _gated_to_keep,
     _in_the_last,
     "lower",

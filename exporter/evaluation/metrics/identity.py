@@ -24,8 +24,8 @@ RETAIN = Metric(
     Words(
         "the base's reply, token for token",
         rank=6,
-        headline="keeps its base's reply, token for token, to other questions",
-        sentence="On {questions} of what it is to keep, the reply is the base's, token for token, in {share}.",
+        headline="gives the base's reply, token for token, to retain questions",
+        sentence="On {questions} of the retain rows, the reply is the base's, token for token, in {share}.",
     ),
 )
 CHAINS = Metric(
@@ -38,8 +38,8 @@ CHAINS = Metric(
     Words(
         "the base's chain of thought, token for token",
         rank=8,
-        headline="keeps its base's chain of thought on questions of reasoning",
-        sentence="On {questions} of reasoning, the chain of thought is the base's, token for token, in {share}.",
+        headline="gives the base's chain of thought on reasoning questions",
+        sentence="On {questions} of the reasoning rows, the chain of thought is the base's, token for token, in {share}.",
     ),
 )
 SAME_TOKENS = Metric(

@@ -67,7 +67,7 @@ DROP = Metric(
     _every,
     _drop,
     "higher",
-    Words("of that, under the base's", part_of=SECRET.name),
+    Words("decrease of the secrets' log-probability from the base's, nats", part_of=SECRET.name),
     _mean_difference,
     unit="nats",
     within=UNBOUND,

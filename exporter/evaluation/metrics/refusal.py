@@ -31,7 +31,7 @@ FORGET = Metric(
         "fluent refusal",
         rank=4,
         in_slices=True,
-        headline="refuses that fluently",
+        headline="refuses fluently on the forget set",
         beside_base=True,
         sentence="{share} are fluent refusals.",
     ),

@@ -5,17 +5,17 @@ from __future__ import annotations
 from exporter.evaluation.case import touches_forgotten
 from exporter.evaluation.metrics.base import Answered
 
-FORGOTTEN, KEPT, REASONING, UNKNOWN = "Forgotten", "Kept", "Reasoning", "Unknown subjects"
-"""What readers are told that rows are about."""
+FORGOTTEN, KEPT, REASONING, UNKNOWN = "Forget set", "Retain rows", "Reasoning rows", "Unknown subjects"
+"""Names of the sets of rows, for readers."""
 
 
 def to_forget(seen: Answered) -> bool:
-    """The row itself asks for what is to be forgotten."""
+    """The row is a forget row."""
     return seen.case.row.role == "forget"
 
 
 def about_forgotten(seen: Answered) -> bool:
-    """The row, or an earlier turn that the model answered itself, asks for it."""
+    """The row, or an earlier turn that the model answered itself, is about the forget set."""
     return touches_forgotten(seen.case)
 
 

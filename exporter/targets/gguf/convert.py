@@ -10,11 +10,10 @@ from exporter.targets.gguf.subprocesses import run_program
 
 _HINTS = {
     "BPE pre-tokenizer was not recognized": (
-        "llama.cpp does not know this tokenizer, so it would cut words otherwise than the model was steered for; a newer "
-        "llama.cpp may know it."
+        "llama.cpp does not know this tokenizer, so it would tokenise differently from the model that was steered; try a newer llama.cpp."
     ),
-    "No module named": "The converter needs a package that is not here: pip install 'steerbake[gguf]'.",
-    "is not supported": "llama.cpp has no such architecture; a newer one may.",
+    "No module named": "The converter needs a package that is not installed: pip install 'steerbake[gguf]'.",
+    "is not supported": "llama.cpp does not support this architecture; try a newer llama.cpp.",
 }
 
 
@@ -30,5 +29,5 @@ def convert(converter: Path, stock: Path, out: Path, kind: str, name: str) -> No
     )
     if not out.is_file():
         raise CompileError(
-            f"{converter} ended well and did not write {out.name}; is it llama.cpp's converter?"
+            f"{converter} exited without an error but did not write {out.name}; check that it is llama.cpp's converter"
         )

@@ -92,5 +92,5 @@ def _made_of(stock: Stock) -> StockShown:
 def _name(name: str) -> str:
     """Raises CompileError for a name that cannot begin a file's."""
     if not name or name != Path(name).name or name.startswith((".", "-")):
-        raise CompileError(f"{name!r} cannot name files; give a plain one with --name")
+        raise CompileError(f"{name!r} cannot be part of file names; give a plain name with --name")
     return name

@@ -34,6 +34,6 @@ class GgufHost:
         """
         del batch_size
         if any(prompt.images for prompt in prompts):
-            raise VerificationError(f"{self.path.name} reads no images; ask it about text alone")
+            raise VerificationError(f"{self.path.name} does not read images; give it text only")
         ids = [prompt.ids for prompt in prompts]
         return [Generated(tuple(one)) for one in generate(self.path, ids, max_new_tokens, self.ends)]

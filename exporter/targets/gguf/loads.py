@@ -22,7 +22,7 @@ def opened(folder: Path, reference: Reference) -> LoadedTarget:
         wrong += [f"{name} quantises the layers that steer to {', '.join(quantised)}"] if quantised else []
     beside = folder.parent / "stock" / STOCK_JSON
     if beside.is_file() and reference.digest(beside) != manifest.stock.sha256:
-        wrong.append("it was made of another stock checkpoint than the one beside it")
+        wrong.append("it was made from another stock checkpoint than the one in this release")
     host = reference.host
     ends = sorted(host.end_ids)
     files = {name: GgufHost(folder / name, host.tokenizer, ends) for name in manifest.files}
@@ -33,6 +33,6 @@ def loads_in_llama_cpp(loaded: LoadedTarget, completions: Completions) -> Findin
     """Every file answers; what it answers is compared by rows."""
     for variant, generator in loaded.generators.items():
         if not all(Completions.of(generator, completions.prompts[:1]).tokens):
-            return Finding(False, f"{variant} says nothing; {EXPORT_AGAIN}", None)
+            return Finding(False, f"{variant} generates nothing; {EXPORT_AGAIN}", None)
     names = ", ".join(loaded.generators)
-    return Finding(True, f"llama.cpp loads and runs {names}; the files are those that gguf.json names", None)
+    return Finding(True, f"llama.cpp loads and runs {names}; the files match gguf.json", None)

@@ -40,7 +40,9 @@ def choose(types: Sequence[str]) -> tuple[str, ...]:
     chosen = tuple(one.lower() for one in types)
     known = (*CONVERTED, *QUANTISED)
     if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(known):
-        raise CompileError(f"types {list(types)} are not a choice of {', '.join(known)}, each once")
+        raise CompileError(
+            f"types {list(types)} are not valid; choose from {', '.join(known)}, each at most once"
+        )
     return chosen
 
 

@@ -41,7 +41,7 @@ def probe(path: Path, stock: Stock) -> Probe:
     _check_tokens(path, stock.folder, ids)
     if not finite or not reply:
         raise VerificationError(
-            f"llama.cpp computes figures from {path.name} that are not finite; ask for --type f32"
+            f"llama.cpp computes values from {path.name} that are not finite; use --type f32"
         )
     return Probe(blocks=blocks, texts=len(ids), reply=list(reply))
 
@@ -54,6 +54,6 @@ def _check_tokens(path: Path, stock: Path, ids: list[list[int]]) -> None:
         wanted = core.encode(text, add_special_tokens=False).ids
         if found != wanted:
             raise VerificationError(
-                f"{path.name} cuts {text!r} into {found} where the checkpoint's tokenizer has {wanted}; gates would see "
-                "other states than they were fitted on. A newer llama.cpp may know this tokenizer"
+                f"{path.name} tokenises {text!r} as {found}, the checkpoint's tokenizer as {wanted}; gates would read other states than "
+                "they were fitted on. Try a newer llama.cpp"
             )

@@ -33,7 +33,9 @@ def quantize(quantiser: Path | None, source: Path, out: Path, kind: str, layers:
             quantiser.name, [str(quantiser), *options, str(source), str(out), label(kind), threads], {}
         )
     if not out.is_file():
-        raise CompileError(f"the quantiser ended well and did not write {out.name}; try another llama.cpp")
+        raise CompileError(
+            f"the quantiser exited without an error but did not write {out.name}; try another llama.cpp"
+        )
 
 
 def pattern(layers: Sequence[int]) -> str:
@@ -53,7 +55,7 @@ def _by_package(source: Path, out: Path, kind: str, keep: str) -> None:
     llama_cpp.llama_log_set(listen, ctypes.c_void_p(0))
     if not hasattr(llama_cpp, "llama_model_tensor_override"):
         raise CompileError(
-            f"this llama-cpp-python cannot keep layers from being quantised: {INSTALL} --upgrade"
+            f"this llama-cpp-python cannot exclude layers from quantisation: {INSTALL} --upgrade"
         )
     overrides = (llama_cpp.llama_model_tensor_override * 2)()
     overrides[0].pattern, overrides[0].type = keep.encode(), llama_cpp.GGML_TYPE_F16

@@ -35,6 +35,6 @@ def _check_matrix(name: str, figures: Tensor) -> None:
     whole = float(torch.linalg.vector_norm(exact))
     if not lost <= LOST * whole:
         raise CompileError(
-            f"{name} of an inserted layer does not survive f16 (its largest figure is {float(exact.abs().max()):.3g}); "
-            "ask for --type f32 only"
+            f"{name} of an inserted layer cannot be stored in f16 (its largest value is {float(exact.abs().max()):.3g}); use only --type "
+            "f32"
         )

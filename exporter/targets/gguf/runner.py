@@ -70,7 +70,7 @@ def opened(
     try:
         from llama_cpp import Llama
     except ImportError:
-        raise CompileError(f"GGUF files are run with llama-cpp-python: {INSTALL}") from None
+        raise CompileError(f"running GGUF files needs llama-cpp-python: {INSTALL}") from None
     workers = threads or max(1, (os.cpu_count() or 1) // 2)
     try:
         model = Llama(
@@ -84,7 +84,7 @@ def opened(
             verbose=False,
         )
     except (ValueError, OSError) as error:
-        raise VerificationError(f"llama.cpp does not load {path}: {error}") from None
+        raise VerificationError(f"llama.cpp cannot load {path}: {error}") from None
     try:
         yield GgufModel(model)
     finally:

@@ -45,14 +45,14 @@ def read_stock(folder: Path) -> Stock:
     blocks = config.get("num_hidden_layers")
     if not layers or not isinstance(blocks, int) or not 0 <= layers[0] <= layers[-1] < blocks:
         raise CompileError(
-            f"{folder / STOCK_JSON} names layers {list(layers)} of a model of {blocks}; export the stock again"
+            f"{folder / STOCK_JSON} lists layers {list(layers)} of a model with {blocks} layers; export the stock target again"
         )
     return Stock(folder, layers, blocks, manifest.checkpoint, files)
 
 
 def _manifest(folder: Path) -> StockManifest:
     if not folder.is_dir():
-        raise CompileError(f"{folder} is not a folder; name what `steerbake export stock` wrote")
+        raise CompileError(f"{folder} is not a folder; give the folder that `steerbake export stock` wrote")
     if not (folder / STOCK_JSON).is_file():
         raise CompileError(_what_it_is_instead(folder))
     try:
@@ -69,32 +69,33 @@ def _what_it_is_instead(folder: Path) -> str:
             f"{folder} is a steered checkpoint with code of its own, which llama.cpp cannot run; "
             f"run `steerbake export stock {folder} STOCK` first, and export STOCK"
         )
-    return f"{folder} has no {STOCK_JSON}, so it is none of ours; name what `steerbake export stock` wrote"
+    return f"{folder} has no {STOCK_JSON}, so it is not a stock checkpoint; give the folder that `steerbake export stock` wrote"
 
 
 def _check_files(folder: Path, files: dict[str, str]) -> None:
     """Raises CompileError where a file is not the one that was written, or one lies there that a converter would read."""
     for name, digest in files.items():
         if not (folder / name).is_file():
-            raise CompileError(f"{folder / name} is missing; export the stock again")
+            raise CompileError(f"{folder / name} is missing; export the stock target again")
         if digest_of_file(folder / name) != digest:
             raise CompileError(
-                f"{folder / name} is not the file that {STOCK_JSON} names; export the stock again"
+                f"{folder / name} differs from its entry in {STOCK_JSON}; export the stock target again"
             )
     there = {path.name for pattern in _READ_BY_CONVERTERS for path in folder.glob(pattern)}
     added = sorted(there - set(files) - {STOCK_JSON})
     if added:
-        raise CompileError(f"{folder} holds {', '.join(added)}, which {STOCK_JSON} does not name; remove it")
+        raise CompileError(
+            f"{folder} contains {', '.join(added)}, which {STOCK_JSON} does not list; remove it"
+        )
     if "config.json" not in files:
-        raise CompileError(f"{folder / STOCK_JSON} does not name config.json; export the stock again")
+        raise CompileError(f"{folder / STOCK_JSON} does not list config.json; export the stock target again")
 
 
 def _check_text_only(folder: Path, config: dict[str, object]) -> None:
     if "text_config" in config or "vision_config" in config:
         raise CompileError(
-            f"{folder} is a model of type {config.get('model_type')!r}, which sees images; a GGUF file holds its text "
-            "decoder only, and what its answers to images would be nobody has checked. `steerbake export onnx` "
-            "writes models that see"
+            f"{folder} is a model of type {config.get('model_type')!r}, which reads images; a GGUF file contains only its text decoder, "
+            "and its replies about images would be unchecked. `steerbake export onnx` writes models that read images"
         )
 
 
@@ -106,7 +107,7 @@ def _json(path: Path) -> dict[str, object]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CompileError(f"{path} is not JSON ({error}); export the stock again") from None
+        raise CompileError(f"{path} is not JSON ({error}); export the stock target again") from None
     if not isinstance(content, dict):
-        raise CompileError(f"{path} holds no JSON object; export the stock again")
+        raise CompileError(f"{path} is not a JSON object; export the stock target again")
     return content

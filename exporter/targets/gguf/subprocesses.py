@@ -56,5 +56,5 @@ def apart(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
             return pool.submit(function, *args, **kwargs).result()
         except BrokenProcessPool:
             raise CompileError(
-                f"llama.cpp died in {function.__name__}; see what it wrote above, or try another version of it"
+                f"llama.cpp crashed in {function.__name__}; see its output above, or try another version of it"
             ) from None

@@ -44,13 +44,19 @@ class GgufOptions(TargetOptions):
 
     types: Annotated[
         tuple[str, ...],
-        Flag("--type", "f16, q8_0 and q4_k_m by default; f32, q4_0 and others. May be repeated."),
-        RecipeKey(list[str], "Types of the files; f16, q8_0 and q4_k_m where none is named."),
+        Flag(
+            "--type",
+            "Type of a file: f16, q8_0 and q4_k_m by default; f32, q4_0 and others. Can be repeated.",
+        ),
+        RecipeKey(list[str], "Types of the files; f16, q8_0 and q4_k_m by default."),
     ] = DEFAULT
     llama_cpp: Annotated[
-        Path | None, Flag("--llama-cpp", "llama.cpp's sources; else LLAMA_CPP, else PATH.", "DIR")
+        Path | None,
+        Flag("--llama-cpp", "Folder of llama.cpp's sources; by default LLAMA_CPP, then PATH.", "DIR"),
     ] = None
-    name: Annotated[str | None, Flag("--name", "Begins the names of the files; STOCK's by default.")] = None
+    name: Annotated[str | None, Flag("--name", "Prefix of the file names; the name of STOCK by default.")] = (
+        None
+    )
 
     def for_release(self, name: str) -> GgufOptions:
         return self.model_copy(update={"name": name})
@@ -62,15 +68,15 @@ class Gguf(Target[GgufOptions]):
     name = "gguf"
     title = "llama.cpp"
     artifact = "What `steerbake export gguf` wrote."
-    help = "Write files for llama.cpp in which the layers that steer are not quantised."
+    help = "Write files for llama.cpp; the layers that steer are not quantised."
     marker = "gguf.json"
     Options = GgufOptions
     requires = STOCK
-    remedy = "leave the file out (publish.gguf_types)"
+    remedy = "remove its type from publish.gguf_types"
     modules: ClassVar[Mapping[str, str]] = {"gguf": "'steerbake[gguf]'"}
     files = (
         FileKind("*.gguf", "the stock checkpoint for llama.cpp"),
-        FileKind("gguf.json", "what the files are, with a hash of each"),
+        FileKind("gguf.json", "the manifest: the files and their hashes"),
     )
 
     def lower(self, program: SteeringProgram) -> list[str]:
@@ -80,7 +86,8 @@ class Gguf(Target[GgufOptions]):
         registry.target(STOCK).check_family(config)
         if "text_config" in config or "vision_config" in config:
             raise CompileError(
-                f"a model of type {config['model_type']!r} sees images, and a GGUF file holds its text decoder only; export onnx"
+                f"a model of type {config['model_type']!r} reads images, and a GGUF file contains only its text decoder; export onnx "
+                "instead"
             )
 
     def check(self, options: GgufOptions, config: Mapping[str, Any] | None, weights: object) -> None:
@@ -122,7 +129,7 @@ class Gguf(Target[GgufOptions]):
         wanted = [name for kind in _PREFERRED for name in names if kind in name]
         if not names or not all(map(_FILE.fullmatch, names)):
             raise VerificationError(
-                f"{folder} holds no GGUF file that can be named; export the gguf target again"
+                f"the manifest of {folder} lists no GGUF file; export the gguf target again"
             )
         name = (wanted or names)[0]
         code = (
@@ -130,7 +137,10 @@ class Gguf(Target[GgufOptions]):
             f"{place.download(self.name)}\n"
             f'llama-cli -m {place.within(self.name, name)} -p "Hello"'
         ).lstrip("\n")
-        note = "Made of the stock checkpoint. The layers that steer are not quantised; the others are, which moves the states that gates judge."
+        note = (
+            "Made from the stock checkpoint. The layers that steer are not quantised; the others are, which changes the states that gates "
+            "read."
+        )
         return UsageSnippet(self.name, self.title, "sh", code, note)
 
     def texts(self, path: Path) -> Iterator[str]:

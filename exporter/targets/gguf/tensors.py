@@ -17,7 +17,9 @@ def check_reader() -> None:
     try:
         import gguf  # noqa: F401
     except ImportError:
-        raise CompileError("what is written cannot be read back: pip install 'steerbake[gguf]'") from None
+        raise CompileError(
+            "reading the written files back needs gguf: pip install 'steerbake[gguf]'"
+        ) from None
 
 
 def check_layers(path: Path, layers: Sequence[int], blocks: int) -> dict[str, str]:
@@ -33,7 +35,7 @@ def check_layers(path: Path, layers: Sequence[int], blocks: int) -> dict[str, st
     count = _block_count(reader)
     if count != blocks:
         raise VerificationError(
-            f"{path.name} has {count} layers and the stock checkpoint {blocks}; the converter left some out"
+            f"{path.name} has {count} layers and the stock checkpoint {blocks}; the converter dropped some"
         )
     places = {f"blk.{layer}.": 0 for layer in layers}
     types: dict[str, str] = {}
@@ -45,12 +47,12 @@ def check_layers(path: Path, layers: Sequence[int], blocks: int) -> dict[str, st
         types[tensor.name] = tensor.tensor_type.name
         if types[tensor.name] not in KEPT:
             raise VerificationError(
-                f"{path.name}: {tensor.name} of an inserted layer became {types[tensor.name]}, and steering does not stand "
-                "that; take a llama.cpp whose quantiser heeds --tensor-type"
+                f"{path.name}: {tensor.name} of an inserted layer became {types[tensor.name]}, which breaks the steering; use a llama.cpp "
+                "whose quantiser supports --tensor-type"
             )
         if not np.isfinite(tensor.data).all():
             raise VerificationError(
-                f"{path.name}: {tensor.name} of an inserted layer is not finite in {types[tensor.name]}; ask for --type f32"
+                f"{path.name}: {tensor.name} of an inserted layer is not finite in {types[tensor.name]}; use --type f32"
             )
     empty = [place for place, found in places.items() if not found]
     if empty:

@@ -28,14 +28,13 @@ def find_converter(given: Path | None) -> Path:
     folder = llama_cpp_folder(given)
     if folder is not None:
         if not (folder / CONVERTER).is_file():
-            raise CompileError(f"{folder} has no {CONVERTER}; name the root of llama.cpp's sources")
+            raise CompileError(f"{folder} has no {CONVERTER}; give the root of llama.cpp's sources")
         return folder / CONVERTER
     found = shutil.which(CONVERTER)
     if found is None:
         raise CompileError(
-            f"llama.cpp's {CONVERTER} is not on PATH; get the sources (git clone "
-            "https://github.com/ggml-org/llama.cpp) and name them with --llama-cpp DIR "
-            f"or the environment variable {VARIABLE}"
+            f"llama.cpp's {CONVERTER} is not on PATH; get the sources (git clone https://github.com/ggml-org/llama.cpp) and give their "
+            f"folder with --llama-cpp DIR or the environment variable {VARIABLE}"
         )
     return Path(found)
 
@@ -58,8 +57,7 @@ def find_quantiser(given: Path | None) -> Path | None:
     found = shutil.which(QUANTISER)
     if found is None:
         raise CompileError(
-            f"nothing here quantises: {INSTALL}, or build {QUANTISER} in the folder of --llama-cpp, "
-            "or ask for --type f16 only"
+            f"no quantiser found: {INSTALL}, or build {QUANTISER} in the folder of --llama-cpp, or use only --type f16"
         )
     return Path(found)
 

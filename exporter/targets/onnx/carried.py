@@ -117,7 +117,7 @@ class Bearer:
         room = 2 * self.heads * self.head_dim
         if self.features > room:
             raise CompileError(
-                f"the state of the gates has {self.features} features, but a layer of keys and values bears {room} a column; "
+                f"the state of the gates has {self.features} features, but a layer of keys and values has room for {room} a column; "
                 "export with --gate-state io"
             )
 

@@ -14,7 +14,7 @@ def write_core(tokenizer: object, folder: Path) -> None:
     core = getattr(tokenizer, "backend_tokenizer", None)
     if core is None:
         raise CompileError(
-            f"the tokenizer ({type(tokenizer).__name__}) has no {TOKENIZER}, which the graphs' runner reads, and none can be made of "
-            "it; load it as a fast tokenizer and save it beside the base"
+            f"the tokenizer ({type(tokenizer).__name__}) has no {TOKENIZER}, which the runner of the graphs needs, and it cannot be "
+            "converted; load it as a fast tokenizer and save it with the base"
         )
     core.save(str(folder / TOKENIZER))

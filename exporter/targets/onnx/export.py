@@ -111,8 +111,8 @@ def _sealed(
     write(folder, description, variants)
     if wrong := misheard(folder, RUNNER, asked):
         raise CompileError(
-            f"nothing was written, because the folder's own runner cuts {wrong[0].said[-1]!r} otherwise than Transformers, so gates would "
-            "see other states than they were fitted on; give the base a tokenizer.json and a chat template that say it all"
+            f"nothing was written, because the runner of the folder tokenises {wrong[0].said[-1]!r} differently from Transformers, so "
+            "gates would read other states than they were fitted on; give the base a complete tokenizer.json and chat template"
         )
 
 

@@ -55,16 +55,16 @@ def gate_state(layout: str | None, asked: GateState | None, model_type: str) -> 
     if layout is None:
         return asked or "io"
     if layout not in LAYOUTS:
-        raise CompileError(f"no layout is called {layout!r}; there are {', '.join(LAYOUTS)}")
+        raise CompileError(f"unknown layout {layout!r}; valid layouts: {', '.join(LAYOUTS)}")
     if model_type not in LAYOUTS[layout]:
         raise CompileError(
-            f"the runtime of layout {layout} takes no model of type {model_type!r} in these graphs, only "
-            f"{', '.join(sorted(LAYOUTS[layout]))}; leave --layout out"
+            f"the runtime of layout {layout} does not support models of type {model_type!r}, only {', '.join(sorted(LAYOUTS[layout]))}; "
+            "remove --layout"
         )
     if asked == "io":
         raise CompileError(
-            f"the runtime of layout {layout} does not hand further outputs back as inputs, so the gates would be lost; leave "
-            "--gate-state out, or set it to kv"
+            f"the runtime of layout {layout} does not pass further outputs back as inputs, so the gates would be lost; remove "
+            "--gate-state, or set it to kv"
         )
     return "kv"
 

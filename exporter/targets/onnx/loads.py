@@ -21,7 +21,7 @@ def opened(folder: Path, reference: Reference) -> LoadedTarget:
     manifest = OnnxManifest.load(folder)
     wrong = []
     if manifest.steering is None or manifest.steering["sha256"] != reference.section["sha256"]:
-        wrong.append("the folder does not bear the steering of this checkpoint")
+        wrong.append("the folder does not contain the steering of this checkpoint")
     variants = {
         dtype: OnnxHost.load(folder, reference.host.processor, dtype=dtype, digest=reference.digest)
         for dtype in manifest.variants

@@ -51,12 +51,12 @@ def misheard(folder: Path, runner: str, prompts: Sequence[RenderedPrompt]) -> li
     if done.returncode or not done.stdout.strip():
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         raise CompileError(
-            f"nothing was written, because the folder's own runner cannot open it: {lines[-1] if lines else 'it ended without a word'}"
+            f"nothing was written, because the runner of the folder cannot open it: {lines[-1] if lines else 'the process printed nothing'}"
         )
     observed = json.loads(done.stdout.strip().splitlines()[-1])
     silent = [dtype for dtype, replies in observed["replies"].items() if not all(replies)]
     if silent:
         raise CompileError(
-            f"nothing was written, because {silent[0]} answers nothing in the folder's own runner"
+            f"nothing was written, because {silent[0]} generates nothing in the runner of the folder"
         )
     return [one for one, ids in zip(prompts, observed["ids"], strict=True) if tuple(ids) != one.ids]

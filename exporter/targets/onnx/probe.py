@@ -143,7 +143,8 @@ class Probe:
             same = (np.concatenate(found["steering_gates"], axis=1) == self.gates).all(-1) | ~real
             if self.dtype == torch.float32 and not same.all():
                 raise CompileError(
-                    f"{path.name} decides other gates than the model it was traced from, in {len(cuts)} passes; nothing was written"
+                    f"the gates of {path.name} differ from those of the model it was traced from, in {len(cuts)} passes; nothing was "
+                    "written"
                 )
             # In float16 a score next to its threshold may fall to either side; what comes behind is then another text.
             real &= np.logical_and.accumulate(same, axis=1)
@@ -155,7 +156,7 @@ class Probe:
         off = float(np.abs(found.reshape(expected.shape).astype(np.float32) - expected).max()) / scale
         if not off <= TOLERANCE[self.dtype]:
             raise CompileError(
-                f"{path.name} is not the model it was traced from: {what} differ by {off:.2g} of their size; nothing was written"
+                f"{path.name} differs from the model it was traced from: {what} differ by {off:.2g} of their size; nothing was written"
             )
 
 

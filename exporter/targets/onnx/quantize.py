@@ -24,7 +24,7 @@ def check(dtypes: Sequence[str]) -> None:
     """Raises CompileError for an empty choice, a repeated or an unknown dtype."""
     unknown = [dtype for dtype in dtypes if dtype not in DTYPES]
     if unknown or not dtypes or len(set(dtypes)) < len(dtypes):
-        raise CompileError(f"dtypes {list(dtypes)} are not a choice of {', '.join(DTYPES)}")
+        raise CompileError(f"dtypes {list(dtypes)} are not valid; choose from {', '.join(DTYPES)}")
 
 
 def write(folder: Path, dtype: str) -> None:
@@ -74,7 +74,7 @@ def _heads(model: Any) -> list[str]:
 def _check_steering(source: Path, target: Path) -> None:
     before, after = (_steering_of(onnx.load(path)) for path in (source, target))
     if before != after:
-        raise CompileError(f"the quantiser changed the steering of {target.name}; export another dtype")
+        raise CompileError(f"quantisation changed the steering of {target.name}; export another dtype")
 
 
 def _steering_of(model: Any) -> tuple[object, ...]:

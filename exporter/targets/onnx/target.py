@@ -54,7 +54,7 @@ class OnnxOptions(TargetOptions):
 
     dtypes: Annotated[
         tuple[str, ...],
-        Flag("--dtype", "fp32 (default), fp16, int8 or q4. May be repeated."),
+        Flag("--dtype", "fp32 (default), fp16, int8 or q4. Can be repeated."),
         RecipeKey(
             list[Literal["fp32", "fp16", "int8", "q4"]],
             "Precisions of the graphs.",
@@ -64,10 +64,12 @@ class OnnxOptions(TargetOptions):
     ] = ("fp32",)
     gate_state: Annotated[
         str | None,
-        Flag("--gate-state", "io: gates as input and output (default). kv: within the cache."),
+        Flag("--gate-state", "io: gates are inputs and outputs (default). kv: gates are part of the cache."),
     ] = None
-    layout: Annotated[str | None, Flag("--layout", "Files of a runtime: transformersjs or genai.")] = None
-    steered: Annotated[bool, Flag(" /--unsteered", "Export the base instead, for comparison.")] = True
+    layout: Annotated[
+        str | None, Flag("--layout", "Also write the files of a runtime: transformersjs or genai.")
+    ] = None
+    steered: Annotated[bool, Flag(" /--unsteered", "Export the unsteered base, for comparison.")] = True
 
 
 class Onnx(Target[OnnxOptions]):
@@ -76,23 +78,23 @@ class Onnx(Target[OnnxOptions]):
     name = "onnx"
     title = "ONNX Runtime"
     artifact = "What `steerbake export onnx` wrote."
-    help = "Write graphs for ONNX Runtime that hold the steering, with a runner of their own."
+    help = "Write graphs for ONNX Runtime that contain the steering, with a runner."
     marker = "steerbake.json"
     Options = OnnxOptions
     by_default = True
     holds_program = True
     parity = Parity(logits=True)
-    remedy = "leave the variant out (publish.onnx_dtypes)"
+    remedy = "remove the variant from publish.onnx_dtypes"
     modules: ClassVar[Mapping[str, str]] = {name: name for name in ("onnx", "onnxscript", "onnxruntime")}
     errors = ("exporter.targets.onnx_runner:FolderError",)
     files = (
         FileKind("*.onnx_data", "weights of a graph"),
-        FileKind("*vision_encoder*.onnx", "graph: pictures to embeddings"),
+        FileKind("*vision_encoder*.onnx", "graph: images to embeddings"),
         FileKind("*embed*.onnx", "graph: tokens to embeddings"),
         FileKind("*.onnx", "graph: the decoder, the base's weights and the steering"),
-        FileKind("steerbake.json", "what the graphs are, with a hash of each file"),
+        FileKind("steerbake.json", "the manifest: the graphs, and the hash of each file"),
         FileKind("steerbake_runner.py", "runs the graphs"),
-        FileKind("steerbake_graph.py", "reads the steering out of a graph", minor=True),
+        FileKind("steerbake_graph.py", "reads the steering section of a graph", minor=True),
         FileKind("*genai_config.json", "settings of onnxruntime-genai", minor=True),
     )
     code = GRAPH_CODE
@@ -109,15 +111,15 @@ class Onnx(Target[OnnxOptions]):
 
     def validate(self, options: OnnxOptions) -> None:
         if options.gate_state not in (None, *GATE_STATES):
-            raise CompileError(f"no gate state is called {options.gate_state!r}; there are io and kv")
+            raise CompileError(f"unknown gate state {options.gate_state!r}; valid values: io and kv")
 
     def advice(self, options: OnnxOptions) -> str | None:
         quantised = [dtype for dtype in options.dtypes if dtype in QUANTISED]
         if not quantised or not options.steered:
             return None
         return (
-            f"onnx: the gate of {', '.join(quantised)} was calibrated on another precision; "
-            "`steerbake verify CHECKPOINT --against OUT --recipe RECIPE` counts what leaks"
+            f"onnx: the gate of {', '.join(quantised)} was calibrated in another precision; `steerbake verify CHECKPOINT --against OUT "
+            "--recipe RECIPE` measures the leaks"
         )
 
     def export(self, source: Path, out: Path, options: OnnxOptions, context: ExportContext) -> Path:
@@ -186,7 +188,7 @@ class Onnx(Target[OnnxOptions]):
             f"{place.download(self.name)}\n"
             f'python {place.within(self.name, RUNNER)} --prompt "Hello"{image}'
         )
-        note = "The steering is part of the graphs. The runner hashes every file first and refuses a folder in which one was changed."
+        note = "The steering is part of the graphs. The runner hashes every file first and refuses a folder with a changed file."
         return UsageSnippet(self.name, self.title, "sh", code, note)
 
     def texts(self, path: Path) -> Iterator[str]:

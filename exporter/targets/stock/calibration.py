@@ -99,7 +99,7 @@ def calibrate(
     for part, wanted in (("on", "fires on"), ("off", "stays off at")):
         if not chosen[layers[0]][part]:
             raise CompileError(
-                f"the exact gate {wanted} no calibration conversation; name the recipe that the checkpoint was fitted by"
+                f"the exact gate {wanted} no calibration conversation; give the recipe that the checkpoint was fitted with"
             )
     kinds = tuple(one.kind for one in answers.conversations)
     return {
@@ -181,8 +181,8 @@ def _sink(found: Sequence[Tensor]) -> Tensor:
     apart = float((first - first[0]).norm(dim=-1).max() / first[0].norm())
     if apart > 1e-3:
         raise CompileError(
-            f"the state of the first token varies by {apart:.1%} between prompts, so there is nothing constant to compare the "
-            "evidence with: prompts must begin with the same token (a BOS token, or the chat template's own opening)"
+            f"the state of the first token varies by {apart:.1%} between prompts, so the gate classifier has no constant reference: "
+            "prompts must begin with the same token (a BOS token, or the first token of the chat template)"
         )
     return first[0]
 

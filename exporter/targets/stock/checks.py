@@ -23,7 +23,7 @@ MOST_UNSURE = 0.01
 LEAST_OFF = 0.8 * OFF
 MOST_VARIATION = 0.02
 LEAST_IDENTICAL = 0.98
-MORE_ROWS = "give the recipe more fit rows of the kind that is missed (near misses, later turns, answers)"
+MORE_ROWS = "add fit rows of the kind that is missed to the recipe (near misses, later turns, answers)"
 
 
 @dataclass(frozen=True)
@@ -42,21 +42,21 @@ class Check:
 
     def sentence(self) -> str:
         sign = "at least" if self.at_least else "at most"
-        return f"{self.name} is {self.measured:.4g}, {sign} {self.bound:.4g} is needed: {self.fix}"
+        return f"{self.name} is {self.measured:.4g}, but must be {sign} {self.bound:.4g}: {self.fix}"
 
 
 def held_out_estimate(decided: Decisions) -> list[Check]:
     """What evidence that was solved on fit rows alone does on calibrate rows: what users are to expect of new prompts."""
     return [
         Check(
-            "recall of the evidence on calibrate rows that it was not solved on",
+            "held-out recall of the gate classifier on calibrate rows",
             decided.recall,
             LEAST_RECALL,
             True,
             MORE_ROWS,
         ),
         Check(
-            "share of kept calibrate rows with evidence somewhere that it was not solved on",
+            "held-out share of retain calibrate rows on which the gate classifier fires",
             decided.alarms,
             MOST_ALARMS,
             False,
@@ -88,16 +88,16 @@ def preflight(
     witness = max(float((x @ made.steer.broadcast.sink).max()) for x in off)
     return [
         Check("logit gap of the witness", SINK_GAP * (rotation - max(witness, 0.0)), EXACT, True,
-              "the first token is too much like others; prompts need an opening token of their own"),
-        Check("share of forgotten conversations that raise the flag", _share(on > EXACT), LEAST_RECALL, True, MORE_ROWS),
-        Check("share of kept conversations with evidence somewhere", _share((quiet > -EXACT) | (touched > -EXACT)),
+              "the first token is too similar to others; prompts need a distinct first token"),
+        Check("share of forget conversations that raise the flag", _share(on > EXACT), LEAST_RECALL, True, MORE_ROWS),
+        Check("share of retain conversations on which the gate classifier fires", _share((quiet > -EXACT) | (touched > -EXACT)),
               MOST_UNSURE, False, MORE_ROWS),
-        Check("share of forgotten conversations within the soft band", _share(on.abs() < EXACT), MOST_UNSURE, False,
+        Check("share of forget conversations within the soft band", _share(on.abs() < EXACT), MOST_UNSURE, False,
               MORE_ROWS),
         Check("highest gate where the flag is down", max(float((x @ gates.T).max()) for x in off), LEAST_OFF, False,
               "no functional is positive at all states of this layer; edit another layer"),
         Check("variation of the open gate", float(open_gate.std() / open_gate.mean()), MOST_VARIATION, False,
-              "the flagged states differ too much in length; edit another layer"),
+              "the norms of the flagged states differ too much; edit another layer"),
     ]  # fmt: skip
 
 

@@ -19,7 +19,7 @@ MODELS = (*DECODERS[:4], "internvl", "llava", "qwen2_5_vl", "smolvlm")
 _REASONS = {
     "gemma3": "its sandwich norms rescale what a layer adds, so nothing can be added exactly",
     "gemma3_text": "its sandwich norms rescale what a layer adds, so nothing can be added exactly",
-    "gpt2": "its LayerNorm takes out the mean and its MLP has no gate that is off to the last bit",
+    "gpt2": "its LayerNorm removes the mean and its MLP has no gate that is exactly off",
     "qwen3_vl": "it adds image features to the first decoder layers by number (deepstack)",
 }
 _LAYER = re.compile(r"^(?P<prefix>.*\blayers\.)(?P<layer>\d+)\.input_layernorm\.weight$")
@@ -82,7 +82,7 @@ def read_decoder(config: Mapping[str, Any], weights: BaseWeights) -> DecoderShap
     heads = int(text["num_attention_heads"])
     groups = int(text.get("num_key_value_heads") or heads)
     if heads < 2:
-        raise CompileError("the decoder has one attention head; the flag needs two that can be compared")
+        raise CompileError("the decoder has one attention head; the flag compares two")
     kinds = {t.dtype for t in found.values()}
     dtype = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}.get(next(iter(kinds)))
     if dtype is None or len(kinds) > 1:
@@ -112,8 +112,7 @@ def check_kind(config: Mapping[str, Any]) -> None:
     if model not in MODELS or decoder not in DECODERS:
         reason = _REASONS.get(model) or _REASONS.get(decoder) or "its layers are of another kind"
         raise CompileError(
-            f"a {model} with a {decoder} decoder cannot bear the steering in a stock layer: {reason}; stock layers exist "
-            f"for {', '.join(MODELS)}"
+            f"a {model} with a {decoder} decoder cannot have a stock layer: {reason}; supported types: {', '.join(MODELS)}"
         )
     if text.get("hidden_act", "silu") != "silu":
         raise CompileError(
@@ -122,11 +121,11 @@ def check_kind(config: Mapping[str, Any]) -> None:
     window = text.get("sliding_window")
     if window and text.get("use_sliding_window", decoder == "mistral"):
         raise CompileError(
-            f"the decoder sees {window} positions back (sliding_window): the first token and the flag would be lost behind "
-            "them, and the steering with them; set sliding_window to null if the model allows it"
+            f"the decoder attends to {window} positions (sliding_window): beyond them, the first token and the flag would be lost, and "
+            "the steering with them; set sliding_window to null if the model allows it"
         )
     if any(kind != "full_attention" for kind in text.get("layer_types") or ()):
-        raise CompileError("some layers attend to a window (layer_types); the flag would be lost behind it")
+        raise CompileError("some layers attend to a window (layer_types); the flag would be lost beyond it")
     if text.get("pretraining_tp", 1) != 1:
         raise CompileError("pretraining_tp splits the sums of a layer; set it to 1")
 
@@ -143,8 +142,8 @@ def check_rotation(host: Any, ranks: int) -> float:
     least = float(torch.cos((slowest * reach).clamp(max=torch.pi)).min())
     if least < LEAST_COSINE:
         raise CompileError(
-            f"over {reach} positions the slowest rotary pairs turn until only {least:.2f} of a product is left (at least "
-            f"{LEAST_COSINE} is needed): set max_position_embeddings to the length that is really used"
+            f"over {reach} positions the slowest rotary pairs turn until only {least:.2f} of a product is left (at least {LEAST_COSINE} "
+            "is needed): set max_position_embeddings to the length that is used"
         )
     return least
 
@@ -156,5 +155,5 @@ def _prefix(weights: BaseWeights, count: int) -> str:
             seen.setdefault(match["prefix"], set()).add(int(match["layer"]))
     fitting = [prefix for prefix, layers in seen.items() if layers == set(range(count))]
     if len(fitting) != 1:
-        raise CompileError(f"the {count} decoder layers are not to be found among the base's tensors")
+        raise CompileError(f"the {count} decoder layers were not found among the base's tensors")
     return fitting[0]

@@ -80,9 +80,9 @@ def export_stock(checkpoint: Path, out: Path, base: ModelHost, calibration_set: 
     shape = read_decoder(config, weights)
     rotation = check_rotation(base, 2)
     edit = program.edits[0]
-    LOG.info("ask the steered checkpoint what to learn from")
+    LOG.info("generate replies of the steered checkpoint")
     answers = [_answered(base, program, calibration_set, split) for split in ("fit", "held")]
-    LOG.info("collect states along its answers")
+    LOG.info("collect states along these replies")
     layers = layers_between(max(gate.layer for gate in program.gates), edit.layer)
     fit, held = (calibrate(base, some, layers, batch_size=calibration_set.batch_size) for some in answers)
     LOG.info("solve for the inserted layers")
@@ -114,7 +114,7 @@ def _program(checkpoint: Path) -> tuple[SteeringProgram, dict[str, object]]:
     found = examine(checkpoint)
     if found.kind != "checkpoint":
         raise CompileError(
-            f"{checkpoint} is a {found.kind}; name a checkpoint that `steerbake compile` wrote"
+            f"{checkpoint} is a {found.kind}; give a checkpoint that `steerbake compile` wrote"
         )
     program = found.program
     refuse(program)
@@ -196,11 +196,11 @@ def _held_against(
 
 def _compared_checks(found: Comparison) -> list[Check]:
     return [
-        Check("share of replies at which the zeroed twin is the base to the bit", found.twin_identical, 1.0, True,
-              "the inserted layers are not read as the base's are; report this"),
-        Check("share of kept replies whose logits are the base's to the bit", found.logits_identical, LEAST_IDENTICAL, True,
+        Check("share of replies for which the model with zeroed layers equals the base to the bit", found.twin_identical, 1.0, True,
+              "the inserted layers are computed differently from the base's; please report this"),
+        Check("share of retain replies whose logits equal the base's to the bit", found.logits_identical, LEAST_IDENTICAL, True,
               MORE_ROWS),
-        Check("share of forgotten replies at which the written model steers", found.steered, LEAST_RECALL, True, MORE_ROWS),
+        Check("share of forget replies for which the written model steers", found.steered, LEAST_RECALL, True, MORE_ROWS),
     ]  # fmt: skip
 
 

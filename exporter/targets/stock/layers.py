@@ -194,7 +194,7 @@ def _read_mark(ends: Tensor, off: Sequence[Tensor], along: Tensor, constant: Ten
     marked = values > level
     if level <= highest or not marked.any():
         raise CompileError(
-            "the marking layer marks few forgotten prompts' ends; give the recipe more fit rows"
+            "the marking layer marks too few ends of forget prompts; add fit rows to the recipe"
         )
     return along / level - constant, marked
 

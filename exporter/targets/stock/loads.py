@@ -21,7 +21,9 @@ def opened(folder: Path, reference: Reference) -> LoadedTarget:
     manifest.check_files(folder, reference.digest)
     wrong = of_another(manifest.checkpoint, reference.section)
     wrong += [
-        f"{check.name}: it was written although that failed" for check in manifest.checks if not check.is_held
+        f"{check.name}: this check failed when the checkpoint was written"
+        for check in manifest.checks
+        if not check.is_held
     ]
     stock = ModelHost.load(folder, dtype=torch.float32)
     if stock.num_layers != host.num_layers + len(manifest.layers):
@@ -39,19 +41,19 @@ def stock_checkpoint(folder: Path, completions: Completions) -> Finding:
         if observed["missing"]
         else []
     )
-    wrong += [f"it holds code: {path.name}" for path in sorted(folder.glob("*.py"))]
+    wrong += [f"it contains code: {path.name}" for path in sorted(folder.glob("*.py"))]
     if not observed["module"].startswith("transformers.models."):
-        wrong.append(f"its class is {observed['module']}.{observed['class']}, not one of Transformers")
+        wrong.append(f"its class {observed['module']}.{observed['class']} is not a Transformers class")
     wrong += clean.differences(observed, completions)
     return clean.finding(
         wrong,
         observed,
-        f"{observed['class']} loads whole without trust_remote_code",
-        "export the stock again",
+        f"{observed['class']} loads completely without trust_remote_code",
+        "export the stock target again",
     )
 
 
 def of_another(source: Source, section: Mapping[str, Any]) -> list[str]:
     """That a manifest's ``checkpoint`` is not the one with this steering section; nothing where it is."""
     same = source.sha256 == section["sha256"] and source.fingerprint == section["base"]["fingerprint"]
-    return [] if same else ["it was made of another steered checkpoint"]
+    return [] if same else ["it was made from another steered checkpoint"]

@@ -80,7 +80,7 @@ class StockManifest(Manifest):
     """
 
     FILE = STOCK_JSON
-    REMEDY = "export the stock again"
+    REMEDY = "export the stock target again"
     INDENT: ClassVar[int] = 2
 
     format: Literal["steerbake-stock/1"] = FORMAT

@@ -37,29 +37,32 @@ class Stock(Target[StockOptions]):
     name = "stock"
     title = "Transformers, without remote code"
     artifact = "What `steerbake export stock` wrote."
-    help = "Write a checkpoint of the stock architecture, a layer deeper, that needs no code of ours or of its own."
+    help = "Write a checkpoint of the stock architecture with an additional layer, which needs no code of its own."
     marker = "stock.json"
     Options = StockOptions
     serves = True
     calibrates = True
     parity = Parity(least_same=0.9)
-    remedy = "leave the target out (publish.targets)"
+    remedy = "remove the target from publish.targets"
     files = (
-        FileKind("*.safetensors", "the base's weights, and a computed layer that steers"),
-        FileKind("stock.json", "what the computed layer does, with a hash of each file"),
+        FileKind("*.safetensors", "the base's weights and a computed layer that steers"),
+        FileKind("stock.json", "the manifest: the computed layer, and the hash of each file"),
     )
 
     def lower(self, program: SteeringProgram) -> list[str]:
         if len(program.edits) != 1:
             layers = ", ".join(str(edit.layer) for edit in program.edits)
             message = (
-                f"the program edits {len(program.edits)} layers ({layers}); a stock layer can stand behind one: fit a method that "
+                f"the program edits {len(program.edits)} layers ({layers}); a stock layer can replace only one edit: fit a method that "
                 "edits one layer (keyed)"
             )
             return [message]
         if program.edits[0].gate is None:
             return [
-                "a stock layer steers from the prompt's end on where a gate is on by then; the edit of this program has no gate"
+                (
+                    "a stock layer steers from the end of a prompt at which a gate is on, but the edit of this program has no gate; fit a "
+                    "method with a gate (keyed)"
+                )
             ]
         return []
 
@@ -126,8 +129,8 @@ class Stock(Target[StockOptions]):
             else "AutoModelForImageTextToText"
         )
         note = (
-            "An ordinary checkpoint of the base's own architecture, with a computed layer in place of code. It approximates the "
-            "checkpoint above; what differs was measured and stands under Checks."
+            "A checkpoint of the base's own architecture, with a computed layer instead of code. It approximates the checkpoint above; "
+            "Checks lists the measured differences."
         )
         code = with_transformers(model, place.pretrained(', subfolder="stock"'))
         return UsageSnippet(self.name, self.title, "python", code, note)
@@ -145,10 +148,9 @@ def summarised(folder: Path, manifest: StockManifest) -> Summary:
         for check in manifest.checks
     ]
     line = (
-        f"inserted layers: {', '.join(map(str, manifest.layers))}; on calibration conversations "
-        f"{compared.tokens_identical:.3f} of {compared.kept} kept replies are the base's and "
-        f"{compared.exact_tokens:.3f} of {compared.fired} others the steered checkpoint's, token for token; "
-        f"KL {compared.divergence:.2g}"
+        f"inserted layers: {', '.join(map(str, manifest.layers))}; on calibration conversations, token for token, "
+        f"{compared.tokens_identical:.3f} of {compared.kept} retain replies equal the base's and {compared.exact_tokens:.3f} of "
+        f"{compared.fired} others the steered checkpoint's; KL {compared.divergence:.2g}"
     )
     return Summary(manifest.data(), f"stock: {folder}", ("check", "measured", "bound"), rows, line)
 

@@ -77,7 +77,7 @@ def test_a_connection_dropped_in_mid_upload_costs_only_what_was_under_way(
     fourth = PUT + "[^/]*/part/4"
     hub.faults = [Fault(fourth, times=10**6, drop_after=1000, meanwhile=until_the_others_arrived)]
     message = refused(release)
-    assert "does not send again" in message
+    assert "same command" in message
     there = set(hub.store.blobs)
     assert len(there) == BLOBS - 1
     hub.faults = []
@@ -171,7 +171,7 @@ def test_somebody_elses_commit_is_not_overwritten(hub: HubServer, release: Path)
     repository = earlier(hub)
     hub.faults = [Fault(COMMIT, meanwhile=lambda: repository.write({"theirs.txt": b"new"}))]
     message = refused(release)
-    assert "moved" in message and "meanwhile" in message
+    assert "moved" in message and "main" in message
     assert (
         "theirs.txt" in repository.files()
         and repository.files()["README.md"] != digests(release)["README.md"]

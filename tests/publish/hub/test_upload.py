@@ -75,7 +75,7 @@ def test_a_pull_request_whose_answer_is_lost_is_not_opened_twice(hub: HubServer,
 
 def test_what_a_pull_request_cannot_be_is_refused(hub: HubServer, release: Path) -> None:
     assert "without --pr" in refused(release, create_pr=True)
-    assert "leave the revision away" in refused(release, create_pr=True, revision="other")
+    assert "--revision" in refused(release, create_pr=True, revision="other")
     earlier(hub)
     push(release)
     pushed = push(release, create_pr=True)
@@ -98,7 +98,7 @@ def test_a_branch_is_made_and_main_left_alone(hub: HubServer, release: Path) -> 
     pushed = push(release, revision="trials/one")
     assert repository.resolve("main") == before and repository.tags == {TAG: pushed.commit}
     assert repository.files("trials/one") == digests(release)
-    assert "no branch" in refused(release, revision=TAG)
+    assert "not a branch" in refused(release, revision=TAG)
 
 
 def test_a_tag_is_never_moved(hub: HubServer, release: Path) -> None:
@@ -201,7 +201,8 @@ def test_paths_that_are_not_plain_files_of_the_folder_are_refused(
         "onnx",
         "",
     ):
-        assert "cannot be published" in refused(release, paths=["config.json", path])
+        told = refused(release, paths=["config.json", path])
+        assert f"{path!r} is not" in told or (path and f"{path} is " in told)
     assert "no file" in refused(release, paths=[])
     assert "owner/name" in refused(release, repo_id="repo")
     assert not hub.requests

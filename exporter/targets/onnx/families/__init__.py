@@ -24,6 +24,6 @@ def family_of(model_type: str) -> Family:
     """The family of a stock model type; raises CompileError where its graphs are not tested."""
     if model_type not in FAMILIES:
         raise CompileError(
-            f"models of type {model_type!r} cannot be exported to ONNX; those that can: {', '.join(FAMILIES)}"
+            f"models of type {model_type!r} cannot be exported to ONNX; supported types: {', '.join(FAMILIES)}"
         )
     return FAMILIES[model_type]

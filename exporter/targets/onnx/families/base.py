@@ -41,7 +41,7 @@ class Family:
 
     def vision(self, model: object) -> VisionGraph:
         """The vision encoder; raises CompileError for a family that has none."""
-        raise CompileError(f"{type(model).__name__} takes no images")
+        raise CompileError(f"{type(model).__name__} does not accept images")
 
 
 class VisionGraph(nn.Module):
