@@ -214,6 +214,17 @@ def test_our_own_code_runs(checkpoint):
         ModelHost.load("who/ever", trust_remote_code=True)
 
 
+def test_code_of_another_version_is_told_in_a_few_sentences(checkpoint):
+    """All of it differs then; the files are counted, and a fault of another kind is still named."""
+    code = sorted(checkpoint.glob("*.py"))
+    for path in code:
+        path.write_text(path.read_text() + "# of another version\n")
+    (checkpoint / "weights.py").unlink()
+    faults = code_faults(checkpoint)
+    assert len(faults) == 5 and faults[0] == "weights.py is missing"
+    assert str(len(code) - 4) in faults[-1]
+
+
 def test_a_chat_does_not_ask_whether_to_run_code(base, checkpoint):
     put(
         checkpoint,
