@@ -1,8 +1,8 @@
-"""`python -m benchmarks.suite_cost OUT.json [pytest's arguments]`: CPU seconds of every test file, and of every slow test.
+"""`python -m benchmarks.suite_cost OUT.json [pytest's arguments]`: CPU seconds of every test file without its slow tests, and of every slow test.
 
 Wall clock says little on a machine that others use too. What is written counts the CPU time of the process that runs a test and of the
-processes that it started and waited for, with the fixtures that it was the first to need. Files measured before keep their figures, so
-that the suite can be measured in parts.
+processes that it started and waited for, with the fixtures that it was the first to need. What was measured before and does not run keeps
+its figures, so that the suite can be measured in parts (`-m "not slow"`, then `-m slow`).
 """
 
 from __future__ import annotations
@@ -57,20 +57,24 @@ class Meter:
 
 
 def summed(tests: dict[str, float], slow: set[str], earlier: dict[str, Any]) -> dict[str, Any]:
-    """What the file holds: seconds and counts by file, costliest first; slow tests; the whole. Files of `earlier` that did not run stay."""
+    """What the file holds: seconds and counts of the tests of a file that are not slow, costliest first; every slow test; the whole.
+
+    Files and slow tests of `earlier` that did not run stay.
+    """
     files: dict[str, dict[str, float]] = {}
-    for name, seconds in tests.items():
+    for name in tests.keys() - slow:
         entry = files.setdefault(name.partition("::")[0], {"tests": 0, CPU: 0.0})
         entry["tests"] += 1
-        entry[CPU] += seconds
-    kept = {name: entry for name, entry in earlier.get("files", {}).items() if name not in files}
-    slowest = {n: s for n, s in earlier.get("slow", {}).items() if n.partition("::")[0] in kept}
-    files = kept | {name: {**entry, CPU: round(entry[CPU], 1)} for name, entry in files.items()}
-    slowest |= {name: round(tests[name], 1) for name in slow}
+        entry[CPU] += tests[name]
+    files = earlier.get("files", {}) | {
+        name: {**entry, CPU: round(entry[CPU], 1)} for name, entry in files.items()
+    }
+    slowest = earlier.get("slow", {}) | {name: round(tests[name], 1) for name in slow}
+    fast_seconds, slow_seconds = sum(entry[CPU] for entry in files.values()), sum(slowest.values())
     return {
-        CPU: round(sum(entry[CPU] for entry in files.values()), 1),
-        "slow_cpu_seconds": round(sum(slowest.values()), 1),
-        "tests": sum(entry["tests"] for entry in files.values()),
+        CPU: round(fast_seconds + slow_seconds, 1),
+        "slow_cpu_seconds": round(slow_seconds, 1),
+        "tests": sum(entry["tests"] for entry in files.values()) + len(slowest),
         "slow": dict(sorted(slowest.items(), key=lambda one: -one[1])),
         "files": dict(sorted(files.items(), key=lambda one: -one[1][CPU])),
     }

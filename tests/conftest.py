@@ -29,8 +29,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first, so that no worker is left alone with them at the end."""
-    first = ("test_smollm2.py", "test_demo.py", "test_forget.py", "test_onnx_families.py")
+    """The costliest first (``benchmarks/results/suite_cost.json``), so that no worker is left alone with them at the end."""
+    first = (
+        "test_smollm2.py",
+        "test_demo.py",
+        "test_onnx_folder.py",
+        "test_stock_export.py",
+        "test_onnx_graph.py",
+        "test_onnx_families.py",
+        "test_onnx_nodes.py",
+    )
     items.sort(key=lambda item: first.index(item.path.name) if item.path.name in first else len(first))
 
 
