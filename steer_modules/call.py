@@ -27,6 +27,7 @@ class SteeringCall:
         on: gate -> [B, T] bool, from its first firing column on; filled in block by block.
         sums: gate -> [B, T, d], running sums of what a gate pooled over the sequence reads.
         visited: blocks that were steered.
+        section: of the steering that made the call; None where a test made it.
         shift: [B, T] what the model adds to its count of columns behind each column; None: nothing.
     """
 
@@ -41,6 +42,7 @@ class SteeringCall:
     sums: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     visited: set[int] = field(default_factory=set[int])
     shift: Tensor | None = None
+    section: object = None
     _starts: list[list[float]] | None = None
 
     def settle(self, name: str, fired: Tensor | None) -> None:

@@ -133,7 +133,7 @@ def remember(model: PreTrainedModel) -> None:
 
 def forget(model: PreTrainedModel) -> None:
     """Undoes :func:`remember`, for a model that is steered no more."""
-    for name in ("_loaded_weights", "_changed_base"):
+    for name in ("_loaded_weights", "_changed_base", "_asking_canary"):
         model.__dict__.pop(name, None)
 
 
@@ -153,9 +153,11 @@ def changed_tensor(model: PreTrainedModel) -> str | None:
 def check_memory(model: PreTrainedModel) -> None:
     """Raises RuntimeError where a model that is to answer has other weights than those that were loaded and checked.
 
-    A model in training may change as it likes; one that was changed on purpose says so (``accept_changed_base``).
+    A pass that trains (training mode, with gradients) may run on whatever the steps before made of the weights; a model that was changed
+    on purpose says so (``accept_changed_base``), and is held to those weights from then on.
     """
-    if model.training or model.__dict__.get("_changed_base", False):
+    trains = model.training and torch.is_grad_enabled()
+    if trains or model.__dict__.get("_asking_canary", False):
         return
     if "_loaded_weights" not in model.__dict__:
         _check_filled(model)

@@ -9,6 +9,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from .checks import ProgramError, check_program
 from .schema import Section
+from .steering_layer import Steering
 
 
 def check_fits(section: Section, shapes: dict[str, list[int]], model: PreTrainedModel, blocks: int) -> None:
@@ -29,11 +30,13 @@ def check_fits(section: Section, shapes: dict[str, list[int]], model: PreTrained
         raise ProgramError(wrong)
 
 
-def check_section(config: PretrainedConfig, section: Section) -> None:
+def check_section(config: PretrainedConfig, steering: Steering) -> None:
     """Raises ProgramError where the config, which is saved, no longer holds the section that steers in memory."""
-    if getattr(config, "steering", None) != section:
+    shapes = {name: list(tensor.shape) for name, tensor in steering.tensors().items()}
+    held = getattr(config, "steering", None), getattr(config, "steering_shapes", None)
+    if held != (steering.section, shapes):
         problem = (
-            "config.steering is not the section this model was loaded with, so what would be saved is not what steers here; leave it "
+            "config.steering or config.steering_shapes is not what this model was loaded with, so what would be saved is not what steers here; leave it "
             "as it was loaded, and compile another program to steer otherwise"
         )
         raise ProgramError([problem])

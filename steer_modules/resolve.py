@@ -76,7 +76,9 @@ def resolve_call(
     if decisive is not None and not bool(decisive.any()):
         decisive = None
     given = _given(steering_gate, batch, steering.gate_names)
-    return SteeringCall(steering.gate_names, columns, carried, bits, decisive, given)
+    return SteeringCall(
+        steering.gate_names, columns, carried, bits, decisive, given, section=steering.section
+    )
 
 
 def refuse_tracing() -> None:

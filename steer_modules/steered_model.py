@@ -34,7 +34,7 @@ from .files import (
     remove_stale,
     save_code,
 )
-from .fingerprint import changed_tensor, check_base, check_memory, sign_saved
+from .fingerprint import changed_tensor, check_base, check_memory, remember, sign_saved
 from .model_checks import check_fits, check_loading, check_section
 from .outputs import with_gate
 from .positions import note_owner, reach_of, read_note, restore_note
@@ -254,12 +254,14 @@ class SteeredModelMixin:
         Raises:
             RuntimeError: the program has no canary, or it fails now.
         """
-        before, self._changed_base = self.__dict__.get("_changed_base", False), True
+        assert isinstance(self, PreTrainedModel)
+        self._asking_canary = True
         try:
             check_canary(self)
-        except BaseException:
-            self._changed_base = before
-            raise
+        finally:
+            self._asking_canary = False
+        self._changed_base = True
+        remember(self)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Saves weights, config and the code that steers them, so that the folder stands alone again.
@@ -270,13 +272,14 @@ class SteeredModelMixin:
         assert isinstance(self, PreTrainedModel)
         check_has_code(type(self))
         self.steering.verify()
-        check_section(self.config, self.steering.section)
+        check_section(self.config, self.steering)
         # By name, whichever way they were given: weights handed in by position are others than those in memory all the same.
         asked = inspect.signature(super().save_pretrained).bind(save_directory, *args, **kwargs)  # type: ignore[misc]
         options = {**asked.arguments, **asked.arguments.get("kwargs", {}), "variant": VARIANT}
         options.pop("kwargs", None)
         main, folder = bool(options.get("is_main_process", True)), Path(save_directory)
-        checked = "_loaded_weights" in self.__dict__ and options.get("state_dict") is None
+        checked = "_loaded_weights" in self.__dict__ and not self.__dict__.get("_changed_base", False)
+        checked = checked and options.get("state_dict") is None
         same = checked and changed_tensor(self) is None
         before = clear_for_saving(folder) if main else set()
         super().save_pretrained(**options)  # type: ignore[misc]

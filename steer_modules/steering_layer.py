@@ -296,6 +296,11 @@ class BlockHook:
                 f"decoder block {self.index} of a steered model was called outside the steered model's own forward, so it would run "
                 "unsteered. Call the model itself, not its inner modules."
             )
+        if call.section is not None and call.section is not self.steering.section:
+            raise RuntimeError(
+                f"decoder block {self.index} still has the steering that the model was loaded with, but model.steering was replaced; load "
+                "the checkpoint of the other steering instead"
+            )
         if isinstance(output, Tensor):
             return self._steered(output, call)
         if isinstance(output, tuple) and output and isinstance(output[0], Tensor):

@@ -61,8 +61,7 @@ class Sample(NamedTuple):
             for name, tensor in _tensors(module, without):
                 group = (tensor.device, tensor.dtype.itemsize)
                 start = stop = ends.get(group, 0)
-                if tensor.device.type != "meta" and tensor.numel():
-                    few = _spread(tensor)
+                if tensor.device.type != "meta" and tensor.numel() and (few := _spread(tensor)) is not None:
                     parts.setdefault(group, []).append(few)
                     stop = ends[group] = start + few.numel()
                 entries.append(Entry(name, tuple(tensor.shape), tensor.dtype, tensor.device, start, stop))
@@ -108,16 +107,24 @@ def _tensors(module: nn.Module, without: str) -> Iterator[tuple[str, Tensor]]:
                 )
 
 
-def _spread(tensor: Tensor) -> Tensor:
-    """About SAMPLE elements [n] of a tensor as integers; the step has no divisor in common with its rows, so that all columns are met."""
+def _spread(tensor: Tensor) -> Tensor | None:
+    """About SAMPLE elements [n] of a tensor as integers; the step has no divisor in common with its rows, so that all columns are met.
+
+    None for a class of tensor that has no such elements (packed weights, which load with ``allow_changed_base`` alone).
+    """
     step, width = max(tensor.numel() // SAMPLE, 1), tensor.shape[-1] if tensor.dim() else 1
     while math.gcd(step, width) > 1:
         step -= 1
-    bits = tensor.view(_BITS[tensor.dtype.itemsize])
-    if bits.is_contiguous():
-        return bits.view(-1)[::step]
-    places = torch.arange(0, tensor.numel(), step, device=tensor.device)
-    return bits[torch.unravel_index(places, bits.shape)]
+    try:
+        bits = tensor.view(_BITS[tensor.dtype.itemsize])
+        if bits.is_contiguous():
+            return bits.view(-1)[::step]
+        places = torch.arange(0, tensor.numel(), step, device=tensor.device)
+        return bits[torch.unravel_index(places, bits.shape)]
+    except (RuntimeError, NotImplementedError, TypeError):
+        if type(tensor) is Tensor:
+            raise
+        return None
 
 
 def same_values(before: Tensor, now: Tensor) -> bool:

@@ -89,8 +89,8 @@ def test_a_clean_environment_generates_the_same(done, tmp_path):
 
 def test_the_onnx_folder_generates_the_same(done, tmp_path):
     out = pipeline.export("onnx", done.out / "checkpoint", tmp_path / "onnx")
-    # Twelve rows show little, so the ends of intervals lie far out; the shares are bounded as they are by default.
-    shares = "share: {leakage_either: 0.05, fluent_refusal: 0.9, retain_identical: 0.9}"
+    # Of twelve rows four are of the forget set: the ends of intervals lie far out, and the shares are those that a newcomer gets.
+    shares = "share: {leakage_either: 0.05, fluent_refusal: 0.9, retain_identical: 0.8}"
     ends = "leakage_either: 0.5, fluent_refusal: 0.5, retain_identical: 0.5"
     recipe = Recipe.load(done.recipe, ["publish.forgotten=Einstein", f"publish.require={{{ends}, {shares}}}"])
     found = pipeline.verify(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from exporter.targets.checkpoint import compile_checkpoint
+from steer_modules.fingerprint import remember
 from steer_modules.weights import SAMPLE, Sample
 
 PROMPT = tiny.prompt("llama", 1)
@@ -190,6 +192,46 @@ def test_eight_bits_are_other_weights(model, dtype):
         answers(model)
 
 
+def test_a_model_that_was_trained_does_not_answer_in_training_mode_either(model):
+    model.train()
+    model(**PROMPT).logits.sum().backward()
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    model(**PROMPT)  # the next step
+    with pytest.raises(RuntimeError, match=r"accept_changed_base\(\)"):
+        answers(model)
+    with pytest.raises(RuntimeError, match=r"accept_changed_base\(\)"):
+        model.generate(**PROMPT, max_new_tokens=2)
+
+
+def test_what_was_accepted_is_held_to_in_turn(model, monkeypatch, tmp_path):
+    code = sys.modules[model.accept_changed_base.__module__]  # what travelled with the checkpoint
+    monkeypatch.setattr(code, "check_canary", answers)
+    add_to_data(model)
+    model.accept_changed_base()
+    answers(model)
+    add_to_data(model)
+    with pytest.raises(RuntimeError, match=r"accept_changed_base\(\)"):
+        answers(model)
+    model.accept_changed_base()
+    answers(model)
+    model.save_pretrained(tmp_path / "out")
+    with pytest.raises(RuntimeError, match="allow_changed_base=True"):
+        load(tmp_path / "out")
+
+
+def test_steering_put_in_place_of_the_loaded_one_does_not_pass_for_it(model):
+    model.steering = copy.deepcopy(model.steering)
+    with pytest.raises(RuntimeError, match=r"model\.steering"):
+        answers(model)
+
+
+def test_a_config_with_other_shapes_is_not_saved(model, tmp_path):
+    model.config.steering_shapes = {}
+    with pytest.raises(ValueError, match="steering_shapes"):
+        model.save_pretrained(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def emptied(folder: Path):
     config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=True)
     return transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=True).eval()
@@ -276,8 +318,8 @@ def test_steering_tensors_that_lost_digits_do_not_answer(model, dtype):
 
 
 def test_steering_tensors_are_held_after_changed_weights_were_accepted(model):
-    model.__dict__["_changed_base"] = True
     add_to_data(model)
+    remember(model)  # as accepting does
     answers(model)
     for buffer in model.steering.buffers():
         buffer.data *= 1.01
