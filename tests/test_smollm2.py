@@ -89,9 +89,9 @@ def test_a_clean_environment_generates_the_same(done, tmp_path):
 
 def test_the_onnx_folder_generates_the_same(done, tmp_path):
     out = pipeline.export("onnx", done.out / "checkpoint", tmp_path / "onnx")
-    # Of twelve rows four are of the forget set: the ends of intervals lie far out, and the shares are those that a newcomer gets.
-    shares = "share: {leakage_either: 0.05, fluent_refusal: 0.9, retain_identical: 0.8}"
-    ends = "leakage_either: 0.5, fluent_refusal: 0.5, retain_identical: 0.5"
+    # What the shares are is asked above, on more rows: here it is that ONNX says the same.
+    shares = "share: {leakage_either: 0.3, fluent_refusal: 0.7, retain_identical: 0.7}"
+    ends = "leakage_either: 0.75, fluent_refusal: 0.25, retain_identical: 0.4"
     recipe = Recipe.load(done.recipe, ["publish.forgotten=Einstein", f"publish.require={{{ends}, {shares}}}"])
     found = pipeline.verify(
         done.out / "checkpoint",

@@ -82,7 +82,7 @@ def bounds_on_held_out(leakage: Mapping[str, Any], bounds: Bounds) -> Check:
     one = judged(registry.LEAKAGE, Estimate.read(leakage), bounds)
     words = f"cross-validated, {one.message}"
     if not one.holds:
-        words += f"; {{'add forget rows' if one.short else _way_out(CHECKPOINT)}}, or change publish.require.{one.key}"
+        words += f"; {'add forget rows' if one.short else _way_out(CHECKPOINT)}, or change publish.require.{one.key}"
     return Check(name=HELD_OUT, target=CHECKPOINT, holds=one.holds, told=words, value=float(leakage["value"]))
 
 

@@ -156,6 +156,7 @@ def test_a_card_says_too_few_and_no_bare_number(tmp_path: Path) -> None:
 )
 def test_rows_held_out_in_turn_are_bounded_as_test_rows_are(leaks: int, rows: int, holds: bool) -> None:
     check = bounds_on_held_out({"value": leaks / rows, "n": rows}, Bounds())
+    assert "{" not in check.told
     assert check.holds is holds
     assert f"{leaks} of {rows} rows" in check.told
     if (leaks, rows) == (0, 12):
