@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import notebook
+import numpy as np
 import peft
 import pytest
 import tiny
@@ -106,8 +107,9 @@ def test_a_number_that_the_config_does_not_give_is_refused(place, number, folder
     model, tokenizer = loaded
     part = model.get_submodule(place)
     before = getattr(part, number)
-    setattr(part, number, 3 * before)
-    refused(model, tokenizer, folder, rf"{place}\.{number}")
+    for other in (3 * before, 2, np.float64(7)):
+        setattr(part, number, other)
+        refused(model, tokenizer, folder, rf"{place}\.{number}")
     setattr(part, number, before)
     assert fit(folder, model, tokenizer)
 

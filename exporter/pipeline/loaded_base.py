@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import transformers
 from torch import Tensor
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 _OVERRIDDEN = ("forward", "generate", "__call__")
+_OF_A_RUN = ("training", "gradient_checkpointing", "max_seq_len_cached")
+"""Numbers of a module that say how it is run, not what it computes."""
 ORIGINAL = "load the model in its original weights, without a quantization_config"
 
 
@@ -123,9 +126,13 @@ def _changed_parts(model: Any) -> Iterator[str]:
         )
 
 
-def _numbers(part: torch.nn.Module) -> dict[str, float]:
+def _numbers(part: torch.nn.Module) -> dict[str, object]:
     """What a module computes with beside tensors: scales, epsilons."""
-    return {key: value for key, value in vars(part).items() if type(value) is float}
+    return {
+        key: value
+        for key, value in vars(part).items()
+        if isinstance(value, int | float | np.generic) and key not in _OF_A_RUN and not key.startswith("_")
+    }
 
 
 def _not_in_memory(model: Any) -> Iterator[str]:
