@@ -191,6 +191,8 @@ def print_inspection(found: Inspection) -> None:
     for name, size in found.files:
         files.add_row(escape(name), f"{size:,}")
     console.print(files)
+    for remark in found.notes:
+        console.print(f"note: {escape(remark)}", soft_wrap=True)
 
 
 def print_preflight(found: Preflight) -> None:

@@ -3,7 +3,7 @@
 Transformers runs code that a JSON file names (``auto_map``, in the folder itself or as ``OWNER/NAME--FILE.CLASS`` in another
 repository), ``custom_generate/generate.py``, and attention kernels that are called by a repository's name. A base that asks for any of it
 is refused, unless the recipe trusts it; and nothing is loaded with ``trust_remote_code=True`` before all code of its folder was compared with
-what this version writes.
+what this version writes, or one earlier version wrote.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import mmap
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import steer_modules
+from exporter.earlier_code import CHECKPOINT, ONNX, earlier_code, note
 from exporter.errors import CompileError, VerificationError
 from exporter.model_folder import inner, parsed_object
 from exporter.registry import targets
@@ -88,7 +89,7 @@ def check_code(folder: Path, trusted: Path | None = None) -> None:
         trusted: a base whose own code its user trusts; the same code in the folder is then allowed.
 
     Raises:
-        VerificationError: any code in it, or requested by it, differs from what this version writes.
+        VerificationError: any code in it, or requested by it, is neither what this version writes nor what an earlier one wrote.
     """
     if faults := code_faults(folder, trusted):
         raise VerificationError(
@@ -96,23 +97,102 @@ def check_code(folder: Path, trusted: Path | None = None) -> None:
         )
 
 
+class Code(NamedTuple):
+    """What came of comparing all code of a folder.
+
+    Attributes:
+        faults: code that is not ours, one sentence each.
+        earlier: where the code of an earlier version lies, whole and unchanged ("" for the folder itself), and the kind of folder that has it.
+    """
+
+    faults: list[str]
+    earlier: dict[str, str]
+
+
 def code_faults(folder: Path, trusted: Path | None = None) -> list[str]:
-    """Code of a folder that differs from this version's, one sentence each; arguments as in :func:`check_code`."""
+    """Code of a folder that no version of steerbake wrote, one sentence each; arguments as in :func:`check_code`."""
+    return compared_code(folder, trusted).faults
+
+
+def earlier_notes(folder: Path, trusted: Path | None = None) -> dict[str, str]:
+    """What the user must know of code of an earlier version, by where it lies ("" for the folder itself); nothing of code that is refused.
+
+    Args:
+        trusted: as in :func:`check_code`.
+    """
+    faults, earlier = compared_code(folder, trusted)
+    return {home: note(kind, home) for home, kind in sorted(() if faults else earlier.items())}
+
+
+def compared_code(folder: Path, trusted: Path | None = None) -> Code:
+    """Compares all code of a folder with this version's and with that of earlier ones; arguments as in :func:`check_code`."""
     try:
         stock = _stock_of(folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return ["the base type that config.json names is unknown"]
-    ours = {name: path.read_bytes() for one in targets().values() for name, path in one.code.items()}
+        return Code(["the base type that config.json names is unknown"], {})
     needed = {} if stock is None else checkpoint_code(stock)
-    wrong = [f"{name} is missing" for name in needed if not (folder / name).is_file()]
+    code = _code_beside(folder, needed, trusted)
+    differs = {name for name, content in code.items() if content != _own(name, needed)}
+    lacks = {name for name in needed if not (folder / name).is_file()}
+    earlier: dict[str, str] = {}
+    parts: list[str] = []
+    for kind, home, group in _groups(code, stock):
+        if not group & differs and not (kind == CHECKPOINT and lacks):
+            continue
+        known, named = earlier_code()[kind], {PurePosixPath(name).name: code[name] for name in group}
+        of_base = stock if kind == CHECKPOINT else None
+        if known.has_version(named, of_base):
+            earlier[home] = kind
+            differs -= group
+            lacks = set() if kind == CHECKPOINT else lacks
+        else:
+            files = group & differs
+            parts += [n for n in files if known.has_file(PurePosixPath(n).name, code[n], of_base)]
+    wrong = [f"{name} is missing" for name in needed if name in lacks and not parts]
     wrong += [f"{name} is a link to a folder" for name in _linked_folders(folder)]
-    other = []
-    for name in _files(folder, ".py"):
-        own = needed.get(name) or (ours.get(Path(name).name) if name.count("/") <= 1 else None)
-        content = (folder / name).read_bytes()
-        if content != own and not (trusted is not None and content == _content(trusted / name)):
-            other.append(name)
-    wrong += _each(other, "differs from the code of this version of steerbake")
+    fault = "differs from the code of this version of steerbake and of all earlier ones"
+    wrong += _each(sorted(differs - set(parts)), fault)
+    wrong += _each(
+        sorted(parts), "comes from an earlier version of steerbake, whose other code is not beside it"
+    )
+    return Code(wrong + _asked_by_others(folder, stock, trusted), earlier)
+
+
+def _code_beside(folder: Path, needed: Mapping[str, bytes], trusted: Path | None) -> dict[str, bytes]:
+    """Content of every code file by its path within the folder, but for the trusted base's own."""
+    found = {name: (folder / name).read_bytes() for name in _files(folder, ".py")}
+    return {
+        name: content
+        for name, content in found.items()
+        if content == _own(name, needed) or trusted is None or content != _content(trusted / name)
+    }
+
+
+def _own(name: str, needed: Mapping[str, bytes]) -> bytes | None:
+    """What this version writes under a path within a folder; None where it writes nothing there."""
+    if name in needed:
+        return needed[name]
+    ours = {file: path for one in targets().values() for file, path in one.code.items()}
+    base = PurePosixPath(name).name
+    return ours[base].read_bytes() if base in ours and name.count("/") <= 1 else None
+
+
+def _groups(code: Mapping[str, bytes], stock: StockClasses | None) -> Iterator[tuple[str, str, set[str]]]:
+    """Code that must be of one version, with its kind and where it lies: a runner's in the folder or one below it, and the checkpoint's."""
+    runners = earlier_code()[ONNX].files
+    places: dict[str, set[str]] = {}
+    for name in code:
+        home, _, base = name.rpartition("/")
+        if base in runners and "/" not in home:
+            places.setdefault(home, set()).add(name)
+    yield from ((ONNX, home, names) for home, names in places.items())
+    if stock is not None:
+        yield CHECKPOINT, "", {name for name in code if "/" not in name and name not in runners}
+
+
+def _asked_by_others(folder: Path, stock: StockClasses | None, trusted: Path | None) -> list[str]:
+    """Requests for code that neither a steered checkpoint makes nor the trusted base, one sentence each."""
+    wrong = []
     allowed = (
         set() if trusted is None else {(one.file, one.key, str(one.value)) for one in asked_code(trusted)}
     )
@@ -140,6 +220,11 @@ def checkpoint_code(stock: StockClasses) -> dict[str, bytes]:
     home = Path(steer_modules.__file__).parent
     code = {name: (home / name).read_bytes() for name in TRAVELLING}
     return {**code, f"{stock.module_name}.py": stock.source().encode("utf-8")}
+
+
+def names_of_code(stock: StockClasses) -> set[str]:
+    """The names of all code that this version or an earlier one writes into a checkpoint."""
+    return {*checkpoint_code(stock), *earlier_code()[CHECKPOINT].files}
 
 
 def _may_ask(path: Path) -> bool:

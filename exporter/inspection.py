@@ -28,6 +28,7 @@ class Inspection:
         kind: "steering folder", or what a folder of the target is called that holds it.
         section: its JSON object, ``sha256`` included.
         files: name and size in bytes of each file of the folder.
+        notes: what its user should know, a sentence each.
     """
 
     folder: Path
@@ -35,6 +36,7 @@ class Inspection:
     program: SteeringProgram
     section: dict[str, Any]
     files: tuple[tuple[str, int], ...]
+    notes: tuple[str, ...] = ()
 
     def data(self) -> dict[str, object]:
         """As one JSON object, without the tensors."""
@@ -43,6 +45,7 @@ class Inspection:
             "kind": self.kind,
             "section": self.section,
             "files": dict(self.files),
+            "notes": list(self.notes),
         }
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from exporter import registry
+from exporter.earlier_code import notes_without_proof
 from exporter.errors import InputErrors
 from exporter.inspection import Inspection, examine
 from exporter.targets.values import Summary
@@ -46,7 +48,8 @@ def inspect(folder: Path) -> Inspection:
     kind = registry.kind_of(folder)
     if kind is None and (folder / STEERING_JSON).is_file():
         return examine(folder)
-    return registry.target(kind or registry.REFERENCE).inspect(folder)
+    found = registry.target(kind or registry.REFERENCE).inspect(folder)
+    return replace(found, notes=(*found.notes, *notes_without_proof(folder)))
 
 
 def summary(folder: Path) -> Summary | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from string import Template
 
@@ -77,12 +78,15 @@ class StockClasses:
             **dict.fromkeys(self.tasks, f"{self.module_name}.Steered{self.architecture}"),
         }
 
-    def source(self) -> str:
-        """Text of the modeling file."""
+    def source(self, template: str = _TEMPLATE.template, modules: Sequence[str] = TRAVELLING) -> str:
+        """Text of the modeling file.
+
+        Args:
+            template: an earlier version's may have other text, but no other names to fill in.
+            modules: names of the files that it says it needs.
+        """
         lines = "".join(f'    "{name}": "{target}",\n' for name, target in self.auto_map.items())
-        modules = (name.removesuffix(".py") for name in TRAVELLING)
-        return _TEMPLATE.substitute(
-            modules="".join(f"from .{name} import __name__ as _{name}\n" for name in modules),
+        return Template(with_modules(template, modules)).substitute(
             model_type=self.model_type,
             config_class=self.config_class,
             model_class=self.model_class,
@@ -90,6 +94,13 @@ class StockClasses:
             imports=", ".join(sorted((self.model_class, self.architecture))),
             auto_map="{\n" + lines + "}",
         )
+
+
+def with_modules(template: str, modules: Sequence[str]) -> str:
+    """A template of modeling files with the files that they need filled in, which are the same for every base."""
+    names = (name.removesuffix(".py") for name in modules)
+    lines = "".join(f"from .{name} import __name__ as _{name}\n" for name in names)
+    return Template(template).safe_substitute(modules=lines)
 
 
 def stock_classes(model_type: str, architecture: str) -> StockClasses:

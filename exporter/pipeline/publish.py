@@ -32,6 +32,8 @@ from exporter.verify.secrecy import Secrecy
 
 VERIFYING = (
     "exporter/data",
+    "exporter/earlier_code.json",
+    "exporter/earlier_code.py",
     "exporter/estimate.py",
     "exporter/evaluation",
     "exporter/foreign_code.py",

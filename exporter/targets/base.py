@@ -234,7 +234,7 @@ class Target(ABC, Generic[OptionsT]):
             trusted: a base whose own code may be run.
 
         Raises:
-            VerificationError: code in it is not what this version writes, and is not run; or it does not load.
+            VerificationError: code in it is not what this version or an earlier one writes, and is not run; or it does not load.
         """
 
     @abstractmethod

@@ -70,13 +70,14 @@ class Checkpoint(Target[CheckpointOptions]):
         return isinstance(config, dict) and isinstance(config.get("steering"), dict)
 
     def named_files(self, folder: Path) -> set[str]:
-        from exporter.foreign_code import checkpoint_code
+        """The shards of its index, and all code that this version or an earlier one writes; what is in it is compared elsewhere."""
+        from exporter.foreign_code import names_of_code
         from steer_modules.files import WEIGHTS_INDEX
         from steer_modules.template import stock_classes
 
         index = json.loads((folder / WEIGHTS_INDEX).read_text(encoding="utf-8"))
         base = json.loads((folder / self.marker).read_text(encoding="utf-8"))["steering"]["base"]
-        code = checkpoint_code(stock_classes(base["model_type"], base["architecture"]))
+        code = names_of_code(stock_classes(base["model_type"], base["architecture"]))
         return {*index["weight_map"].values(), *code}
 
     def export(

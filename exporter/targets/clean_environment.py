@@ -66,6 +66,13 @@ def finding(wrong: list[str], observed: Mapping[str, Any], fine: str, mend: str)
     )
 
 
+def noted(found: Finding, note: str | None) -> Finding:
+    """The same with a note at the end, if there is one and the check holds: it is no failure."""
+    if note is None or not found.holds:
+        return found
+    return found._replace(message=f"{found.message}. Note: {note}")
+
+
 def differences(observed: Mapping[str, Any], completions: Completions) -> list[str]:
     """Where a clean environment's tokens, or the ids of the prompts, are not ours."""
     wrong = []

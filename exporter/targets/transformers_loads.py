@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from exporter.errors import VerificationError
-from exporter.foreign_code import check_code
+from exporter.foreign_code import check_code, earlier_notes
 from exporter.reader import loaded_config, takes_images
 from exporter.targets import clean_environment as clean
 from exporter.targets.checkpoint_target import served
@@ -26,7 +26,7 @@ def steered_checkpoint(folder: Path, completions: Completions, trusted: Path | N
         trusted: a base whose own code may lie in the folder too.
 
     Raises:
-        VerificationError: its code is not what this version writes, and is not run; or it does not load.
+        VerificationError: its code is not what this version or an earlier one writes, and is not run; or it does not load.
     """
     for name in ("config.json", WEIGHTS_INDEX, _STEERING):
         if not (folder / name).is_file():
@@ -45,12 +45,13 @@ def steered_checkpoint(folder: Path, completions: Completions, trusted: Path | N
     )
     if not observed["verified"]:
         wrong.append(f"its class {observed['class']} did not verify its steering")
-    return clean.finding(
+    found = clean.finding(
         wrong + clean.differences(observed, completions),
         observed,
         f"it loads completely through {auto} (vLLM, SGLang and TGI refuse it{_instead()})",
         "compile it again",
     )
+    return clean.noted(found, earlier_notes(folder, trusted).get(""))
 
 
 @contextmanager

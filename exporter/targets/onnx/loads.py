@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporter.foreign_code import check_code
+from exporter.foreign_code import check_code, earlier_notes
 from exporter.targets import clean_environment as clean
 from exporter.targets.onnx.host import OnnxHost
 from exporter.targets.onnx.manifest import OnnxManifest
@@ -40,7 +40,7 @@ def onnx_folder(folder: Path, completions: Completions) -> Finding:
     """A folder of graphs, by the runner that lies in it and without PyTorch.
 
     Raises:
-        VerificationError: its runner is not what this version writes, and is not run; or it does not run.
+        VerificationError: its runner is not what this version or an earlier one writes, and is not run; or it does not run.
     """
     check_code(folder)
     smallest = min(
@@ -56,4 +56,5 @@ def onnx_folder(folder: Path, completions: Completions) -> Finding:
     wrong = [f"it loads {name}" for name, how in observed["refused"].items() if how is None]
     wrong += [f"its runner imports {', '.join(observed['loaded'])}"] if observed["loaded"] else []
     wrong += clean.differences(observed, completions)
-    return clean.finding(wrong, observed, "its runner runs it without PyTorch", "export it again")
+    found = clean.finding(wrong, observed, "its runner runs it without PyTorch", "export it again")
+    return clean.noted(found, earlier_notes(folder).get(""))
