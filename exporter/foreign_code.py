@@ -150,11 +150,12 @@ def compared_code(folder: Path, trusted: Path | None = None) -> Code:
             parts += [n for n in files if known.has_file(PurePosixPath(n).name, code[n], of_base)]
     wrong = [f"{name} is missing" for name in needed if name in lacks and not parts]
     wrong += [f"{name} is a link to a folder" for name in _linked_folders(folder)]
-    fault = "differs from the code of this version of steerbake and of all earlier ones"
-    wrong += _each(sorted(differs - set(parts)), fault)
-    wrong += _each(
-        sorted(parts), "comes from an earlier version of steerbake, whose other code is not beside it"
-    )
+    if unknown := sorted(differs - set(parts)):
+        wrong += _each(unknown, "differs from the code of this version of steerbake and of all earlier ones")
+    else:  # beside an unknown file, the others are not whole because of it
+        wrong += _each(
+            sorted(parts), "comes from an earlier version of steerbake, which has other code beside it"
+        )
     return Code(wrong + _asked_by_others(folder, stock, trusted), earlier)
 
 
