@@ -109,26 +109,30 @@ def check_base(
     model: PreTrainedModel, source: str | os.PathLike[str] | None, options: Mapping[str, object]
 ) -> None:
     """Raises RuntimeError where a checkpoint's weights are not those that its steering was made for."""
-    changing = [name for name in _CHANGING if options.get(name)]
-    if getattr(model, "hf_quantizer", None) is not None:
-        changing.append("quantization")
-    wanted = model.config.steering["base"].get("fingerprint")
-    if changing or source is None:
-        why = f"{(changing or ['no folder'])[0]} loads other weights than the steering was fitted on"
-    else:
-        found = files_fingerprint(*weight_files(source, options))
-        setting = why_other_settings(model.config, source, options)
-        if found == wanted and setting is None:
-            remember(model)
-            return
-        weights = (
-            f"its weights differ from those the steering was fitted on (fingerprint {found}, not {wanted})"
-        )
-        why = setting if found == wanted else weights
+    why = _why_other(model, source, options)
+    if why is None:
+        remember(model)
+        return
     raise RuntimeError(
         f"{source} is not loaded: {why}, so gates may not fire. If this is intended, pass allow_changed_base=True: the "
         "program's canary is then tested instead"
     )
+
+
+def _why_other(
+    model: PreTrainedModel, source: str | os.PathLike[str] | None, options: Mapping[str, object]
+) -> str | None:
+    """What of a loaded checkpoint is not what its steering was made for; None where all is."""
+    changing = [name for name in _CHANGING if options.get(name)]
+    if getattr(model, "hf_quantizer", None) is not None:
+        changing.append("quantization")
+    if changing or source is None:
+        return f"{(changing or ['no folder'])[0]} loads other weights than the steering was fitted on"
+    wanted = model.config.steering["base"].get("fingerprint")
+    found = files_fingerprint(*weight_files(source, options))
+    if found != wanted:
+        return f"its weights differ from those the steering was fitted on (fingerprint {found}, not {wanted})"
+    return why_other_settings(model.config, source, options)
 
 
 def remember(model: PreTrainedModel) -> None:
