@@ -48,6 +48,7 @@ TRAVELLING = (
     "resolve.py",
     "schema.py",
     "sealing.py",
+    "settings.py",
     "state.py",
     "steered_model.py",
     "steering_layer.py",
@@ -69,7 +70,7 @@ _HUB_OPTIONS = (
 )
 
 
-def _present(source: str | os.PathLike[str], name: str, options: Mapping[str, object]) -> Path | None:
+def present(source: str | os.PathLike[str], name: str, options: Mapping[str, object]) -> Path | None:
     """A file of a folder or repository; None where it has none of that name."""
     hub = {option: options[option] for option in _HUB_OPTIONS if options.get(option) is not None}
     found = cached_file(
@@ -86,7 +87,7 @@ def check_weight_files(source: str | os.PathLike[str] | None, options: Mapping[s
     """Raises RuntimeError if a folder or repository contains weights under a name that a stock class would load."""
     if source is None:
         return
-    found = [name for name in STOCK_WEIGHTS if _present(source, name, options) is not None]
+    found = [name for name in STOCK_WEIGHTS if present(source, name, options) is not None]
     if found:
         raise RuntimeError(
             f"{source} contains {found[0]}, which a stock class would load and run unsteered; the steered weights are listed in "
@@ -102,7 +103,7 @@ def weight_files(
     Raises:
         RuntimeError: there are none, both a single file and an index, or a shard that the index names is missing.
     """
-    index, single = _present(source, WEIGHTS_INDEX, options), _present(source, WEIGHTS, options)
+    index, single = present(source, WEIGHTS_INDEX, options), present(source, WEIGHTS, options)
     if index is not None and single is not None:
         raise RuntimeError(
             f"{source} contains both {WEIGHTS} and {WEIGHTS_INDEX}, and Transformers would load only the first; remove the one that does "
@@ -115,7 +116,7 @@ def weight_files(
     names: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
     shards = {}
     for shard in sorted(set(names.values())):
-        path = _present(source, shard, options)
+        path = present(source, shard, options)
         if path is None:
             raise RuntimeError(f"{source} lacks {shard}, which its index lists")
         shards[shard] = path

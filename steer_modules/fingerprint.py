@@ -21,6 +21,7 @@ from transformers.modeling_utils import remove_tied_weights_from_state_dict
 
 from .files import weight_files
 from .program import program_sha256
+from .settings import changed_setting, remember_settings, why_other_settings
 from .weights import Sample
 
 STEERING = "steering"
@@ -108,32 +109,41 @@ def check_base(
     model: PreTrainedModel, source: str | os.PathLike[str] | None, options: Mapping[str, object]
 ) -> None:
     """Raises RuntimeError where a checkpoint's weights are not those that its steering was made for."""
+    why = _why_other(model, source, options)
+    if why is None:
+        remember(model)
+        return
+    raise RuntimeError(
+        f"{source} is not loaded: {why}, so gates may not fire. If this is intended, pass allow_changed_base=True: the "
+        "program's canary is then tested instead"
+    )
+
+
+def _why_other(
+    model: PreTrainedModel, source: str | os.PathLike[str] | None, options: Mapping[str, object]
+) -> str | None:
+    """What of a loaded checkpoint is not what its steering was made for; None where all is."""
     changing = [name for name in _CHANGING if options.get(name)]
     if getattr(model, "hf_quantizer", None) is not None:
         changing.append("quantization")
-    wanted = model.config.steering["base"].get("fingerprint")
     if changing or source is None:
-        why = f"{(changing or ['no folder'])[0]} loads other weights than the steering was fitted on"
-    else:
-        found = files_fingerprint(*weight_files(source, options))
-        if found == wanted:
-            remember(model)
-            return
-        why = f"its weights differ from those the steering was fitted on (fingerprint {found}, not {wanted})"
-    raise RuntimeError(
-        f"{source} is not loaded: {why}, so gates may not fire. If the weights were changed on purpose, pass allow_changed_base=True: the "
-        "program's canary is then tested instead"
-    )
+        return f"{(changing or ['no folder'])[0]} loads other weights than the steering was fitted on"
+    wanted = model.config.steering["base"].get("fingerprint")
+    found = files_fingerprint(*weight_files(source, options))
+    if found != wanted:
+        return f"its weights differ from those the steering was fitted on (fingerprint {found}, not {wanted})"
+    return why_other_settings(model.config, source, options)
 
 
 def remember(model: PreTrainedModel) -> None:
     """Takes down which weights a model has now, those that its steering was made for: :func:`check_memory` holds it to them."""
     model.__dict__["_loaded_weights"] = Sample.of(model, without=STEERING)
+    remember_settings(model)
 
 
 def forget(model: PreTrainedModel) -> None:
     """Undoes :func:`remember`, for a model that is steered no more."""
-    for name in ("_loaded_weights", "_changed_base", "_asking_canary"):
+    for name in ("_loaded_weights", "_loaded_settings", "_changed_base", "_asking_canary"):
         model.__dict__.pop(name, None)
 
 
@@ -161,11 +171,17 @@ def check_memory(model: PreTrainedModel) -> None:
         return
     if "_loaded_weights" not in model.__dict__:
         _check_filled(model)
+    why = None
     if changed := changed_tensor(model):
-        raise RuntimeError(
+        why = (
             f"the weights of this model changed since it was loaded ({changed}: trained, merged, given an adapter, or offloaded; "
-            "device_map is for from_pretrained), so gates may not fire. If this is intended, call model.accept_changed_base(): the "
-            "program's canary is then tested"
+            "device_map is for from_pretrained)"
+        )
+    elif changed := changed_setting(model):
+        why = f"{changed} of this model was changed since it was loaded"
+    if why is not None:
+        raise RuntimeError(
+            f"{why}, so gates may not fire. If this is intended, call model.accept_changed_base(): the program's canary is then tested"
         )
 
 

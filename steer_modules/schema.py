@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 
 FORMAT = "steerbake/2"
 
+CONFIG_KEYS = ("steering", "steering_shapes", "steering_requires", "steering_settings")
+"""What a checkpoint's config.json has beside its base's keys and ``auto_map``."""
+
 Section = dict[str, Any]
 """An object of the steering section as JSON has it: the whole, a gate or an edit. ``checks.check_program`` says that it is one."""
 

@@ -13,6 +13,8 @@ from typing import TypeGuard
 
 from transformers import PretrainedConfig
 
+from .schema import CONFIG_KEYS
+
 VOCABULARY, LAYERS, WINDOW = 32, 3, 5
 EXPERTS, CHOSEN = 4, 2
 PICTURE = VOCABULARY - 1
@@ -35,7 +37,7 @@ def twin_config(config: PretrainedConfig) -> PretrainedConfig:
         ValueError: naming what of the config cannot be cut.
     """
     small = copy.deepcopy(config)
-    for name in ("steering", "steering_shapes", "steering_requires"):
+    for name in CONFIG_KEYS:
         vars(small).pop(name, None)
     if getattr(small, "quantization_config", None) is not None:
         del small.quantization_config

@@ -20,6 +20,7 @@ from exporter.targets.base_weights import INDEX, BaseWeights
 from exporter.targets.checkpoint import compile_checkpoint
 from exporter.targets.companions import copy_companions
 from steer_modules.program import STEERING_JSON, STEERING_TENSORS, SteeringProgram
+from steer_modules.schema import CONFIG_KEYS
 from steer_modules.upgrade import is_old, upgraded
 
 
@@ -78,7 +79,7 @@ def upgrade_checkpoint(checkpoint: Path, out: Path) -> Path:
 
 def _take_out(checkpoint: Path, config: Mapping[str, Any], base: Path) -> None:
     """The base model that lies within a checkpoint of format 1, as links."""
-    ours = ("steering", "steering_shapes", "steering_requires", "auto_map")
+    ours = (*CONFIG_KEYS, "auto_map")
     plain = {k: v for k, v in config.items() if k not in ours}
     plain["model_type"] = str(config["model_type"]).removeprefix("steered_")
     plain["architectures"] = [str(name).removeprefix("Steered") for name in config["architectures"]]

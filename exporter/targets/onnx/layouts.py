@@ -13,6 +13,7 @@ from exporter.reader import loaded_config
 from exporter.targets.companions import without_places
 from exporter.targets.onnx.decoder import GateState
 from exporter.targets.onnx.manifest import GraphFacts, ImageInput, Variant
+from steer_modules.schema import CONFIG_KEYS
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -92,7 +93,7 @@ def write(
 def _stock_config(checkpoint: Path, manifest: GraphFacts) -> dict[str, object]:
     """The base's config."""
     config: dict[str, Any] = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
-    for key in ("steering", "steering_shapes", "steering_requires"):
+    for key in CONFIG_KEYS:
         config.pop(key, None)
     config = without_places(config)
     config["model_type"] = manifest.model_type

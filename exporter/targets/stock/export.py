@@ -52,6 +52,7 @@ from exporter.targets.stock.shards import insert_layers, places
 from exporter.targets.stock.target import refuse
 from exporter.targets.values import CalibrationSet
 from steer_modules.program import STEERING_TENSORS, SteeringProgram
+from steer_modules.schema import CONFIG_KEYS
 
 LOG = logging.getLogger(__name__)
 MOST_OTHERS = 60_000
@@ -124,7 +125,7 @@ def _program(checkpoint: Path) -> tuple[SteeringProgram, dict[str, object]]:
 def _base_config(checkpoint: Path, program: SteeringProgram) -> dict[str, object]:
     """The config of the base, out of the steered one."""
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
-    for key in ("steering", "steering_shapes", "steering_requires", "auto_map"):
+    for key in (*CONFIG_KEYS, "auto_map"):
         config.pop(key, None)
     return {
         **without_places(config),

@@ -1,0 +1,154 @@
+"""A steered model answers only under the settings that its steering was fitted with, however others were given."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+import transformers
+
+from exporter.targets.checkpoint import compile_checkpoint
+from steer_modules.attach import steered as attached
+from steer_modules.program import Canary
+
+PROMPT = tiny.prompt("llama", 1)
+OTHERS = {
+    "rope_parameters": {"rope_type": "default", "rope_theta": 3.0},
+    "rms_norm_eps": 1.0,
+    "hidden_act": "relu",
+    "is_causal": False,
+}
+REFUSED = r"allow_changed_base=True|attends to later ones|unexpected keyword"  # others may see it first
+HARMLESS = {"use_cache": False, "attention_dropout": 0.3, "pad_token_id": 2, "output_hidden_states": True}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    home = tmp_path_factory.mktemp("settings")
+    model = tiny.build("llama")
+    model.save_pretrained(home / "base")
+    program = tiny.program(model, [tiny.fixed_gate(True)], [tiny.turn(2), tiny.turn(3, seed=9)])
+    return compile_checkpoint(home / "base", program, home / "steered")
+
+
+def load(folder: Path, **options):
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, **options)
+
+
+def answers(model) -> torch.Tensor:
+    with torch.no_grad():
+        return model(**PROMPT).logits
+
+
+@pytest.mark.parametrize(("key", "value"), OTHERS.items(), ids=OTHERS)
+def test_a_setting_given_at_load_is_refused(folder, key, value):
+    with pytest.raises((RuntimeError, TypeError), match=REFUSED):
+        load(folder, **{key: value})
+
+
+@pytest.mark.parametrize(("key", "value"), OTHERS.items(), ids=OTHERS)
+def test_a_config_given_at_load_is_held_to_the_folders(folder, key, value):
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=True)
+    setattr(config, key, value)
+    with pytest.raises(RuntimeError, match=REFUSED):
+        load(folder, config=config)
+
+
+@pytest.mark.parametrize(("key", "value"), OTHERS.items(), ids=OTHERS)
+def test_an_edited_config_file_is_refused(folder, key, value, tmp_path):
+    copied = shutil.copytree(folder, tmp_path / "copied")
+    path = copied / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(RuntimeError, match=REFUSED):
+        load(copied)
+
+
+@pytest.mark.parametrize("asked_before", [False, True])
+@pytest.mark.parametrize(("key", "value"), OTHERS.items(), ids=OTHERS)
+def test_a_setting_changed_in_memory_does_not_answer(folder, key, value, asked_before, tmp_path):
+    model = load(folder)
+    if asked_before:
+        answers(model)
+    setattr(model.config, key, value)
+    with pytest.raises(RuntimeError, match=r"accept_changed_base\(\)") as raised:
+        answers(model)
+    assert key in str(raised.value)
+    model.save_pretrained(tmp_path / "saved")
+    with pytest.raises(RuntimeError, match=REFUSED):
+        load(tmp_path / "saved")
+
+
+def test_how_a_model_is_run_may_be_set_anywhere(folder, tmp_path):
+    wanted = answers(load(folder))
+    model = load(folder, **HARMLESS)
+    assert torch.equal(answers(model), wanted)
+    for key, value in HARMLESS.items():
+        setattr(model.config, key, value)
+    assert torch.equal(answers(model), wanted)
+    model.save_pretrained(tmp_path / "saved")
+    path = tmp_path / "saved" / "config.json"
+    path.write_text(
+        json.dumps({**json.loads(path.read_text()), **HARMLESS, "transformers_version": "5.99.0"})
+    )
+    assert torch.equal(answers(load(tmp_path / "saved")), wanted)
+
+
+def test_saved_weights_of_another_type_keep_their_settings(folder, tmp_path):
+    model = load(folder)
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.save_pretrained(tmp_path / "saved", state_dict=state)
+    assert torch.equal(answers(load(tmp_path / "saved")), answers(model))
+
+
+def test_a_folder_of_an_earlier_version_is_held_to_its_file(folder, tmp_path):
+    copied = shutil.copytree(folder, tmp_path / "copied")
+    path = copied / "config.json"
+    config = json.loads(path.read_text())
+    del config["steering_settings"]
+    path.write_text(json.dumps(config))
+    assert torch.equal(answers(load(copied)), answers(load(folder)))
+    with pytest.raises(RuntimeError, match=r"config\.rms_norm_eps"):
+        load(copied, rms_norm_eps=1.0)
+
+
+def test_weights_that_a_hook_changes_on_their_way_are_not_signed(folder, tmp_path):
+    model = load(folder)
+
+    def altered(_module, state, _prefix, _metadata) -> None:
+        for name in state:
+            if "steering." not in name:
+                state[name] = state[name] * 1.01
+
+    model.register_state_dict_post_hook(altered)
+    model.save_pretrained(tmp_path / "saved")
+    with pytest.raises(RuntimeError, match="allow_changed_base=True"):
+        load(tmp_path / "saved")
+
+
+def test_settings_that_the_canary_bears_may_be_taken_on_purpose(tmp_path):
+    model = tiny.build("llama")
+    model.save_pretrained(tmp_path / "base")
+    gates, edits = [tiny.fixed_gate(True)], [tiny.turn(2)]
+    canary = recorded_canary(model, tiny.program(model, gates, edits))
+    steered = compile_checkpoint(tmp_path / "base", canary, tmp_path / "steered")
+    model = load(steered, max_position_embeddings=99, allow_changed_base=True)
+    assert answers(model).isfinite().all()
+    model.config.max_position_embeddings = 98
+    with pytest.raises(RuntimeError, match=r"max_position_embeddings"):
+        answers(model)
+    model.accept_changed_base()
+    assert answers(model).isfinite().all()
+
+
+def recorded_canary(model, program):
+    """The program with what the steered model answers to a few tokens."""
+    ids = tuple(PROMPT["input_ids"][0].tolist())
+    with attached(model, program), torch.no_grad():
+        said = [model(**PROMPT, steering_gate=torch.full((1, 1), float(on))).logits[0, -2:] for on in (0, 1)]
+    canary = [Canary(ids, on, tuple(one.argmax(-1).tolist())) for on, one in enumerate(said)]
+    return replace(program, canary=tuple(canary))
