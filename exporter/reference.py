@@ -14,7 +14,7 @@ import sys
 import textwrap
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -58,13 +58,20 @@ _BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 def reference() -> str:
     """The whole page."""
     parts = [HEAD, "## Recipe\n", *_model(Recipe, "")]
+    schemas: dict[str, type[BaseModel]] = {name: resolve(METHODS, "method", name).Params for name in METHODS}
+    roots = {name: _root(schema) for name, schema in schemas.items()}
     for name, place in METHODS.items():
-        method = resolve(METHODS, "method", name)
+        root = roots[name]
+        users = [other for other in METHODS if roots[other] is root]
         parts += [
             f"## Parameters of `{name}`\n",
             f"Under `methods.params.{name}` ({place.partition(':')[0]}).\n",
         ]
-        parts += _model(method.Params, f"methods.params.{name}")
+        if users[0] != name:
+            parts.append(f"Those of `{users[0]}`" + (", and:\n" if _own(schemas[name], root) else ".\n"))
+        if users[0] == name or _own(schemas[name], root):
+            without = () if users[0] == name else tuple(root.model_fields)
+            parts += _model(schemas[name], f"methods.params.{name}", without)
     formats = ", ".join(f"`{name}`" for name in READERS)
     return (
         "\n".join(
@@ -74,14 +81,29 @@ def reference() -> str:
     )
 
 
-def _model(schema: type[BaseModel], place: str) -> Iterator[str]:
-    """A table of one model's keys, and then the models below it."""
+def _root(schema: type[BaseModel]) -> type[BaseModel]:
+    """The schema from which a method's parameters are derived: methods that have one in common are described by what they add."""
+    bases = [one for one in schema.__mro__ if issubclass(one, BaseModel) and one.model_fields]
+    return bases[-1]
+
+
+def _own(schema: type[BaseModel], root: type[BaseModel]) -> set[str]:
+    return set(schema.model_fields) - set(root.model_fields)
+
+
+def _model(schema: type[BaseModel], place: str, without: Sequence[str] = ()) -> Iterator[str]:
+    """A table of one model's keys, and then the models below it.
+
+    Args:
+        without: keys that stand elsewhere.
+    """
     meanings = {name: field.description or "" for name, field in schema.model_fields.items()}
     for one in schema.__mro__:
         meanings |= meanings_of(one) if one.__module__.startswith("exporter.") else {}
     yield _table(
         (f"`{name}`", _limited(field), _default(field), meanings.get(name, ""))
         for name, field in schema.model_fields.items()
+        if name not in without
     )
     places: dict[type[BaseModel], list[str]] = {}
     for name, field in schema.model_fields.items():

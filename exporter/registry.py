@@ -31,6 +31,15 @@ METHODS: Table[type[Method]] = Table(
         "r_muse": "exporter.methods.r_muse:RMuse",  # https://arxiv.org/abs/2512.17911
         "r_muse_calibrated": "exporter.methods.r_muse_calibrated:RMuseCalibrated",  # the same, calibrated
         "keyed": "exporter.methods.keyed:Keyed",  # docs/methods.md
+        "ga": "exporter.training.objectives.gradient_ascent:GradientAscent",  # https://arxiv.org/abs/2210.01504
+        "grad_diff": "exporter.training.objectives.gradient_ascent:GradientDifference",  # https://arxiv.org/abs/2203.12817
+        "kl_min": "exporter.training.objectives.gradient_ascent:KlMinimisation",  # https://arxiv.org/abs/2401.06121
+        "npo": "exporter.training.objectives.preference:Npo",  # https://arxiv.org/abs/2404.05868
+        "simnpo": "exporter.training.objectives.preference:SimNpo",  # https://arxiv.org/abs/2410.07163
+        "idk_dpo": "exporter.training.objectives.preference:IdkDpo",  # https://arxiv.org/abs/2305.18290
+        "undial": "exporter.training.objectives.undial:Undial",  # https://arxiv.org/abs/2402.10052
+        "rmu": "exporter.training.objectives.misdirection:Rmu",  # https://arxiv.org/abs/2403.03218
+        "r2mu": "exporter.training.objectives.misdirection:R2mu",  # https://arxiv.org/abs/2506.12963
     }
 )
 

@@ -165,6 +165,7 @@ class Quick:
 
     name: ClassVar[str] = "quick"
     Params: ClassVar[type[BaseModel]] = QuickParams
+    yields: ClassVar[str] = "program"
     fitted: ClassVar[list[int]] = []
 
     def fit(self, context: FitContext) -> SteeringProgram:

@@ -1,14 +1,18 @@
-"""The contract of a method: what fits a steering program."""
+"""The contract of a method: what fits a steering program, or a weight edit."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel
 
 if TYPE_CHECKING:
+    from exporter.fitted import Fitted
     from exporter.fitting.context import FitContext
-    from steer_modules.program import SteeringProgram
+
+
+Yields = Literal["program", "edit"]
+"""A steering program over the activations, or a weight edit."""
 
 
 class Method(Protocol):
@@ -24,8 +28,11 @@ class Method(Protocol):
     paper: ClassVar[str]
     """Where it is described: a URL, or a document of this repository."""
 
-    def fit(self, context: FitContext) -> SteeringProgram:
-        """The program, from the context's rows alone.
+    yields: ClassVar[Yields]
+    """What it finds."""
+
+    def fit(self, context: FitContext) -> Fitted:
+        """What it finds, from the context's rows alone.
 
         Raises:
             FitError: nothing that could be trusted was found.

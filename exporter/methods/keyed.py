@@ -26,6 +26,7 @@ from exporter.fitting.keys import KeyTable, key_tables
 from exporter.fitting.refusals import Source, Wording, natural_refusals, wordings
 from exporter.fitting.token_gates import TokenGatePlan, choose_token_gates
 from exporter.fitting.trials import Bench, Trial
+from exporter.methods.base import Yields
 from steer_modules import ops
 from steer_modules.program import Edit, Gate, SteeringProgram
 
@@ -61,6 +62,7 @@ class Keyed:
     name: ClassVar[str] = "keyed"
     Params: ClassVar[type[BaseModel]] = KeyedParams
     paper: ClassVar[str] = "docs/methods.md"
+    yields: ClassVar[Yields] = "program"
 
     def fit(self, context: FitContext) -> SteeringProgram:
         """Gate, key tables and trials; see the module's docstring.

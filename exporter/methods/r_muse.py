@@ -23,6 +23,7 @@ from exporter.fitting.contrast import Contrast, Negatives, forget_contrast, reta
 from exporter.fitting.refusals import wordings
 from exporter.fitting.selection import plain, spread
 from exporter.fitting.subspaces import energy_basis, right_singular, unit
+from exporter.methods.base import Yields
 from steer_modules.program import Edit, Gate, SteeringProgram
 
 
@@ -50,6 +51,7 @@ class RMuse:
     name: ClassVar[str] = "r_muse"
     Params: ClassVar[type[BaseModel]] = RMuseParams
     paper: ClassVar[str] = "https://arxiv.org/abs/2512.17911"
+    yields: ClassVar[Yields] = "program"
 
     def fit(self, context: FitContext) -> SteeringProgram:
         """Directions, retain subspaces and prototypes of the fit rows; calibration rows are not used.

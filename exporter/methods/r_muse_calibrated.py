@@ -20,6 +20,7 @@ from exporter.fitting.refusals import Wording, wordings
 from exporter.fitting.selection import plain, spread
 from exporter.fitting.subspaces import energy_basis, orient, right_singular, unit
 from exporter.fitting.trials import Bench, Trial
+from exporter.methods.base import Yields
 from steer_modules.program import Edit, SteeringProgram
 
 Protection = Literal["none", "direction", "exact"]
@@ -48,6 +49,7 @@ class RMuseCalibrated:
     name: ClassVar[str] = "r_muse_calibrated"
     Params: ClassVar[type[BaseModel]] = RMuseCalibratedParams
     paper: ClassVar[str] = "https://arxiv.org/abs/2512.17911"
+    yields: ClassVar[Yields] = "program"
 
     def fit(self, context: FitContext) -> SteeringProgram:
         """Gate, directions and trials; see the module's docstring.

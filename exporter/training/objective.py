@@ -1,0 +1,98 @@
+"""The contract of an objective: a method that trains a LoRA adapter on a loss of its own."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from exporter.digests import digest_of
+from exporter.fitting.activations import model_digest
+from exporter.fitting.context import FitContext
+from exporter.methods.base import Yields
+from exporter.splits import digest_of_rows
+from exporter.training.examples import Collator, examples
+from exporter.training.lora import linear_layers, taken_out, with_adapter
+from exporter.training.settings import TrainingSettings
+from exporter.training.trainer import train
+from exporter.weight_edit import WeightEdit
+from steer_modules.program import BaseModelRef
+
+if TYPE_CHECKING:
+    from exporter.training.step import Step
+
+
+class Objective(ABC):
+    """One objective. A file and a line in ``registry.METHODS`` are all there is to add."""
+
+    name: ClassVar[str]
+    Params: ClassVar[type[TrainingSettings]] = TrainingSettings
+    paper: ClassVar[str]
+    yields: ClassVar[Yields] = "edit"
+    sides: ClassVar[frozenset[str]] = frozenset({"forget"})
+    """The parts of a step that its loss reads (:data:`exporter.training.examples.SIDES`)."""
+
+    @abstractmethod
+    def loss(self, step: Step, params: Any) -> Tensor:
+        """What is descended, one value a conversation: float32 [B]."""
+
+    def layers(self, params: Any, blocks: int) -> list[int] | None:
+        """Decoder blocks that are edited; None for all."""
+        del params, blocks
+        return None
+
+    def fit(self, context: FitContext) -> WeightEdit:
+        """The trained adapter.
+
+        Raises:
+            DataError: the rows lack a side of the objective.
+            FitError: the model has no layer to edit, or the training diverged.
+        """
+        params = context.params
+        assert isinstance(params, TrainingSettings)
+        host = context.host
+        found = examples(context, responses=params.responses, epochs=params.epochs, sides=self.sides)
+        blocks = self.layers(params, host.num_layers)
+        names = linear_layers(host.model, vision=params.vision, blocks=blocks)
+        rows = digest_of_rows(context.fit)
+        inputs = [
+            self.name,
+            params.model_dump(),
+            context.seed,
+            rows,
+            model_digest(host.model),
+            str(host.dtype),
+        ]
+        work = context.work / "training" / digest_of(inputs)[:32]
+        with (
+            seeded(context.seed),
+            with_adapter(host.model, names, rank=params.rank, alpha=params.alpha) as tuned,
+        ):
+            losses = train(
+                tuned,
+                lambda step: self.loss(step, params),
+                found,
+                Collator(host),
+                params,
+                work=work,
+                seed=context.seed,
+                device=host.device,
+                progress=context.progress,
+            )
+            config, tensors = taken_out(tuned)
+        for one in losses:
+            context.record("training", **one)
+        base = BaseModelRef(host.architecture, host.model_type)
+        return WeightEdit(self.name, base, context.seed, rows, config, tensors)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Random numbers of this seed within the block; those of before after it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,41 @@
+"""How a weight edit is trained; every objective has these, beside parameters of its own."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from exporter.training.examples import Responses
+from exporter.training.precision import Precision
+
+
+class TrainingSettings(BaseModel):
+    """Parameters of a training."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rank: int = Field(default=16, gt=0, le=512)
+    """Rank of the LoRA adapter; vLLM serves up to 512."""
+    alpha: int = Field(default=32, gt=0)
+    """Scaling of the adapter: alpha / rank."""
+    vision: bool = False
+    """Whether linear layers outside the decoder (vision tower, projector) are edited too."""
+    learning_rate: float = Field(default=1e-4, gt=0)
+    """Of AdamW, falling linearly to 0."""
+    epochs: int = Field(default=5, gt=0)
+    """How often each forget conversation is seen."""
+    batch_size: int = Field(default=8, gt=0)
+    """Conversations of each side per step and process."""
+    accumulation: int = Field(default=1, gt=0)
+    """Batches per step of the optimizer."""
+    warmup: int = Field(default=0, ge=0)
+    """Steps in which the learning rate rises to its value."""
+    clip: float = Field(default=1.0, gt=0)
+    """Largest norm of a gradient."""
+    precision: Precision = "auto"
+    """Arithmetic of the passes: `bfloat16`, `float32`, or what the device computes at speed."""
+    responses: Responses = "own"
+    """What is unlearned and retained: the base's `own` replies to the rows, or the answers of the `rows`, as in the papers."""
+    save_steps: int = Field(default=50, gt=0)
+    """Steps between checkpoints, from which a training that was stopped goes on."""
+    log_steps: int = Field(default=10, gt=0)
+    """Steps between the losses that the report's record has."""

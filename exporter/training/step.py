@@ -1,0 +1,89 @@
+"""One step of a training, as its objective sees it: batches by side, and passes of the edited model and of its base."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from exporter.training.examples import Batch
+from steer_modules.steered_model import decoder_blocks
+
+_OURS = ("labels", "reasoning", "answer")
+
+
+class Pass(NamedTuple):
+    """Logits [B, T, V], and outputs [B, T, d] of the blocks that were asked for, by layer."""
+
+    logits: Tensor
+    states: Mapping[int, Tensor]
+
+
+class Step:
+    """Batches of one step; the same pass is run once.
+
+    Args:
+        model: the edited model as it trains, wrapped for its processes.
+        plain: the same ``PeftModel`` itself, whose adapter can be left out.
+        sides: batches by :data:`exporter.training.examples.SIDES`.
+    """
+
+    def __init__(self, model: Any, plain: Any, sides: Mapping[str, Batch]) -> None:
+        self._model, self._plain, self._sides = model, plain, sides
+        self._passes: dict[tuple[bool, int, tuple[int, ...]], Pass] = {}
+
+    @property
+    def forget(self) -> Batch:
+        """Conversations of the forget set."""
+        return self._sides["forget"]
+
+    @property
+    def retain(self) -> Batch:
+        """Conversations of the retain set."""
+        return self._sides["retain"]
+
+    @property
+    def reasoning(self) -> Batch:
+        """Conversations of general reasoning."""
+        return self._sides["reasoning"]
+
+    @property
+    def refusal(self) -> Batch:
+        """The prompts of ``forget``, answered by refusals."""
+        return self._sides["refusal"]
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks the decoder has."""
+        return len(decoder_blocks(self._plain.get_base_model()))
+
+    def edited(self, batch: Batch, layers: Sequence[int] = ()) -> Pass:
+        """The edited model on a batch, with gradients."""
+        return self._once(True, batch, layers)
+
+    def base(self, batch: Batch, layers: Sequence[int] = ()) -> Pass:
+        """The model without its adapter and without dropout, without gradients."""
+        return self._once(False, batch, layers)
+
+    def _once(self, edited: bool, batch: Batch, layers: Sequence[int]) -> Pass:
+        key = edited, id(batch), tuple(layers)
+        if key not in self._passes:
+            self._passes[key] = _run(self._model, batch, layers) if edited else self._base(batch, layers)
+        return self._passes[key]
+
+    def _base(self, batch: Batch, layers: Sequence[int]) -> Pass:
+        training = self._plain.training
+        self._plain.eval()
+        try:
+            with torch.no_grad(), self._plain.disable_adapter():
+                return _run(self._plain, batch, layers)
+        finally:
+            self._plain.train(training)
+
+
+def _run(model: Any, batch: Batch, layers: Sequence[int]) -> Pass:
+    inputs = {key: value for key, value in batch.items() if key not in _OURS}
+    out = model(**inputs, use_cache=False, output_hidden_states=bool(layers))
+    return Pass(out.logits, {layer: out.hidden_states[layer + 1] for layer in layers})

@@ -1,0 +1,130 @@
+"""The one trainer: ``transformers.Trainer`` on accelerate, with the loss of an objective.
+
+Devices, processes, gradient accumulation and FSDP are its business; so are checkpoints, from which a training that was killed goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import SequentialSampler
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from exporter.training.step import Step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from exporter.training.examples import Collator, Examples
+    from exporter.training.settings import TrainingSettings
+
+LOG = logging.getLogger(__name__)
+
+
+class EditTrainer(Trainer):
+    """Trains the adapter of a ``PeftModel`` on the loss of an objective.
+
+    Args:
+        loss: of a step, float32 [B]; its mean over all processes and accumulated batches is descended.
+    """
+
+    def __init__(self, loss: Callable[[Step], Tensor], examples: Examples, **options: Any) -> None:
+        super().__init__(train_dataset=examples, **options)
+        self._loss, self._examples = loss, examples
+        self.model_accepts_loss_kwargs = False  # so that accumulated batches are averaged, not summed
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Tensor:
+        del return_outputs, num_items_in_batch
+        step = Step(model, self.accelerator.unwrap_model(model), inputs)
+        return self._loss(step).mean()
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        """The order is the examples' own, the same in every process and after a restart."""
+        del train_dataset
+        return SequentialSampler(self._examples)
+
+
+def train(
+    tuned: Any,
+    loss: Callable[[Step], Tensor],
+    examples: Examples,
+    collator: Collator,
+    settings: TrainingSettings,
+    *,
+    work: Path,
+    seed: int,
+    device: torch.device,
+    progress: bool,
+    after_step: Callable[[Any], None] | None = None,
+) -> list[dict[str, float]]:
+    """Trains the adapter of ``tuned`` in place.
+
+    Args:
+        work: folder of the checkpoints, of this training alone; one that is found there is resumed, and it is removed at the end.
+        after_step: called with the model after each step of the optimizer.
+
+    Returns:
+        The loss by step, as logged.
+    """
+    from exporter.training.precision import in_bfloat16
+
+    arguments = TrainingArguments(
+        output_dir=str(work),
+        num_train_epochs=1,  # the examples hold every epoch, in order
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.accumulation,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=settings.warmup,
+        weight_decay=0.0,
+        max_grad_norm=settings.clip,
+        bf16=in_bfloat16(settings.precision, device),
+        use_cpu=device.type == "cpu",
+        seed=seed,
+        data_seed=seed,
+        save_strategy="steps",
+        save_steps=settings.save_steps,
+        save_total_limit=1,
+        logging_steps=settings.log_steps,
+        report_to="none",
+        disable_tqdm=not progress,
+        remove_unused_columns=False,
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,
+        average_tokens_across_devices=False,
+    )
+    trainer = EditTrainer(
+        loss,
+        examples,
+        model=tuned,
+        args=arguments,
+        data_collator=collator,
+        callbacks=[_AfterStep(after_step)] if after_step is not None else None,
+    )
+    trainer.remove_callback(PrinterCallback)  # losses are in the record of the fit
+    last = get_last_checkpoint(str(work)) if work.is_dir() else None
+    if last is not None:
+        LOG.info("training goes on from %s", Path(last).name)
+    trainer.train(resume_from_checkpoint=last)
+    found = [one for one in trainer.state.log_history if "loss" in one]
+    trainer.accelerator.wait_for_everyone()
+    if trainer.is_world_process_zero():
+        shutil.rmtree(work, ignore_errors=True)
+    return [{"step": float(one["step"]), "loss": float(one["loss"])} for one in found]
+
+
+class _AfterStep(TrainerCallback):
+    def __init__(self, action: Callable[[Any], None]) -> None:
+        self._action = action
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **rest: Any) -> None:
+        del args, state, control, rest
+        self._action(model)

@@ -1,0 +1,140 @@
+"""A weight edit: what a method that changes weights finds, as a LoRA adapter of the base in peft's own format.
+
+Where the weights of a linear layer are W, the edited layer computes with W + scaling · B A (https://arxiv.org/abs/2106.09685). On disk an
+edit is the folder that peft reads (``adapter_config.json``, ``adapter_model.safetensors``) and a manifest beside it that says which base,
+method, seed and rows it is of.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from exporter.artifact import Manifest, Strict
+from exporter.atomic import write_bytes, write_json
+from exporter.digests import digest_of_bytes
+from exporter.errors import VerificationError
+from exporter.model_folder import read_object
+from steer_modules.program import BaseModelRef
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_TENSORS = "adapter_model.safetensors"
+
+
+class EditedBase(Strict):
+    """The model that an edit belongs to."""
+
+    architecture: str
+    model_type: str
+    fingerprint: str
+    """Of its weights (docs/format.md)."""
+
+
+class EditManifest(Manifest):
+    """``weight_edit.json``: what an adapter was made by, from and for."""
+
+    FILE = "weight_edit.json"
+    REMEDY = "fit it again, or fetch the folder again"
+
+    format: Literal["steerbake-edit/1"]
+    method: str
+    seed: int
+    rows: str
+    """Digest of the rows that it was fitted on."""
+    base: EditedBase
+    files: dict[str, str]
+    """Hex SHA-256 by name."""
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        return self.files
+
+
+@dataclass(frozen=True)
+class WeightEdit:
+    """A LoRA adapter and what it was made from.
+
+    Attributes:
+        base: the model that it edits; ``fingerprint`` is None until the files of the base are known.
+        rows: digest of the rows that it was fitted on.
+        config: content of ``adapter_config.json``.
+        tensors: the matrices A [r, in] and B [out, r] by peft's names.
+    """
+
+    method: str
+    base: BaseModelRef
+    seed: int
+    rows: str
+    config: Mapping[str, object]
+    tensors: Mapping[str, Tensor]
+
+    def with_fingerprint(self, fingerprint: str) -> WeightEdit:
+        """The same of a base whose weights have this fingerprint."""
+        return replace(self, base=replace(self.base, fingerprint=fingerprint))
+
+    @property
+    def sha256(self) -> str:
+        """Hex SHA-256 over the manifest, which has the digests of the files."""
+        return digest_of_bytes(json.dumps(self.manifest().data(), sort_keys=True).encode())
+
+    def save(self, folder: Path) -> None:
+        """Writes the three files into an existing folder.
+
+        Raises:
+            ValueError: the fingerprint of the base is not known.
+        """
+        for name, content in self._files().items():
+            write_bytes(folder / name, content)
+        write_json(folder / EditManifest.FILE, self.manifest().data())
+
+    @classmethod
+    def load(cls, folder: Path) -> WeightEdit:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            VerificationError: a file is missing, was changed, or is not understood.
+        """
+        try:
+            manifest = EditManifest.load(folder)
+        except FileNotFoundError as error:
+            raise VerificationError(f"{folder} contains no {EditManifest.FILE}") from error
+        manifest.check_files(folder)
+        missing = {ADAPTER_CONFIG, ADAPTER_TENSORS} - set(manifest.files)
+        if missing:
+            raise VerificationError(f"{folder / EditManifest.FILE} does not list {min(missing)}")
+        try:
+            tensors = load_file(folder / ADAPTER_TENSORS)
+        except (SafetensorError, OSError) as error:
+            raise VerificationError(f"{folder / ADAPTER_TENSORS} cannot be read: {error}") from error
+        config = read_object(folder / ADAPTER_CONFIG, strict=False)
+        base = manifest.base
+        of = BaseModelRef(base.architecture, base.model_type, base.fingerprint)
+        return cls(manifest.method, of, manifest.seed, manifest.rows, config, tensors)
+
+    def _files(self) -> dict[str, bytes]:
+        plain = {
+            name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in self.tensors.items()
+        }
+        config = json.dumps(dict(self.config), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        # With the format, as peft writes it: Transformers refuses files without it.
+        return {ADAPTER_CONFIG: config.encode(), ADAPTER_TENSORS: save(plain, metadata={"format": "pt"})}
+
+    def manifest(self) -> EditManifest:
+        """What stands beside the adapter; raises ValueError where the fingerprint of the base is not known."""
+        if self.base.fingerprint is None:
+            raise ValueError("the fingerprint of the base is not known")
+        return EditManifest(
+            format="steerbake-edit/1",
+            method=self.method,
+            seed=self.seed,
+            rows=self.rows,
+            base=EditedBase.model_validate(self.base.section()),
+            files={name: digest_of_bytes(content) for name, content in self._files().items()},
+        )
