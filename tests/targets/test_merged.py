@@ -1,0 +1,173 @@
+"""A merged checkpoint computes what base and adapter compute, in every family, and is written of that base alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+import transformers
+from peft import PeftModel
+
+from exporter.errors import CompileError, VerificationError
+from exporter.reader import takes_images
+from exporter.targets.base_weights import BaseWeights
+from exporter.targets.merged.export import export_merged
+from exporter.targets.merged.manifest import MergedManifest
+from exporter.training.lora import linear_layers, taken_out, with_adapter
+from exporter.weight_edit import WeightEdit
+from steer_modules.program import BaseModelRef
+
+
+def random_edit(base: Path, model, *, vision: bool = False, seed: int = 0) -> WeightEdit:
+    """A LoRA edit of every linear layer of a model that was saved to ``base``."""
+    names = linear_layers(model, vision=vision)
+    with torch.random.fork_rng(), with_adapter(model, names, rank=3, alpha=7) as tuned:
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            for name, one in tuned.named_parameters():
+                if "lora_" in name:
+                    one.copy_(torch.randn(one.shape) * 0.05)
+        config, tensors = taken_out(tuned)
+    of = BaseModelRef(type(model).__name__, model.config.model_type, BaseWeights.read(base).fingerprint())
+    return WeightEdit("random", of, seed, "0" * 64, config, tensors)
+
+
+def load(folder: Path):
+    config = transformers.AutoConfig.from_pretrained(folder)
+    family = (
+        transformers.AutoModelForImageTextToText
+        if takes_images(config)
+        else transformers.AutoModelForCausalLM
+    )
+    return family.from_pretrained(folder, dtype="auto").eval()
+
+
+def logits(model, family: str) -> torch.Tensor:
+    with torch.no_grad():
+        return model(**tiny.prompt(family, 1)).logits
+
+
+@pytest.mark.parametrize("family", tiny.CONFIGS)
+def test_it_computes_what_base_and_adapter_compute(family, tmp_path):
+    model = tiny.build(family)
+    model.save_pretrained(tmp_path / "base", max_shard_size="40KB")
+    edit = random_edit(tmp_path / "base", model, vision=True)
+    (tmp_path / "edit").mkdir()
+    edit.save(tmp_path / "edit")
+    merged = load(export_merged(tmp_path / "base", WeightEdit.load(tmp_path / "edit"), tmp_path / "merged"))
+    base = load(tmp_path / "base")
+    plain = logits(base, family)
+    wanted = logits(PeftModel.from_pretrained(base, str(tmp_path / "edit")).eval(), family)
+    assert (wanted - plain).abs().max() > 1e-2
+    assert torch.allclose(logits(merged, family), wanted, atol=1e-4 * float(wanted.abs().max()))
+
+
+@pytest.fixture(scope="module")
+def bed(tmp_path_factory):
+    """A base in several shards, and an edit of its first block."""
+    home = tmp_path_factory.mktemp("merged")
+    model = tiny.build("llama").to(torch.bfloat16)
+    model.save_pretrained(home / "base", max_shard_size="20KB")
+    (home / "base" / "tokenizer_config.json").write_text("{}")
+    edit = random_edit(home / "base", model)
+    first = {name: one for name, one in edit.tensors.items() if "layers.0." in name}
+    return home / "base", replace(edit, tensors=first)
+
+
+def test_shards_that_the_edit_does_not_touch_are_linked(bed, tmp_path):
+    base, edit = bed
+    out = export_merged(base, edit, tmp_path / "merged")
+    shards = BaseWeights.read(base).shards
+    linked = [shard for shard in shards if (out / shard).samefile(base / shard)]
+    assert 0 < len(linked) < len(shards)
+    manifest = MergedManifest.load(out)
+    manifest.check_files(out)
+    assert manifest.changed == len(edit.tensors) // 2
+    assert manifest.edit == edit.sha256
+    assert manifest.fingerprint == BaseWeights.read(out).fingerprint() != edit.base.fingerprint
+
+
+def test_a_stored_dtype_stays_and_is_rounded_once(bed, tmp_path):
+    base, edit = bed
+    before = load(base).state_dict()
+    after = load(export_merged(base, edit, tmp_path / "merged")).state_dict()
+    name = "model.layers.0.mlp.up_proj.weight"
+    key = "base_model.model.model.layers.0.mlp.up_proj.lora_{}.weight"
+    change = 7 / 3 * (edit.tensors[key.format("B")] @ edit.tensors[key.format("A")])
+    assert torch.equal(after[name], (before[name].float() + change).to(torch.bfloat16))
+    assert {one.dtype for one in after.values()} == {torch.bfloat16}
+    assert torch.equal(after["lm_head.weight"], before["lm_head.weight"])
+
+
+def test_another_base_is_refused(bed, tmp_path):
+    _, edit = bed
+    other = tmp_path / "other"
+    tiny.build("llama", seed=5).save_pretrained(other)
+    with pytest.raises(CompileError, match="another model"):
+        export_merged(other, edit, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+def lost(edit: WeightEdit) -> WeightEdit:
+    return replace(edit, tensors=dict(list(edit.tensors.items())[1:]))
+
+
+def elsewhere(edit: WeightEdit) -> WeightEdit:
+    return replace(
+        edit, tensors={name.replace("layers.0", "layers.99"): one for name, one in edit.tensors.items()}
+    )
+
+
+def turned(edit: WeightEdit) -> WeightEdit:
+    return replace(edit, tensors={name: torch.zeros(5, 5) for name in edit.tensors})
+
+
+def dora(edit: WeightEdit) -> WeightEdit:
+    return replace(edit, config={**edit.config, "use_dora": True})
+
+
+def more_than_lora(edit: WeightEdit) -> WeightEdit:
+    return replace(edit, tensors={**edit.tensors, "base_model.model.lm_head.weight": torch.zeros(2, 2)})
+
+
+def infinite(edit: WeightEdit) -> WeightEdit:
+    return replace(edit, tensors={name: one * 1e30 for name, one in edit.tensors.items()})
+
+
+@pytest.mark.parametrize(
+    "change", [lost, elsewhere, turned, dora, more_than_lora, infinite], ids=lambda one: one.__name__
+)
+def test_an_edit_that_the_weights_cannot_hold_is_refused(bed, change, tmp_path):
+    base, edit = bed
+    with pytest.raises(CompileError):
+        export_merged(base, change(edit), tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+@pytest.mark.parametrize("damage", ["byte", "removed", "manifest", "key"])
+def test_an_edit_that_was_changed_is_not_read(bed, damage, tmp_path):
+    _, edit = bed
+    edit.save(tmp_path)
+    assert WeightEdit.load(tmp_path).sha256 == edit.sha256
+    path, manifest = tmp_path / "adapter_model.safetensors", tmp_path / "weight_edit.json"
+    if damage == "byte":
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+    elif damage == "removed":
+        path.unlink()
+    else:
+        told = json.loads(manifest.read_text())
+        if damage == "manifest":
+            del told["files"]["adapter_model.safetensors"]
+        else:
+            told["method"] = 3
+        manifest.write_text(json.dumps(told))
+    with pytest.raises(VerificationError):
+        WeightEdit.load(tmp_path)
+    shutil.rmtree(tmp_path)
