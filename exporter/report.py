@@ -127,6 +127,7 @@ class Report(Artifact, Given):
         extraction: metrics of one pass over reference replies, by model.
         gates, edits: those of each method, as in its steering section.
         steering_sha256: hex SHA-256 of each method's steering section.
+        weight_edits: of methods that change weights: what each edit was fitted on, and the digests of its files.
         recipe: as plain data.
     """
 
@@ -145,6 +146,7 @@ class Report(Artifact, Given):
     gates: dict[str, list[dict[str, JsonValue]]]
     edits: dict[str, list[dict[str, JsonValue]]]
     steering_sha256: dict[str, str]
+    weight_edits: dict[str, dict[str, JsonValue]] = Field(default={})
     versions: dict[str, str]
     proof: Proven = Proven()
     recipe: dict[str, JsonValue]

@@ -84,8 +84,8 @@ class Workspace:
     def ledger(self) -> Ledger:
         return Ledger(self.work / "stages")
 
-    def steering(self, method: str) -> Path:
-        """Folder of a method's steering program."""
+    def fitted(self, method: str) -> Path:
+        """Folder of what a method has found: a steering program, or an edit."""
         return self.out / "steering" / method
 
     def records(self, method: str) -> Path:

@@ -13,7 +13,7 @@ import pytest
 from steer_modules.files import TRAVELLING
 
 HOME = Path(__file__).resolve().parent.parent
-ROOMS = ("data", "topics", "fitting", "methods", "targets", "evaluation", "verify", "publish")
+ROOMS = ("data", "topics", "fitting", "methods", "training", "targets", "evaluation", "verify", "publish")
 COMMON = {
     "exporter.artifact",
     "exporter.atomic",
@@ -21,6 +21,7 @@ COMMON = {
     "exporter.digests",
     "exporter.types",
     "exporter.errors",
+    "exporter.fitted",
     "exporter.foreign_code",
     "exporter.host",
     "exporter.estimate",
@@ -36,7 +37,9 @@ COMMON = {
     "exporter.report",
     "exporter.usable_base",
     "exporter.wording",
+    "exporter.splits",
     "exporter.steerable",
+    "exporter.weight_edit",
 }
 CONTRACTS = {
     "exporter.data.readers.base",
@@ -47,7 +50,7 @@ CONTRACTS = {
     "exporter.targets.values",
 }
 """What a room is to the others: light, and no part of its inside."""
-EDGES = {("methods", "fitting"), ("fitting", "evaluation.attacks")}
+EDGES = {("methods", "fitting"), ("training", "fitting"), ("fitting", "evaluation.attacks")}
 CLI_MAY = {
     "cli_export",
     "cli_publish",
@@ -177,6 +180,8 @@ def test_what_rooms_share_knows_nothing_above_it() -> None:
     below["decoding"] = set()
     below["picture"] = below["reader"] = {"errors"}
     below["vocabulary"] = {"errors", "types"}
+    below["weight_edit"] = {"artifact", "atomic", "digests", "errors", "model_folder"}
+    below["fitted"] = {"weight_edit"}
     below["host"] = {"types", "errors", "foreign_code", "loading", "progress"}
     below["host"] |= {"decoding", "picture", "reader", "vocabulary"}
     below["inspection"] = {"errors", "registry"}

@@ -33,6 +33,7 @@ class ReportWriter:
         default: the method whose checkpoint is the result.
         cases: every model's cases by name; ``base`` first, all over the same rows.
         programs: each method's steering section, as in steering.json.
+        weight_edits: the manifests of methods that change weights.
         recipe: the recipe as plain data.
         versions: what it ran with, by name.
         proof: which laws a tiny twin of the base kept, and under which Transformers.
@@ -49,6 +50,7 @@ class ReportWriter:
     programs: Mapping[str, Mapping[str, Any]]
     recipe: Mapping[str, JsonValue]
     versions: Mapping[str, str]
+    weight_edits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     proof: Mapping[str, object] = field(default_factory=dict)
     stand_in: str | None = None
     eval_slices: Mapping[str, str] = field(default_factory=dict)
@@ -74,6 +76,11 @@ class ReportWriter:
             gates={name: section["gates"] for name, section in self.programs.items()},
             edits={name: section["edits"] for name, section in self.programs.items()},
             steering_sha256={name: section["sha256"] for name, section in self.programs.items()},
+            **(
+                {"weight_edits": {k: dict(v) for k, v in self.weight_edits.items()}}
+                if self.weight_edits
+                else {}
+            ),
             versions=dict(self.versions),
             proof=Proven.model_validate(self.proof),
             recipe=dict(self.recipe),

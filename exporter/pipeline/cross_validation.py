@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 from exporter import registry
 from exporter.digests import digest_of
 from exporter.estimate import Estimate
+from exporter.fitted import read_fitted
 from exporter.fitting.selection import plain
+from exporter.pipeline.applied import applied
 from exporter.types import Row
 from exporter.wording.leaks import tells
-from steer_modules.attach import steered
-from steer_modules.program import SteeringProgram
 
 if TYPE_CHECKING:
     from exporter.pipeline.run import Run
@@ -56,7 +56,7 @@ def _fold(work: Run, held: Sequence[Row]) -> dict[str, bool]:
     method = registry.resolve(registry.METHODS, "method", name)()
     params = method.Params.model_validate(work.recipe.methods.params.get(name, {}))
     if hasattr(method, "settled"):
-        params = method.settled(params, SteeringProgram.load(work.space.steering(name)))
+        params = method.settled(params, read_fitted(work.space.fitted(name)))
     ids = {row.id for row in held}
     whole = work.context()
     context = replace(
@@ -65,9 +65,9 @@ def _fold(work: Run, held: Sequence[Row]) -> dict[str, bool]:
         fit=tuple(row for row in whole.fit if row.id not in ids),
         calibrate=tuple(row for row in whole.calibrate if row.id not in ids),
     )
-    program = method.fit(context)
+    found = method.fit(context)
     prompts = [context.chat.prompt(row) for row in held]
-    with steered(context.host.model, program):
+    with applied(context.host.model, found):
         said = context.host.generate(
             prompts, max_new_tokens=context.max_new_tokens, batch_size=context.batch_size
         )

@@ -12,7 +12,6 @@ from exporter.evaluation.case import Case
 from exporter.evaluation.extraction import Extraction, Reference, extracted, references
 from exporter.evaluation.report import BASE
 from exporter.evaluation.whole_pass import whole_pass
-from exporter.inspection import examine
 from exporter.pipeline.answered_by import note_files
 from exporter.provenance import digest_of_code
 from exporter.splits import digest_of_rows
@@ -33,7 +32,7 @@ def extraction(work: Run, model: str) -> list[Extraction]:
     inputs = {
         **work.model_inputs,
         "rows": digest_of_rows(work.test),
-        "steering": None if folder is None else examine(folder).section["sha256"],
+        "steering": None if model == BASE else work.found(model).sha256,
         "said": [case.last.generation.tokens for case in work.generate(BASE)],
         "code": digest_of_code(*ONE_PASS),
     }

@@ -50,6 +50,11 @@ def fit_loaded(
 ) -> SteeringProgram:
     """The program that a method finds for a loaded model; see :func:`exporter.api.fit`."""
     refuse_loaded(model)
+    if registry.resolve(registry.METHODS, "method", method).yields == "edit":
+        reason = (
+            "it trains a weight edit, and a loaded model is only steered; fit it by a recipe (steerbake fit)"
+        )
+        raise InputErrors(f"fit {method}", [reason])
     with at_rest(model), working(work) as folder:
         splits = parted(rows, calibrate, settings)
         defaults = registry.resolve(registry.METHODS, "method", method).Params()
@@ -63,7 +68,9 @@ def fit_loaded(
         if problems:
             raise InputErrors(f"fit {method}", problems)
         prove_loaded(model)
-        return fitted(context, method, params, fingerprint_of(model))
+        found = fitted(context, method, params, fingerprint_of(model))
+        assert isinstance(found, SteeringProgram), "a method without an edit finds a program"
+        return found
 
 
 def evaluate_loaded(

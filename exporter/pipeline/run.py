@@ -27,13 +27,14 @@ from exporter.evaluation.extraction import summary
 from exporter.evaluation.pictures import Scores, draw
 from exporter.evaluation.refusals import RefusalRule
 from exporter.evaluation.report import BASE, ReportWriter
+from exporter.fitted import Fitted, read_fitted
 from exporter.fitting.context import FitContext
 from exporter.fitting.prompt_scores import prompt_scores
 from exporter.host import ModelHost
-from exporter.inspection import examine
 from exporter.pipeline.answered_by import digests_of, note_files
 from exporter.pipeline.attacked_rows import attacked_rows
 from exporter.pipeline.bases import prepared
+from exporter.pipeline.compiled import compiled
 from exporter.pipeline.cross_validation import cross_validation
 from exporter.pipeline.extractions import extraction
 from exporter.pipeline.method_fit import fitted
@@ -46,9 +47,10 @@ from exporter.recipe import Recipe
 from exporter.report import CrossValidated, Report
 from exporter.splits import Splits, digest_of_rows
 from exporter.targets.base_weights import BaseWeights
-from exporter.targets.checkpoint import check_names, compile_checkpoint, config_of, prove_family
+from exporter.targets.checkpoint import check_names, config_of, prove_family
 from exporter.targets.proof import Proof
 from exporter.threads import set_threads
+from exporter.weight_edit import WeightEdit
 from exporter.workspace import Workspace
 from steer_modules.program import SteeringProgram
 
@@ -58,6 +60,8 @@ if TYPE_CHECKING:
 ROWS_AND_GATES = ("exporter/fitting", "exporter/evaluation/attacks", "exporter/wording")
 FITTING = (*ROWS_AND_GATES, "exporter/data", *HOST, "steer_modules")
 """Code that decides what a fit finds, beside the method's own."""
+TRAINING = ("exporter/training", "exporter/weight_edit.py")
+"""The same of a method that trains."""
 DEMO_RECIPE = Path(__file__).resolve().parents[2] / "export_configs" / "llava" / "testbed.yaml"
 
 
@@ -188,30 +192,31 @@ class Run:
 
     def fit(self, method: str) -> Path:
         """Fit one method; returns the folder of its program."""
-        self.proof  # noqa: B018 - raises where the base cannot be steered
-        folder = self.space.steering(method)
+        folder = self.space.fitted(method)
         params = self.recipe.methods.params.get(method, {})
         chosen = registry.resolve(registry.METHODS, "method", method)
+        if chosen.yields == "program":
+            self.proof  # noqa: B018 - raises where the base cannot be steered
         inputs = {
             **self.model_inputs,
             "rows": [digest_of_rows(self.rows.fit), digest_of_rows(self.rows.calibrate)],
             "params": params,
             "seed": self.recipe.seed,
             "max_new_tokens": self.recipe.report.max_new_tokens,
-            "code": digest_of_code(*FITTING),
+            "code": digest_of_code(*FITTING, *(TRAINING if chosen.yields == "edit" else ())),
             "method": digest_of_file(Path(str(sys.modules[chosen.__module__].__file__))),
         }
         self.space.ledger.run(f"fit-{method}", inputs, folder, lambda: self._fit(method, params, folder))
         return folder
 
     def compile(self, method: str) -> Path:
-        """Compile one method's program; returns the checkpoint."""
+        """Compile what one method has found; returns the checkpoint, steered or merged."""
         folder = self.space.checkpoint(method, self.recipe.methods.default)
-        program = SteeringProgram.load(self.space.steering(method))
+        found = self.found(method)
         inputs = {
             "base": self.model_inputs["base"],
             "trust_remote_code": self.recipe.base.trust_remote_code,
-            "steering": program.sha256,
+            "steering": found.sha256,
             "code": _shipped_code(),
         }
         stage = "compile-default" if method == self.recipe.methods.default else f"compile-{method}"
@@ -220,7 +225,7 @@ class Run:
             stage,
             inputs,
             folder,
-            lambda: compile_checkpoint(self.base, program, folder, trust_remote_code=trust),
+            lambda: compiled(self.base, found, folder, trust_remote_code=trust),
         )
         return folder
 
@@ -229,6 +234,10 @@ class Run:
         """The base, where the recipe trusts its code."""
         return self.source if self.recipe.base.trust_remote_code else None
 
+    def found(self, method: str) -> Fitted:
+        """What a method has found, read from its folder."""
+        return read_fitted(self.space.fitted(method))
+
     def generate(self, model: str) -> list[Case]:
         """Generations of the base, or of one method's compiled checkpoint, for the test rows."""
         path = self.space.generations(model)
@@ -236,7 +245,7 @@ class Run:
             **self.model_inputs,
             "rows": digest_of_rows(self.test),
             "report": self.recipe.report.model_dump(include={"max_new_tokens", "batch_size"}),
-            "steering": None if model == BASE else SteeringProgram.load(self.space.steering(model)).sha256,
+            "steering": None if model == BASE else self.found(model).sha256,
             "code": digest_of_code("exporter/data", *HOST, "exporter/evaluation/conversations.py"),
             "shipped": None if model == BASE else _shipped_code(),
         }
@@ -244,8 +253,10 @@ class Run:
         return loaded(path.read_text(encoding="utf-8"), self.test)
 
     def scores(self, method: str) -> Scores:
-        """Gate scores of calibration and test rows, as the pictures show them."""
-        program = SteeringProgram.load(self.space.steering(method))
+        """Gate scores of calibration and test rows, as the pictures show them; none of a method without gates."""
+        program = self.found(method)
+        if isinstance(program, WeightEdit):
+            return {}
         path = self.space.scores(method)
         inputs = {
             **self.model_inputs,
@@ -283,8 +294,11 @@ class Run:
     def report(self, scores: Mapping[str, Scores]) -> Report:
         """Write report.json, report.md, generations.jsonl and the plots."""
         recipe, methods = self.recipe, self.recipe.methods.names
-        folders = {method: self.space.checkpoint(method, recipe.methods.default) for method in methods}
-        sections = {method: examine(folder).section for method, folder in folders.items()}
+        found = {method: self.found(method) for method in methods}
+        sections = {
+            name: one.signed_section() for name, one in found.items() if isinstance(one, SteeringProgram)
+        }
+        edits = {name: one.manifest().data() for name, one in found.items() if isinstance(one, WeightEdit)}
         records = {method: _read_json(self.space.records(method)) for method in methods}
         return ReportWriter(
             default=recipe.methods.default,
@@ -292,9 +306,10 @@ class Run:
             rule=self.rule(),
             cases={name: self.generate(name) for name in (BASE, *methods)},
             programs=sections,
+            weight_edits=edits,
             recipe=recipe.model_dump(mode="json", exclude_defaults=True),
             versions=versions(),
-            proof=self.proof.record(),
+            proof=self.proof.record() if sections else {},
             stand_in=recipe.stand_in,
             eval_slices=recipe.report.eval_slices,
             extraction=summary({name: extraction(self, name) for name in (BASE, *methods)}, BASE),
@@ -305,16 +320,16 @@ class Run:
     def _fit(self, method: str, params: Mapping[str, object], folder: Path) -> None:
         context = self._context(method)
         assert self.fingerprint is not None
-        program = fitted(context, method, params, self.fingerprint)
+        found = fitted(context, method, params, self.fingerprint)
         write_json(self.space.records(method), context.records, finite=False)
         with whole_folder(folder) as partial:
-            program.save(partial)
+            found.save(partial)
 
     def _score(self, method: str, program: SteeringProgram, path: Path) -> None:
         context = self._context(method)
         parts = {"calibration": self.rows.calibrate, "test": self.test}
-        folders = [self.space.steering(name) for name in self.recipe.methods.names]
-        others = [SteeringProgram.load(folder) for folder in folders if folder.is_dir()]
+        fitted = [name for name in self.recipe.methods.names if self.space.fitted(name).is_dir()]
+        others = [one for one in map(self.found, fitted) if isinstance(one, SteeringProgram)]
         layers = [gate.layer for one in others for gate in one.gates]
         found = {
             part: prompt_scores(context, program, rows, f"gate scores, {part}", layers)
