@@ -114,7 +114,12 @@ def check_recipe(
 def compile_(
     base: Annotated[Path, typer.Argument(help="Folder of the base model.", show_default=False)],
     steering: Annotated[
-        Path, typer.Argument(metavar="STEERING_DIR", help="Folder with steering.json.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="STEERING_DIR",
+            help="Folder that a fit wrote: a steering program, or a weight edit.",
+            show_default=False,
+        ),
     ],
     out: Annotated[
         Path | None,
@@ -134,7 +139,7 @@ def compile_(
         ),
     ] = False,
 ) -> None:
-    """Write a checkpoint that contains the steering in its own weights and config.
+    """Write a checkpoint that contains the steering in its weights and config, or the weight edit in its weights.
 
     With --upgrade: rewrite a checkpoint of the previous format, `steerbake compile --upgrade OLD NEW`.
     """
