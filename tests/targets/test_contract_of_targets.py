@@ -218,6 +218,8 @@ def test_what_was_tampered_with_is_refused(bed: Bed, tmp_path: Path, name: str, 
         content = bytearray(smallest.read_bytes())
         content[-1] ^= 1
         smallest.write_bytes(content)
+    host = bed.host(name)
     with pytest.raises(SteerbakeError):
-        found = opened(name, folder, section, bed.host(name), base=bed.base)
-        target.check_loads(found, Completions.of(bed.host(name), bed.prompts[:1]))
+        target.check_loads(
+            opened(name, folder, section, host, base=bed.base), Completions.of(host, bed.prompts[:1])
+        )
