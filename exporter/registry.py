@@ -59,6 +59,7 @@ TARGETS: Table[type[AnyTarget]] = Table(
         "onnx": "exporter.targets.onnx.target:Onnx",
         "stock": "exporter.targets.stock.target:Stock",
         "gguf": "exporter.targets.gguf.target:Gguf",
+        "lora": "exporter.targets.lora.target:Lora",
         "merged": "exporter.targets.merged.target:Merged",
         "adapter": "exporter.targets.adapter.target:Adapter",
     }

@@ -20,6 +20,7 @@ from exporter.targets.values import (
     CalibrationSet,
     ChatModel,
     Completions,
+    Distilled,
     FileKind,
     Finding,
     LoadedTarget,
@@ -103,6 +104,18 @@ class ExportContext(Protocol):
 
         Raises:
             CompileError: no recipe was named, or one of another base.
+        """
+        ...
+
+    def distilled(self, checkpoint: Path, settings: Mapping[str, object]) -> Distilled:
+        """An adapter of the base that was trained to what the checkpoint says on the calibration conversations of its recipe.
+
+        Args:
+            settings: of the training.
+
+        Raises:
+            CompileError: no recipe was named, or one of another base.
+            FitError: the training diverged.
         """
         ...
 

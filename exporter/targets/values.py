@@ -12,6 +12,7 @@ from exporter.digests import digest_of_file
 if TYPE_CHECKING:
     from exporter.host import Generated, ModelHost
     from exporter.types import Conversation, Prompt
+    from exporter.weight_edit import WeightEdit
 
 NEW_TOKENS = 12
 """Of each reply that a clean environment is held to."""
@@ -195,6 +196,27 @@ class LoadedTarget:
     images: bool = True
     forced: bool = False
     base: Path | None = None
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """A pupil of a steered checkpoint.
+
+    Attributes:
+        method, sha256: of the checkpoint's program.
+        forget, kept: KL(checkpoint || adapter) in nats a token on held conversations, where a gate is on and elsewhere.
+        forget_rows, kept_rows: how many those are.
+        conversations: how many it was trained on.
+    """
+
+    edit: WeightEdit
+    method: str
+    sha256: str
+    forget: float
+    forget_rows: int
+    kept: float
+    kept_rows: int
+    conversations: int
 
 
 @dataclass(frozen=True)

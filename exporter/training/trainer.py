@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import SequentialSampler
+from torch.utils.data import Dataset, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -21,7 +21,6 @@ from exporter.training.step import Step
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exporter.training.examples import Collator, Examples
     from exporter.training.settings import TrainingSettings
 
 LOG = logging.getLogger(__name__)
@@ -34,7 +33,7 @@ class EditTrainer(Trainer):
         loss: of a step, float32 [B]; its mean over all processes and accumulated batches is descended.
     """
 
-    def __init__(self, loss: Callable[[Step], Tensor], examples: Examples, **options: Any) -> None:
+    def __init__(self, loss: Callable[[Step], Tensor], examples: Dataset[Any], **options: Any) -> None:
         super().__init__(train_dataset=examples, **options)
         self._loss, self._examples = loss, examples
         self.model_accepts_loss_kwargs = False  # so that accumulated batches are averaged, not summed
@@ -49,14 +48,14 @@ class EditTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         """The order is the examples' own, the same in every process and after a restart."""
         del train_dataset
-        return SequentialSampler(self._examples)
+        return SequentialSampler(self._examples)  # type: ignore[arg-type]
 
 
 def train(
     tuned: Any,
     loss: Callable[[Step], Tensor],
-    examples: Examples,
-    collator: Collator,
+    examples: Dataset[Any],
+    collator: Callable[[list[Any]], dict[str, Any]],
     settings: TrainingSettings,
     *,
     work: Path,

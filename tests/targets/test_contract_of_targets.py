@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerFast
 from exporter import registry
 from exporter.errors import SteerbakeError
 from exporter.host import ModelHost
+from exporter.inspection import examine
 from exporter.look_inside import section_of
 from exporter.pipeline.loaded_target import logits_of, opened
 from exporter.publish.file_descriptions import holds
@@ -28,7 +29,7 @@ from exporter.publish.usage_snippets import Place, usage_snippet
 from exporter.targets.base import AnyTarget, TargetOptions
 from exporter.targets.base_weights import BaseWeights
 from exporter.targets.gguf.tools import has_runtime
-from exporter.targets.values import Completions, Reference, Sampling
+from exporter.targets.values import Completions, Distilled, Reference, Sampling
 from exporter.types import Prompt
 from steer_modules.program import SteeringProgram
 
@@ -39,12 +40,20 @@ ASKED = {
     "onnx": {},
     "stock": {},
     "gguf": {"types": ("f16",), "llama_cpp": STAND_IN},
+    "lora": {"rank": 4},
     "merged": {"edit": "edit"},
     "adapter": {},
 }
 """Options of each target, where its defaults will not do here."""
 NEEDS_LLAMA_CPP = {"gguf"}
 EVERY = tuple(registry.TARGETS)
+
+
+def pupil(host: ModelHost, checkpoint: Path, base: Path) -> Distilled:
+    """An adapter of random matrices: what it learned is tested elsewhere."""
+    return Distilled(
+        random_edit(base, host.model), "tiny", examine(checkpoint).program.sha256, 0.1, 2, 0.0, 3, 5
+    )
 
 
 class Bed(NamedTuple):
@@ -102,6 +111,7 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Bed:
     (home / "steering").mkdir()
     program.save(home / "steering")
     context = SimpleNamespace(calibration=lambda *_, **__: (host, tiny_stock.CALIBRATION_SET))
+    context.distilled = lambda checkpoint, _: pupil(host, checkpoint, home / "base")
     context.rendered = lambda *_: SimpleNamespace(turns=None, prompts=[])
     edit = random_edit(home / "base", host.model)
     (home / "edit").mkdir()

@@ -15,9 +15,10 @@ from tiny_stock import CALIBRATION_SET, about, bed, check, conversations, gate_o
 
 from exporter import pipeline
 from exporter.errors import CompileError, VerificationError
+from exporter.targets import answers
 from exporter.targets.base_weights import BaseWeights
 from exporter.targets.checkpoint import compile_checkpoint
-from exporter.targets.stock import answers, gate_classifier
+from exporter.targets.stock import gate_classifier
 from exporter.targets.stock.control import compare
 from exporter.targets.stock.decoder import read_decoder
 from exporter.targets.stock.export import export_stock

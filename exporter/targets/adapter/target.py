@@ -24,9 +24,6 @@ from exporter.targets.values import (
 if TYPE_CHECKING:
     from exporter.methods.base import Yields
 
-MOST_RANK = 512
-"""The largest rank that vLLM serves (``--max-lora-rank``)."""
-
 
 class AdapterOptions(TargetOptions):
     """There is nothing to choose."""
@@ -59,6 +56,7 @@ class Adapter(Target[AdapterOptions]):
     def export(self, source: Path, out: Path, options: AdapterOptions, context: ExportContext) -> Path:
         """Writes ``out``, the adapter of the folder ``source`` that a fit wrote."""
         from exporter.atomic import refuse_existing, whole_folder
+        from exporter.targets.peft_loads import unservable
         from exporter.weight_edit import WeightEdit
 
         del options, context
@@ -71,14 +69,19 @@ class Adapter(Target[AdapterOptions]):
         return out
 
     def open(self, folder: Path, reference: Reference) -> LoadedTarget:
-        from exporter.targets.adapter.loads import opened
+        from exporter.targets.peft_loads import on_base
+        from exporter.weight_edit import WeightEdit
 
-        return opened(folder, reference)
+        edit = WeightEdit.load(folder)
+        same = edit.sha256 == reference.section["sha256"]
+        wrong = [] if same else ["it is not the edit that the merged checkpoint has"]
+        details = {"rank": edit.config.get("r"), "base": str(edit.base.fingerprint)}
+        return on_base(self.name, folder, edit.base.fingerprint, reference, details, wrong)
 
     def check_loads(
         self, loaded: LoadedTarget, completions: Completions, trusted: Path | None = None
     ) -> Finding:
-        from exporter.targets.adapter.loads import clean_adapter
+        from exporter.targets.peft_loads import clean_adapter
 
         del trusted
         return clean_adapter(loaded, completions)
@@ -115,14 +118,3 @@ class Adapter(Target[AdapterOptions]):
             "leaves it out, or an application that loads the base alone, forgets nothing."
         )
         return UsageSnippet(self.name, self.title, "python", code, note)
-
-
-def unservable(config: Mapping[str, object]) -> list[str]:
-    """What of an adapter's config vLLM's loader refuses, one sentence each (https://docs.vllm.ai/en/latest/features/lora.html)."""
-    rank = config.get("r")
-    wrong = [f"its {key} cannot be served" for key in ("use_dora", "modules_to_save") if config.get(key)]
-    if config.get("bias") not in (None, "none"):
-        wrong.append("its bias cannot be served")
-    if not isinstance(rank, int) or not 0 < rank <= MOST_RANK:
-        wrong.append(f"its rank {rank} is not one of 1 to {MOST_RANK}")
-    return wrong

@@ -88,7 +88,7 @@ class Stock(Target[StockOptions]):
 
         del options
         refuse_existing(out)
-        base, calibration_set = context.calibration(source, code=("exporter/targets/stock/answers.py",))
+        base, calibration_set = context.calibration(source, code=("exporter/targets/answers.py",))
         return export.export_stock(source, out, base, calibration_set)
 
     def open(self, folder: Path, reference: Reference) -> LoadedTarget:

@@ -1,8 +1,8 @@
-"""An adapter opened on its base, and held to what it must be in a clean environment."""
+"""Adapters opened on their base by peft, and held to what they must be in a clean environment."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,37 +11,58 @@ from peft import PeftModel
 
 from exporter.errors import VerificationError
 from exporter.host import ModelHost
+from exporter.model_folder import read_object
 from exporter.targets import clean_environment as clean
-from exporter.targets.adapter.target import unservable
 from exporter.targets.base_weights import BaseWeights
 from exporter.targets.transformers_loads import auto_class
 from exporter.targets.values import Completions, Finding, LoadedTarget, Reference
-from exporter.weight_edit import ADAPTER_CONFIG, ADAPTER_TENSORS, WeightEdit
+from exporter.weight_edit import ADAPTER_CONFIG, ADAPTER_TENSORS
 
-SCRIPT = Path(__file__).with_name("clean_load.py")
+MOST_RANK = 512
+"""The largest rank that vLLM serves (``--max-lora-rank``)."""
+SCRIPT = Path(__file__).with_name("peft_clean_load.py")
 
 
-def opened(folder: Path, reference: Reference) -> LoadedTarget:
-    """Checks every file, and loads the adapter onto its base in float32.
+def unservable(config: Mapping[str, object]) -> list[str]:
+    """What of an adapter's config vLLM's loader refuses, one sentence each (https://docs.vllm.ai/en/latest/features/lora.html)."""
+    rank = config.get("r")
+    wrong = [f"its {key} cannot be served" for key in ("use_dora", "modules_to_save") if config.get(key)]
+    if config.get("bias") not in (None, "none"):
+        wrong.append("its bias cannot be served")
+    if not isinstance(rank, int) or not 0 < rank <= MOST_RANK:
+        wrong.append(f"its rank {rank} is not one of 1 to {MOST_RANK}")
+    return wrong
+
+
+def on_base(
+    kind: str,
+    folder: Path,
+    fingerprint: str | None,
+    reference: Reference,
+    details: Mapping[str, object],
+    wrong: Sequence[str],
+) -> LoadedTarget:
+    """An adapter loaded onto its base in float32, as the target ``kind``.
+
+    Args:
+        fingerprint: of the base that it was made for.
+        details: what is recorded of it.
+        wrong: what is wrong with it already.
 
     Raises:
-        VerificationError: a file is not the one of the manifest, the base is not at hand, or the adapter does not fill it.
+        VerificationError: the base is not at hand, or is another.
     """
-    edit = WeightEdit.load(folder)
     if reference.base is None:
         raise VerificationError("an adapter is verified on its base; name it by --recipe")
-    wrong = list(unservable(edit.config))
-    if edit.sha256 != reference.section["sha256"]:
-        wrong.append("it is not the edit that the merged checkpoint has")
-    if BaseWeights.read(reference.base).fingerprint() != edit.base.fingerprint:
+    wrong = [*wrong, *unservable(read_object(folder / ADAPTER_CONFIG, strict=False))]
+    if BaseWeights.read(reference.base).fingerprint() != fingerprint:
         raise VerificationError("it was fitted on another base than the recipe's")
     host = ModelHost.load(reference.base, dtype=torch.float32)
     tuned = PeftModel.from_pretrained(host.model, str(folder)).eval()
     loaded = tuned.load_adapter(str(folder), adapter_name="default")
     if lost := [key for key in loaded.missing_keys if "lora_" in key] + list(loaded.unexpected_keys):
         wrong.append(f"{lost[0]} of the adapter has no place in the base")
-    details = {"rank": edit.config.get("r"), "base": str(edit.base.fingerprint)}
-    return LoadedTarget(folder, "adapter", {"": host}, details, wrong, base=reference.base)
+    return LoadedTarget(folder, kind, {"": host}, details, wrong, base=reference.base)
 
 
 def clean_adapter(loaded: LoadedTarget, completions: Completions) -> Finding:
