@@ -13,10 +13,12 @@ from torch import Tensor
 from exporter.digests import digest_of
 from exporter.fitting.activations import model_digest
 from exporter.fitting.context import FitContext
+from exporter.fitting.refusals import wordings
+from exporter.fitting.trials import Bench, Trial
 from exporter.methods.base import Yields
 from exporter.splits import digest_of_rows
-from exporter.training.examples import Collator, examples
-from exporter.training.lora import linear_layers, taken_out, with_adapter
+from exporter.training.examples import Collator, Examples, examples
+from exporter.training.lora import Diverged, linear_layers, taken_out, with_adapter
 from exporter.training.settings import TrainingSettings
 from exporter.training.trainer import train
 from exporter.weight_edit import WeightEdit
@@ -46,18 +48,43 @@ class Objective(ABC):
         return None
 
     def fit(self, context: FitContext) -> WeightEdit:
-        """The trained adapter.
+        """The trained adapter; of several learning rates, the one that does best on the calibration rows.
 
         Raises:
             DataError: the rows lack a side of the objective.
-            FitError: the model has no layer to edit, or the training diverged.
+            FitError: the model has no layer to edit, or every training diverged.
         """
         params = context.params
         assert isinstance(params, TrainingSettings)
-        host = context.host
         found = examples(context, responses=params.responses, epochs=params.epochs, sides=self.sides)
-        blocks = self.layers(params, host.num_layers)
-        names = linear_layers(host.model, vision=params.vision, blocks=blocks)
+        rates = params.tried
+        bench = None
+        if len(rates) > 1:
+            chosen = wordings(context) if context.rows("fit", "unknown") else []
+            bench = Bench(context, chosen, forget=params.trial_rows, keep=params.trial_rows)
+        best: tuple[float, WeightEdit] | None = None
+        for rate in rates:
+            at = params.model_copy(update={"learning_rate": rate})
+            try:
+                edit, trial = self._trained(context, at, found, bench)
+            except Diverged:
+                if best is None and rate == rates[-1]:
+                    raise
+                continue
+            if trial is not None:
+                context.record("trained", learning_rate=rate, **trial.line())
+            cost = 0.0 if trial is None else trial.cost
+            if best is None or cost < best[0] - 1e-9:
+                best = cost, edit
+        assert best is not None
+        return best[1]
+
+    def _trained(
+        self, context: FitContext, params: TrainingSettings, found: Examples, bench: Bench | None
+    ) -> tuple[WeightEdit, Trial | None]:
+        """The adapter of one training, and what it does on the calibration rows if there is a bench."""
+        host = context.host
+        names = linear_layers(host.model, vision=params.vision, blocks=self.layers(params, host.num_layers))
         rows = digest_of_rows(context.fit)
         inputs = [
             self.name,
@@ -67,7 +94,6 @@ class Objective(ABC):
             model_digest(host.model),
             str(host.dtype),
         ]
-        work = context.work / "training" / digest_of(inputs)[:32]
         with (
             seeded(context.seed),
             with_adapter(host.model, names, rank=params.rank, alpha=params.alpha) as tuned,
@@ -78,16 +104,18 @@ class Objective(ABC):
                 found,
                 Collator(host),
                 params,
-                work=work,
+                work=context.work / "training" / digest_of(inputs)[:32],
                 seed=context.seed,
                 device=host.device,
                 progress=context.progress,
             )
             config, tensors = taken_out(tuned)
+            tuned.eval()
+            trial = None if bench is None else bench.measure()
         for one in losses:
-            context.record("training", **one)
+            context.record("training", learning_rate=params.learning_rate, **one)
         base = BaseModelRef(host.architecture, host.model_type)
-        return WeightEdit(self.name, base, context.seed, rows, config, tensors)
+        return WeightEdit(self.name, base, context.seed, rows, config, tensors), trial
 
 
 @contextmanager

@@ -80,7 +80,7 @@ def train(
         num_train_epochs=1,  # the examples hold every epoch, in order
         per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.accumulation,
-        learning_rate=settings.learning_rate,
+        learning_rate=settings.tried[0],
         lr_scheduler_type="linear",
         warmup_steps=settings.warmup,
         weight_decay=0.0,
