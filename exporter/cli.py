@@ -71,6 +71,9 @@ def run(
     loaded = pipeline.load_recipe(recipe, changes or ())
     display.show_stages()
     out = out or Path("runs") / loaded.name
+    if not pipeline.is_main():
+        pipeline.train_along(loaded, out)
+        return
     report = pipeline.run(loaded, out, progress=display.shows_progress())
     display.result(display.results(report, out), lambda: display.print_results(report, out))
 
@@ -83,11 +86,17 @@ def fit(
     out: Annotated[Path, typer.Option(help="Folder for the results.", show_default=False)],
     changes: Changes = None,
 ) -> None:
-    """Fit every method of a recipe: OUT/steering/NAME with steering.json and steering.safetensors."""
+    """Fit every method of a recipe: OUT/steering/NAME with a steering program, or with a weight edit.
+
+    On several devices: `accelerate launch -m exporter.cli fit RECIPE --out OUT`; methods that change weights are trained on all of them.
+    """
     from exporter import display, pipeline
 
     loaded = pipeline.load_recipe(recipe, changes or ())
     display.show_stages()
+    if not pipeline.is_main():
+        pipeline.train_along(loaded, out)
+        return
     folders = pipeline.fit(loaded, out, progress=display.shows_progress())
     display.result({"steering": folders}, lambda: display.print_places(folders))
 
