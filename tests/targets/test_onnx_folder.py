@@ -11,6 +11,7 @@ import onnx
 import onnx_bed
 import pytest
 import tiny
+import tiny_run
 import torch
 from onnx import numpy_helper
 from onnx_bed import FORGET, damaged, program_of
@@ -18,7 +19,7 @@ from onnx_bed import FORGET, damaged, program_of
 from exporter import pipeline
 from exporter.errors import CompileError, VerificationError
 from exporter.targets.checkpoint import compile_checkpoint
-from exporter.targets.onnx import quantize, single_file
+from exporter.targets.onnx import quantize
 from exporter.targets.onnx.target import OnnxOptions as Options
 from exporter.targets.onnx_runner import FolderError, OnnxModel, left_padded, sha256_of
 from steer_modules.program import SteeringProgram
@@ -114,11 +115,8 @@ def test_damage_is_refused(bed, tmp_path):
         OnnxModel(folder)
 
 
-def test_weights_beside_a_graph_are_part_of_the_folder(bed, tmp_path, monkeypatch):
-    """What happens past 2 GB, at a limit that a tiny model is past."""
-    monkeypatch.setattr(single_file, "LARGEST", 1000)
-    options = Options(dtypes=("fp32", "q4"), layout="transformersjs")
-    folder = pipeline.export("onnx", bed.checkpoint, tmp_path / "large", options)
+def test_weights_beside_a_graph_are_part_of_the_folder(bed, tmp_path):
+    folder = damaged(bed, tmp_path, "js")
     data = folder / "onnx" / "model.onnx_data"
     assert (
         data.stat().st_size > 20_000 > (folder / "onnx" / "model.onnx").stat().st_size - data.stat().st_size
@@ -173,14 +171,17 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_written(bed, tmp_path
     assert list(out.iterdir()) == []
 
 
-def test_a_graph_that_answers_otherwise_is_not_written(bed, tmp_path, monkeypatch):
+def test_a_graph_that_answers_otherwise_is_not_written(tmp_path, monkeypatch):
     """The control of the last look: an edit that is lost between model and graph must be seen."""
     from exporter.targets.onnx.steering_nodes import LayerBody
 
+    tiny_run.write_base(tmp_path / "base", layers=1)
+    tiny_run.steer(tmp_path / "base", tmp_path / "checkpoint", layers=1)
+    before = sorted(tmp_path.iterdir())
     monkeypatch.setattr(LayerBody, "forward", lambda self, states, where, tensors: states.clone())
     with pytest.raises(CompileError, match="differs from the model"):
-        pipeline.export("onnx", bed.checkpoint, tmp_path / "out")
-    assert list(tmp_path.iterdir()) == []
+        pipeline.export("onnx", tmp_path / "checkpoint", tmp_path / "out")
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_a_quantiser_that_touches_the_steering_is_refused(bed, tmp_path, monkeypatch):
