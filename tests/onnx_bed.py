@@ -22,6 +22,7 @@ from exporter.targets.onnx_runner import OnnxModel
 from steer_modules.attach import steered
 from steer_modules.program import Edit, Gate, SteeringProgram
 
+LAYERS = 3
 FORGET = "<s> [user] where does ada live ? [assistant]"
 RETAIN = "<s> [user] tell me where cora lives . [assistant]"
 MODES = {
@@ -69,7 +70,7 @@ def bed(tmp_path_factory) -> Bed:
 
 def _write(home: Path) -> None:
     """Base, program and checkpoint."""
-    tiny_run.write_base(home / "base")
+    tiny_run.write_base(home / "base", layers=LAYERS)
     (home / "base" / "LICENSE").write_text("Apache License\n")
     model = LlamaForCausalLM.from_pretrained(home / "base").eval()
     tokenizer = AutoTokenizer.from_pretrained(home / "base")
@@ -81,8 +82,8 @@ def _write(home: Path) -> None:
     basis = torch.linalg.qr(torch.randn(32, 3, generator=torch.Generator().manual_seed(4))).Q.contiguous()
     edits = [
         Edit(0, "topic", "project", "from_gate", tensors={"basis": basis}),
-        tiny.turn(2),
-        tiny.turn(3, seed=9),
+        tiny.turn(1),
+        tiny.turn(2, seed=9),
     ]
     program = program_of(model, [gate], edits)
     (home / "program").mkdir()

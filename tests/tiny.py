@@ -148,13 +148,17 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
 IMAGE_TOKENS = 4
 
 
-def build(model_type: str, seed: int = 0, text: dict[str, Any] | None = None) -> Any:
+def build(model_type: str, seed: int = 0, text: dict[str, Any] | None = None, layers: int = LAYERS) -> Any:
     """A tiny random model of the family, in eval mode, with states large enough for edits to change its words.
 
     Args:
         text: other values for the decoder's config.
+        layers: decoder blocks, the first of those that the family has here.
     """
     import transformers
+
+    if layers != LAYERS:
+        text = {**_of_layers(model_type, layers), **(text or {})}
 
     architecture, values = CONFIGS[model_type]
     if text and "text_config" in values:
@@ -174,6 +178,13 @@ def build(model_type: str, seed: int = 0, text: dict[str, Any] | None = None) ->
     model.generation_config.pad_token_id = PAD
     model.generation_config.eos_token_id = None
     return model
+
+
+def _of_layers(model_type: str, layers: int) -> dict[str, Any]:
+    values = CONFIGS[model_type][1]
+    values = values.get("text_config", values)
+    kinds = {"layer_types": values["layer_types"][:layers]} if "layer_types" in values else {}
+    return {"n_layer" if "n_layer" in values else "num_hidden_layers": layers, **kinds}
 
 
 def sees(model_type: str) -> bool:
@@ -272,7 +283,8 @@ def turn(layer: int = 2, gate: str | None = "topic", seed: int = 7, **keys: Any)
 def program(model: Any, gates: list[Gate], edits: list[Edit]) -> SteeringProgram:
     """A program for a tiny model."""
     base = BaseModelRef(type(model).__name__, model.config.model_type)
-    return SteeringProgram("test", D, LAYERS, base, tuple(gates), tuple(edits), (HEADER,))
+    layers = int(model.config.get_text_config(decoder=True).num_hidden_layers)
+    return SteeringProgram("test", D, layers, base, tuple(gates), tuple(edits), (HEADER,))
 
 
 def answer(model: Any, inputs: dict[str, Tensor], **options: Any) -> Tensor:

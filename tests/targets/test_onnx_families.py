@@ -101,11 +101,10 @@ def only(*chosen: str):
 @pytest.fixture(scope="module")
 def exported(request, tmp_path_factory) -> Exported:
     family, home = request.param, tmp_path_factory.mktemp(request.param)
-    model = tiny.build(family)
+    model = tiny.build(family, layers=3)
     fires, stays = prompts(family)
-    program = tiny.program(
-        model, [tiny.gate_between(model, fires, stays)], [tiny.turn(2), tiny.turn(3, seed=9)]
-    )
+    gate = tiny.gate_between(model, fires, stays, layer=0)
+    program = tiny.program(model, [gate], [tiny.turn(1), tiny.turn(2, seed=9)])
     model.save_pretrained(home / "base")
     write_tokenizer(home / "base")
     compile_checkpoint(home / "base", program, home / "checkpoint")

@@ -64,8 +64,8 @@ def test_every_graph_holds_the_program_of_the_checkpoint(bed, name):
         ("SteeringGate", "topic"),
         ("SteeringHeaders", ""),
         ("SteeringLayer", "0"),
+        ("SteeringLayer", "1"),
         ("SteeringLayer", "2"),
-        ("SteeringLayer", "3"),
     ]
     text = model.SerializeToString()
     assert str(Path.cwd()).encode() not in text and b"site-packages" not in text
@@ -188,7 +188,7 @@ def test_a_quantiser_that_touches_the_steering_is_refused(bed, tmp_path, monkeyp
     def careless(source: Path, target: Path) -> None:
         model = onnx.load(source)
         for tensor in model.graph.initializer:
-            if tensor.name == "steering.layers.2.prototypes":
+            if tensor.name == "steering.layers.1.prototypes":
                 tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 1.01, tensor.name))
         onnx.save(model, target)
 
@@ -202,14 +202,14 @@ def test_layouts_hold_what_their_runtimes_read(bed):
     genai = json.loads((bed.folder("kv") / "genai_config.json").read_text())
     decoder = genai["model"]["decoder"]
     assert (bed.folder("kv") / decoder["filename"]).is_file()
-    assert decoder["num_hidden_layers"] == 5 and genai["search"]["past_present_share_buffer"] is False
+    assert decoder["num_hidden_layers"] == 4 and genai["search"]["past_present_share_buffer"] is False
     config = json.loads((bed.folder("js") / "config.json").read_text())
-    assert config["num_hidden_layers"] == 5 and "transformers.js_config" in config
+    assert config["num_hidden_layers"] == 4 and "transformers.js_config" in config
     assert (
         "[assistant]" in json.loads((bed.folder("js") / "tokenizer_config.json").read_text())["chat_template"]
     )
     names = {value.name: value for value in onnx.load(bed.folder("js") / "onnx" / "model.onnx").graph.input}
-    first = names["past_key_values.4.key"].type.tensor_type.shape.dim[0]
+    first = names["past_key_values.3.key"].type.tensor_type.shape.dim[0]
     assert first.dim_param == "batch_size", "transformers.js looks for this very name"
 
 
@@ -220,7 +220,7 @@ def test_verify_finds_a_folder_of_another_checkpoint(bed, tmp_path):
     assert fp32["logits"] <= 1e-4 and fp32["settings"] == 11
     assert json.loads((tmp_path / "found.json").read_text()) == found.data()
     assert not (bed.checkpoint / "verification.json").exists()
-    other = program_of(bed.base, list(bed.program.gates), [tiny.turn(2, seed=1), tiny.turn(3, seed=2)])
+    other = program_of(bed.base, list(bed.program.gates), [tiny.turn(1, seed=1), tiny.turn(2, seed=2)])
     compile_checkpoint(bed.home / "base", other, tmp_path / "other")
     wrong = pipeline.verify(tmp_path / "other", [bed.folder("io")], report=tmp_path / "other.json")
     (parity,) = [check for check in wrong.failures if check.name == "parity"]

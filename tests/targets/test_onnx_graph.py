@@ -326,7 +326,7 @@ def test_gates_of_every_pool_and_several_edits_pass(tmp_path):
         replace(tiny.fixed_gate(False, "token", layer=0), name="secret"),
     ]
     edits = [tiny.turn(1), replace(tiny.turn(2, seed=9), gate=("topic", "mean", "secret"))]
-    program = replace(tiny.program(model, gates, edits), num_layers=3, headers=(tiny_run.ASSISTANT,))
+    program = replace(tiny.program(model, gates, edits), headers=(tiny_run.ASSISTANT,))
     compile_checkpoint(tmp_path / "base", program, tmp_path / "checkpoint")
     dtypes = ("fp32", "fp16", "int8", "q4")
     folder = pipeline.export("onnx", tmp_path / "checkpoint", tmp_path / "onnx", Options(dtypes=dtypes))
