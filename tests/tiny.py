@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
+from exporter.targets import checkpoint
 from steer_modules.ops import unit
 from steer_modules.program import BaseModelRef, Edit, Gate, SteeringProgram
 
@@ -285,6 +288,13 @@ def program(model: Any, gates: list[Gate], edits: list[Edit]) -> SteeringProgram
     base = BaseModelRef(type(model).__name__, model.config.model_type)
     layers = int(model.config.get_text_config(decoder=True).num_hidden_layers)
     return SteeringProgram("test", D, layers, base, tuple(gates), tuple(edits), (HEADER,))
+
+
+def compiled(base: Path, program: SteeringProgram, out: Path) -> Path:
+    """A checkpoint without the proof of its family, which tests/families gives for all of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "prove_family", lambda _config: None)
+        return checkpoint.compile_checkpoint(base, program, out)
 
 
 def answer(model: Any, inputs: dict[str, Tensor], **options: Any) -> Tensor:

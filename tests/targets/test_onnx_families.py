@@ -16,7 +16,6 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from exporter.errors import CompileError
 from exporter.targets import onnx_runner
-from exporter.targets.checkpoint import compile_checkpoint
 from exporter.targets.onnx import families
 from exporter.targets.onnx.export import export_onnx
 from exporter.targets.onnx.target import OnnxOptions as Options
@@ -107,7 +106,7 @@ def exported(request, tmp_path_factory) -> Exported:
     program = tiny.program(model, [gate], [tiny.turn(1), tiny.turn(2, seed=9)])
     model.save_pretrained(home / "base")
     write_tokenizer(home / "base")
-    compile_checkpoint(home / "base", program, home / "checkpoint")
+    tiny.compiled(home / "base", program, home / "checkpoint")
     folder = export_onnx(home / "checkpoint", home / "onnx", Options())
     runner = OnnxModel(folder, provider="cpu", threads=1)
     return Exported(family, attach(model, program), tiny.batch([fires, stays], "left"), folder, runner)
