@@ -19,9 +19,11 @@ from onnx_bed import FORGET, damaged, program_of
 from exporter import pipeline
 from exporter.errors import CompileError, VerificationError
 from exporter.targets.checkpoint import compile_checkpoint
+from exporter.targets.checkpoint_target import Checkpoint
 from exporter.targets.onnx import quantize
 from exporter.targets.onnx.target import OnnxOptions as Options
 from exporter.targets.onnx_runner import FolderError, OnnxModel, left_padded, sha256_of
+from exporter.targets.values import Finding
 from steer_modules.program import SteeringProgram
 
 bed = onnx_bed.bed
@@ -213,7 +215,7 @@ def test_layouts_hold_what_their_runtimes_read(bed):
     assert first.dim_param == "batch_size", "transformers.js looks for this very name"
 
 
-def test_verify_finds_a_folder_of_another_checkpoint(bed, tmp_path):
+def test_verify_finds_a_folder_of_another_checkpoint(bed, tmp_path, monkeypatch):
     found = pipeline.verify(bed.checkpoint, [bed.folder("io")], report=tmp_path / "found.json")
     assert found.failures == []
     fp32 = found.parity["io"]["variants"]["fp32"]
@@ -222,6 +224,7 @@ def test_verify_finds_a_folder_of_another_checkpoint(bed, tmp_path):
     assert not (bed.checkpoint / "verification.json").exists()
     other = program_of(bed.base, list(bed.program.gates), [tiny.turn(1, seed=1), tiny.turn(2, seed=2)])
     compile_checkpoint(bed.home / "base", other, tmp_path / "other")
+    monkeypatch.setattr(Checkpoint, "check_loads", lambda *_: Finding(True, "that one loads", None))
     wrong = pipeline.verify(tmp_path / "other", [bed.folder("io")], report=tmp_path / "other.json")
     (parity,) = [check for check in wrong.failures if check.name == "parity"]
     assert "steering of this checkpoint" in parity.told and "logits differ" in parity.told
