@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.parser
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import torch
+from onnxscript import rewriter
 
 from exporter.targets.onnx import graphs
+from exporter.targets.onnx.shortcuts import shortcuts
 from exporter.targets.onnx.steering_nodes import Body, bodies
 from steer_modules.ops import fires, unit
 from steer_modules.program import BaseModelRef, Edit, Gate, SteeringProgram
@@ -245,3 +250,39 @@ def test_one_trace_serves_the_bodies_that_compute_the_same_and_no_other():
 
 def same_of(gates: list[Gate], edit: Edit, op: str = "SteeringLayer_2") -> object:
     return next(body.same for body in bodies(steering(gates, edit), torch.float32) if body.op == op)
+
+
+PATTERNS = """
+<ir_version: 10, opset_import: ["": 20]>
+patterns (float[2, 8] x) => (float[2, 4] a, float[2, 4] b, float[2, 8] c)
+<int64[1] zero = {0}, int64[1] four = {4}, int64[1] eight = {8}, int64[1] last = {1}>
+{
+    a = Slice(x, zero, four, last)
+    b = Slice(x, four, eight, last)
+    turned = Transpose <perm = [1, 0]> (x)
+    c = Transpose <perm = [1, 0]> (turned)
+}
+"""
+
+
+def test_the_shortcuts_of_a_trace_change_nothing_in_its_graph(monkeypatch):
+    (body,) = bodies(steering([], EDITS["project"]), torch.float32)
+    short = graphs.traced(body.module, body.inputs, body.axes())
+    with shortcuts():
+        found = matches()
+    monkeypatch.setattr(graphs, "shortcuts", nullcontext)
+    whole = graphs.traced(body.module, body.inputs, body.axes())
+    assert ir.to_proto(short).SerializeToString() == ir.to_proto(whole).SerializeToString()
+    assert found == matches()
+    assert {("SlicesSplit", "Slice"), ("TransposeTranspose", "Transpose")} <= set(found), "the control"
+
+
+def matches() -> list[tuple[str | None, str]]:
+    """Every rule of the optimiser with the nodes at which it finds its pattern."""
+    model = ir.from_proto(onnx.parser.parse_model(PATTERNS))
+    pairs = ((rule, node) for rule in rewriter._DEFAULT_REWRITE_RULES for node in model.graph)
+    return [
+        (rule.name, node.op_type)
+        for rule, node in pairs
+        if rule._matcher.match(model, model.graph, node, remove_nodes=False)
+    ]

@@ -17,7 +17,7 @@ from transformers.exporters.configs import OnnxConfig
 from transformers.exporters.exporter_onnx import OnnxExporter
 
 from exporter.errors import CompileError
-from exporter.targets.onnx.operators import operators_listed_once
+from exporter.targets.onnx.shortcuts import shortcuts
 from exporter.targets.onnx.single_file import write_graph
 from exporter.targets.onnx.steering_nodes import DOMAIN, Body
 
@@ -34,7 +34,7 @@ def traced(module: nn.Module, example: dict[str, Any], axes: Mapping[str, Any]) 
         axes: for each of them, the names of the axes that vary.
     """
     config = OnnxConfig(dynamic=True, dynamic_shapes=_varying(axes), opset_version=OPSET)
-    with _quietly(), operators_listed_once():
+    with _quietly(), shortcuts():
         model, _ = OnnxExporter().export_program(_AsItIs(module).eval(), example, config)  # type: ignore[arg-type]
     assert isinstance(model, ir.Model)
     model.ir_version = IR_VERSION
