@@ -106,7 +106,7 @@ def options_of(target: AnyTarget, home: Path) -> TargetOptions:
 @pytest.fixture(scope="module")
 def bed(tmp_path_factory: pytest.TempPathFactory) -> Bed:
     home = tmp_path_factory.mktemp("contract")
-    host, program, _ = tiny_stock.bed("llama", home)
+    host, program, _ = tiny_stock.bed("llama", home, layer=1, num_hidden_layers=2)
     tokenizer().save_pretrained(home / "base")
     (home / "steering").mkdir()
     program.save(home / "steering")
