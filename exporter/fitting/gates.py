@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,7 +13,7 @@ from exporter.fitting.context import FitContext
 from exporter.fitting.decision_points import DecisionPointPlan, gather
 from exporter.fitting.learned_prototypes import LearningPlan
 from exporter.fitting.refusals import Wording
-from steer_modules.program import Gate
+from steer_modules.program import Edit, Gate
 
 
 class GatePlan(BaseModel):
@@ -55,3 +56,11 @@ def choose_gates(context: FitContext, plan: GatePlan, chosen: Sequence[Wording])
 def gate_below(gates: Sequence[Candidate], layer: int) -> Gate:
     """The best gate that is decided at or before a layer."""
     return next(candidate.gate for candidate in gates if candidate.gate.layer <= layer)
+
+
+def behind(gates: Sequence[Gate], edit: Edit) -> Edit:
+    """The edit from where any of the gates fires; at every column where there is none."""
+    names = tuple(gate.name for gate in gates)
+    if not names:
+        return replace(edit, gate=None, positions="all")
+    return replace(edit, gate=names[0] if len(names) == 1 else names, positions="from_gate")
