@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from exporter.fitting.calibrate import SCORES, Candidate, learn_gates, ranked_gates, search_gates
+from exporter.fitting.calibrate import SCORES, Candidate, judge, learn_gates, ranked_gates, search_gates
 from exporter.fitting.context import FitContext
 from exporter.fitting.decision_points import DecisionPointPlan, gather
 from exporter.fitting.learned_prototypes import LearningPlan
@@ -48,6 +48,23 @@ def choose_gates(context: FitContext, plan: GatePlan, chosen: Sequence[Wording])
         drafts, fit, held, layers=layers, most=plan.learned, plan=LearningPlan(), seed=context.seed
     )
     found = ranked_gates([*drafts, *learned])
+    for candidate in found:
+        context.record("gates", **candidate.line())
+    return found
+
+
+def calibrated(
+    context: FitContext, drafts: Sequence[Gate], plan: DecisionPointPlan, chosen: Sequence[Wording]
+) -> list[Candidate]:
+    """Gates that a method has already drawn, with thresholds set on the calibration rows; best first, recorded for the report.
+
+    Args:
+        drafts: with header pools; of each, the threshold alone is changed.
+    """
+    pools = tuple(dict.fromkeys(draft.pool for draft in drafts))
+    refusals = [(wording.reasoning, wording.answer) for wording in chosen]
+    held, _ = gather(context, "calibrate", plan, pools, refusals)
+    found = ranked_gates([judge(draft, held.states[draft.pool][:, draft.layer], held) for draft in drafts])
     for candidate in found:
         context.record("gates", **candidate.line())
     return found

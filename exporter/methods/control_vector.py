@@ -5,7 +5,7 @@ Contrastive activation addition (arXiv 2312.06681): v is the mean state of one k
     h' = h + s v
 
 at one layer. Here the first kind are refusals and the second the model's own replies to the forget set, or, at the ends of
-prompts, questions to keep and questions to forget. There is no gate unless one is asked for, as control vectors are used: replies to
+prompts, questions to keep, or questions that are refused, and questions to forget. There is no gate unless one is asked for, as control vectors are used: replies to
 the retain set change too, and the strength is the smallest harm that the calibration rows show, not none.
 
 Deviations: the paper reads one token of a multiple-choice answer and leaves prompts alone; here spans of whole replies are
@@ -14,18 +14,16 @@ averaged, and without a gate every column is moved, for the format knows no othe
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
 
 from exporter.fitting.context import FitContext
-from exporter.fitting.contrast import Negatives, forget_contrast
+from exporter.fitting.contrast import Negatives
 from exporter.fitting.gates import GatePlan, behind, choose_gates, gate_below
-from exporter.fitting.prompt_states import prompt_states
-from exporter.fitting.refusals import Wording, wordings
+from exporter.fitting.mean_differences import Contrasted, mean_differences
+from exporter.fitting.refusals import wordings
 from exporter.fitting.search import cheapest
-from exporter.fitting.selection import plain, spread
 from exporter.fitting.trials import Bench
 from exporter.methods.base import Yields
 from steer_modules.program import Edit, SteeringProgram
@@ -38,8 +36,9 @@ class ControlVectorParams(BaseModel):
 
     layer: int | None = None
     """Block whose output is moved; by default the middle one."""
-    source: Literal["replies", "questions"] = "replies"
-    """What is compared: refusals with the replies to forget questions, or, at prompts' ends, retain questions with forget questions."""
+    source: Contrasted = "replies"
+    """What is compared: refusals with the replies to forget questions; or, at prompts' ends, retain questions (`questions`) or questions
+    that are refused (`refused`) with forget questions."""
     negatives: Negatives = "own"
     """Replies to forget questions: the model's own, or the answers of the rows."""
     strengths: tuple[float, ...] = Field(default=(0.5, 1.0, 2.0, 4.0, 8.0), min_length=1)
@@ -74,7 +73,9 @@ class ControlVector:
         gates = []
         if params.gate is not None:
             gates = [gate_below(choose_gates(context, params.gate, chosen), layer)]
-        vector = _difference(context, chosen, layer, params)
+        vector = mean_differences(
+            context, chosen, [layer], params.source, rows=params.rows, negatives=params.negatives
+        )[layer]
         bench = Bench(context, chosen, forget=params.trial_rows, keep=params.trial_rows)
         edits = (
             behind(
@@ -87,15 +88,3 @@ class ControlVector:
             (context.program(self.name, gates, [edit]), {"strength": edit.strength}) for edit in edits
         )
         return cheapest(bench, programs)
-
-
-def _difference(
-    context: FitContext, chosen: list[Wording], layer: int, params: ControlVectorParams
-) -> Tensor:
-    """From the forget set to refusals, or to the retain set: [d]."""
-    forget = spread(plain(context.need("fit", "forget")), params.rows)
-    if params.source == "replies":
-        return forget_contrast(context, forget, chosen, [layer], negatives=params.negatives)[layer].mean
-    kept = spread(plain(context.need("fit", "retain", "reasoning")), params.rows)
-    sides = [prompt_states(context, rows, [layer], "prompt ends")[layer].mean(0) for rows in (kept, forget)]
-    return sides[0] - sides[1]

@@ -10,42 +10,7 @@ import pytest
 import torch
 
 from exporter.errors import DataError
-from exporter.fitting.refusals import wordings
-from exporter.methods import control_vector
 from exporter.methods.control_vector import ControlVector, ControlVectorParams
-
-
-def difference(folder, fit=None, **keys):
-    params = ControlVectorParams(negatives="rows", **keys)
-    given = steering.states_context(folder, params, fit)
-    return control_vector._difference(given, wordings(given), 1, params)
-
-
-PLANTED = {
-    "replies": steering.axis("refuse") - steering.axis("tell"),
-    "questions": steering.axis("kept") - steering.axis("topic"),
-}
-
-
-@pytest.mark.parametrize("source", PLANTED)
-def test_the_difference_is_the_planted_one(tmp_path, source):
-    found = difference(tmp_path, source=source)
-    assert steering.cosine(found, PLANTED[source]) > 0.97
-    assert abs(float(found.norm()) - 3 * 2**0.5) < 0.5
-
-
-def test_questions_under_the_wrong_roles_give_another_direction(tmp_path):
-    wrong = steering.with_roles(steering.numeral_rows(), forget="retain", retain="forget")
-    assert steering.cosine(difference(tmp_path, wrong, source="questions"), PLANTED["questions"]) < -0.97
-
-
-def test_refusals_that_are_none_give_no_direction(tmp_path):
-    """The control for replies: rows of role unknown that tell like the others."""
-    wrong = [replace(row, answer="40 7") if row.role == "unknown" else row for row in steering.numeral_rows()]
-    assert abs(steering.cosine(difference(tmp_path, wrong), PLANTED["replies"])) < 0.5
-
-
-# --- the whole fit, on the planted model ------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
