@@ -8,7 +8,7 @@ import planted
 import planted_steering as steering
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.methods.guardit import GuardIt, GuardItParams, away_from, cluster_means
@@ -45,6 +45,7 @@ def test_v_has_no_part_along_the_retain_mean():
     torch.testing.assert_close(-found + (CENTRES @ along)[:, None] * along, CENTRES)
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.integers(0, 1000), st.floats(0.05, 20.0))
 def test_every_a_is_some_fraction_of_the_rotation(seed, a):
     """(h - a v)|h|/|h - a v| and the format's rotation to -v run along one circle."""
