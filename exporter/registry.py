@@ -37,6 +37,7 @@ METHODS: Table[type[Method]] = Table(
         "cast": "exporter.methods.cast:Cast",  # https://arxiv.org/abs/2409.05907
         "spherical": "exporter.methods.spherical:Spherical",  # https://arxiv.org/abs/2602.08169
         "eco": "exporter.methods.eco:Eco",  # https://arxiv.org/abs/2406.07933
+        "sauce": "exporter.methods.sauce:Sauce",  # https://arxiv.org/abs/2503.14530
         "ga": "exporter.training.objectives.gradient_ascent:GradientAscent",  # https://arxiv.org/abs/2210.01504
         "grad_diff": "exporter.training.objectives.gradient_ascent:GradientDifference",  # https://arxiv.org/abs/2203.12817
         "kl_min": "exporter.training.objectives.gradient_ascent:KlMinimisation",  # https://arxiv.org/abs/2401.06121
