@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Annotated
+
+from pydantic import Field
 
 from exporter.errors import FitError
 from exporter.fitting.trials import Bench, Trial
@@ -10,6 +13,9 @@ from steer_modules.program import SteeringProgram
 
 Attempt = tuple[SteeringProgram, Mapping[str, object]]
 """A program, and what the report's table says of it besides its layers."""
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+"""Part of the way that a rotation goes."""
 
 
 def cheapest(bench: Bench, attempts: Iterable[Attempt]) -> SteeringProgram:

@@ -30,7 +30,7 @@ from exporter.fitting.gates import behind
 from exporter.fitting.learned_prototypes import clustered
 from exporter.fitting.prompt_states import Pool, prompt_states
 from exporter.fitting.refusals import Wording, wordings
-from exporter.fitting.search import cheapest
+from exporter.fitting.search import Fraction, cheapest
 from exporter.fitting.selection import plain, spread
 from exporter.fitting.subspaces import unit
 from exporter.fitting.trials import Bench
@@ -54,7 +54,7 @@ class GuardItParams(BaseModel):
     """Cosine above which a prompt is guarded; the paper's is 0.55. By default it is calibrated."""
     pool: Pool = "prompt_end"
     """What the gate reads, and what is clustered."""
-    fractions: tuple[float, ...] = Field(default=(0.25, 0.5, 0.75, 1.0), min_length=1)
+    fractions: tuple[Fraction, ...] = Field(default=(0.25, 0.5, 0.75, 1.0), min_length=1)
     """Fractions of the angle to -v that are tried, each above 0 and at most 1."""
     rows: int = Field(default=512, gt=0)
     """Most rows of each role."""

@@ -33,7 +33,7 @@ from exporter.fitting.gates import behind, calibrated
 from exporter.fitting.mean_differences import Contrasted, mean_differences
 from exporter.fitting.prompt_states import Pool
 from exporter.fitting.refusals import Wording, wordings
-from exporter.fitting.search import Attempt, cheapest
+from exporter.fitting.search import Attempt, Fraction, cheapest
 from exporter.fitting.subspaces import unit
 from exporter.fitting.trials import Bench
 from exporter.methods.base import Yields
@@ -54,7 +54,7 @@ class SphericalParams(BaseModel):
     kappa: float = Field(default=20.0, gt=0)
     beta: float | None = Field(default=None, gt=-1, lt=1)
     """delta above which a prompt is steered; by default it is calibrated."""
-    fractions: tuple[float, ...] = Field(default=(0.25, 0.5, 0.65, 0.8, 1.0), min_length=1)
+    fractions: tuple[Fraction, ...] = Field(default=(0.25, 0.5, 0.65, 0.8, 1.0), min_length=1)
     """Fractions t of the angle that are tried, each above 0 and at most 1; the paper's t is at most 0.6 to 0.7."""
     negatives: Negatives = "own"
     """Replies to forget questions, of the source `replies`: the model's own, or the answers of the rows."""

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from exporter.methods.guardit import GuardIt, GuardItParams, away_from, cluster_means
 from exporter.types import Encoded
@@ -141,3 +142,9 @@ def test_a_quarter_of_the_depth_by_default(context):
     params = GuardItParams(pairs=8, fractions=(0.5,), pool="prompt_mean", clusters=2)
     found = GuardIt().fit(replace(context, params=params))
     assert (found.edits[0].layer, found.gates[0].pool, len(found.gates)) == (1, "prompt_mean", 2)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.5])
+def test_a_fraction_that_the_format_refuses_is_refused_before_the_fit(fraction):
+    with pytest.raises(ValidationError, match="fractions"):
+        GuardItParams(fractions=(fraction,))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from exporter.errors import DataError
 from exporter.methods.spherical import Spherical, SphericalParams, edit_of, gate_of
@@ -135,3 +136,9 @@ def test_a_role_that_is_missing_is_named(context):
     rows = tuple(row for row in context.fit if row.role != "unknown")
     with pytest.raises(DataError, match="unknown"):
         Spherical().fit(replace(context, fit=rows))
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.5])
+def test_a_fraction_that_the_format_refuses_is_refused_before_the_fit(fraction):
+    with pytest.raises(ValidationError, match="fractions"):
+        SphericalParams(fractions=(fraction,))
