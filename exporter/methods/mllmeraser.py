@@ -46,7 +46,7 @@ class MllmEraserParams(BaseModel):
     """Share of the hidden size that the retain set is taken not to use (the paper: 0.3 to 0.4)."""
     ridge: float = Field(default=0.01, gt=0)
     """gamma, in units of the mean square of a coordinate of the forget states, summed over these."""
-    strengths: tuple[float, ...] = Field(default=(-0.3, -0.6, -1.0, -2.0), min_length=1)
+    strengths: tuple[float, ...] = Field(default=(-0.3, -0.6, -1.0, -3.0, -10.0), min_length=1)
     """Values of lambda that are tried; negative ones lead from recall to erasure."""
     rows: int = Field(default=192, gt=0)
     """Most rows of each role."""
