@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from exporter.evaluation.attacks.base import is_plain
 from exporter.types import Row
+
+T = TypeVar("T")
 
 
 def plain(rows: Sequence[Row]) -> list[Row]:
@@ -15,9 +18,14 @@ def plain(rows: Sequence[Row]) -> list[Row]:
 
 def spread(rows: Sequence[Row], most: int) -> list[Row]:
     """At most ``most`` rows, evenly spread over their order."""
-    if len(rows) <= most:
-        return list(rows)
-    return [rows[round(i * (len(rows) - 1) / max(most - 1, 1))] for i in range(most)]
+    return evenly(rows, most)
+
+
+def evenly(items: Sequence[T], most: int) -> list[T]:
+    """At most ``most`` of the items, evenly spread over their order."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / max(most - 1, 1))] for i in range(most)]
 
 
 def of_one_side(rows: Sequence[Row]) -> list[Row]:
