@@ -147,12 +147,16 @@ def _said() -> Tensor:
     return found
 
 
-def host() -> ModelHost:
-    """The Llama of this module's docstring. Its residual stream is turned at random, so no coordinate means anything by itself."""
+def host(*, neurons: bool = False) -> ModelHost:
+    """The Llama of this module's docstring. Its residual stream is turned at random, so no coordinate means anything by itself.
+
+    Args:
+        neurons: whether the MLP of block ``LAYERS // 2`` has a neuron for every person, number ``PEOPLE.index(name)``, which knows the class too.
+    """
     config = LlamaConfig(
         vocab_size=len(VOCABULARY),
         hidden_size=WIDTH,
-        intermediate_size=8,
+        intermediate_size=len(PEOPLE) if neurons else 8,
         num_hidden_layers=LAYERS,
         num_attention_heads=4,
         num_key_value_heads=4,
@@ -169,7 +173,17 @@ def host() -> ModelHost:
         for block in model.model.layers:
             block.self_attn.v_proj.weight.copy_(turned @ _copied() @ turned.T)
             block.self_attn.o_proj.weight.copy_(torch.eye(WIDTH))
+        if neurons:
+            _know_by_neurons(model.model.layers[LAYERS // 2].mlp)
     return ModelHost(model, tokenizer())
+
+
+def _know_by_neurons(mlp: torch.nn.Module) -> None:
+    persons = torch.stack([heard(name) for name in PEOPLE])
+    mlp.gate_proj.weight.copy_(persons)
+    mlp.up_proj.weight.copy_(0.2 * persons)
+    classes = ["unknown" if name in UNKNOWN else place_of(name) for name in PEOPLE]
+    mlp.down_proj.weight.copy_(torch.stack([0.1 * heard(one) for one in classes], dim=1))
 
 
 def refusing(context_: FitContext, names: Sequence[str] | None) -> SteeringProgram:

@@ -1,0 +1,115 @@
+"""Edits that are computed: each against the change of weights that its formula asks for, written out whole."""
+
+from __future__ import annotations
+
+import planted
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.errors import FitError
+from exporter.training.closed_form.asru import Asru, AsruParams, ridge_solution
+from exporter.training.factors import Factors, edit_of, truncated
+from exporter.training.lora import edited
+from exporter.training.mlp_inputs import down_projection, inputs_of
+
+LAYER = planted.LAYERS // 2
+
+
+def at_the_end(model, context, names):
+    """Outputs of block ``LAYER`` and inputs of its down projection at the last token of people's prompts, [n,d] and [n,in]."""
+    chat, found = context.chat, []
+    mlp = model.get_decoder().layers[LAYER].mlp.down_proj
+    for name in names:
+        batch = context.host.batch([planted.Encoded(chat.prompt(planted.row(name)))], "right")
+        with torch.no_grad(), inputs_of({"down": mlp}) as inputs:
+            states = model(**batch, output_hidden_states=True).hidden_states[LAYER + 1]
+        found.append((states[0, -1], inputs["down"][0, -1]))
+    return tuple(torch.stack(one) for one in zip(*found, strict=True))
+
+
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 99))
+def test_the_ridge_solution_is_that_of_the_normal_equations(forget, retain, seed):
+    drawn = torch.randn(forget + retain, 5, generator=torch.Generator().manual_seed(seed)).double()
+    a = ridge_solution(drawn[:forget], drawn[forget:], 0.1)
+    gamma = 0.1 * drawn.square().sum(1).mean()
+    normal = drawn.T @ drawn + gamma * torch.eye(5, dtype=torch.float64)
+    assert torch.allclose(normal @ a, drawn[:forget].sum(0), atol=1e-9)
+
+
+def test_asru_moves_the_forget_set_by_v_and_the_retain_set_not_at_all(tmp_path):
+    host = planted.host(neurons=True)
+    context = planted.context(host, tmp_path, AsruParams(strength=0.7, ridge=1e-6))
+    edit = Asru().fit(context)
+    sides = {"forget": planted.FORGET, "retain": planted.KEPT, "unknown": planted.UNKNOWN}
+    before = {side: at_the_end(host.model, context, names) for side, names in sides.items()}
+    v = before["unknown"][0].mean(0) - before["forget"][0].mean(0)
+    with edited(host.model, edit) as tuned:
+        model = tuned.get_base_model()
+        moved = {
+            side: at_the_end(model, context, names)[0] - before[side][0] for side, names in sides.items()
+        }
+    assert v.norm() > 1
+    assert torch.allclose(moved["forget"], 0.7 * v.expand(3, -1), atol=1e-3 * float(v.norm()))
+    assert moved["retain"].abs().max() < 1e-3 * v.norm()
+
+
+def test_asru_is_its_formula(tmp_path):
+    host = planted.host(neurons=True)
+    context = planted.context(host, tmp_path, AsruParams(layer=LAYER, strength=2.0, ridge=0.05))
+    edit = Asru().fit(context)
+    (forget, hidden), (_, kept) = (
+        at_the_end(host.model, context, names) for names in (planted.FORGET, planted.KEPT)
+    )
+    v = at_the_end(host.model, context, planted.UNKNOWN)[0].mean(0) - forget.mean(0)
+    inputs = torch.cat([hidden, kept]).double()
+    gamma = 0.05 * inputs.square().sum(1).mean()
+    inverse = torch.linalg.inv(inputs.T @ inputs + gamma * torch.eye(inputs.shape[1], dtype=torch.float64))
+    wanted = 2.0 * torch.outer(v.double(), hidden.double().sum(0) @ inverse)
+    a, b = (next(one for name, one in edit.tensors.items() if part in name) for part in ("lora_A", "lora_B"))
+    assert edit.config["r"] == edit.config["lora_alpha"] == 1
+    assert torch.allclose((b @ a).double(), wanted, atol=1e-5)
+    (record,) = context.records["asru"]
+    assert record["layer"] == LAYER
+    assert record["forget_moved"] > 1.5
+    assert record["retain_moved"] < 0.2
+
+
+def test_asru_says_that_there_is_nothing_to_edit(tmp_path):
+    silent = planted.context(planted.host(), tmp_path, AsruParams())
+    with pytest.raises(FitError, match="layer"):
+        Asru().fit(silent)
+
+
+def test_a_block_without_one_down_projection_is_refused():
+    host = planted.host()
+    host.blocks[1].mlp.down_proj = torch.nn.Identity()
+    with pytest.raises(FitError, match="block 1"):
+        down_projection(host, 1)
+
+
+@given(st.integers(1, 5), st.integers(0, 99))
+def test_a_truncation_knows_what_it_lacks(rank, seed):
+    delta = torch.randn(4, 6, generator=torch.Generator().manual_seed(seed))
+    factors, lacking = truncated(delta, rank)
+    assert lacking == pytest.approx(float((delta - factors.delta).norm() / delta.norm()), abs=1e-5)
+    assert (lacking < 1e-6) is (rank >= 4)
+    assert truncated(torch.zeros(4, 6), rank)[1] == 0
+
+
+def test_layers_of_another_rank_are_padded(tmp_path):
+    host = planted.host()
+    context = planted.context(host, tmp_path)
+    names = [down_projection(host, block) for block in (0, 1)]
+    drawn = [torch.randn(planted.WIDTH, 8, generator=torch.Generator().manual_seed(one)) for one in (0, 1)]
+    factors = {name: truncated(one, rank)[0] for name, one, rank in zip(names, drawn, (3, 1), strict=True)}
+    edit = edit_of(context, "none", factors)
+    for name, one in factors.items():
+        a, b = (edit.tensors[f"base_model.model.{name}.lora_{part}.weight"] for part in "AB")
+        assert a.shape[0] == b.shape[1] == 3
+        assert torch.allclose(b @ a, one.delta, atol=1e-6)
+    with pytest.raises(FitError, match="not finite"):
+        edit_of(context, "none", {names[0]: Factors(torch.full((1, 8), torch.nan), torch.ones(64, 1))})
+    with pytest.raises(FitError, match="rank 600"):
+        edit_of(context, "none", {names[0]: Factors(torch.ones(600, 8), torch.ones(64, 600))})
