@@ -10,13 +10,14 @@ from torch import Tensor
 
 from exporter.errors import FitError
 from exporter.fitting.context import FitContext
-from exporter.splits import digest_of_rows
-from exporter.training.lora import taken_out, with_adapter
+from exporter.training.lora import as_edit, taken_out, with_adapter
 from exporter.weight_edit import WeightEdit
-from steer_modules.program import BaseModelRef
 
 LARGEST_RANK = 512
 """What servers take of one adapter (vLLM)."""
+
+_EXACT = 1024
+"""Smaller side of a matrix up to which all its singular vectors are computed."""
 
 
 class Factors(NamedTuple):
@@ -34,14 +35,21 @@ class Factors(NamedTuple):
 def truncated(delta: Tensor, rank: int) -> tuple[Factors, float]:
     """The factors of this rank nearest to a change [out, in], and how much of it they lack: |delta - B A|_F / |delta|_F.
 
+    A large matrix is decomposed at random (https://arxiv.org/abs/0909.4061), the same way each time; what it lacks is measured all the same.
     The singular values are shared by both factors, so that neither is out of the range of a 16-bit type.
     """
-    left, values, right = torch.linalg.svd(delta.double(), full_matrices=False)
+    delta = delta.float()
+    if min(delta.shape) <= _EXACT:
+        left, values, right = torch.linalg.svd(delta, full_matrices=False)
+    else:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            left, values, right = torch.svd_lowrank(delta, q=min(2 * rank + 8, *delta.shape), niter=4)
+        right = right.mT
     kept = values[:rank].sqrt()
-    found = Factors((kept[:, None] * right[:rank]).float(), (left[:, :rank] * kept).float())
-    whole = values.square().sum()
-    lacking = values[rank:].square().sum() / whole if whole > 0 else torch.zeros(())
-    return found, float(lacking.sqrt())
+    found = Factors((kept[:, None] * right[:rank]).cpu(), (left[:, :rank] * kept).cpu())
+    whole = float(delta.norm())
+    return found, float((delta.cpu() - found.delta).norm()) / whole if whole else 0.0
 
 
 def edit_of(context: FitContext, method: str, factors: Mapping[str, Factors]) -> WeightEdit:
@@ -67,5 +75,19 @@ def edit_of(context: FitContext, method: str, factors: Mapping[str, Factors]) ->
                 a.zero_()[: one.a.shape[0]] = one.a.to(a)
                 b.zero_()[:, : one.b.shape[1]] = one.b.to(b)
         config, tensors = taken_out(tuned)
-    base = BaseModelRef(host.architecture, host.model_type)
-    return WeightEdit(method, base, context.seed, digest_of_rows(context.fit), config, tensors)
+    return as_edit(context, method, config, tensors)
+
+
+def factors_of(config: Mapping[str, object], tensors: Mapping[str, Tensor]) -> dict[str, Factors]:
+    """The changes that a trained adapter makes, by the full names of their layers, its scaling included."""
+    alpha, rank = config["lora_alpha"], config["r"]
+    assert isinstance(alpha, int)
+    assert isinstance(rank, int)
+    start, end = "base_model.model.", ".lora_A.weight"
+    names = [key.removeprefix(start).removesuffix(end) for key in tensors if key.endswith(end)]
+    return {
+        name: Factors(
+            tensors[f"{start}{name}.lora_A.weight"], alpha / rank * tensors[f"{start}{name}.lora_B.weight"]
+        )
+        for name in names
+    }

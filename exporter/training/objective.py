@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,11 +16,10 @@ from exporter.fitting.context import FitContext
 from exporter.methods.base import Yields
 from exporter.splits import digest_of_rows
 from exporter.training.examples import Collator, examples
-from exporter.training.lora import linear_layers, taken_out, with_adapter
+from exporter.training.lora import as_edit, linear_layers, taken_out, with_adapter
 from exporter.training.settings import TrainingSettings
 from exporter.training.trainer import train
 from exporter.weight_edit import WeightEdit
-from steer_modules.program import BaseModelRef
 
 if TYPE_CHECKING:
     from exporter.training.step import Step
@@ -54,40 +53,63 @@ class Objective(ABC):
         """
         params = context.params
         assert isinstance(params, TrainingSettings)
-        host = context.host
-        found = examples(context, responses=params.responses, epochs=params.epochs, sides=self.sides)
-        blocks = self.layers(params, host.num_layers)
-        names = linear_layers(host.model, vision=params.vision, blocks=blocks)
-        rows = digest_of_rows(context.fit)
-        inputs = [
-            self.name,
-            params.model_dump(),
-            context.seed,
-            rows,
-            model_digest(host.model),
-            str(host.dtype),
-        ]
-        work = context.work / "training" / digest_of(inputs)[:32]
-        with (
-            seeded(context.seed),
-            with_adapter(host.model, names, rank=params.rank, alpha=params.alpha) as tuned,
-        ):
-            losses = train(
-                tuned,
-                lambda step: self.loss(step, params),
-                found,
-                Collator(host),
-                params,
-                work=work,
-                seed=context.seed,
-                device=host.device,
-                progress=context.progress,
-            )
-            config, tensors = taken_out(tuned)
-        for one in losses:
-            context.record("training", **one)
-        base = BaseModelRef(host.architecture, host.model_type)
-        return WeightEdit(self.name, base, context.seed, rows, config, tensors)
+        config, tensors = trained(
+            context,
+            params,
+            lambda step: self.loss(step, params),
+            name=self.name,
+            sides=self.sides,
+            blocks=self.layers(params, context.host.num_layers),
+        )
+        return as_edit(context, self.name, config, tensors)
+
+
+def trained(
+    context: FitContext,
+    params: TrainingSettings,
+    loss: Callable[[Step], Tensor],
+    *,
+    name: str,
+    sides: frozenset[str],
+    blocks: Sequence[int] | None = None,
+    table: str = "training",
+) -> tuple[dict[str, object], dict[str, Tensor]]:
+    """Trains one adapter on a loss; the model of the context is the base again afterwards.
+
+    Args:
+        name: of this training, different from those of others of the same parameters; its checkpoints are kept by it.
+        sides: the parts of a step that the loss reads.
+        blocks: decoder blocks that are edited; None for all.
+        table: of the report's record, for the losses.
+
+    Returns:
+        Content of ``adapter_config.json`` and the tensors, as peft would write them.
+    """
+    host = context.host
+    found = examples(context, responses=params.responses, epochs=params.epochs, sides=sides)
+    names = linear_layers(host.model, vision=params.vision, blocks=blocks)
+    rows = digest_of_rows(context.fit)
+    inputs = [name, params.model_dump(), context.seed, rows, model_digest(host.model), str(host.dtype)]
+    work = context.work / "training" / digest_of(inputs)[:32]
+    with (
+        seeded(context.seed),
+        with_adapter(host.model, names, rank=params.rank, alpha=params.alpha) as tuned,
+    ):
+        losses = train(
+            tuned,
+            loss,
+            found,
+            Collator(host),
+            params,
+            work=work,
+            seed=context.seed,
+            device=host.device,
+            progress=context.progress,
+        )
+        config, tensors = taken_out(tuned)
+    for one in losses:
+        context.record(table, **one)
+    return config, tensors
 
 
 @contextmanager

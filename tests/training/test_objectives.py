@@ -30,7 +30,7 @@ EVERY = {
 OBJECTIVES = [name for name, one in EVERY.items() if issubclass(one, Objective)]
 BY_NEURONS = ("asru",)
 """Those that edit what a model knows by neurons of its MLPs."""
-RETAINING = [one for one in OBJECTIVES if "retain" in EVERY[one].sides and one != "undial"]
+RETAINING = [one for one in OBJECTIVES if "retain" in EVERY[one].sides and one not in ("undial", "smfa")]
 RETAINING += [one for one in EVERY if one not in OBJECTIVES]
 FAST = {"epochs": 20, "batch_size": 3, "learning_rate": 3e-3, "precision": "float32"}
 
