@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from exporter.evaluation.attacks.base import is_plain
 from exporter.types import Row
+
+T = TypeVar("T")
 
 
 def plain(rows: Sequence[Row]) -> list[Row]:
@@ -13,8 +16,8 @@ def plain(rows: Sequence[Row]) -> list[Row]:
     return list(filter(is_plain, rows))
 
 
-def spread(rows: Sequence[Row], most: int) -> list[Row]:
-    """At most ``most`` rows, evenly spread over their order."""
+def spread(rows: Sequence[T], most: int) -> list[T]:
+    """At most ``most`` rows, or conversations, evenly spread over their order."""
     if len(rows) <= most:
         return list(rows)
     return [rows[round(i * (len(rows) - 1) / max(most - 1, 1))] for i in range(most)]

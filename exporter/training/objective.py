@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from exporter.digests import digest_of
 from exporter.fitting.activations import model_digest
@@ -73,6 +73,7 @@ def trained(
     sides: frozenset[str],
     blocks: Sequence[int] | None = None,
     table: str = "training",
+    prepared: Callable[[nn.Module], AbstractContextManager[None]] | None = None,
 ) -> tuple[dict[str, object], dict[str, Tensor]]:
     """Trains one adapter on a loss; the model of the context is the base again afterwards.
 
@@ -81,6 +82,7 @@ def trained(
         sides: the parts of a step that the loss reads.
         blocks: decoder blocks that are edited; None for all.
         table: of the report's record, for the losses.
+        prepared: around the training, given the model with its new adapter.
 
     Returns:
         Content of ``adapter_config.json`` and the tensors, as peft would write them.
@@ -94,6 +96,7 @@ def trained(
     with (
         seeded(context.seed),
         with_adapter(host.model, names, rank=params.rank, alpha=params.alpha) as tuned,
+        prepared(tuned) if prepared is not None else nullcontext(),
     ):
         losses = train(
             tuned,

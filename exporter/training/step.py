@@ -11,7 +11,8 @@ from torch import Tensor
 from exporter.training.examples import Batch
 from steer_modules.steered_model import decoder_blocks
 
-_OURS = ("labels", "reasoning", "answer")
+OURS = ("labels", "reasoning", "answer")
+"""Keys of a batch that no model takes."""
 
 
 class Pass(NamedTuple):
@@ -84,6 +85,6 @@ class Step:
 
 
 def _run(model: Any, batch: Batch, layers: Sequence[int]) -> Pass:
-    inputs = {key: value for key, value in batch.items() if key not in _OURS}
+    inputs = {key: value for key, value in batch.items() if key not in OURS}
     out = model(**inputs, use_cache=False, output_hidden_states=bool(layers))
     return Pass(out.logits, {layer: out.hidden_states[layer + 1] for layer in layers})
