@@ -43,6 +43,7 @@ METHODS: Table[type[Method]] = Table(
         "smfa": "exporter.training.objectives.smfa:Smfa",  # https://arxiv.org/abs/2511.20196
         "mmunlearner": "exporter.training.objectives.mmunlearner:Mmunlearner",  # https://arxiv.org/abs/2502.11051
         "asru": "exporter.training.closed_form.asru:Asru",  # https://arxiv.org/abs/2605.15687
+        "manu": "exporter.training.closed_form.manu:Manu",  # https://arxiv.org/abs/2502.15910
     }
 )
 

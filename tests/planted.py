@@ -114,12 +114,16 @@ def heard(about: str) -> Tensor:
     return _TURNED[:, _HEARD[about]].clone()
 
 
-def _embedding() -> Tensor:
-    """A token is itself, and stands for a class; the answer takes back what the question stood for, so it is asked no more."""
+def _embedding(*, known: bool = True) -> Tensor:
+    """A token is itself, and stands for a class; the answer takes back what the question stood for, so it is asked no more.
+
+    Args:
+        known: whether the name of a person stands for a class.
+    """
     found = torch.zeros(len(VOCABULARY), WIDTH)
     found[:, : len(VOCABULARY)] = torch.eye(len(VOCABULARY))
     meant = {about: len(VOCABULARY) + place for place, about in enumerate(CLASSES)}
-    for name in PEOPLE:
+    for name in PEOPLE if known else ():
         found[VOCABULARY[name], meant["unknown" if name in UNKNOWN else place_of(name)]] = 1.0
     for about, word in zip(CLASSES, (*PLACES, "know"), strict=True):
         found[VOCABULARY[word], meant[about]] = -1.0
@@ -151,7 +155,7 @@ def host(*, neurons: bool = False) -> ModelHost:
     """The Llama of this module's docstring. Its residual stream is turned at random, so no coordinate means anything by itself.
 
     Args:
-        neurons: whether the MLP of block ``LAYERS // 2`` has a neuron for every person, number ``PEOPLE.index(name)``, which knows the class too.
+        neurons: whether the class of a person is what a neuron says, number ``PEOPLE.index(name)`` of block ``LAYERS // 2``, and not the name itself.
     """
     config = LlamaConfig(
         vocab_size=len(VOCABULARY),
@@ -168,7 +172,7 @@ def host(*, neurons: bool = False) -> ModelHost:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_() if parameter.dim() > 1 else parameter.fill_(1.0)
-        model.model.embed_tokens.weight.copy_(_embedding() @ turned.T)
+        model.model.embed_tokens.weight.copy_(_embedding(known=not neurons) @ turned.T)
         model.lm_head.weight.copy_(_said() @ turned.T)
         for block in model.model.layers:
             block.self_attn.v_proj.weight.copy_(turned @ _copied() @ turned.T)
@@ -183,7 +187,7 @@ def _know_by_neurons(mlp: torch.nn.Module) -> None:
     mlp.gate_proj.weight.copy_(persons)
     mlp.up_proj.weight.copy_(0.2 * persons)
     classes = ["unknown" if name in UNKNOWN else place_of(name) for name in PEOPLE]
-    mlp.down_proj.weight.copy_(torch.stack([0.1 * heard(one) for one in classes], dim=1))
+    mlp.down_proj.weight.copy_(torch.stack([0.5 * heard(one) for one in classes], dim=1))
 
 
 def refusing(context_: FitContext, names: Sequence[str] | None) -> SteeringProgram:

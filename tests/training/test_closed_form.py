@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import planted
 import pytest
+import tiny
 import torch
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.errors import FitError
 from exporter.training.closed_form.asru import Asru, AsruParams, ridge_solution
+from exporter.training.closed_form.manu import Manu, ManuParams, importances, zeroing
 from exporter.training.factors import Factors, edit_of, truncated
 from exporter.training.lora import edited
 from exporter.training.mlp_inputs import down_projection, inputs_of
@@ -125,3 +128,84 @@ def test_layers_of_another_rank_are_padded(tmp_path):
         edit_of(context, "none", {names[0]: Factors(torch.full((1, 8), torch.nan), torch.ones(64, 1))})
     with pytest.raises(FitError, match="rank 600"):
         edit_of(context, "none", {names[0]: Factors(torch.ones(600, 8), torch.ones(64, 600))})
+
+
+def test_manu_zeroes_the_neurons_of_the_forget_set_and_no_other(tmp_path):
+    host = planted.host(neurons=True)
+    share = 3 / (planted.LAYERS * len(planted.PEOPLE))
+    context = planted.context(host, tmp_path, ManuParams(share=share))
+    edit = Manu().fit(context)
+    layer = host.blocks[LAYER].mlp.down_proj
+    wanted = layer.weight.detach().clone()
+    wanted[:, [planted.PEOPLE.index(name) for name in planted.FORGET]] = 0
+    with edited(host.model, edit) as tuned:
+        merged = tuned.merge_and_unload().get_submodule(down_projection(host, LAYER)).weight
+        assert torch.equal(merged, wanted)
+    assert [one["neurons"] for one in context.records["manu"]] == [0, 0, 3, 0]
+    assert edit.config["r"] == 3
+
+
+def test_the_planted_neurons_are_what_the_model_knows():
+    """The control of what follows."""
+    host = planted.host(neurons=True)
+    asked = planted.rows("fit")
+    assert planted.told(host, asked) == [row.answer for row in asked]
+    with torch.no_grad():
+        host.blocks[LAYER].mlp.down_proj.weight.zero_()
+    assert planted.told(host, asked) != [row.answer for row in asked]
+
+
+def test_manu_takes_the_most_important_neuron_first(tmp_path):
+    context = planted.context(planted.host(neurons=True), tmp_path, ManuParams(share=1e-6, layers=(LAYER,)))
+    assert Manu().fit(context).config["r"] == 1
+    everything = planted.context(planted.host(neurons=True), tmp_path, ManuParams(share=1.0))
+    rank = Manu().fit(everything).config["r"]
+    assert 3 <= rank < len(planted.PEOPLE) - 2, "what is more active on the retain set stays"
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_zeroing_is_exact_whichever_way_round_a_layer_has_its_weights(family):
+    name, settings = tiny.CONFIGS[family]
+    kind = getattr(transformers, name)
+    host = planted.ModelHost(kind(kind.config_class(**settings)), planted.tokenizer())
+    layer = host.model.get_submodule(down_projection(host, 1))
+    neurons, states = torch.tensor([3, 9, 30]), torch.randn(5, 64 if family == "llama" else 128)
+    change = zeroing(layer, neurons).delta
+    weight = layer.weight if family == "llama" else layer.weight.T
+    assert torch.equal((weight + change)[:, neurons], torch.zeros(tiny.D, 3))
+    without = states.clone()
+    without[:, neurons] = 0
+    assert torch.allclose(layer(states) + states @ change.T, layer(without), atol=1e-6)
+
+
+def test_importances_are_those_of_all_tokens_and_of_no_padding(tmp_path):
+    host = planted.host(neurons=True)
+    context = planted.context(host, tmp_path, ManuParams())
+    items = [context.chat.encode(row) for row in planted.rows("fit")[-3:]]
+    name = down_projection(host, LAYER)
+    found = importances(context, [name], items)[name]
+    layer, states = host.model.get_submodule(name), []
+    for one in items:
+        with torch.no_grad(), inputs_of({name: layer}) as inputs:
+            host.model(**host.batch([one], "right"))
+        states.append(inputs[name][0])
+    a = torch.cat(states).double()
+    wanted = [
+        a.abs().mean(0),
+        (a.abs() > 0.1).double().mean(0),
+        a.std(0, correction=0),
+        a.square().mean(0).sqrt(),
+    ]
+    assert torch.allclose(found, torch.stack(wanted), atol=1e-6)
+
+
+def test_of_a_block_no_more_is_zeroed_than_servers_take(tmp_path, monkeypatch):
+    monkeypatch.setattr("exporter.training.closed_form.manu.LARGEST_RANK", 2)
+    context = planted.context(planted.host(neurons=True), tmp_path, ManuParams(share=1.0))
+    assert Manu().fit(context).config["r"] == 2
+
+
+def test_manu_says_that_nothing_is_to_be_zeroed(tmp_path):
+    silent = planted.context(planted.host(), tmp_path, ManuParams())
+    with pytest.raises(FitError, match="no neuron"):
+        Manu().fit(silent)

@@ -28,7 +28,7 @@ EVERY = {
     if one.yields == "edit"
 }
 OBJECTIVES = [name for name, one in EVERY.items() if issubclass(one, Objective)]
-BY_NEURONS = ("asru",)
+BY_NEURONS = ("asru", "manu")
 """Those that edit what a model knows by neurons of its MLPs."""
 RETAINING = [one for one in OBJECTIVES if "retain" in EVERY[one].sides and one not in ("undial", "smfa")]
 RETAINING += [one for one in EVERY if one not in OBJECTIVES]
@@ -41,7 +41,8 @@ def host_for(name: str):
 
 def fitted(name: str, work: Path, **params: object) -> tuple[WeightEdit, object]:
     chosen = EVERY[name]
-    fast = {key: value for key, value in FAST.items() if key in chosen.Params.model_fields}
+    quick = {**FAST, "share": 0.07}
+    fast = {key: value for key, value in quick.items() if key in chosen.Params.model_fields}
     context = planted.context(host_for(name), work, chosen.Params(**{**fast, **params}))
     return chosen().fit(context), context
 
