@@ -56,6 +56,11 @@ class Step:
         return self._sides["refusal"]
 
     @property
+    def other(self) -> Batch:
+        """The prompts of ``forget``, answered as other forget prompts are."""
+        return self._sides["other"]
+
+    @property
     def blocks(self) -> int:
         """How many blocks the decoder has."""
         return len(decoder_blocks(self._plain.get_base_model()))

@@ -74,7 +74,7 @@ def salient_rows(context: FitContext, params: MmunlearnerParams) -> dict[str, Te
     collate = Collator(context.host)
     fisher = []
     for side in (found.forget, found.retain):
-        chosen = [Together(one, None, None, None) for one in spread(side, params.saliency_rows)]
+        chosen = [Together(one) for one in spread(side, params.saliency_rows)]
         fisher.append(row_fisher(model, names, [collate([one])["forget"] for one in chosen]))
     rows = salient(fisher[0], fisher[1], params.threshold)
     for name, one in rows.items():
