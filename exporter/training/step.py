@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from exporter.training.examples import Batch
 from steer_modules.steered_model import decoder_blocks
@@ -72,6 +72,24 @@ class Step:
     def base(self, batch: Batch, layers: Sequence[int] = ()) -> Pass:
         """The model without its adapter and without dropout, without gradients."""
         return self._once(False, batch, layers)
+
+    def perturbed(self, batch: Batch, noise: Tensor) -> Pass:
+        """The base on a batch to whose embeddings noise [B, T, d] is added, without gradients."""
+
+        def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            del layer, inputs
+            return output + noise.to(output)
+
+        hook = self._plain.get_input_embeddings().register_forward_hook(add)
+        try:
+            return self._base(batch, ())
+        finally:
+            hook.remove()
+
+    @property
+    def embeddings(self) -> Tensor:
+        """What the base looks tokens up in, [V, d]."""
+        return self._plain.get_input_embeddings().weight.detach()
 
     def _once(self, edited: bool, batch: Batch, layers: Sequence[int]) -> Pass:
         key = edited, id(batch), tuple(layers)
