@@ -47,6 +47,12 @@ METHODS: Table[type[Method]] = Table(
         "undial": "exporter.training.objectives.undial:Undial",  # https://arxiv.org/abs/2402.10052
         "rmu": "exporter.training.objectives.misdirection:Rmu",  # https://arxiv.org/abs/2403.03218
         "r2mu": "exporter.training.objectives.misdirection:R2mu",  # https://arxiv.org/abs/2506.12963
+        "smfa": "exporter.training.objectives.smfa:Smfa",  # https://arxiv.org/abs/2511.20196
+        "perturbation": "exporter.training.objectives.perturbation:Perturbation",  # https://arxiv.org/abs/2502.19982
+        "sku": "exporter.training.objectives.sku:Sku",  # https://arxiv.org/abs/2402.10058
+        "mmunlearner": "exporter.training.objectives.mmunlearner:Mmunlearner",  # https://arxiv.org/abs/2502.11051
+        "asru": "exporter.training.closed_form.asru:Asru",  # https://arxiv.org/abs/2605.15687
+        "manu": "exporter.training.closed_form.manu:Manu",  # https://arxiv.org/abs/2502.15910
     }
 )
 

@@ -114,12 +114,16 @@ def heard(about: str) -> Tensor:
     return _TURNED[:, _HEARD[about]].clone()
 
 
-def _embedding() -> Tensor:
-    """A token is itself, and stands for a class; the answer takes back what the question stood for, so it is asked no more."""
+def _embedding(*, known: bool = True) -> Tensor:
+    """A token is itself, and stands for a class; the answer takes back what the question stood for, so it is asked no more.
+
+    Args:
+        known: whether the name of a person stands for a class.
+    """
     found = torch.zeros(len(VOCABULARY), WIDTH)
     found[:, : len(VOCABULARY)] = torch.eye(len(VOCABULARY))
     meant = {about: len(VOCABULARY) + place for place, about in enumerate(CLASSES)}
-    for name in PEOPLE:
+    for name in PEOPLE if known else ():
         found[VOCABULARY[name], meant["unknown" if name in UNKNOWN else place_of(name)]] = 1.0
     for about, word in zip(CLASSES, (*PLACES, "know"), strict=True):
         found[VOCABULARY[word], meant[about]] = -1.0
@@ -147,12 +151,16 @@ def _said() -> Tensor:
     return found
 
 
-def host() -> ModelHost:
-    """The Llama of this module's docstring. Its residual stream is turned at random, so no coordinate means anything by itself."""
+def host(*, neurons: bool = False) -> ModelHost:
+    """The Llama of this module's docstring. Its residual stream is turned at random, so no coordinate means anything by itself.
+
+    Args:
+        neurons: whether the class of a person is what a neuron says, number ``PEOPLE.index(name)`` of block ``LAYERS // 2``, and not the name itself.
+    """
     config = LlamaConfig(
         vocab_size=len(VOCABULARY),
         hidden_size=WIDTH,
-        intermediate_size=8,
+        intermediate_size=len(PEOPLE) if neurons else 8,
         num_hidden_layers=LAYERS,
         num_attention_heads=4,
         num_key_value_heads=4,
@@ -164,12 +172,22 @@ def host() -> ModelHost:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_() if parameter.dim() > 1 else parameter.fill_(1.0)
-        model.model.embed_tokens.weight.copy_(_embedding() @ turned.T)
+        model.model.embed_tokens.weight.copy_(_embedding(known=not neurons) @ turned.T)
         model.lm_head.weight.copy_(_said() @ turned.T)
         for block in model.model.layers:
             block.self_attn.v_proj.weight.copy_(turned @ _copied() @ turned.T)
             block.self_attn.o_proj.weight.copy_(torch.eye(WIDTH))
+        if neurons:
+            _know_by_neurons(model.model.layers[LAYERS // 2].mlp)
     return ModelHost(model, tokenizer())
+
+
+def _know_by_neurons(mlp: torch.nn.Module) -> None:
+    persons = torch.stack([heard(name) for name in PEOPLE])
+    mlp.gate_proj.weight.copy_(persons)
+    mlp.up_proj.weight.copy_(0.2 * persons)
+    classes = ["unknown" if name in UNKNOWN else place_of(name) for name in PEOPLE]
+    mlp.down_proj.weight.copy_(torch.stack([0.5 * heard(one) for one in classes], dim=1))
 
 
 def refusing(context_: FitContext, names: Sequence[str] | None) -> SteeringProgram:

@@ -21,18 +21,19 @@ Responses = Literal["own", "rows"]
 Batch = Mapping[str, Tensor]
 """``input_ids``, ``attention_mask`` and what else the model takes, padded on the right; and ``labels`` int64 [B, T], -100 but on the
 response; ``reasoning`` and ``answer`` bool [B, T], the columns of these spans."""
-SIDES = ("forget", "retain", "reasoning", "refusal")
-"""The parts of a step. ``refusal``: the prompt of the forget conversation, answered by a refusal. ``reasoning``: general reasoning; where
-there are no rows of that role, another conversation of the retain set."""
+SIDES = ("forget", "retain", "reasoning", "refusal", "other")
+"""The parts of a step. ``refusal``: the prompt of the forget conversation, answered by a refusal. ``other``: the same prompt, answered as another
+prompt of the forget set is. ``reasoning``: general reasoning; where there are no rows of that role, another conversation of the retain set."""
 
 
 class Together(NamedTuple):
     """What one item of a step is made of; a side is None where its objective does not read it."""
 
     forget: Encoded
-    retain: Encoded | None
-    reasoning: Encoded | None
-    refusal: Encoded | None
+    retain: Encoded | None = None
+    reasoning: Encoded | None = None
+    refusal: Encoded | None = None
+    other: Encoded | None = None
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Examples(Dataset[Together]):
 
     Attributes:
         refusals: of the forget conversation at the same place.
-        order: the four places of each item, epoch after epoch.
+        order: of each item, epoch after epoch: its place on three sides, and a number that chooses of the rest.
+        mixed: whether items have the side ``other``.
     """
 
     forget: tuple[Encoded, ...]
@@ -51,6 +53,7 @@ class Examples(Dataset[Together]):
     reasoning: tuple[Encoded, ...]
     refusals: tuple[tuple[Encoded, ...], ...]
     order: tuple[tuple[int, int, int, int], ...]
+    mixed: bool = False
 
     @classmethod
     def of(
@@ -82,7 +85,14 @@ class Examples(Dataset[Together]):
             self.retain[retain] if self.retain else None,
             self.reasoning[reasoning] if self.reasoning else None,
             refused[which % len(refused)] if refused else None,
+            self._other(forget, which) if self.mixed else None,
         )
+
+    def _other(self, place: int, which: int) -> Encoded:
+        """A forget prompt with a response to another that its own is not."""
+        own = self.forget[place]
+        others = [one for one in self.forget if one.response != own.response]
+        return Encoded(own.prompt, others[which % len(others)].response)
 
 
 def examples(context: FitContext, *, responses: Responses, epochs: int, sides: frozenset[str]) -> Examples:
@@ -110,7 +120,7 @@ def examples(context: FitContext, *, responses: Responses, epochs: int, sides: f
                     for one in chosen
                 ]
             )
-    return Examples.of(
+    found = Examples.of(
         _conversations(context, forget, responses),
         _conversations(context, retain, responses),
         _conversations(context, general, responses) if "reasoning" in sides else (),
@@ -118,6 +128,11 @@ def examples(context: FitContext, *, responses: Responses, epochs: int, sides: f
         epochs=epochs,
         seed=context.seed,
     )
+    if "other" in sides and len({one.response for one in found.forget}) < 2:
+        raise DataError(
+            "this method answers forget prompts as other forget prompts are answered, and all are answered alike; add forget rows"
+        )
+    return replace(found, mixed="other" in sides)
 
 
 def _conversations(context: FitContext, rows: Sequence[Row], responses: Responses) -> list[Encoded]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from exporter.errors import FitError
+from exporter.fitting.context import FitContext
+from exporter.splits import digest_of_rows
 from exporter.weight_edit import ADAPTER_CONFIG, ADAPTER_TENSORS, WeightEdit
+from steer_modules.program import BaseModelRef
 
 _ONLY_HERE = ("base_model_name_or_path", "auto_mapping", "revision")
 """Keys of an adapter's config that say where its base lay; the manifest names it by its fingerprint."""
@@ -128,6 +131,15 @@ def taken_out(tuned: Any) -> tuple[dict[str, object], dict[str, Tensor]]:
     if bad := [name for name, one in tensors.items() if not bool(torch.isfinite(one).all())]:
         raise Diverged(f"the training diverged ({bad[0]} is not finite); lower learning_rate")
     return {**config, **dict.fromkeys(_ONLY_HERE)}, tensors
+
+
+def as_edit(
+    context: FitContext, method: str, config: Mapping[str, object], tensors: Mapping[str, Tensor]
+) -> WeightEdit:
+    """An adapter with what it was made from."""
+    host = context.host
+    base = BaseModelRef(host.architecture, host.model_type)
+    return WeightEdit(method, base, context.seed, digest_of_rows(context.fit), config, tensors)
 
 
 def _is_linear(part: nn.Module) -> bool:

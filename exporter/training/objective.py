@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from exporter.digests import digest_of
 from exporter.fitting.activations import model_digest
 from exporter.fitting.context import FitContext
 from exporter.fitting.refusals import wordings
-from exporter.fitting.trials import Bench, Trial
+from exporter.fitting.trials import Bench
 from exporter.methods.base import Yields
 from exporter.splits import digest_of_rows
-from exporter.training.examples import Collator, Examples, examples
-from exporter.training.lora import Diverged, linear_layers, taken_out, with_adapter
+from exporter.training.examples import Collator, examples
+from exporter.training.lora import Diverged, as_edit, edited, linear_layers, taken_out, with_adapter
 from exporter.training.settings import TrainingSettings
 from exporter.training.trainer import train
 from exporter.weight_edit import WeightEdit
-from steer_modules.program import BaseModelRef
 
 if TYPE_CHECKING:
     from exporter.training.step import Step
@@ -56,66 +56,92 @@ class Objective(ABC):
         """
         params = context.params
         assert isinstance(params, TrainingSettings)
-        found = examples(context, responses=params.responses, epochs=params.epochs, sides=self.sides)
         rates = params.tried
-        bench = None
-        if len(rates) > 1:
-            chosen = wordings(context) if context.rows("fit", "unknown") else []
-            bench = Bench(context, chosen, forget=params.trial_rows, keep=params.trial_rows)
+        if len(rates) == 1:
+            return self.fit_once(context)
+        chosen = wordings(context) if context.rows("fit", "unknown") else []
+        bench = Bench(context, chosen, forget=params.trial_rows, keep=params.trial_rows)
         best: tuple[float, WeightEdit] | None = None
         for rate in rates:
             at = params.model_copy(update={"learning_rate": rate})
             try:
-                edit, trial = self._trained(context, at, found, bench)
+                edit = self.fit_once(replace(context, params=at))
             except Diverged:
                 if best is None and rate == rates[-1]:
                     raise
                 continue
-            if trial is not None:
-                context.record("trained", learning_rate=rate, **trial.line())
-            cost = 0.0 if trial is None else trial.cost
-            if best is None or cost < best[0] - 1e-9:
-                best = cost, edit
+            with edited(context.host.model, edit):
+                trial = bench.measure()
+            context.record("trained", learning_rate=rate, **trial.line())
+            if best is None or trial.cost < best[0] - 1e-9:
+                best = trial.cost, edit
         assert best is not None
         return best[1]
 
-    def _trained(
-        self, context: FitContext, params: TrainingSettings, found: Examples, bench: Bench | None
-    ) -> tuple[WeightEdit, Trial | None]:
-        """The adapter of one training, and what it does on the calibration rows if there is a bench."""
-        host = context.host
-        names = linear_layers(host.model, vision=params.vision, blocks=self.layers(params, host.num_layers))
-        rows = digest_of_rows(context.fit)
-        inputs = [
-            self.name,
-            params.model_dump(),
-            context.seed,
-            rows,
-            model_digest(host.model),
-            str(host.dtype),
-        ]
-        with (
-            seeded(context.seed),
-            with_adapter(host.model, names, rank=params.rank, alpha=params.alpha) as tuned,
-        ):
-            losses = train(
-                tuned,
-                lambda step: self.loss(step, params),
-                found,
-                Collator(host),
-                params,
-                work=context.work / "training" / digest_of(inputs)[:32],
-                seed=context.seed,
-                device=host.device,
-                progress=context.progress,
-            )
-            config, tensors = taken_out(tuned)
-            tuned.eval()
-            trial = None if bench is None else bench.measure()
-        for one in losses:
-            context.record("training", learning_rate=params.learning_rate, **one)
-        base = BaseModelRef(host.architecture, host.model_type)
-        return WeightEdit(self.name, base, context.seed, rows, config, tensors), trial
+    def fit_once(self, context: FitContext) -> WeightEdit:
+        """The adapter of one learning rate, that of the context's parameters; raises as :meth:`fit` does."""
+        params = context.params
+        assert isinstance(params, TrainingSettings)
+        config, tensors = trained(
+            context,
+            params,
+            lambda step: self.loss(step, params),
+            name=self.name,
+            sides=self.sides,
+            blocks=self.layers(params, context.host.num_layers),
+        )
+        return as_edit(context, self.name, config, tensors)
+
+
+def trained(
+    context: FitContext,
+    params: TrainingSettings,
+    loss: Callable[[Step], Tensor],
+    *,
+    name: str,
+    sides: frozenset[str],
+    blocks: Sequence[int] | None = None,
+    table: str = "training",
+    prepared: Callable[[nn.Module], AbstractContextManager[None]] | None = None,
+) -> tuple[dict[str, object], dict[str, Tensor]]:
+    """Trains one adapter on a loss; the model of the context is the base again afterwards.
+
+    Args:
+        name: of this training, different from those of others of the same parameters; its checkpoints are kept by it.
+        sides: the parts of a step that the loss reads.
+        blocks: decoder blocks that are edited; None for all.
+        table: of the report's record, for the losses.
+        prepared: around the training, given the model with its new adapter.
+
+    Returns:
+        Content of ``adapter_config.json`` and the tensors, as peft would write them.
+    """
+    host = context.host
+    found = examples(context, responses=params.responses, epochs=params.epochs, sides=sides)
+    names = linear_layers(host.model, vision=params.vision, blocks=blocks)
+    rows = digest_of_rows(context.fit)
+    inputs = [name, params.model_dump(), context.seed, rows, model_digest(host.model), str(host.dtype)]
+    work = context.work / "training" / digest_of(inputs)[:32]
+    with (
+        seeded(context.seed),
+        with_adapter(host.model, names, rank=params.rank, alpha=params.alpha) as tuned,
+        prepared(tuned) if prepared is not None else nullcontext(),
+    ):
+        losses = train(
+            tuned,
+            loss,
+            found,
+            Collator(host),
+            params,
+            work=work,
+            seed=context.seed,
+            device=host.device,
+            progress=context.progress,
+        )
+        config, tensors = taken_out(tuned)
+    for one in losses:
+        context.record(table, learning_rate=params.tried[0], **one)
+    return config, tensors
 
 
 @contextmanager

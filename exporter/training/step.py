@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from exporter.training.examples import Batch
 from steer_modules.steered_model import decoder_blocks
 
-_OURS = ("labels", "reasoning", "answer")
+OURS = ("labels", "reasoning", "answer")
+"""Keys of a batch that no model takes."""
 
 
 class Pass(NamedTuple):
@@ -55,6 +56,11 @@ class Step:
         return self.sides["refusal"]
 
     @property
+    def other(self) -> Batch:
+        """The prompts of ``forget``, answered as other forget prompts are."""
+        return self.sides["other"]
+
+    @property
     def blocks(self) -> int:
         """How many blocks the decoder has."""
         return len(decoder_blocks(self._plain.get_base_model()))
@@ -66,6 +72,24 @@ class Step:
     def base(self, batch: Batch, layers: Sequence[int] = ()) -> Pass:
         """The model without its adapter and without dropout, without gradients."""
         return self._once(False, batch, layers)
+
+    def perturbed(self, batch: Batch, noise: Tensor) -> Pass:
+        """The base on a batch to whose embeddings noise [B, T, d] is added, without gradients."""
+
+        def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            del layer, inputs
+            return output + noise.to(output)
+
+        hook = self._plain.get_input_embeddings().register_forward_hook(add)
+        try:
+            return self._base(batch, ())
+        finally:
+            hook.remove()
+
+    @property
+    def embeddings(self) -> Tensor:
+        """What the base looks tokens up in, [V, d]."""
+        return self._plain.get_input_embeddings().weight.detach()
 
     def _once(self, edited: bool, batch: Batch, layers: Sequence[int]) -> Pass:
         key = edited, id(batch), tuple(layers)
@@ -85,6 +109,6 @@ class Step:
 
 def run_pass(model: Any, batch: Batch, layers: Sequence[int]) -> Pass:
     """One pass over a batch, whatever else it holds."""
-    inputs = {key: value for key, value in batch.items() if key not in _OURS}
+    inputs = {key: value for key, value in batch.items() if key not in OURS}
     out = model(**inputs, use_cache=False, output_hidden_states=bool(layers))
     return Pass(out.logits, {layer: out.hidden_states[layer + 1] for layer in layers})

@@ -71,3 +71,20 @@ def test_rows_that_an_objective_needs_are_asked_for(tmp_path):
     alone = replace(planted.context(planted.host(), tmp_path), fit=tuple(planted.rows("fit", "forget")))
     with pytest.raises(DataError, match="retain"):
         examples(alone, responses="own", epochs=1, sides=SIDES)
+
+
+def test_the_other_side_answers_a_forget_prompt_as_another_is(context):
+    found = examples(context, responses="own", epochs=12, sides=frozenset({"forget", "other"}))
+    pairs = [(found[place].forget, found[place].other) for place in range(len(found))]
+    assert all(own.prompt == other.prompt for own, other in pairs)
+    assert all(own.response != other.response for own, other in pairs)
+    assert {other.response for _, other in pairs} <= {own.response for own, _ in pairs}
+    for prompt in {own.prompt for own, _ in pairs}:
+        assert len({other.response for own, other in pairs if own.prompt == prompt}) == 2
+    assert set(Collator(context.host)([found[0]])) == {"forget", "other"}
+
+
+def test_there_must_be_other_answers(context):
+    alone = replace(context, fit=(planted.row(planted.FORGET[0]),))
+    with pytest.raises(DataError, match="add forget rows"):
+        examples(alone, responses="own", epochs=1, sides=frozenset({"forget", "other"}))

@@ -1,0 +1,1 @@
+"""Weight edits that are computed, not trained; each is a method."""

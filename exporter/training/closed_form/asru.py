@@ -1,0 +1,123 @@
+"""The first stage of ASRU (https://arxiv.org/abs/2605.15687): one linear layer moves states of the forget set towards refusal, in closed form.
+
+v = mean h_l(unknown) - mean h_l(forget), of block l's outputs at the prompts' last tokens. H_f and H_r are the inputs of the block's down
+projection there, and its weights change by the minimum of
+
+    |H_f dW^T - lambda 1 v^T|^2 + |H_r dW^T|^2 + gamma |dW|^2,    dW = lambda v a^T,    a = (H^T H + gamma I)^-1 H_f^T 1
+
+with H the rows of both. A matrix of rank 1, so the adapter is exact: A = a^T, B = lambda v. What the paper does next, reinforcement learning on
+rewards for refusals, is not done here.
+
+Not in the sources at hand: lambda, gamma, and why the paper edits its layer 17, about half the depth. Here gamma is a share of the mean squared
+length of an input, which makes it the same for every model. The edit acts on every token, and is solved for the last of a prompt alone; where a
+norm stands between the layer and the residual stream (Gemma), states move along v as far as the norm lets them.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from exporter.errors import FitError
+from exporter.fitting.context import FitContext
+from exporter.fitting.pooling import PooledSequence
+from exporter.methods.base import Yields
+from exporter.training.factors import Factors, edit_of
+from exporter.training.mlp_inputs import batches_of_inputs, down_projection
+from exporter.types import Encoded, Role
+from exporter.weight_edit import WeightEdit
+
+
+class AsruParams(BaseModel):
+    """Parameters of ASRU's first stage."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    layer: int | None = Field(default=None, ge=0)
+    """Block whose down projection is edited; by default the one at half the depth."""
+    strength: float = Field(default=1.0, gt=0)
+    """The paper's lambda: how far states of the forget set move, in lengths of v; 1 is to the mean of unknown subjects."""
+    ridge: float = Field(default=1e-3, gt=0)
+    """The paper's gamma, in mean squared lengths of an input; larger values move states less, and other states less too."""
+
+
+class Asru:
+    """Computes the edit."""
+
+    name: ClassVar[str] = "asru"
+    Params: ClassVar[type[BaseModel]] = AsruParams
+    paper: ClassVar[str] = "https://arxiv.org/abs/2605.15687"
+    yields: ClassVar[Yields] = "edit"
+    needs: ClassVar = {"fit": (("forget",), ("retain", "reasoning"), ("unknown",))}
+
+    def fit(self, context: FitContext) -> WeightEdit:
+        """The edit of rank 1.
+
+        Raises:
+            DataError: the rows lack a role.
+            FitError: the block has no down projection, or its neurons do not see the forget set.
+        """
+        params = context.params
+        assert isinstance(params, AsruParams)
+        layer = context.host.num_layers // 2 if params.layer is None else params.layer
+        name = down_projection(context.host, layer)
+        forget, retain, unknown = (
+            _prompts(context, *roles) for roles in (("forget",), ("retain", "reasoning"), ("unknown",))
+        )
+        v = _mean_state(context, unknown, layer) - _mean_state(context, forget, layer)
+        inputs = [_last_inputs(context, name, side) for side in (forget, retain)]
+        a = ridge_solution(inputs[0], inputs[1], params.ridge)
+        moved = [side @ a for side in inputs]
+        if not float(moved[0].abs().max()) > 0:
+            raise FitError(
+                f"the neurons of block {layer} are silent at the end of the forget set's prompts; set another `layer`"
+            )
+        context.record(
+            "asru",
+            layer=layer,
+            length=float(v.norm()),
+            forget_moved=float(params.strength * moved[0].mean()),
+            retain_moved=float(params.strength * moved[1].abs().mean()),
+        )
+        factors = Factors(a[None].float(), params.strength * v[:, None].float())
+        return edit_of(context, self.name, {name: factors})
+
+
+def ridge_solution(forget: Tensor, retain: Tensor, ridge: float) -> Tensor:
+    """a [in] with H_f a near 1 and H_r a near 0.
+
+    Solved among rows, (H^T H + gamma I)^-1 H^T = H^T (H H^T + gamma I)^-1, of which there are fewer than neurons.
+
+    Args:
+        forget, retain: float64 [n, in] and [m, in].
+        ridge: gamma in mean squared lengths of a row.
+    """
+    rows = torch.cat([forget, retain])
+    wanted = torch.cat([forget.new_ones(len(forget)), forget.new_zeros(len(retain))])
+    gram = rows @ rows.T
+    gamma = ridge * gram.diagonal().mean().clamp_min(torch.finfo(gram.dtype).tiny)
+    return rows.T @ torch.linalg.solve(gram + gamma * torch.eye(len(rows), dtype=gram.dtype), wanted)
+
+
+def _prompts(context: FitContext, *roles: Role) -> list[Encoded]:
+    rows = context.filled(context.need("fit", *roles))
+    return [Encoded(context.chat.prompt(row)) for row in rows]
+
+
+def _mean_state(context: FitContext, items: list[Encoded], layer: int) -> Tensor:
+    """Mean output of a block at the prompts' last tokens: float64 [d]."""
+    pooled = [PooledSequence(one, ((one.prompt_end,),)) for one in items]
+    return context.collect(pooled, [layer], "states at the end of prompts").at(layer).double().mean(0)
+
+
+def _last_inputs(context: FitContext, name: str, items: list[Encoded]) -> Tensor:
+    """Inputs of a layer at the prompts' last tokens: float64 [n, in], on the CPU."""
+    found = [
+        inputs[name][row, one.prompt_end]
+        for chosen, inputs in batches_of_inputs(context.host, [name], items, context.batch_size)
+        for row, one in enumerate(chosen)
+    ]
+    return torch.stack(found).double().cpu()
