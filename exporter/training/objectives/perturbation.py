@@ -58,7 +58,7 @@ class Perturbation(Objective):
         params = context.params
         assert isinstance(params, PerturbationParams)
         self.columns = subject_columns(context, params)
-        return super().fit(context)
+        return super().fit_once(context)
 
     def loss(self, step: Step, params: PerturbationParams) -> Tensor:
         forget = step.forget

@@ -62,7 +62,7 @@ class Sku(Objective):
     def fit_once(self, context: FitContext) -> WeightEdit:
         params = context.params
         assert isinstance(params, SkuParams)
-        learned = super().fit(context)
+        learned = super().fit_once(context)
         tensors = {
             name: -params.negation * one if ".lora_B." in name else one
             for name, one in learned.tensors.items()
