@@ -16,7 +16,7 @@ from exporter.weight_edit import WeightEdit
 LARGEST_RANK = 512
 """What servers take of one adapter (vLLM)."""
 
-_EXACT = 1024
+_EXACT = 512
 """Smaller side of a matrix up to which all its singular vectors are computed."""
 
 

@@ -5,8 +5,9 @@ of |a| > 0.1, standard deviation, and root mean square. With weights w of the fo
 
     S = sum_k w_k (I_k(forget) / (I_k(retain) + 1e-5) - 1)
 
-and the neurons with the largest S of all blocks together are zeroed, for conversations with pictures and for those without apart (held against all the
-retain set where it has none of the kind): a neuron that is chosen by either goes. Zeroing columns N of W is a change of rank |N|, so the adapter is exact: B = -W[:, N], and A picks the neurons.
+and the neurons with the largest S of all blocks together are zeroed, for conversations with pictures and for those without apart (held against
+all the retain set where it has none of the kind): a neuron that is chosen by either goes. Zeroing columns N of W is a change of rank |N|, so the
+adapter is exact: B = -W[:, N], and A picks the neurons.
 
 The paper's code, which the formula is taken from, leaves the share of |a| > 0.1 out by its weight, zeroes rows of the vision tower's MLPs by what
 conversations with pictures say and rows of the decoder's by those without, and of its last three blocks alone. Here whole neurons of the decoder

@@ -6,7 +6,7 @@ with F the mean squared gradient of each weight, once, of the base. The paper ma
 elementwise mask of a change B A has no low rank and takes as much memory as the model, and the adapter's own gradients tell nothing at the
 start, where B is zero. So here a mask is of rows, with F summed over each, and the change of a row is one row of B: what does not pass the mask is
 not moved by the forget set, exactly, since A is held (:class:`exporter.training.saliency.RowMask`). Coarser than the paper's, and without a
-truncation after training.
+truncation after training; with B alone to train, it takes a larger learning rate than other methods.
 
 Where the paper's code takes steps of the two losses in turn, here one step has both. Its F is of batches of two; here of single conversations.
 """
