@@ -1,0 +1,76 @@
+"""Every method on one recipe: what it costs, what it ships, what it forgets and keeps on the test rows.
+
+    python -m benchmarks.methods [RECIPE] [--methods A B ...] [--runs FOLDER] [--out benchmarks/results/methods.json]
+
+Each method is run by itself, as ``steerbake run RECIPE --set methods.default=NAME --set 'methods.compare=[]'`` would, at its default parameters; a
+method that searches does so on calibration rows. The file is written after each, and a method that it has is not run again: the same command
+resumes. By default the bundled testbed, and every method in the registry.
+
+Of each method:
+
+- ``seconds``: of CPU, of fit, compile and report together, children included; on a shared machine more than what the work takes.
+- ``bytes``: of what is shipped beside the base: steering program or adapter.
+- ``leak``, ``fluent``, ``retain``: shares of test rows, plain questions, with their 95% intervals and rows.
+- ``failed``: why a method found nothing; then there is nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+from pathlib import Path
+
+from exporter import pipeline, registry
+from exporter.atomic import write_json
+from exporter.errors import SteerbakeError
+from exporter.recipe import Recipe
+from exporter.report import Report
+from exporter.workspace import Workspace
+
+HOME = Path(__file__).resolve().parents[1]
+TESTBED = HOME / "export_configs" / "llava" / "testbed.yaml"
+SHOWN = {"leak": "leakage_either", "fluent": "fluent_refusal", "retain": "retain_identical"}
+METADATA = ("steering.json", "weight_edit.json")
+
+
+def main() -> None:
+    """Runs what is missing of the file."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("recipe", nargs="?", type=Path, default=TESTBED)
+    parser.add_argument("--methods", nargs="+", default=list(registry.METHODS))
+    parser.add_argument("--runs", type=Path, default=Path("runs") / "methods")
+    parser.add_argument("--out", type=Path, default=HOME / "benchmarks" / "results" / "methods.json")
+    asked = parser.parse_args()
+    found = json.loads(asked.out.read_text(encoding="utf-8")) if asked.out.is_file() else {}
+    for method in asked.methods:
+        if method not in found:
+            found[method] = measured(asked.recipe, method, asked.runs / method)
+            write_json(asked.out, found)
+            print(method, json.dumps(found[method]), flush=True)
+
+
+def measured(recipe: Path, method: str, out: Path) -> dict[str, object]:
+    """One method, run by itself."""
+    changes = [f"methods.default={method}", "methods.compare=[]"]
+    before = _cpu_seconds()
+    try:
+        pipeline.run(Recipe.load(recipe, changes), out, progress=False)
+    except SteerbakeError as error:
+        return {"failed": str(error).splitlines()[0], "seconds": round(_cpu_seconds() - before, 1)}
+    fitted = Workspace(out.resolve()).fitted(method)
+    figures = Report.load(out).models[method].metrics
+    return {
+        "seconds": round(_cpu_seconds() - before, 1),
+        "bytes": sum(path.stat().st_size for path in fitted.iterdir() if path.name not in METADATA),
+        **{name: figures[key].data() for name, key in SHOWN.items()},
+    }
+
+
+def _cpu_seconds() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+if __name__ == "__main__":
+    main()
