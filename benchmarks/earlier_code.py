@@ -16,19 +16,19 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from exporter.earlier_code import CHECKPOINT, DIGESTS, MODELING, ONNX, digest_of_bytes, version_digest
+from exporter.earlier_code import CHECKPOINT, DIGESTS, MODELING, RUNNER, digest_of_bytes, version_digest
 from steer_modules.template import with_modules
 
 ROOT = Path(__file__).resolve().parents[1]
 CARRIED = "steer_modules"
-RUNNER = {
+RUNNER_FILES = {
     "steerbake_graph.py": "exporter/onnx_graph.py",
     "steerbake_runner.py": "exporter/targets/onnx_runner.py",
 }
 """The code of folders of graphs, by its name there, and where it is from."""
 FORMATS = {
     CHECKPOINT: (f"{CARRIED}/schema.py", 'FORMAT = "steerbake/2"'),
-    ONNX: (RUNNER["steerbake_runner.py"], 'FORMAT = "steerbake-onnx/2"'),
+    RUNNER: (RUNNER_FILES["steerbake_runner.py"], 'FORMAT = "steerbake-onnx/2"'),
 }
 """The file and line of a commit that say that its folders are still read."""
 
@@ -73,9 +73,9 @@ def code_of(commit: str) -> dict[str, dict[str, Any]]:
         filled = digest_of_bytes(with_modules(template, names).encode("utf-8"))
         version = version_digest({**files, MODELING: filled})
         found[CHECKPOINT] = {"files": files, "version": version, "template": template}
-    if is_read(blobs, ONNX):
-        files = {name: digest(blobs[source]) for name, source in RUNNER.items() if source in blobs}
-        found[ONNX] = {"files": files, "version": version_digest(files)}
+    if is_read(blobs, RUNNER):
+        files = {name: digest(blobs[source]) for name, source in RUNNER_FILES.items() if source in blobs}
+        found[RUNNER] = {"files": files, "version": version_digest(files)}
     return found
 
 
@@ -112,7 +112,7 @@ def literal(blob: str, name: str) -> Any:
 
 def blobs_of(commit: str) -> Iterator[tuple[str, str]]:
     """Path and blob of every file that may travel."""
-    for line in git("ls-tree", "-r", commit, "--", CARRIED, *RUNNER.values()).decode().splitlines():
+    for line in git("ls-tree", "-r", commit, "--", CARRIED, *RUNNER_FILES.values()).decode().splitlines():
         about, _, path = line.partition("\t")
         yield path, about.split()[2]
 

@@ -71,6 +71,9 @@ def run(
     loaded = pipeline.load_recipe(recipe, changes or ())
     display.show_stages()
     out = out or Path("runs") / loaded.name
+    if not pipeline.is_main():
+        pipeline.train_along(loaded, out)
+        return
     report = pipeline.run(loaded, out, progress=display.shows_progress())
     display.result(display.results(report, out), lambda: display.print_results(report, out))
 
@@ -83,11 +86,17 @@ def fit(
     out: Annotated[Path, typer.Option(help="Folder for the results.", show_default=False)],
     changes: Changes = None,
 ) -> None:
-    """Fit every method of a recipe: OUT/steering/NAME with steering.json and steering.safetensors."""
+    """Fit every method of a recipe: OUT/steering/NAME with a steering program, or with a weight edit.
+
+    On several devices: `accelerate launch -m exporter.cli fit RECIPE --out OUT`; methods that change weights are trained on all of them.
+    """
     from exporter import display, pipeline
 
     loaded = pipeline.load_recipe(recipe, changes or ())
     display.show_stages()
+    if not pipeline.is_main():
+        pipeline.train_along(loaded, out)
+        return
     folders = pipeline.fit(loaded, out, progress=display.shows_progress())
     display.result({"steering": folders}, lambda: display.print_places(folders))
 
@@ -114,7 +123,12 @@ def check_recipe(
 def compile_(
     base: Annotated[Path, typer.Argument(help="Folder of the base model.", show_default=False)],
     steering: Annotated[
-        Path, typer.Argument(metavar="STEERING_DIR", help="Folder with steering.json.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="STEERING_DIR",
+            help="Folder that a fit wrote: a steering program, or a weight edit.",
+            show_default=False,
+        ),
     ],
     out: Annotated[
         Path | None,
@@ -134,7 +148,7 @@ def compile_(
         ),
     ] = False,
 ) -> None:
-    """Write a checkpoint that contains the steering in its own weights and config.
+    """Write a checkpoint that contains the steering in its weights and config, or the weight edit in its weights.
 
     With --upgrade: rewrite a checkpoint of the previous format, `steerbake compile --upgrade OLD NEW`.
     """

@@ -110,6 +110,9 @@ def publish(
     loaded = pipeline.load_recipe(recipe, changes or ())
     display.show_stages()
     out = out or Path("runs") / loaded.name
+    if not pipeline.is_main():
+        pipeline.train_along(loaded, out)
+        return
     request = pipeline.Request(repo, private, revision, pr, dry_run)
     done = pipeline.publish(loaded, out, request, progress=display.shows_progress(), say=display.note)
     places = {"release": done.release, "published": None if done.pushed is None else done.pushed.url}

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from steer_modules.template import StockClasses
 
 DIGESTS = Path(__file__).with_name("earlier_code.json")
-CHECKPOINT, ONNX = "checkpoint", "onnx"
+CHECKPOINT, RUNNER = "checkpoint", "runner"
 """The kinds of folders that carry code."""
 MODELING = "/modeling"
 """Stands for the modeling file in the digest of a version; no file can have the name."""
-_AGAIN = {CHECKPOINT: "compile", ONNX: "export"}
+_AGAIN = {CHECKPOINT: "compile", RUNNER: "export"}
 _HOME = Path(steer_modules.__file__).parent
 _MODULE = re.compile(r"^from \.(\w+) import __name__ as _\1$", re.MULTILINE)
 

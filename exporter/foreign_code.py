@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import steer_modules
-from exporter.earlier_code import CHECKPOINT, ONNX, earlier_code, note
+from exporter.earlier_code import CHECKPOINT, RUNNER, earlier_code, note
 from exporter.errors import CompileError, VerificationError
 from exporter.model_folder import inner, parsed_object
 from exporter.registry import targets
@@ -180,13 +180,13 @@ def _own(name: str, needed: Mapping[str, bytes]) -> bytes | None:
 
 def _groups(code: Mapping[str, bytes], stock: StockClasses | None) -> Iterator[tuple[str, str, set[str]]]:
     """Code that must be of one version, with its kind and where it lies: a runner's in the folder or one below it, and the checkpoint's."""
-    runners = earlier_code()[ONNX].files
+    runners = earlier_code()[RUNNER].files
     places: dict[str, set[str]] = {}
     for name in code:
         home, _, base = name.rpartition("/")
         if base in runners and "/" not in home:
             places.setdefault(home, set()).add(name)
-    yield from ((ONNX, home, names) for home, names in places.items())
+    yield from ((RUNNER, home, names) for home, names in places.items())
     if stock is not None:
         yield CHECKPOINT, "", {name for name in code if "/" not in name and name not in runners}
 

@@ -52,6 +52,16 @@ def inspect(folder: Path) -> Inspection:
     return replace(found, notes=(*found.notes, *notes_without_proof(folder)))
 
 
+def section_of(folder: Path) -> dict[str, object]:
+    """What the base was changed by of a folder that may stand at the root of a release, with its hashes checked.
+
+    Raises:
+        VerificationError, ValueError: it is no such folder, or not valid.
+    """
+    root = registry.root_at(folder)
+    return dict((root or registry.target(registry.REFERENCE)).section(folder))
+
+
 def summary(folder: Path) -> Summary | None:
     """The summary of a folder without a readable program, with its files checked; None for any other folder."""
     kind = registry.kind_of(folder)

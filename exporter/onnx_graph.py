@@ -145,6 +145,18 @@ def _node_faults(graph: Graph, section: Mapping[str, Any]) -> Iterator[str]:
             yield f"the output of the node {node.op} does not reach the logits"
         if node.op.startswith(f"{LAYER}_") and (around := _around(graph, node)):
             yield f"the input states of the node {node.op} bypass it, into {around}"
+    yield from _unheard(graph, section, {node.op: node for node in steering})
+
+
+def _unheard(graph: Graph, section: Mapping[str, Any], steering: Mapping[str, Node]) -> Iterator[str]:
+    """What a gate or an edit is to be decided by and its node does not read: headers by each gate, its gates by each edit."""
+    heard = [(f"{GATE}_{gate['name']}", HEADERS) for gate in section["gates"] if gate["pool"] != "token"]
+    for edit in section["edits"]:
+        heard += [(f"{LAYER}_{edit['layer']}", f"{GATE}_{name}") for name in _names(edit["gate"])]
+    for op, by in heard:
+        where = _reaching(graph, [steering[op].inputs[1]], past_steering=False)
+        if not where.intersection(steering[by].outputs):
+            yield f"the output of the node {by} does not reach the node {op}"
 
 
 def _names(gates: Any) -> list[str]:
@@ -160,9 +172,10 @@ def _is_read(node: Node, read: Sequence[bool]) -> bool:
     return read[0] and all(is_read for name, is_read in needed if name.startswith(PREFIX))
 
 
-def _reaching(graph: Graph, targets: Iterable[str]) -> set[str]:
-    """Names of every value that some target is made of."""
-    made_by = {name: node for node in graph.nodes for name in node.outputs}
+def _reaching(graph: Graph, targets: Iterable[str], *, past_steering: bool = True) -> set[str]:
+    """Names of every value that some target is made of; without ``past_steering``, not of those that steering nodes are made of."""
+    nodes = (node for node in graph.nodes if past_steering or node.domain != DOMAIN)
+    made_by = {name: node for node in nodes for name in node.outputs}
     found: set[str] = set()
     waiting = list(targets)
     while waiting:

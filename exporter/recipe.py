@@ -29,6 +29,8 @@ from exporter.recipe_tree import override, read_tree
 from exporter.types import Role
 
 if TYPE_CHECKING:
+    from exporter.methods.base import Yields
+
     Format = str
 else:
     Format = Literal[("rows", *registry.READERS)]
@@ -195,6 +197,15 @@ class Recipe(Strict):
     _folder: Path = PrivateAttr(default_factory=Path)
     _file: Path | None = PrivateAttr(default=None)
 
+    def yields(self, method: str) -> Yields:
+        """What a method finds: a steering program, or a weight edit."""
+        return registry.resolve(registry.METHODS, "method", method).yields
+
+    @property
+    def targets(self) -> list[str]:
+        """What is exported beside the checkpoint for a release."""
+        return [] if self.publish is None else self.publish.wanted(self.yields(self.methods.default))
+
     @property
     def file(self) -> Path | None:
         """Where it was read from; None for a recipe that was made in memory."""
@@ -312,7 +323,7 @@ def _publish_mistakes(publish: Publish) -> Iterator[str]:
     if len(set(targets)) < len(targets):
         yield f"publish.targets: a target occurs twice; received {targets!r}"
     for target in map(registry.target, targets):
-        if target.requires not in (None, registry.REFERENCE, *targets):
+        if not registry.from_root(target.name) and target.requires not in targets:
             yield f"publish.targets: {target.name} is made from {target.requires}; add {target.requires}"
     if publish.license is None and (publish.license_name or publish.license_link):
         yield "publish.license: license_name and license_link need license; set it (to other for a licence without an identifier)"

@@ -41,10 +41,16 @@ def _keys_of_targets() -> Iterator[tuple[str, Any]]:
     made = "".join(
         f" `{one.name}` is made from `{one.requires}`."
         for one in exports.values()
-        if one.requires != registry.REFERENCE
+        if not registry.from_root(one.name)
     )
-    default = [name for name, one in exports.items() if one.by_default]
-    description = f"Targets to export in addition to the checkpoint.{made}"
+    default = [name for name, one in exports.items() if one.by_default and one.takes == "program"]
+    edits = [name for name, one in exports.items() if one.by_default and one.takes == "edit"]
+    other = (
+        f" Of a method that changes weights by default {', '.join(f'`{name}`' for name in edits)}."
+        if edits
+        else ""
+    )
+    description = f"Targets to export in addition to the checkpoint.{made}{other}"
     names: Any = Literal.__getitem__(tuple(exports))
     yield "targets", (list[names], Field(default=default, description=description))
     for name, one in exports.items():
@@ -73,6 +79,14 @@ class Publish(_WithTargets):
     """Bounds that must hold before the release is published."""
     show_forgotten: bool = False
     """Show examples of forget rows in the card."""
+
+    def wanted(self, yields: str) -> list[str]:
+        """The targets to export of what a method yields: those that are named, else the default ones that can be made of it."""
+        if "targets" in self.model_fields_set:
+            return self.targets
+        return [name for name in self.targets if registry.target(name).takes == yields] or [
+            name for name, one in registry.exports().items() if one.by_default and one.takes == yields
+        ]
 
     def options(self, target: AnyTarget) -> TargetOptions:
         """What the recipe asks of a target; its defaults for what is left out or empty."""

@@ -65,11 +65,14 @@ TARGETS: Table[type[AnyTarget]] = Table(
         "onnx": "exporter.targets.onnx.target:Onnx",
         "stock": "exporter.targets.stock.target:Stock",
         "gguf": "exporter.targets.gguf.target:Gguf",
+        "lora": "exporter.targets.lora.target:Lora",
+        "merged": "exporter.targets.merged.target:Merged",
+        "adapter": "exporter.targets.adapter.target:Adapter",
     }
 )
 """In the order in which a card has them."""
 REFERENCE = "checkpoint"
-"""The target that all others are made of and held to."""
+"""What the target at the root of a release is called, which all others are held to; and the one that steering programs are compiled to."""
 
 METRICS: Table[Metric[object]] = Table(
     {
@@ -143,6 +146,17 @@ def target(name: str) -> AnyTarget:
 def exports() -> dict[str, AnyTarget]:
     """The targets that are made of another one, by name."""
     return {name: one for name, one in targets().items() if one.requires is not None}
+
+
+def root_at(folder: Path) -> AnyTarget | None:
+    """The target of a folder that may stand at the root of a release; None where there is none."""
+    return next((one for one in targets().values() if one.requires is None and one.is_at(folder)), None)
+
+
+def from_root(name: str) -> bool:
+    """Whether a target is made of the one at the root of a release, which a recipe need not name."""
+    made_of = target(name).requires
+    return made_of is not None and target(made_of).requires is None
 
 
 def in_order(names: Iterable[str]) -> list[str]:

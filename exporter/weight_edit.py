@@ -90,9 +90,13 @@ class WeightEdit:
         Raises:
             ValueError: the fingerprint of the base is not known.
         """
+        self.save_adapter(folder)
+        write_json(folder / EditManifest.FILE, self.manifest().data())
+
+    def save_adapter(self, folder: Path) -> None:
+        """Writes what peft reads alone, without the manifest."""
         for name, content in self._files().items():
             write_bytes(folder / name, content)
-        write_json(folder / EditManifest.FILE, self.manifest().data())
 
     @classmethod
     def load(cls, folder: Path) -> WeightEdit:

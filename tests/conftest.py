@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -18,6 +20,9 @@ import torch
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.auto_factory import _LazyAutoMapping
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+# torch describes every graph that it traces to whoever listens, and pytest listens to each logger that does not propagate.
+logging.getLogger("torch.__trace").propagate = True
 
 # CI tries the same examples every time; elsewhere each run looks for new ones.
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
@@ -40,6 +45,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         "test_onnx_nodes.py",
     )
     items.sort(key=lambda item: first.index(item.path.name) if item.path.name in first else len(first))
+
+
+def pytest_collection_finish() -> None:
+    """What imports made stays: the collector need not look through it again and again while graphs are traced."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="module")

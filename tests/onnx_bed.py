@@ -16,18 +16,22 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 
 from exporter import pipeline
 from exporter.targets.checkpoint import compile_checkpoint
+from exporter.targets.onnx import single_file
 from exporter.targets.onnx.target import OnnxOptions as Options
 from exporter.targets.onnx_runner import OnnxModel
 from steer_modules.attach import steered
 from steer_modules.program import Edit, Gate, SteeringProgram
 
+LAYERS = 3
 FORGET = "<s> [user] where does ada live ? [assistant]"
 RETAIN = "<s> [user] tell me where cora lives . [assistant]"
 MODES = {
     "io": Options(dtypes=("fp32", "int8")),
     "kv": Options(layout="genai"),
-    "js": Options(layout="transformersjs"),
+    "js": Options(dtypes=("fp32", "q4"), layout="transformersjs"),
 }
+BESIDE = ("js",)
+"""Those whose weights lie beside the graphs, as past 2 GB: written at a limit that a tiny model is past."""
 
 
 class Bed(NamedTuple):
@@ -49,7 +53,10 @@ class Bed(NamedTuple):
         with shared_folders.locked(self.home):
             if not out.exists():
                 options = MODES[mode] if mode in MODES else Options(steered=False)
-                pipeline.export("onnx", self.checkpoint, out, options)
+                with pytest.MonkeyPatch.context() as patch:
+                    if mode in BESIDE:
+                        patch.setattr(single_file, "LARGEST", 1000)
+                    pipeline.export("onnx", self.checkpoint, out, options)
         return out
 
 
@@ -63,7 +70,7 @@ def bed(tmp_path_factory) -> Bed:
 
 def _write(home: Path) -> None:
     """Base, program and checkpoint."""
-    tiny_run.write_base(home / "base")
+    tiny_run.write_base(home / "base", layers=LAYERS)
     (home / "base" / "LICENSE").write_text("Apache License\n")
     model = LlamaForCausalLM.from_pretrained(home / "base").eval()
     tokenizer = AutoTokenizer.from_pretrained(home / "base")
@@ -75,8 +82,8 @@ def _write(home: Path) -> None:
     basis = torch.linalg.qr(torch.randn(32, 3, generator=torch.Generator().manual_seed(4))).Q.contiguous()
     edits = [
         Edit(0, "topic", "project", "from_gate", tensors={"basis": basis}),
-        tiny.turn(2),
-        tiny.turn(3, seed=9),
+        tiny.turn(1),
+        tiny.turn(2, seed=9),
     ]
     program = program_of(model, [gate], edits)
     (home / "program").mkdir()
@@ -92,8 +99,8 @@ def runner(bed: Bed, mode: str, **options: Any) -> OnnxModel:
     return OnnxModel(bed.folder(mode), provider="cpu", threads=1, **options)
 
 
-def damaged(bed: Bed, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(bed.folder("io"), tmp_path / "broken"))
+def damaged(bed: Bed, tmp_path: Path, mode: str = "io") -> Path:
+    return Path(shutil.copytree(bed.folder(mode), tmp_path / "broken"))
 
 
 def whole(bed: Bed, ids: torch.Tensor, **given: Any) -> Any:

@@ -20,7 +20,7 @@ from exporter.cli import app
 from exporter.earlier_code import (
     CHECKPOINT,
     MODELING,
-    ONNX,
+    RUNNER,
     EarlierCode,
     digest_of_bytes,
     earlier_code,
@@ -43,7 +43,7 @@ TODAY = checkpoint_code(STOCK)
 TEMPLATE = "# an earlier template\n" + "\n".join(
     json.loads((HOME / "exporter" / "earlier_code.json").read_text())[CHECKPOINT]["templates"][0]
 )
-RUNNER = {"steerbake_graph.py": b"GRAPH = 1\n", "steerbake_runner.py": b"RUNNER = 1\n"}
+RUNNER_FILES = {"steerbake_graph.py": b"GRAPH = 1\n", "steerbake_runner.py": b"RUNNER_FILES = 1\n"}
 
 
 def version(mark: str) -> dict[str, bytes]:
@@ -78,7 +78,7 @@ def known(monkeypatch):
 
 
 def teach(monkeypatch, checkpoints: EarlierCode) -> None:
-    found = {CHECKPOINT: checkpoints, ONNX: known_of(RUNNER)}
+    found = {CHECKPOINT: checkpoints, RUNNER: known_of(RUNNER_FILES)}
     for module in ("exporter.foreign_code", "exporter.earlier_code"):
         monkeypatch.setattr(f"{module}.earlier_code", lambda: found)
 
@@ -90,7 +90,7 @@ def old(tmp_path):
     folder = tmp_path / "old"
     tiny_run.steer(tmp_path / "base", folder)
     write(folder, OLD)
-    write(folder / "onnx", RUNNER)
+    write(folder / "onnx", RUNNER_FILES)
     return folder
 
 
@@ -181,7 +181,7 @@ FAULTS = {
     "another class": lambda f: put(f, auto_map={**STOCK.auto_map, "AutoTokenizer": "ops.T"}),
     "a linked folder": lambda f: (f / "link").symlink_to(f.parent),
     "a runner without its graphs' reader": lambda f: (f / "onnx" / "steerbake_graph.py").unlink(),
-    "a changed runner": lambda f: (f / "onnx" / "steerbake_runner.py").write_text("RUNNER = 2\n"),
+    "a changed runner": lambda f: (f / "onnx" / "steerbake_runner.py").write_text("RUNNER_FILES = 2\n"),
     "a runner too far below": lambda f: (f / "onnx").rename(_made(f / "a") / "onnx"),
     "files of the checkpoint in it": lambda f: moved(f / "ops.py", f / "onnx" / "ops.py"),
 }  # fmt: skip
@@ -223,28 +223,28 @@ def test_a_checkpoint_of_fewer_files_is_whole_without_todays(old, monkeypatch):
 
 
 def test_a_folder_of_graphs_alone_has_its_note(tmp_path):
-    write(tmp_path / "onnx", RUNNER)
+    write(tmp_path / "onnx", RUNNER_FILES)
     assert not code_faults(tmp_path / "onnx")
     assert "export it again" in earlier_notes(tmp_path / "onnx")[""]
-    write(tmp_path / "onnx", {name: path.read_bytes() for name, path in registry.target(ONNX).code.items()})
+    write(tmp_path / "onnx", {name: path.read_bytes() for name, path in registry.target("onnx").code.items()})
     assert not code_faults(tmp_path / "onnx") and not earlier_notes(tmp_path / "onnx")
 
 
 def test_the_data_file_has_versions_whose_files_it_has():
     content = earlier_code()
-    assert content.keys() == {CHECKPOINT, ONNX}
+    assert content.keys() == {CHECKPOINT, RUNNER}
     for one in content.values():
         assert one.versions and all(len(digest) == 64 for digest in one.versions)
         assert all(digests and name.endswith(".py") for name, digests in one.files.items())
-    assert set(content[ONNX].files) == set(RUNNER)
+    assert set(content[RUNNER].files) == set(RUNNER_FILES)
     for template in content[CHECKPOINT].templates:
         compile(STOCK.source(template), MODEL, "exec")
 
 
 def test_the_history_is_read_where_the_code_lies_today():
     """What the command looks for in a commit is where this version has it, in the form that it has."""
-    code = registry.target(ONNX).code
-    assert {name: HOME / path for name, path in history.RUNNER.items()} == code
+    code = registry.target("onnx").code
+    assert {name: HOME / path for name, path in history.RUNNER_FILES.items()} == code
     for path, line in history.FORMATS.values():
         assert line in (HOME / path).read_text().splitlines()
     assert Path(foreign_code.steer_modules.__file__).parent.name == history.CARRIED
@@ -261,10 +261,10 @@ def test_a_release_knows_its_own_code():
     assert not unreleased("## [Unreleased]\n\n## [1]\n- x\n")
     if not unreleased((HOME / "CHANGELOG.md").read_text()):
         known = earlier_code()
-        runner = {name: path.read_bytes() for name, path in registry.target(ONNX).code.items()}
+        runner = {name: path.read_bytes() for name, path in registry.target("onnx").code.items()}
         told = "run python -m benchmarks.earlier_code before the release (CONTRIBUTING.md)"
         assert known[CHECKPOINT].has_version(TODAY, STOCK), told
-        assert known[ONNX].has_version(runner), told
+        assert known[RUNNER].has_version(runner), told
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
@@ -273,7 +273,7 @@ def test_the_command_adds_every_version_of_a_history_and_takes_none_away(tmp_pat
     monkeypatch.setattr(history, "DIGESTS", data)
     monkeypatch.setattr(history, "ROOT", home)
     monkeypatch.setattr("sys.argv", ["earlier_code"])
-    for path in ("steer_modules", *history.RUNNER.values()):
+    for path in ("steer_modules", *history.RUNNER_FILES.values()):
         copy = shutil.copytree if (HOME / path).is_dir() else shutil.copyfile
         (home / path).parent.mkdir(parents=True, exist_ok=True)
         copy(HOME / path, home / path)
@@ -289,7 +289,7 @@ def test_the_command_adds_every_version_of_a_history_and_takes_none_away(tmp_pat
 
     first = commit("steer_modules/ops.py", "")
     one = first[CHECKPOINT]
-    assert len(one["versions"]) == len(one["templates"]) == len(first[ONNX]["versions"]) == 1
+    assert len(one["versions"]) == len(one["templates"]) == len(first[RUNNER]["versions"]) == 1
     known = EarlierCode(
         {name: frozenset(d) for name, d in one["files"].items()},
         frozenset(one["versions"]),
@@ -297,12 +297,12 @@ def test_the_command_adds_every_version_of_a_history_and_takes_none_away(tmp_pat
     )
     assert known.has_version(TODAY, STOCK) and not known.has_version(OLD, STOCK)
     second = commit("steer_modules/ops.py", "# more\n")
-    assert len(second[CHECKPOINT]["files"]["ops.py"]) == 2 and second[ONNX] == first[ONNX]
+    assert len(second[CHECKPOINT]["files"]["ops.py"]) == 2 and second[RUNNER] == first[RUNNER]
     extra = version_digest({"a.py": "b"})
-    second[ONNX]["versions"] = sorted([*second[ONNX]["versions"], extra])
+    second[RUNNER]["versions"] = sorted([*second[RUNNER]["versions"], extra])
     data.write_text(json.dumps(second))
     third = commit("exporter/onnx_graph.py", "# more\n")
-    assert extra in third[ONNX]["versions"] and len(third[ONNX]["versions"]) == 3
+    assert extra in third[RUNNER]["versions"] and len(third[RUNNER]["versions"]) == 3
     before = data.read_bytes()
     history.main()
     assert data.read_bytes() == before

@@ -235,10 +235,12 @@ def test_nothing_imports_the_command_line() -> None:
             assert not under(one.name, {"exporter.cli", "tests", "benchmarks"}), str(one)
 
 
-@pytest.mark.parametrize("place", ["clean_load.py", "transformers_clean_load.py", "onnx/clean_load.py"])
+@pytest.mark.parametrize(
+    "place", ["clean_load.py", "transformers_clean_load.py", "peft_clean_load.py", "onnx/clean_load.py"]
+)
 def test_what_runs_in_a_clean_process_stands_alone(place: str) -> None:
     """It is started where neither of our packages exists."""
-    allowed = set(sys.stdlib_module_names) | {"torch", "transformers"}
+    allowed = set(sys.stdlib_module_names) | {"peft", "torch", "transformers"}
     found = imports_of(HOME / "exporter" / "targets" / place)
     assert not [str(one) for one in found if one.level or one.name.split(".")[0] not in allowed]
 

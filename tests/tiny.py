@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
+from exporter.targets import checkpoint
 from steer_modules.ops import unit
 from steer_modules.program import BaseModelRef, Edit, Gate, SteeringProgram
 
@@ -148,13 +151,17 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
 IMAGE_TOKENS = 4
 
 
-def build(model_type: str, seed: int = 0, text: dict[str, Any] | None = None) -> Any:
+def build(model_type: str, seed: int = 0, text: dict[str, Any] | None = None, layers: int = LAYERS) -> Any:
     """A tiny random model of the family, in eval mode, with states large enough for edits to change its words.
 
     Args:
         text: other values for the decoder's config.
+        layers: decoder blocks, the first of those that the family has here.
     """
     import transformers
+
+    if layers != LAYERS:
+        text = {**_of_layers(model_type, layers), **(text or {})}
 
     architecture, values = CONFIGS[model_type]
     if text and "text_config" in values:
@@ -174,6 +181,13 @@ def build(model_type: str, seed: int = 0, text: dict[str, Any] | None = None) ->
     model.generation_config.pad_token_id = PAD
     model.generation_config.eos_token_id = None
     return model
+
+
+def _of_layers(model_type: str, layers: int) -> dict[str, Any]:
+    values = CONFIGS[model_type][1]
+    values = values.get("text_config", values)
+    kinds = {"layer_types": values["layer_types"][:layers]} if "layer_types" in values else {}
+    return {"n_layer" if "n_layer" in values else "num_hidden_layers": layers, **kinds}
 
 
 def sees(model_type: str) -> bool:
@@ -272,7 +286,15 @@ def turn(layer: int = 2, gate: str | None = "topic", seed: int = 7, **keys: Any)
 def program(model: Any, gates: list[Gate], edits: list[Edit]) -> SteeringProgram:
     """A program for a tiny model."""
     base = BaseModelRef(type(model).__name__, model.config.model_type)
-    return SteeringProgram("test", D, LAYERS, base, tuple(gates), tuple(edits), (HEADER,))
+    layers = int(model.config.get_text_config(decoder=True).num_hidden_layers)
+    return SteeringProgram("test", D, layers, base, tuple(gates), tuple(edits), (HEADER,))
+
+
+def compiled(base: Path, program: SteeringProgram, out: Path) -> Path:
+    """A checkpoint without the proof of its family, which tests/families gives for all of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "prove_family", lambda _config: None)
+        return checkpoint.compile_checkpoint(base, program, out)
 
 
 def answer(model: Any, inputs: dict[str, Tensor], **options: Any) -> Tensor:

@@ -48,7 +48,7 @@ ASSISTANT = (5,)
 """The generation header of the template, by token ids."""
 
 
-def write_base(folder: Path, seed: int = 0) -> None:
+def write_base(folder: Path, seed: int = 0, layers: int = LAYERS) -> None:
     """A random Llama and its tokenizer, as ``save_pretrained`` writes them."""
     special = ["<pad>", "<s>", "</s>", "<unk>", "[user]", "[assistant]", "<think>", "</think>"]
     vocabulary = {word: place for place, word in enumerate((*special, *WORDS))}
@@ -61,7 +61,7 @@ def write_base(folder: Path, seed: int = 0) -> None:
         vocab_size=len(vocabulary),
         hidden_size=WIDTH,
         intermediate_size=64,
-        num_hidden_layers=LAYERS,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         pad_token_id=0,
@@ -137,20 +137,22 @@ def write_publishable(folder: Path) -> Path:
     return path
 
 
-def always_on() -> SteeringProgram:
-    """A program for the base under a gate that always fires."""
+def always_on(layers: int = LAYERS) -> SteeringProgram:
+    """A program for the base of so many layers under a gate that always fires."""
     tensors = {"weight": torch.zeros(WIDTH), "bias": torch.ones(1)}
-    gate = Gate("topic", 1, "prompt_end", "linear", 0.0, "above", tensors)
+    gate = Gate("topic", min(1, layers - 1), "prompt_end", "linear", 0.0, "above", tensors)
     rows = {"prototypes": torch.eye(WIDTH)[:2].contiguous()}
     keys = {"strength": 1.0, "target": "nearest", "angle": "fraction", "protect": "none"}
-    edit = Edit(layer=2, gate="topic", op="rotate", positions="from_gate", tensors=rows, **keys)
+    edit = Edit(
+        layer=min(2, layers - 1), gate="topic", op="rotate", positions="from_gate", tensors=rows, **keys
+    )
     ref = BaseModelRef("LlamaForCausalLM", "llama")
-    return SteeringProgram("test", WIDTH, LAYERS, ref, (gate,), (edit,), (ASSISTANT,))
+    return SteeringProgram("test", WIDTH, layers, ref, (gate,), (edit,), (ASSISTANT,))
 
 
-def steer(base: Path, out: Path) -> None:
+def steer(base: Path, out: Path, layers: int = LAYERS) -> None:
     """A checkpoint of the base under a gate that always fires."""
-    compile_checkpoint(base, always_on(), out)
+    compile_checkpoint(base, always_on(layers), out)
 
 
 class QuickParams(BaseModel):

@@ -10,7 +10,6 @@ import tiny
 import torch
 
 from exporter.host import ModelHost
-from exporter.targets.checkpoint import compile_checkpoint
 from exporter.targets.stock.control import compare
 from exporter.targets.values import CalibrationSet
 from exporter.types import Conversation, Encoded, Prompt
@@ -107,7 +106,7 @@ def bed(family: str, home, *, layer: int = 3, gate: int | None = None, edit: str
     host = host_of(type(model).from_pretrained(home / "base", dtype=torch.float32))
     program = tiny.program(model, [gate_of(host, layer if gate is None else gate)], [edits(layer)[edit]])
     program = replace(program, headers=HEADERS)
-    compile_checkpoint(home / "base", program, home / "steered")
+    tiny.compiled(home / "base", program, home / "steered")
     return host, program, home / "steered"
 
 

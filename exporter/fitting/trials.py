@@ -1,4 +1,4 @@
-"""Trials of a program on calibration rows: replies of the steered model, with the code that travels in a checkpoint."""
+"""Trials on calibration rows: replies of the steered model, with the code that travels in a checkpoint, or of an edited one."""
 
 from __future__ import annotations
 
@@ -64,19 +64,23 @@ class Bench:
 
     def run(self, program: SteeringProgram) -> Trial:
         """Generate with the steered model and measure."""
-        about, kept = self._say(program, self._forget_prompts), self._say(program, self._keep_prompts)
+        with steered(self.context.host.model, program):
+            return self.measure()
+
+    def measure(self) -> Trial:
+        """Generate with the model as it is now and measure."""
+        about, kept = self._say(self._forget_prompts), self._say(self._keep_prompts)
         return Trial(
             leakage=_share(self._leaks(row, tokens) for row, tokens in zip(self.forget, about, strict=True)),
             fluent=_share(self._refuses(row, tokens) for row, tokens in zip(self.forget, about, strict=True)),
             identical=_share(a == b for a, b in zip(kept, self._base, strict=True)),
         )
 
-    def _say(self, program: SteeringProgram, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
-        host = self.context.host
-        with steered(host.model, program):
-            said = host.generate(
-                prompts, max_new_tokens=self.context.max_new_tokens, batch_size=self.context.batch_size
-            )
+    def _say(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
+        context = self.context
+        said = context.host.generate(
+            prompts, max_new_tokens=context.max_new_tokens, batch_size=context.batch_size
+        )
         return [one.tokens for one in said]
 
     def _leaks(self, row: Row, tokens: Sequence[int]) -> bool:

@@ -10,7 +10,9 @@ from exporter.pipeline.preflight import Preflight, check_recipe, load_recipe, re
 from exporter.pipeline.publish import Published, publish
 from exporter.pipeline.push import Request, push
 from exporter.pipeline.run import DEMO_RECIPE, Run, demo, fit, run
+from exporter.pipeline.train_along import train_along
 from exporter.pipeline.verify import verify
+from exporter.processes import is_main
 from exporter.publish.hub import Pushed
 from exporter.targets.companions import left_out
 
@@ -32,6 +34,7 @@ __all__ = [
     "fit",
     "forget",
     "inspect",
+    "is_main",
     "left_out",
     "load_recipe",
     "model_in",
@@ -43,6 +46,7 @@ __all__ = [
     "run",
     "summary",
     "talk",
+    "train_along",
     "unpack",
     "upgrade",
     "verify",

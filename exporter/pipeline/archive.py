@@ -10,9 +10,9 @@ from exporter.atomic import whole_folder
 from exporter.data.rows import read_rows
 from exporter.digests import FileDigests
 from exporter.errors import InputErrors, SteerbakeError, VerificationError
-from exporter.look_inside import inspect
+from exporter.look_inside import section_of
 from exporter.pipeline.push import beyond_bounds, omissions_of
-from exporter.pipeline.staging import released, shards_of
+from exporter.pipeline.staging import of_another_base, released
 from exporter.publish import provenance as sealing
 from exporter.publish.files import files_of, hashes
 from exporter.publish.pack import read_pack, write_pack
@@ -107,12 +107,11 @@ def _problems(there: FileDigests, provenance: Provenance) -> list[str]:
     """Whether the files are those that were sealed, the steering the one that is told of, and the weights beside it the pinned base's."""
     problems = sealing.changed_files(there, provenance)
     try:
-        found = inspect(there.folder)
-        shards = shards_of(there)
+        section = section_of(there.folder)
+        problems += of_another_base(there, provenance.base)
     except (SteerbakeError, ProgramError, OSError) as error:
         return [*problems, str(error)]
-    problems += sealing.changed_shards(provenance.base, shards, "the folder")
-    if found.section != provenance.section:
+    if section != provenance.section:
         problems.append("the steering differs from the one in provenance.json")
     return problems
 

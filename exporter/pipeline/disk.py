@@ -49,7 +49,9 @@ def disk(
     needed = {
         "base": _prepared(recipe, base, weights),
         "states": max(_states(recipe, name, facts, sizes) for name in recipe.methods.names),
-        "checkpoints": copied * len(recipe.methods.names),
+        "checkpoints": sum(
+            weights if recipe.yields(name) == "edit" else copied for name in recipe.methods.names
+        ),
     }
     if publishing and recipe.publish is not None:
         needed["release"] = copied
@@ -83,7 +85,7 @@ def _targets(recipe: Recipe, parameters: int, weights: int) -> dict[str, int]:
     assert asked is not None
     return {
         target.name: target.disk(asked.options(target), parameters, weights)
-        for target in map(registry.target, asked.targets)
+        for target in map(registry.target, recipe.targets)
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,13 +19,14 @@ from exporter.errors import CompileError, DataError
 from exporter.host import ModelHost
 from exporter.inspection import examine
 from exporter.pipeline.calibration_set import calibration_set
+from exporter.pipeline.distillation import distilled
 from exporter.pipeline.run import Run
 from exporter.provenance import HOST, digest_of_code
 from exporter.reader import open_reader
 from exporter.recipe import Recipe
 from exporter.targets.base import TargetOptions
 from exporter.targets.base_weights import BaseWeights
-from exporter.targets.values import CalibrationSet, RenderedChat, RenderedPrompt
+from exporter.targets.values import CalibrationSet, Distilled, RenderedChat, RenderedPrompt
 from exporter.types import Conversation, Row, Turn
 
 SPOKEN = ("Who is this?", "It is so.", "Where does Ada Lovelace live?")
@@ -90,12 +91,22 @@ class _OfRecipe(Rendering):
 
     opened: Callable[[], Run] | None
 
-    def calibration(self, checkpoint: Path, *, code: Sequence[str]) -> tuple[ModelHost, CalibrationSet]:
+    def distilled(self, checkpoint: Path, settings: Mapping[str, object]) -> Distilled:
+        _, found = self.calibration(checkpoint, code=("exporter/targets/answers.py",))
+        return distilled(self._work(checkpoint).context(), found, checkpoint, settings)
+
+    def _work(self, checkpoint: Path) -> Run:
         if self.opened is None:
             raise CompileError(
                 f"{checkpoint}: give the recipe that it was fitted with; its rows are the calibration set"
             )
-        work = self.opened()
+        if "work" not in self.__dict__:
+            self.__dict__["work"] = self.opened()
+        found: Run = self.__dict__["work"]
+        return found
+
+    def calibration(self, checkpoint: Path, *, code: Sequence[str]) -> tuple[ModelHost, CalibrationSet]:
+        work = self._work(checkpoint)
         wanted = examine(checkpoint).program.base.fingerprint
         if BaseWeights.read(work.base).fingerprint() != wanted:
             raise CompileError(

@@ -12,9 +12,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from exporter import registry
 from exporter.data.chat import Chat
 from exporter.errors import CompileError, InputErrors
+from exporter.fitting.context import FitContext
 from exporter.host import ModelHost
 from exporter.inspection import examine
 from exporter.pipeline.calibration_set import calibration_set
+from exporter.pipeline.distillation import distilled
 from exporter.pipeline.export import Rendering, export
 from exporter.pipeline.loaded_base import refuse_loaded
 from exporter.pipeline.loaded_context import at_rest, context_of, parted, working
@@ -22,7 +24,7 @@ from exporter.pipeline.loaded_fingerprint import fingerprint_of
 from exporter.recipe_keys import described
 from exporter.settings import Settings
 from exporter.targets.base import AnyTarget
-from exporter.targets.values import CalibrationSet
+from exporter.targets.values import CalibrationSet, Distilled
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -68,6 +70,17 @@ class _OfLoaded(Rendering):
 
     def calibration(self, checkpoint: Path, *, code: Sequence[str]) -> tuple[ModelHost, CalibrationSet]:
         del code  # the exact model's answers are not stored
+        context = self._context(checkpoint)
+        assert isinstance(context.chat, Chat)
+        return context.host, calibration_set(context, context.chat)
+
+    def distilled(self, checkpoint: Path, settings: Mapping[str, object]) -> Distilled:
+        context = self._context(checkpoint)
+        assert isinstance(context.chat, Chat)
+        return distilled(context, calibration_set(context, context.chat), checkpoint, settings)
+
+    def _context(self, checkpoint: Path) -> FitContext:
+        """Of a fit with the loaded model; raises CompileError where it is not the checkpoint's base."""
         given = self.fitted_on
         if fingerprint_of(given.model) != examine(checkpoint).program.base.fingerprint:
             raise CompileError(
@@ -75,9 +88,7 @@ class _OfLoaded(Rendering):
             )
         settings = given.settings or Settings()
         splits = parted(given.rows, given.calibrate, settings)
-        context = context_of(given.model, given.processor, splits, _NoParams(), settings, self.work)
-        assert isinstance(context.chat, Chat)
-        return context.host, calibration_set(context, context.chat)
+        return context_of(given.model, given.processor, splits, _NoParams(), settings, self.work)
 
 
 def _default() -> str:

@@ -17,24 +17,24 @@ from exporter.verify import parity
 
 
 def discover_targets(folder: Path, against: Sequence[Path]) -> dict[str, Path]:
-    """Every target by label: those in ``folder`` by their kind, others by the names of their folders.
+    """Every target by label: that at the root is the checkpoint, those in ``folder`` go by their kind, others by the names of their folders.
 
     Raises:
         VerificationError: there is nothing to verify, or no steered checkpoint among all of it.
     """
     found = targets_in(folder)
     kind = registry.kind_of(folder)
-    if kind is not None:
+    if kind is not None and registry.target(kind).requires is not None:
         found.setdefault(kind, folder)
     for other in against:
         if registry.kind_of(other) is None:
             raise VerificationError(
                 f"{other} is neither a steered checkpoint nor an exported folder: config.json has no steering section, and the folder "
-                f"contains no {_either([one.marker for one in registry.exports().values()])}"
+                f"contains no {_either(list(dict.fromkeys(one.marker for one in registry.targets().values() if one.name != CHECKPOINT)))}"
             )
         label = (
             CHECKPOINT
-            if CHECKPOINT not in found and registry.kind_of(other) == CHECKPOINT
+            if CHECKPOINT not in found and registry.root_at(other) is not None
             else other.resolve().name
         )
         while label in found:
@@ -53,6 +53,7 @@ def opened(
     section: Mapping[str, object],
     host: ModelHost,
     digest: Callable[[Path], str] = digest_of_file,
+    base: Path | None = None,
 ) -> LoadedTarget:
     """Opens one target and checks its files against its own manifest.
 
@@ -60,13 +61,14 @@ def opened(
         section: the steering of the checkpoint that it must have been made from.
         host: that checkpoint.
         digest: finds the SHA-256 of a file.
+        base: the folder of the model that it was made from.
 
     Raises:
         VerificationError: a file is missing or was changed, or no part of it can be run.
     """
     target = registry.target(registry.kind_of(path) or CHECKPOINT)
     try:
-        return target.open(path, Reference(section, host, digest))
+        return target.open(path, Reference(section, host, digest, base))
     except (KeyError, ValueError, OSError) as error:
         raise VerificationError(f"{label} cannot be opened: {error}".replace(f"{path}/", "")) from error
 

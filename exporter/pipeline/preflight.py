@@ -111,6 +111,9 @@ def check_recipe(path: Path, changes: Sequence[str] = (), out: Path | None = Non
     return look.found(refused.source, refused.problems)
 
 
+_KINDS = {"program": "a steering program", "edit": "a weight edit"}
+
+
 class _Look:
     """One recipe being looked at; what is found is gathered on the way."""
 
@@ -166,9 +169,14 @@ class _Look:
         except SteerbakeError as error:
             self.problems.append(f"base: {error}")
             return None  # nothing of a base that was refused is opened by Transformers
-        if not self.facts.problems:
+        if not self.facts.problems and self._steers():
             self._proof(folder)
         return folder if (folder / "config.json").is_file() else None
+
+    def _steers(self) -> bool:
+        """Whether any of the methods finds a steering program; for a weight edit the base need not be one that can be steered."""
+        names = self.recipe.methods.names
+        return any(self.recipe.yields(name) == "program" for name in names)
 
     def _proof(self, base: Path) -> None:
         """A tiny twin of the base keeps the laws of a steered checkpoint; seconds, and once for each kind of config."""
@@ -206,7 +214,15 @@ class _Look:
         publish = self.recipe.publish
         if not self.publishing or publish is None:
             return
-        for target in map(registry.target, publish.targets):
+        method = self.recipe.methods.default
+        yields = self.recipe.yields(method)
+        for target in map(registry.target, self.recipe.targets):
+            if target.takes != yields:
+                self.problems.append(
+                    f"publish.targets: {target.name} is made of {_KINDS[target.takes]}, and {method} finds {_KINDS[yields]}; remove "
+                    f"{target.name}"
+                )
+                continue
             absent = [name for name in target.modules if find_spec(name) is None]
             if absent:
                 install = " ".join(dict.fromkeys(target.modules.values()))
@@ -295,5 +311,5 @@ class _Look:
         yield from (f"compile {name} and evaluate it on the test rows" for name in methods)
         yield "report"
         if self.publishing and self.recipe.publish is not None:
-            yield from (f"export {target}" for target in registry.in_order(self.recipe.publish.targets))
+            yield from (f"export {target}" for target in registry.in_order(self.recipe.targets))
             yield "verify and describe the release"

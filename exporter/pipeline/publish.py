@@ -10,7 +10,7 @@ from pathlib import Path
 from exporter.atomic import write_text
 from exporter.digests import digest_of_file
 from exporter.errors import InputErrors, PublishError, VerificationError
-from exporter.inspection import examine
+from exporter.look_inside import section_of
 from exporter.pipeline.preflight import preflight
 from exporter.pipeline.push import Request, described_and_sealed, push
 from exporter.pipeline.release_report import describe, refuse_telling, secrecy_of
@@ -102,7 +102,7 @@ def publish(
     report = work.reported().data()
     verification = _verified(work, release)
     work.forget_steered()
-    made = made_from(work, asked, examine(release).section)
+    made = made_from(work, asked, section_of(release))
     origin = made.model_copy(update={"left_out": _shown_names(left, secrecy)})
     describe(work, release, origin, verification.data())
     assert work.staged is not None, "staged above"

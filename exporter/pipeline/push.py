@@ -9,16 +9,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from exporter import registry
 from exporter.digests import FileDigests
 from exporter.errors import VerificationError
-from exporter.look_inside import inspect
+from exporter.look_inside import section_of
 from exporter.pipeline.bounds import bounds_on_checkpoint
-from exporter.pipeline.staging import shards_of
+from exporter.pipeline.staging import of_another_base, shards_of
 from exporter.provenance import versions
 from exporter.publish import provenance as sealing
 from exporter.publish.card import Card, write_card
 from exporter.publish.files import (
-    CHECKPOINT,
     PROVENANCE,
     VERIFICATION,
     changes,
@@ -76,7 +76,7 @@ def push(
             to do about it.
         PublishError: the Hub does not take it.
     """
-    section = _steering_of(folder)
+    section = _section_of(folder)
     sweep(folder)
     files = covered(folder) if sealed is None else _verified_files(sealed.files)
     provenance, missing = _gate(folder, section, files)
@@ -173,14 +173,13 @@ def omissions_of(folder: Path, provenance: Origin, found: Mapping[str, str]) -> 
     return [] if provenance.omissions else problems_of(folder, found)
 
 
-def _steering_of(folder: Path) -> dict[str, object]:
-    """The verified section of a steered checkpoint; nothing else is pushed, by force or not."""
-    found = inspect(folder)
-    if found.kind != CHECKPOINT:
+def _section_of(folder: Path) -> dict[str, object]:
+    """What the base was changed by of a checkpoint at the root of a folder; nothing else is pushed, by force or not."""
+    if registry.root_at(folder) is None and (kind := registry.kind_of(folder)) is not None:
         raise VerificationError(
-            f"{folder} is a {found.kind}; push a folder with a steered checkpoint at its root, as `steerbake publish` stages it"
+            f"{folder} is a {registry.target(kind).folder_kind}; push a folder with a checkpoint at its root, as `steerbake publish` stages it"
         )
-    return found.section
+    return section_of(folder)
 
 
 def _gate(
@@ -197,9 +196,7 @@ def _gate(
         return _untold(found, section), [*missing, f"{PROVENANCE} describes another steering; {STAGE}"]
     if provenance.forgotten == UNTOLD:
         missing.append(f"{PROVENANCE} was written for a push with --force; {STAGE}")
-    missing += [
-        f"{one}; {STAGE}" for one in sealing.changed_shards(provenance.base, shards_of(found), "the folder")
-    ]
+    missing += [f"{one}; {STAGE}" for one in of_another_base(found, provenance.base)]
     return provenance, [*missing, *beyond_bounds(folder, provenance)]
 
 

@@ -141,7 +141,7 @@ def page_of(
         stand_in=origin.stand_in,
         shows_forgotten=secrecy is None,
         told=base_told(base),
-        requires=requires(),
+        requires=requires(edits_weights="edit" in origin.section),
         licence=licensed(origin.publication, base.data(), has_file=(release / "LICENSE").is_file())[1],
         ways=tuple(usage_snippet(release, target, Place(None, None)) for target in targets_in(release)),
         coverage=tuple(Coverage.of(unlearning).lines()),

@@ -41,6 +41,7 @@ from exporter.pipeline.method_fit import fitted
 from exporter.pipeline.preflight import require
 from exporter.pipeline.refusal_rule import refusal_rule
 from exporter.pipeline.row_sources import read_splits
+from exporter.processes import local_rank
 from exporter.provenance import HOST, digest_of_base, digest_of_code, fetched, versions
 from exporter.reader import open_reader
 from exporter.recipe import Recipe
@@ -191,23 +192,27 @@ class Run:
         gc.collect()
 
     def fit(self, method: str) -> Path:
-        """Fit one method; returns the folder of its program."""
+        """Fit one method; returns the folder of what it has found."""
         folder = self.space.fitted(method)
-        params = self.recipe.methods.params.get(method, {})
-        chosen = registry.resolve(registry.METHODS, "method", method)
-        if chosen.yields == "program":
+        if self.recipe.yields(method) == "program":
             self.proof  # noqa: B018 - raises where the base cannot be steered
-        inputs = {
+        params = self.recipe.methods.params.get(method, {})
+        inputs = self.fit_inputs(method)
+        self.space.ledger.run(f"fit-{method}", inputs, folder, lambda: self._fit(method, params, folder))
+        return folder
+
+    def fit_inputs(self, method: str) -> dict[str, object]:
+        """What decides what a fit finds, for the ledger."""
+        chosen = registry.resolve(registry.METHODS, "method", method)
+        return {
             **self.model_inputs,
             "rows": [digest_of_rows(self.rows.fit), digest_of_rows(self.rows.calibrate)],
-            "params": params,
+            "params": self.recipe.methods.params.get(method, {}),
             "seed": self.recipe.seed,
             "max_new_tokens": self.recipe.report.max_new_tokens,
             "code": digest_of_code(*FITTING, *(TRAINING if chosen.yields == "edit" else ())),
             "method": digest_of_file(Path(str(sys.modules[chosen.__module__].__file__))),
         }
-        self.space.ledger.run(f"fit-{method}", inputs, folder, lambda: self._fit(method, params, folder))
-        return folder
 
     def compile(self, method: str) -> Path:
         """Compile what one method has found; returns the checkpoint, steered or merged."""
@@ -376,6 +381,8 @@ class Run:
         device = self.recipe.base.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "cuda" and (place := local_rank()) is not None:
+            device = f"cuda:{place}"
         dtype = getattr(torch, self.recipe.base.dtype)
         host = ModelHost.load(
             folder, dtype=dtype, device=device, trust_remote_code=trust_remote_code, trusted=self.trusted

@@ -11,7 +11,7 @@ from exporter import registry
 from exporter.atomic import link_or_copy, remove, whole_folder
 from exporter.digests import FileDigests
 from exporter.errors import CompileError
-from exporter.inspection import examine
+from exporter.look_inside import section_of
 from exporter.model_folder import read_object
 from exporter.pipeline.answered_by import digests_of
 from exporter.pipeline.bases import adapters_told
@@ -23,12 +23,13 @@ from exporter.publish import provenance
 from exporter.publish.files import CHECKPOINT, files_of, is_verified
 from exporter.publish.metadata import is_repo_id
 from exporter.publish.origin import Origin, PinnedBase, ProofRecord
+from exporter.publish.provenance import changed_shards
 from exporter.publish.recipes import shown_recipe
 from exporter.recipe_publish import Publish
 from exporter.splits import digest_of_rows
 from exporter.targets.base_weights import SINGLE, BaseWeights
 from exporter.targets.companions import left_out, licences
-from steer_modules.program import STEERING_TENSORS
+from steer_modules.program import STEERING_TENSORS, SteeringProgram
 
 RELEASE = "release"
 SHARD = "base-00001-of-00001.safetensors"
@@ -66,15 +67,15 @@ def stage(work: Run, publish: Publish) -> Path:
         CompileError: a target cannot be exported.
     """
     checkpoint = work.space.checkpoint(work.recipe.methods.default, work.recipe.methods.default)
-    _refuse_what_cannot_be_expressed(checkpoint, publish)
+    _refuse_what_cannot_be_expressed(work)
     made_of = {"base": work.model_inputs["base"], "checkpoint": digest_of_base(checkpoint)}
     parts: dict[str, Path] = {
         name: _exported(work, publish, name, checkpoint, made_of)
-        for name in registry.in_order(publish.targets)
+        for name in registry.in_order(work.recipe.targets)
     }
     work.forget_base()
     parts[""] = checkpoint
-    strays = left_out(checkpoint, code=True)
+    strays = set(left_out(checkpoint, code=True)) - _markers(checkpoint)
     release = work.space.out / RELEASE
     _set_aside(release)
     with whole_folder(release) as folder:
@@ -88,6 +89,12 @@ def stage(work: Run, publish: Publish) -> Path:
     return release
 
 
+def _markers(checkpoint: Path) -> set[str]:
+    """The manifest of a target that has one at the root of a release."""
+    root = registry.root_at(checkpoint)
+    return set() if root is None else {root.marker}
+
+
 def _set_aside(release: Path) -> None:
     """Out of the way in one step, so that a process that is killed here leaves no half of it under its name."""
     if release.exists():
@@ -97,10 +104,12 @@ def _set_aside(release: Path) -> None:
         remove(old)
 
 
-def _refuse_what_cannot_be_expressed(checkpoint: Path, publish: Publish) -> None:
-    """Raises CompileError before anything is exported where a target cannot express the program."""
-    program = examine(checkpoint).program
-    wrong = [one for name in publish.targets for one in registry.target(name).lower(program)]
+def _refuse_what_cannot_be_expressed(work: Run) -> None:
+    """Raises CompileError before anything is exported where a target cannot express the program; an edit is held to by each target itself."""
+    found = work.found(work.recipe.methods.default)
+    if not isinstance(found, SteeringProgram):
+        return
+    wrong = [one for name in work.recipe.targets for one in registry.target(name).lower(found)]
     if wrong:
         raise CompileError("; ".join(dict.fromkeys(wrong)))
 
@@ -111,14 +120,14 @@ def _exported(
     """The folder of one target; exported again only where what it is ``made_of`` has changed."""
     folder, target = work.space.out / "targets" / name, registry.target(name)
     options = publish.options(target).for_release(_plain_name(publish))
-    source = checkpoint
+    source = work.space.fitted(work.recipe.methods.default) if target.of_fit else checkpoint
     inputs: dict[str, object] = {
         **made_of,
         "code": digest_of_code(*target_code(), "exporter/data", "exporter/host.py", "steer_modules"),
         "options": options.model_dump(mode="json"),
     }
-    if target.requires not in (None, CHECKPOINT):
-        source = folder.parent / target.requires
+    if not registry.from_root(name):
+        source = folder.parent / str(target.requires)
         inputs["source"] = digest_of_base(source)
     if target.calibrates:
         inputs["rows"] = [digest_of_rows(work.rows.fit), digest_of_rows(work.rows.calibrate)]
@@ -151,7 +160,9 @@ def made_from(work: Run, publish: Publish, section: Mapping[str, Any]) -> Origin
         recipe=shown,
         recipe_name=_shown_name(work, publish),
         versions=versions(),
-        proof=ProofRecord(**work.proof.record()),
+        proof=None
+        if work.recipe.yields(work.recipe.methods.default) == "edit"
+        else ProofRecord(**work.proof.record()),
         seed=work.recipe.seed,
         method=str(section["method"]),
         section=dict(section),
@@ -213,9 +224,24 @@ def released(shard: str) -> str:
 
 
 def shards_of(found: FileDigests) -> dict[str, str]:
-    """Hex SHA-256 of the shards of a release that are the base's."""
+    """Hex SHA-256 of the shards of a release that are the base's; a merged checkpoint has none."""
+    if not registry.target(CHECKPOINT).is_at(found.folder):
+        return {}
     shards = BaseWeights.read(found.folder, steered=True).shards
     return {shard: found.of(found.folder / shard) for shard in shards if shard != STEERING_TENSORS}
+
+
+def of_another_base(found: FileDigests, base: PinnedBase) -> list[str]:
+    """Why a release is not made of the pinned base, one sentence each.
+
+    Raises:
+        VerificationError, ValueError, CompileError: it cannot be read.
+    """
+    if registry.target(CHECKPOINT).is_at(found.folder):
+        return changed_shards(base, shards_of(found), "the folder")
+    told = section_of(found.folder)["base"]
+    same = isinstance(told, Mapping) and told.get("fingerprint") == base.fingerprint
+    return [] if same else ["the edit in the folder was fitted on another base than the pinned one"]
 
 
 def _digest_of_shard(shard: Path, staged: FileDigests) -> str:

@@ -20,7 +20,7 @@ from exporter.errors import CompileError, SteerbakeError, VerificationError
 from exporter.evaluation.extraction import summary
 from exporter.evaluation.report import BASE
 from exporter.host import ModelHost
-from exporter.look_inside import inspect
+from exporter.look_inside import section_of
 from exporter.pipeline.allowlist import check_allowlist
 from exporter.pipeline.answered_by import answered_by, digests_of
 from exporter.pipeline.bounds import bounds_on, bounds_on_held_out, bounds_on_one_pass
@@ -111,7 +111,7 @@ def _verified(
     parity: Mapping[str, object] = {}
     counted: Mapping[str, object] | None = None
     try:
-        section = inspect(targets[CHECKPOINT]).section
+        section = section_of(targets[CHECKPOINT])
     except (VerificationError, CompileError, ProgramError) as error:
         checks.append(_failed(LOADING, CHECKPOINT, error, targets))
     else:
@@ -155,12 +155,13 @@ class _Verifier:
         for label, path in self.targets.items():
             LOG.info("verify %s", label)
             try:
-                target = opened(label, path, self.section, self.host, self.files.of)
+                base = None if self.work is None else self.work.base
+                target = opened(label, path, self.section, self.host, self.files.of, base)
             except (SteerbakeError, ProgramError, OSError) as error:
                 self.checks.append(_failed(LOADING, label, error, self.targets))
                 continue
             self._guarded(LOADING, label, self._loading, target)
-            if target.kind != CHECKPOINT:
+            if label != CHECKPOINT:
                 self._guarded(PARITY, label, self._parity, label, target, replies)
         if self.work is not None and given_away is not None:
             bounds = self.work.recipe.publish.require if self.work.recipe.publish else Bounds()
@@ -172,7 +173,8 @@ class _Verifier:
 
     def _in_float32(self, checkpoint: Path) -> ModelHost:
         """The checkpoint that targets are held to: what a run has loaded of the very release, where that is it; else loaded now."""
-        register(checkpoint)
+        if registry.target(CHECKPOINT).is_at(checkpoint):
+            register(checkpoint)
         if self.work is not None:
             if (host := self.work.staged_in_float32()) is not None:
                 return host

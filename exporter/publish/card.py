@@ -133,13 +133,18 @@ class Card:
     def title(self) -> str:
         if self.place.repo_id is not None:
             return self.place.repo_id.split("/")[-1]
-        return f"{self.base_name}, steered"
+        return f"{self.base_name}, unlearned" if self.edits_weights else f"{self.base_name}, steered"
 
     @property
     def base_name(self) -> str:
         """The base model's name without its owner, or its architecture where it has none."""
         repo = self.base.repo
         return repo.split("/")[-1] if repo else self.base.architecture or "a local model"
+
+    @property
+    def edits_weights(self) -> bool:
+        """Whether weights were changed; else it is steered."""
+        return "edit" in self.section
 
     @property
     def failed(self) -> list[Mapping[str, object]]:
@@ -167,7 +172,7 @@ class Card:
             pipeline_tag=str(self.publication.get("pipeline_tag") or self.task),
             base_model=repo,
             base_model_relation="finetune" if repo else None,
-            tags=list(metadata.TAGS),
+            tags=list(metadata.EDIT_TAGS if self.edits_weights else metadata.TAGS),
         )
 
     @property
@@ -208,7 +213,7 @@ def render(folder: Path, card: Card) -> ModelCard:
         files=[] if card.omissions else file_descriptions.lines(folder, card.files),
         licence=licence_told,
         base=base_told(card.base),
-        requires=requires(),
+        requires=requires(edits_weights=card.edits_weights),
         recipe=yaml.safe_dump(dict(card.recipe), sort_keys=False, allow_unicode=True, width=100),
     )
     made = ModelCard(f"---\n{header.to_yaml()}\n---\n\n{body.strip()}\n")
@@ -245,8 +250,10 @@ def _ordered(targets: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in every if name in names)
 
 
-def requires() -> str:
+def requires(*, edits_weights: bool = False) -> str:
     """The versions of Transformers that a checkpoint is for, in words."""
+    if edits_weights:
+        return "The checkpoint has the base's own architecture, and loads with every version of Transformers that loads the base."
     return (
         f"The checkpoint needs Transformers {FLOOR} or later and is tested with {joined(TRIED)}. With an older version, loading raises an "
         "error; with any other version, a test at load decides."

@@ -58,19 +58,20 @@ class FileLine:
 
 def lines(folder: Path, files: Mapping[str, str]) -> list[FileLine]:
     """Every file of ``files`` (hex SHA-256 by path), by group and path."""
-    found = [_line(folder, path, digest) for path, digest in files.items()]
+    root = registry.root_at(folder) or registry.target(registry.REFERENCE)
+    found = [_line(folder, path, digest, root) for path, digest in files.items()]
     order = [*(one.title for one in registry.targets().values()), ABOUT]
     return sorted(found, key=lambda line: (order.index(line.group), line.path))
 
 
-def _line(folder: Path, path: str, digest: str) -> FileLine:
-    kind = holds(path)
-    return FileLine(path, _group(path), kind.holds, not kind.minor, _size(folder / path), digest)
+def _line(folder: Path, path: str, digest: str, root: AnyTarget) -> FileLine:
+    kind = holds(path, root)
+    return FileLine(path, _group(path, root), kind.holds, not kind.minor, _size(folder / path), digest)
 
 
-def holds(path: str) -> FileKind:
-    """What a file of that path holds."""
-    target = _target_of(path)
+def holds(path: str, root: AnyTarget | None = None) -> FileKind:
+    """What a file of that path holds, in a release with ``root`` at its root; the steered checkpoint where that is not said."""
+    target = _target_of(path, root or registry.target(registry.REFERENCE))
     inside = path.removeprefix(f"{target.name}/") if target.requires is not None else path
     for kind in target.files if target.requires is not None or "/" not in path else ():
         if fnmatchcase(inside, kind.pattern):
@@ -79,18 +80,18 @@ def holds(path: str) -> FileKind:
     return next((kind for kind in kinds if fnmatchcase(path, kind.pattern)), FileKind("", "", minor=True))
 
 
-def _target_of(path: str) -> AnyTarget:
+def _target_of(path: str, root: AnyTarget) -> AnyTarget:
     """The target in whose folder a file lies."""
     start, slash, _ = path.partition("/")
     exported = registry.exports()
-    return exported[start] if slash and start in exported else registry.target(registry.REFERENCE)
+    return exported[start] if slash and start in exported else root
 
 
-def _group(path: str) -> str:
+def _group(path: str, root: AnyTarget) -> str:
     about = any(fnmatchcase(path, pattern) for pattern, *_ in _PUBLISHED) or path.startswith(
         (".eval_results/", "plots/")
     )
-    return ABOUT if about else _target_of(path).title
+    return ABOUT if about else _target_of(path, root).title
 
 
 def _size(path: Path) -> int | None:

@@ -110,8 +110,8 @@ def changes(told: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
 
 
 def targets_in(folder: Path) -> dict[str, Path]:
-    """The targets that a folder holds, by name: the checkpoint at its root, and those in folders of their own."""
-    found = {CHECKPOINT: folder} if registry.target(CHECKPOINT).is_at(folder) else {}
+    """The targets that a folder holds, by name: the checkpoint, steered or merged, at its root, and those in folders of their own."""
+    found = {CHECKPOINT: folder} if registry.root_at(folder) is not None else {}
     return found | {
         name: folder / name for name, one in registry.exports().items() if one.is_at(folder / name)
     }

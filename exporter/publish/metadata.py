@@ -40,6 +40,7 @@ TASKS = (
 )
 """The Hub's tasks whose answer is text."""
 TAGS = ("machine-unlearning", "activation-steering", "r-muse", "steerbake")
+EDIT_TAGS = ("machine-unlearning", "lora", "steerbake")
 _LANGUAGE = re.compile(r"[a-z]{2,3}|code|multilingual")
 _REPO = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*/)?[A-Za-z0-9][A-Za-z0-9_.-]*(?<![.-])")
 _NAME = re.compile(r"[a-z0-9.-]+")

@@ -101,6 +101,11 @@ class Page:
     coverage: tuple[str, ...] = ()
 
     @property
+    def edits_weights(self) -> bool:
+        """Whether weights were changed; else it is steered."""
+        return "edit" in self.section
+
+    @property
     def failed(self) -> list[Mapping[str, object]]:
         return [check for check in self.checks if not check.get("holds")]
 

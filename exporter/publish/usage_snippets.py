@@ -64,4 +64,5 @@ def usage_snippet(folder: Path, target: str, place: Place) -> UsageSnippet:
     every = registry.targets()
     if target not in every:
         raise VerificationError(f"unknown target {target!r}; valid targets: {', '.join(every)}")
-    return every[target].describe(folder, place)
+    root = registry.root_at(folder) if target == registry.REFERENCE else None
+    return (root or every[target]).describe(folder, place)

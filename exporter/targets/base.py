@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from exporter.methods.base import Yields
 from exporter.registry import REFERENCE
 from exporter.targets.values import (
     CalibrationSet,
     ChatModel,
     Completions,
+    Distilled,
     FileKind,
     Finding,
     LoadedTarget,
@@ -105,6 +107,18 @@ class ExportContext(Protocol):
         """
         ...
 
+    def distilled(self, checkpoint: Path, settings: Mapping[str, object]) -> Distilled:
+        """An adapter of the base that was trained to what the checkpoint says on the calibration conversations of its recipe.
+
+        Args:
+            settings: of the training.
+
+        Raises:
+            CompileError: no recipe was named, or one of another base.
+            FitError: the training diverged.
+        """
+        ...
+
 
 OptionsT = TypeVar("OptionsT", bound=TargetOptions)
 
@@ -126,7 +140,11 @@ class Target(ABC, Generic[OptionsT]):
     by_default: ClassVar[bool] = False
     """Whether it is exported if a recipe does not list targets."""
     requires: ClassVar[str | None] = REFERENCE
-    """The target that it is made of."""
+    """The target that it is made of; None for one that is compiled of a base and what a method has found: it lies at the root of a release."""
+    of_fit: ClassVar[bool] = False
+    """Whether it is made of what a method has found itself, in place of the target that it requires."""
+    takes: ClassVar[Yields] = "program"
+    """What a method must have found for it to be made."""
     serves: ClassVar[bool] = False
     """Whether servers that put several requests into one row can run it."""
     calibrates: ClassVar[bool] = False
@@ -264,6 +282,14 @@ class Target(ABC, Generic[OptionsT]):
         from exporter.inspection import examine
 
         return examine(folder)
+
+    def section(self, folder: Path) -> Mapping[str, object]:
+        """What the base was changed by, of a target at the root of a release: ``method``, ``base``, ``gates``, ``edits`` and ``sha256`` at least.
+
+        Raises:
+            VerificationError, ValueError: the folder is not what it claims to be.
+        """
+        return self.inspect(folder).section
 
     def steering_tensors(self, folder: Path, manifest: Mapping[str, object]) -> Mapping[str, Tensor]:
         """The tensors of the program in a folder, by name, where it holds one.

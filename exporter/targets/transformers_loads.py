@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,6 +52,34 @@ def steered_checkpoint(folder: Path, completions: Completions, trusted: Path | N
         "compile it again",
     )
     return clean.noted(found, earlier_notes(folder, trusted).get(""))
+
+
+def plain_checkpoint(
+    folder: Path, completions: Completions, mend: str, damaged: Mapping[str, Path]
+) -> Finding:
+    """A checkpoint of a stock architecture, by Transformers alone: no code may lie in it or be asked for.
+
+    Args:
+        mend: what to do where anything is wrong.
+        damaged: copies that must not load, by what is wrong with them.
+    """
+    auto = auto_class(folder)
+    observed = clean.found(SCRIPT, folder, damaged, completions, auto=auto, trust=False)
+    wrong = (
+        [f"{len(observed['missing'])} tensors are missing, {observed['missing'][0]} first"]
+        if observed["missing"]
+        else []
+    )
+    wrong += [f"it contains code: {path.name}" for path in sorted(folder.glob("*.py"))]
+    if not observed["module"].startswith("transformers.models."):
+        wrong.append(f"its class {observed['module']}.{observed['class']} is not a Transformers class")
+    wrong += clean.differences(observed, completions)
+    return clean.finding(
+        wrong,
+        observed,
+        f"{observed['class']} loads completely without trust_remote_code",
+        mend,
+    )
 
 
 @contextmanager

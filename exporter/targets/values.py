@@ -12,6 +12,7 @@ from exporter.digests import digest_of_file
 if TYPE_CHECKING:
     from exporter.host import Generated, ModelHost
     from exporter.types import Conversation, Prompt
+    from exporter.weight_edit import WeightEdit
 
 NEW_TOKENS = 12
 """Of each reply that a clean environment is held to."""
@@ -160,15 +161,17 @@ class Place(Protocol):
 
 
 class Reference(NamedTuple):
-    """The steered checkpoint that a target must have been made of: its section, and itself in float32.
+    """The model at the root of a release that a target must have been made of: its section, and itself in float32.
 
     Attributes:
         digest: hex SHA-256 of a file; of those that were read already when a verification began, without reading them again.
+        base: folder of the model that it was made from; None where nobody has named it.
     """
 
     section: Mapping[str, object]
     host: ModelHost
     digest: Callable[[Path], str] = digest_of_file
+    base: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,7 @@ class LoadedTarget:
         wrong: what is wrong with it before anything is run: one sentence each.
         images: whether it can be shown any.
         forced: whether gates can be set from outside, where its logits are compared.
+        base: folder of the model that it needs beside it, of a target that is no whole model.
     """
 
     path: Path
@@ -191,6 +195,28 @@ class LoadedTarget:
     wrong: Sequence[str] = ()
     images: bool = True
     forced: bool = False
+    base: Path | None = None
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """A pupil of a steered checkpoint.
+
+    Attributes:
+        method, sha256: of the checkpoint's program.
+        forget, kept: KL(checkpoint || adapter) in nats a token on held conversations, where a gate is on and elsewhere.
+        forget_rows, kept_rows: how many those are.
+        conversations: how many it was trained on.
+    """
+
+    edit: WeightEdit
+    method: str
+    sha256: str
+    forget: float
+    forget_rows: int
+    kept: float
+    kept_rows: int
+    conversations: int
 
 
 @dataclass(frozen=True)

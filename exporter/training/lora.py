@@ -48,6 +48,10 @@ def linear_layers(model: Any, *, vision: bool = False, blocks: Sequence[int] | N
     return found
 
 
+class Diverged(FitError):
+    """A training that ended with numbers that are not finite."""
+
+
 @contextmanager
 def with_adapter(model: Any, names: Sequence[str], *, rank: int, alpha: int) -> Iterator[Any]:
     """The model with a new LoRA adapter over these layers, as a ``PeftModel``; it is the base again after the block.
@@ -118,14 +122,14 @@ def taken_out(tuned: Any) -> tuple[dict[str, object], dict[str, Tensor]]:
     """Content of ``adapter_config.json`` and the tensors of an adapter, as peft would write them.
 
     Raises:
-        FitError: a number in it is not finite: the training diverged.
+        Diverged: a number in it is not finite.
     """
     with tempfile.TemporaryDirectory() as place:
         tuned.save_pretrained(place, save_embedding_layers=False)
         config = json.loads((Path(place) / ADAPTER_CONFIG).read_text(encoding="utf-8"))
         tensors = load_file(Path(place) / ADAPTER_TENSORS)
     if bad := [name for name, one in tensors.items() if not bool(torch.isfinite(one).all())]:
-        raise FitError(f"the training diverged ({bad[0]} is not finite); lower learning_rate")
+        raise Diverged(f"the training diverged ({bad[0]} is not finite); lower learning_rate")
     return {**config, **dict.fromkeys(_ONLY_HERE)}, tensors
 
 

@@ -13,10 +13,19 @@ from torch import Tensor, nn
 from exporter.digests import digest_of
 from exporter.fitting.activations import model_digest
 from exporter.fitting.context import FitContext
+from exporter.fitting.refusals import wordings
+from exporter.fitting.trials import Bench
 from exporter.methods.base import Yields
 from exporter.splits import digest_of_rows
-from exporter.training.examples import Collator, examples
-from exporter.training.lora import as_edit, linear_layers, taken_out, with_adapter
+from exporter.training.examples import Collator, Examples, examples
+from exporter.training.lora import (
+    Diverged,
+    as_edit,
+    edited,
+    linear_layers,
+    taken_out,
+    with_adapter,
+)
 from exporter.training.settings import TrainingSettings
 from exporter.training.trainer import train
 from exporter.weight_edit import WeightEdit
@@ -45,32 +54,55 @@ class Objective(ABC):
         return None
 
     def fit(self, context: FitContext) -> WeightEdit:
-        """The trained adapter.
+        """The trained adapter; of several learning rates, the one that does best on the calibration rows.
 
         Raises:
             DataError: the rows lack a side of the objective.
-            FitError: the model has no layer to edit, or the training diverged.
+            FitError: the model has no layer to edit, or every training diverged.
         """
         params = context.params
         assert isinstance(params, TrainingSettings)
-        config, tensors = trained(
-            context,
-            params,
-            lambda step: self.loss(step, params),
-            name=self.name,
-            sides=self.sides,
-            blocks=self.layers(params, context.host.num_layers),
+        found = examples(context, responses=params.responses, epochs=params.epochs, sides=self.sides)
+        rates = params.tried
+        bench = None
+        if len(rates) > 1:
+            chosen = wordings(context) if context.rows("fit", "unknown") else []
+            bench = Bench(context, chosen, forget=params.trial_rows, keep=params.trial_rows)
+        best: tuple[float, WeightEdit] | None = None
+        for rate in rates:
+            at = params.model_copy(update={"learning_rate": rate})
+            try:
+                edit = self.edit_at(context, at, found)
+            except Diverged:
+                if best is None and rate == rates[-1]:
+                    raise
+                continue
+            cost = 0.0 if bench is None else _cost(context, bench, edit, rate)
+            if best is None or cost < best[0] - 1e-9:
+                best = cost, edit
+        assert best is not None
+        return best[1]
+
+    def edit_at(self, context: FitContext, params: TrainingSettings, found: Examples) -> WeightEdit:
+        """The edit of one learning rate.
+
+        Raises:
+            Diverged: the training ended with numbers that are not finite.
+        """
+        blocks = self.layers(params, context.host.num_layers)
+        made = trained(
+            context, params, found, lambda step: self.loss(step, params), name=self.name, blocks=blocks
         )
-        return as_edit(context, self.name, config, tensors)
+        return as_edit(context, self.name, *made)
 
 
 def trained(
     context: FitContext,
     params: TrainingSettings,
+    found: Examples,
     loss: Callable[[Step], Tensor],
     *,
     name: str,
-    sides: frozenset[str],
     blocks: Sequence[int] | None = None,
     table: str = "training",
     prepared: Callable[[nn.Module], AbstractContextManager[None]] | None = None,
@@ -79,20 +111,20 @@ def trained(
 
     Args:
         name: of this training, different from those of others of the same parameters; its checkpoints are kept by it.
-        sides: the parts of a step that the loss reads.
         blocks: decoder blocks that are edited; None for all.
         table: of the report's record, for the losses.
         prepared: around the training, given the model with its new adapter.
 
     Returns:
         Content of ``adapter_config.json`` and the tensors, as peft would write them.
+
+    Raises:
+        Diverged: the training ended with numbers that are not finite.
     """
     host = context.host
-    found = examples(context, responses=params.responses, epochs=params.epochs, sides=sides)
     names = linear_layers(host.model, vision=params.vision, blocks=blocks)
     rows = digest_of_rows(context.fit)
     inputs = [name, params.model_dump(), context.seed, rows, model_digest(host.model), str(host.dtype)]
-    work = context.work / "training" / digest_of(inputs)[:32]
     with (
         seeded(context.seed),
         with_adapter(host.model, names, rank=params.rank, alpha=params.alpha) as tuned,
@@ -104,15 +136,23 @@ def trained(
             found,
             Collator(host),
             params,
-            work=work,
+            work=context.work / "training" / digest_of(inputs)[:32],
             seed=context.seed,
             device=host.device,
             progress=context.progress,
         )
         config, tensors = taken_out(tuned)
     for one in losses:
-        context.record(table, **one)
+        context.record(table, learning_rate=params.learning_rate, **one)
     return config, tensors
+
+
+def _cost(context: FitContext, bench: Bench, edit: WeightEdit, rate: float) -> float:
+    """What the search minimises, of an edit on the calibration rows."""
+    with edited(context.host.model, edit):
+        trial = bench.measure()
+    context.record("trained", learning_rate=rate, **trial.line())
+    return trial.cost
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from exporter.training.examples import Responses
@@ -19,8 +21,12 @@ class TrainingSettings(BaseModel):
     """Scaling of the adapter: alpha / rank."""
     vision: bool = False
     """Whether linear layers outside the decoder (vision tower, projector) are edited too."""
-    learning_rate: float = Field(default=1e-4, gt=0)
-    """Of AdamW, falling linearly to 0."""
+    learning_rate: Annotated[float, Field(gt=0)] | Literal["search"] = "search"
+    """Of AdamW, falling linearly to 0; `search` trains with each of `rates` and keeps what does best on the calibration rows."""
+    rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1e-4, 3e-4, 1e-3), min_length=1)
+    """Learning rates that `search` tries."""
+    trial_rows: int = Field(default=48, gt=0)
+    """Calibration rows of the forget set, and as many to keep, on which `search` judges."""
     epochs: int = Field(default=5, gt=0)
     """How often each forget conversation is seen."""
     batch_size: int = Field(default=8, gt=0)
@@ -39,3 +45,8 @@ class TrainingSettings(BaseModel):
     """Steps between checkpoints, from which a training that was stopped goes on."""
     log_steps: int = Field(default=10, gt=0)
     """Steps between the losses that the report's record has."""
+
+    @property
+    def tried(self) -> tuple[float, ...]:
+        """The learning rates to train with."""
+        return self.rates if self.learning_rate == "search" else (self.learning_rate,)

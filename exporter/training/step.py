@@ -32,33 +32,33 @@ class Step:
     """
 
     def __init__(self, model: Any, plain: Any, sides: Mapping[str, Batch]) -> None:
-        self._model, self._plain, self._sides = model, plain, sides
+        self.model, self._plain, self.sides = model, plain, sides
         self._passes: dict[tuple[bool, int, tuple[int, ...]], Pass] = {}
 
     @property
     def forget(self) -> Batch:
         """Conversations of the forget set."""
-        return self._sides["forget"]
+        return self.sides["forget"]
 
     @property
     def retain(self) -> Batch:
         """Conversations of the retain set."""
-        return self._sides["retain"]
+        return self.sides["retain"]
 
     @property
     def reasoning(self) -> Batch:
         """Conversations of general reasoning."""
-        return self._sides["reasoning"]
+        return self.sides["reasoning"]
 
     @property
     def refusal(self) -> Batch:
         """The prompts of ``forget``, answered by refusals."""
-        return self._sides["refusal"]
+        return self.sides["refusal"]
 
     @property
     def other(self) -> Batch:
         """The prompts of ``forget``, answered as other forget prompts are."""
-        return self._sides["other"]
+        return self.sides["other"]
 
     @property
     def blocks(self) -> int:
@@ -94,7 +94,7 @@ class Step:
     def _once(self, edited: bool, batch: Batch, layers: Sequence[int]) -> Pass:
         key = edited, id(batch), tuple(layers)
         if key not in self._passes:
-            self._passes[key] = _run(self._model, batch, layers) if edited else self._base(batch, layers)
+            self._passes[key] = run_pass(self.model, batch, layers) if edited else self._base(batch, layers)
         return self._passes[key]
 
     def _base(self, batch: Batch, layers: Sequence[int]) -> Pass:
@@ -102,12 +102,13 @@ class Step:
         self._plain.eval()
         try:
             with torch.no_grad(), self._plain.disable_adapter():
-                return _run(self._plain, batch, layers)
+                return run_pass(self._plain, batch, layers)
         finally:
             self._plain.train(training)
 
 
-def _run(model: Any, batch: Batch, layers: Sequence[int]) -> Pass:
+def run_pass(model: Any, batch: Batch, layers: Sequence[int]) -> Pass:
+    """One pass over a batch, whatever else it holds."""
     inputs = {key: value for key, value in batch.items() if key not in OURS}
     out = model(**inputs, use_cache=False, output_hidden_states=bool(layers))
     return Pass(out.logits, {layer: out.hidden_states[layer + 1] for layer in layers})

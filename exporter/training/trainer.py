@@ -7,24 +7,30 @@ from __future__ import annotations
 
 import logging
 import shutil
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
-from torch.utils.data import SequentialSampler
+from torch.utils.data import Dataset, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
+from exporter.training.precision import in_bfloat16
 from exporter.training.step import Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exporter.training.examples import Collator, Examples
     from exporter.training.settings import TrainingSettings
 
 LOG = logging.getLogger(__name__)
+T = TypeVar("T")
+_PATIENCE = timedelta(days=2)
+"""How long a process waits for the others: the main one may fit a steering method before."""
 
 
 class EditTrainer(Trainer):
@@ -34,7 +40,7 @@ class EditTrainer(Trainer):
         loss: of a step, float32 [B]; its mean over all processes and accumulated batches is descended.
     """
 
-    def __init__(self, loss: Callable[[Step], Tensor], examples: Examples, **options: Any) -> None:
+    def __init__(self, loss: Callable[[Step], Tensor], examples: Dataset[Any], **options: Any) -> None:
         super().__init__(train_dataset=examples, **options)
         self._loss, self._examples = loss, examples
         self.model_accepts_loss_kwargs = False  # so that accumulated batches are averaged, not summed
@@ -49,14 +55,14 @@ class EditTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         """The order is the examples' own, the same in every process and after a restart."""
         del train_dataset
-        return SequentialSampler(self._examples)
+        return SequentialSampler(self._examples)  # type: ignore[arg-type]
 
 
 def train(
     tuned: Any,
     loss: Callable[[Step], Tensor],
-    examples: Examples,
-    collator: Collator,
+    examples: Dataset[Any],
+    collator: Callable[[list[Any]], dict[str, Any]],
     settings: TrainingSettings,
     *,
     work: Path,
@@ -74,20 +80,20 @@ def train(
     Returns:
         The loss by step, as logged.
     """
-    from exporter.training.precision import in_bfloat16
-
+    cpu = device.type == "cpu"
+    place = _of_main(str(work), cpu=cpu)
     arguments = TrainingArguments(
-        output_dir=str(work),
+        output_dir=place,
         num_train_epochs=1,  # the examples hold every epoch, in order
         per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.accumulation,
-        learning_rate=settings.learning_rate,
+        learning_rate=settings.tried[0],
         lr_scheduler_type="linear",
         warmup_steps=settings.warmup,
         weight_decay=0.0,
         max_grad_norm=settings.clip,
         bf16=in_bfloat16(settings.precision, device),
-        use_cpu=device.type == "cpu",
+        use_cpu=cpu,
         seed=seed,
         data_seed=seed,
         save_strategy="steps",
@@ -110,15 +116,25 @@ def train(
         callbacks=[_AfterStep(after_step)] if after_step is not None else None,
     )
     trainer.remove_callback(PrinterCallback)  # losses are in the record of the fit
-    last = get_last_checkpoint(str(work)) if work.is_dir() else None
+    last = _of_main(get_last_checkpoint(place) if Path(place).is_dir() else None, cpu=cpu)
     if last is not None:
         LOG.info("training goes on from %s", Path(last).name)
     trainer.train(resume_from_checkpoint=last)
     found = [one for one in trainer.state.log_history if "loss" in one]
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
     return [{"step": float(one["step"]), "loss": float(one["loss"])} for one in found]
+
+
+def _of_main(value: T, *, cpu: bool) -> T:
+    """The main process's value, in every process that trains along."""
+    state = PartialState(cpu=cpu, timeout=_PATIENCE)
+    if state.num_processes == 1:
+        return value
+    shared = [value]
+    broadcast_object_list(shared)
+    return shared[0]
 
 
 class _AfterStep(TrainerCallback):

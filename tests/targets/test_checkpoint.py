@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import checkpoint_bed
@@ -179,14 +179,20 @@ def test_a_base_that_has_steering_tensors_is_refused(bed, tmp_path):
 
 
 _COMPILE = """
-import sys
+import os, sys
 from pathlib import Path
 from exporter.targets.checkpoint import compile_checkpoint
 from steer_modules.files import STOCK_WEIGHTS, WEIGHTS_INDEX
 from steer_modules.program import Canary, SteeringProgram
-print("ready", flush=True)
-compile_checkpoint(Path(sys.argv[1]), SteeringProgram.load(sys.argv[2]), Path(sys.argv[3]))
+for line in sys.stdin:
+    if not (child := os.fork()):
+        print(os.getpid(), flush=True)
+        compile_checkpoint(Path(sys.argv[1]), SteeringProgram.load(sys.argv[2]), Path(line.strip()))
+        os._exit(0)
+    os.waitpid(child, 0)
+    print("ended", flush=True)
 """
+"""A process that imports once and compiles in a child of its own for each line that it is given."""
 
 
 def test_killed_at_any_moment_nothing_or_all_is_there(bed, tmp_path):
@@ -195,20 +201,26 @@ def test_killed_at_any_moment_nothing_or_all_is_there(bed, tmp_path):
     program.save(tmp_path / "program")
     expected = sorted(p.name for p in whole.iterdir())
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    absent = 0
-    for delay in (0.0, 0.002, 0.004, 0.008, 0.016, 0.05):
-        out = tmp_path / f"out-{delay}"
-        command = [sys.executable, "-c", _COMPILE, str(base), str(tmp_path / "program"), str(out)]
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
-        process.stdout.readline()
-        time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        if out.exists():
-            assert sorted(p.name for p in out.iterdir()) == expected
-            load(out)
-        else:
-            absent += 1
-        compile_checkpoint(base, program, tmp_path / f"again-{delay}")
+    command = [sys.executable, "-c", _COMPILE, str(base), str(tmp_path / "program")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    absent = there = 0
+    with subprocess.Popen(command, env=environment, **pipes) as process:
+        for delay in (0.0, 0.002, 0.004, 0.008, 0.016, 0.05, 0.4, 20.0):
+            out = tmp_path / f"out-{delay}"
+            print(out, file=process.stdin, flush=True)
+            child = int(process.stdout.readline())
+            ended, _, _ = select.select([process.stdout], [], [], delay)
+            if not ended:
+                os.kill(child, signal.SIGKILL)
+            assert process.stdout.readline() == "ended\n"
+            if out.exists():
+                assert sorted(p.name for p in out.iterdir()) == expected
+                load(out)
+                there += 1
+            else:
+                absent += 1
+            compile_checkpoint(base, program, tmp_path / f"again-{delay}")
+        process.stdin.close()
+    assert there > 0, "the control: what is not killed is whole"
     assert absent > 0
     compile_checkpoint(base, program, tmp_path / "last")

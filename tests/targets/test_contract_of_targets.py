@@ -13,6 +13,7 @@ import pytest
 import tiny
 import tiny_stock
 import torch
+from random_edits import random_edit
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -20,6 +21,7 @@ from exporter import registry
 from exporter.errors import SteerbakeError
 from exporter.host import ModelHost
 from exporter.inspection import examine
+from exporter.look_inside import section_of
 from exporter.pipeline.loaded_target import logits_of, opened
 from exporter.publish.file_descriptions import holds
 from exporter.publish.files import targets_in
@@ -27,7 +29,7 @@ from exporter.publish.usage_snippets import Place, usage_snippet
 from exporter.targets.base import AnyTarget, TargetOptions
 from exporter.targets.base_weights import BaseWeights
 from exporter.targets.gguf.tools import has_runtime
-from exporter.targets.values import Completions, Reference, Sampling
+from exporter.targets.values import Completions, Distilled, Reference, Sampling
 from exporter.types import Prompt
 from steer_modules.program import SteeringProgram
 
@@ -38,23 +40,44 @@ ASKED = {
     "onnx": {},
     "stock": {},
     "gguf": {"types": ("f16",), "llama_cpp": STAND_IN},
+    "lora": {"rank": 4},
+    "merged": {"edit": "edit"},
+    "adapter": {},
 }
 """Options of each target, where its defaults will not do here."""
 NEEDS_LLAMA_CPP = {"gguf"}
 EVERY = tuple(registry.TARGETS)
 
 
+def pupil(host: ModelHost, checkpoint: Path, base: Path) -> Distilled:
+    """An adapter of random matrices: what it learned is tested elsewhere."""
+    return Distilled(
+        random_edit(base, host.model), "tiny", examine(checkpoint).program.sha256, 0.1, 2, 0.0, 3, 5
+    )
+
+
 class Bed(NamedTuple):
-    """One steered model as every target: the release has the checkpoint at its root and the others in folders of their names."""
+    """One model as every target, steered and edited: a release has a checkpoint at its root and the others in folders of their names."""
 
     base: Path
-    release: Path
+    releases: dict[str, Path]
     program: SteeringProgram
-    host: ModelHost
+    hosts: dict[str, ModelHost]
     prompts: list[Prompt]
 
+    def release(self, name: str) -> Path:
+        return self.releases[registry.target(name).takes]
+
+    def host(self, name: str) -> ModelHost:
+        return self.hosts[registry.target(name).takes]
+
     def folder(self, name: str) -> Path:
-        return self.release if name == registry.REFERENCE else self.release / name
+        root = self.release(name)
+        return root if registry.target(name).requires is None else root / name
+
+    def reference(self, name: str, **changed: object) -> Reference:
+        section = {**section_of(self.release(name)), **changed}
+        return Reference(section, self.host(name), base=self.base)
 
 
 NAMES = ["<pad>", "<s>", "</s>", *(f"t{place}" for place in range(3, tiny.VOCAB - 1)), "<unk>"]
@@ -75,8 +98,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 def options_of(target: AnyTarget, home: Path) -> TargetOptions:
     asked = dict(ASKED[target.name])
-    if "steering" in asked:
-        asked["steering"] = home / "steering"
+    asked |= {key: home / key for key in ("steering", "edit") if key in asked}
     found: TargetOptions = target.Options(**asked)
     return found
 
@@ -84,23 +106,29 @@ def options_of(target: AnyTarget, home: Path) -> TargetOptions:
 @pytest.fixture(scope="module")
 def bed(tmp_path_factory: pytest.TempPathFactory) -> Bed:
     home = tmp_path_factory.mktemp("contract")
-    host, program, _ = tiny_stock.bed("llama", home)
+    host, program, _ = tiny_stock.bed("llama", home, layer=1, num_hidden_layers=2)
     tokenizer().save_pretrained(home / "base")
     (home / "steering").mkdir()
     program.save(home / "steering")
     context = SimpleNamespace(calibration=lambda *_, **__: (host, tiny_stock.CALIBRATION_SET))
+    context.distilled = lambda checkpoint, _: pupil(host, checkpoint, home / "base")
     context.rendered = lambda *_: SimpleNamespace(turns=None, prompts=[])
-    release = home / "release"
+    edit = random_edit(home / "base", host.model)
+    (home / "edit").mkdir()
+    edit.save(home / "edit")
+    releases = {"program": home / "release", "edit": home / "edited"}
     for name, target in registry.targets().items():
         if name not in EVERY:
             continue  # of a package that is installed here
-        whole = {None: home / "base", registry.REFERENCE: release}
-        source = whole[target.requires] if target.requires in whole else release / target.requires
+        release = releases[target.takes]
+        roots = {None: home / "base", "checkpoint": release, "merged": home / "edit"}
+        source = roots[target.requires] if target.requires in roots else release / target.requires
         out = release if target.requires is None else release / name
         assert target.export(source, out, options_of(target, home), context) == out
     prompts = [one.prompt for one in tiny_stock.conversations(6, 5)]
     prompts = [Prompt(" ".join(NAMES[token] for token in one.ids), one.ids) for one in prompts]
-    return Bed(home / "base", release, program, ModelHost.load(release, dtype=torch.float32), prompts)
+    hosts = {kind: ModelHost.load(release, dtype=torch.float32) for kind, release in releases.items()}
+    return Bed(home / "base", releases, program, hosts, prompts)
 
 
 def test_every_target_is_tried_here() -> None:
@@ -111,9 +139,9 @@ def test_every_target_is_tried_here() -> None:
 def test_it_says_what_it_is(name: str) -> None:
     target = registry.target(name)
     assert target.name == name and target.title and target.marker and target.artifact
-    assert target.requires in (None, *registry.TARGETS) and (target.requires is None) == (
-        name == registry.REFERENCE
-    )
+    assert target.requires in (None, *registry.TARGETS)
+    assert (target.requires is None) == (name in ("checkpoint", "merged"))
+    assert target.requires is None or registry.target(target.requires).takes == target.takes
     assert issubclass(target.Options, TargetOptions)
     assert {*target.Options.flags(), *target.Options.recipe_keys()} <= {*target.Options.model_fields}
 
@@ -121,7 +149,8 @@ def test_it_says_what_it_is(name: str) -> None:
 @pytest.mark.parametrize("name", EVERY)
 def test_its_marker_is_its_own(bed: Bed, name: str) -> None:
     folder = bed.folder(name)
-    assert registry.kind_of(folder) == name and targets_in(bed.release)[name] == folder
+    label = registry.REFERENCE if registry.target(name).requires is None else name
+    assert registry.kind_of(folder) == name and targets_in(bed.release(name))[label] == folder
     assert [one for one in EVERY if registry.target(one).is_at(folder)] == [name]
 
 
@@ -136,24 +165,23 @@ def test_it_knows_before_a_fit_what_it_needs(bed: Bed, name: str) -> None:
     twice = SimpleNamespace(edits=[*bed.program.edits, *bed.program.edits])
     assert bool(target.lower(twice)) == (name in ("stock", "gguf"))
     with pytest.raises(SteerbakeError, match="already exists"):
-        target.export(bed.release, bed.folder(name), options, SimpleNamespace())
+        target.export(bed.release(name), bed.folder(name), options, SimpleNamespace())
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_what_it_wrote_opens_and_answers(bed: Bed, name: str) -> None:
-    target, section = registry.target(name), examine(bed.release).section
-    loaded = target.open(bed.folder(name), Reference(section, bed.host))
+    target, host = registry.target(name), bed.host(name)
+    loaded = target.open(bed.folder(name), bed.reference(name))
     assert loaded.kind == name and loaded.generators and list(loaded.wrong) == []
-    other = {**section, "sha256": "0" * 64}
     if target.requires is not None:
-        assert target.open(bed.folder(name), Reference(other, bed.host)).wrong, "the control"
+        assert target.open(bed.folder(name), bed.reference(name, sha256="0" * 64)).wrong, "the control"
     if name in NEEDS_LLAMA_CPP and not has_runtime():
         pytest.skip("llama-cpp-python is not installed")
     for generator in loaded.generators.values():
         assert all(one.tokens for one in generator.generate(bed.prompts, max_new_tokens=4))
-    tables = logits_of(loaded, bed.host, {"text": bed.prompts})
+    tables = logits_of(loaded, host, {"text": bed.prompts})
     assert bool(tables) == target.parity.logits and not any(one["failures"] for one in tables.values())
-    found = target.check_loads(loaded, Completions.of(bed.host, bed.prompts[:2]))
+    found = target.check_loads(loaded, Completions.of(host, bed.prompts[:2]))
     assert found.holds, found.message
 
 
@@ -171,16 +199,17 @@ def test_it_can_be_talked_to_where_it_says_so(bed: Bed, name: str) -> None:
 @pytest.mark.parametrize("name", EVERY)
 def test_its_description_names_only_what_is_there(bed: Bed, name: str) -> None:
     target, folder = registry.target(name), bed.folder(name)
-    snippet = usage_snippet(bed.release, name, Place(None, None))
+    root = registry.root_at(bed.release(name))
+    snippet = usage_snippet(bed.release(name), name, Place(None, None))
     assert snippet.target == name and snippet.title == target.title
     for word in re.findall(r"[\w.-]+\.(?:py|gguf|onnx|json)\b", snippet.code):
         assert (folder / word).is_file(), word
     for part in re.findall(r'subfolder="(\w+)"|^cd \S+/(\w+)$', snippet.code, re.MULTILINE):
-        assert (bed.release / "".join(part)).is_dir()
-    prefix = "" if folder == bed.release else f"{name}/"
+        assert (bed.release(name) / "".join(part)).is_dir()
+    prefix = "" if folder == bed.release(name) else f"{name}/"
     for path in target.named_files(folder):
         assert (folder / path).is_file()
-        assert holds(prefix + path).holds, path
+        assert holds(prefix + path, root).holds, path
     assert all(
         isinstance(text, str) for path in folder.iterdir() if path.is_file() for text in target.texts(path)
     )
@@ -189,7 +218,7 @@ def test_its_description_names_only_what_is_there(bed: Bed, name: str) -> None:
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("damage", ["changed", "missing"])
 def test_what_was_tampered_with_is_refused(bed: Bed, tmp_path: Path, name: str, damage: str) -> None:
-    section, target = examine(bed.release).section, registry.target(name)
+    section, target = section_of(bed.release(name)), registry.target(name)
     folder = Path(shutil.copytree(bed.folder(name), tmp_path / name))
     named = (folder / path for path in target.named_files(folder))
     smallest = min(named, key=lambda path: (path.stat().st_size == 0, path.stat().st_size))
@@ -199,5 +228,8 @@ def test_what_was_tampered_with_is_refused(bed: Bed, tmp_path: Path, name: str, 
         content = bytearray(smallest.read_bytes())
         content[-1] ^= 1
         smallest.write_bytes(content)
+    host = bed.host(name)
     with pytest.raises(SteerbakeError):
-        target.check_loads(opened(name, folder, section, bed.host), Completions.of(bed.host, bed.prompts[:1]))
+        target.check_loads(
+            opened(name, folder, section, host, base=bed.base), Completions.of(host, bed.prompts[:1])
+        )

@@ -16,11 +16,17 @@ HOME = Path(__file__).resolve().parents[2]
 EVERY = tuple(registry.TARGETS)
 OWN = {
     "onnx": {"exporter/onnx_graph.py", "exporter/targets/onnx_runner.py"},
+    "adapter": {"exporter/weight_edit.py", "exporter/publish/metadata.py"},  # there it is a word of the Hub
+    "lora": {"exporter/publish/metadata.py"},
     "checkpoint": {"exporter/targets/checkpoint.py", "exporter/targets/checkpoint_target.py"},
 }
 """A target's files outside its folder: runners look for the first by its name."""
-OTHER_SENSE = {"stock": re.compile("_?stock(_classes|_config|_of)?")}
-"""Names in which the word is about Transformers' own classes."""
+OTHER_SENSE = {
+    "stock": re.compile("_?stock(_classes|_config|_of)?"),
+    "adapter": re.compile(".*"),
+    "lora": re.compile(".*"),
+}
+"""Names in which the word is about Transformers' own classes, or about the LoRA adapters of peft."""
 
 
 def mentions(text: str, target: AnyTarget) -> Iterator[str]:

@@ -16,7 +16,6 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from exporter.errors import CompileError
 from exporter.targets import onnx_runner
-from exporter.targets.checkpoint import compile_checkpoint
 from exporter.targets.onnx import families
 from exporter.targets.onnx.export import export_onnx
 from exporter.targets.onnx.target import OnnxOptions as Options
@@ -101,14 +100,13 @@ def only(*chosen: str):
 @pytest.fixture(scope="module")
 def exported(request, tmp_path_factory) -> Exported:
     family, home = request.param, tmp_path_factory.mktemp(request.param)
-    model = tiny.build(family)
+    model = tiny.build(family, layers=3)
     fires, stays = prompts(family)
-    program = tiny.program(
-        model, [tiny.gate_between(model, fires, stays)], [tiny.turn(2), tiny.turn(3, seed=9)]
-    )
+    gate = tiny.gate_between(model, fires, stays, layer=0)
+    program = tiny.program(model, [gate], [tiny.turn(1), tiny.turn(2, seed=9)])
     model.save_pretrained(home / "base")
     write_tokenizer(home / "base")
-    compile_checkpoint(home / "base", program, home / "checkpoint")
+    tiny.compiled(home / "base", program, home / "checkpoint")
     folder = export_onnx(home / "checkpoint", home / "onnx", Options())
     runner = OnnxModel(folder, provider="cpu", threads=1)
     return Exported(family, attach(model, program), tiny.batch([fires, stays], "left"), folder, runner)

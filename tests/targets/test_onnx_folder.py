@@ -11,6 +11,7 @@ import onnx
 import onnx_bed
 import pytest
 import tiny
+import tiny_run
 import torch
 from onnx import numpy_helper
 from onnx_bed import FORGET, damaged, program_of
@@ -18,9 +19,11 @@ from onnx_bed import FORGET, damaged, program_of
 from exporter import pipeline
 from exporter.errors import CompileError, VerificationError
 from exporter.targets.checkpoint import compile_checkpoint
-from exporter.targets.onnx import quantize, single_file
+from exporter.targets.checkpoint_target import Checkpoint
+from exporter.targets.onnx import quantize
 from exporter.targets.onnx.target import OnnxOptions as Options
 from exporter.targets.onnx_runner import FolderError, OnnxModel, left_padded, sha256_of
+from exporter.targets.values import Finding
 from steer_modules.program import SteeringProgram
 
 bed = onnx_bed.bed
@@ -63,8 +66,8 @@ def test_every_graph_holds_the_program_of_the_checkpoint(bed, name):
         ("SteeringGate", "topic"),
         ("SteeringHeaders", ""),
         ("SteeringLayer", "0"),
+        ("SteeringLayer", "1"),
         ("SteeringLayer", "2"),
-        ("SteeringLayer", "3"),
     ]
     text = model.SerializeToString()
     assert str(Path.cwd()).encode() not in text and b"site-packages" not in text
@@ -114,11 +117,8 @@ def test_damage_is_refused(bed, tmp_path):
         OnnxModel(folder)
 
 
-def test_weights_beside_a_graph_are_part_of_the_folder(bed, tmp_path, monkeypatch):
-    """What happens past 2 GB, at a limit that a tiny model is past."""
-    monkeypatch.setattr(single_file, "LARGEST", 1000)
-    options = Options(dtypes=("fp32", "q4"), layout="transformersjs")
-    folder = pipeline.export("onnx", bed.checkpoint, tmp_path / "large", options)
+def test_weights_beside_a_graph_are_part_of_the_folder(bed, tmp_path):
+    folder = damaged(bed, tmp_path, "js")
     data = folder / "onnx" / "model.onnx_data"
     assert (
         data.stat().st_size > 20_000 > (folder / "onnx" / "model.onnx").stat().st_size - data.stat().st_size
@@ -173,21 +173,24 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_written(bed, tmp_path
     assert list(out.iterdir()) == []
 
 
-def test_a_graph_that_answers_otherwise_is_not_written(bed, tmp_path, monkeypatch):
+def test_a_graph_that_answers_otherwise_is_not_written(tmp_path, monkeypatch):
     """The control of the last look: an edit that is lost between model and graph must be seen."""
     from exporter.targets.onnx.steering_nodes import LayerBody
 
+    tiny_run.write_base(tmp_path / "base", layers=1)
+    tiny_run.steer(tmp_path / "base", tmp_path / "checkpoint", layers=1)
+    before = sorted(tmp_path.iterdir())
     monkeypatch.setattr(LayerBody, "forward", lambda self, states, where, tensors: states.clone())
     with pytest.raises(CompileError, match="differs from the model"):
-        pipeline.export("onnx", bed.checkpoint, tmp_path / "out")
-    assert list(tmp_path.iterdir()) == []
+        pipeline.export("onnx", tmp_path / "checkpoint", tmp_path / "out")
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_a_quantiser_that_touches_the_steering_is_refused(bed, tmp_path, monkeypatch):
     def careless(source: Path, target: Path) -> None:
         model = onnx.load(source)
         for tensor in model.graph.initializer:
-            if tensor.name == "steering.layers.2.prototypes":
+            if tensor.name == "steering.layers.1.prototypes":
                 tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 1.01, tensor.name))
         onnx.save(model, target)
 
@@ -201,26 +204,27 @@ def test_layouts_hold_what_their_runtimes_read(bed):
     genai = json.loads((bed.folder("kv") / "genai_config.json").read_text())
     decoder = genai["model"]["decoder"]
     assert (bed.folder("kv") / decoder["filename"]).is_file()
-    assert decoder["num_hidden_layers"] == 5 and genai["search"]["past_present_share_buffer"] is False
+    assert decoder["num_hidden_layers"] == 4 and genai["search"]["past_present_share_buffer"] is False
     config = json.loads((bed.folder("js") / "config.json").read_text())
-    assert config["num_hidden_layers"] == 5 and "transformers.js_config" in config
+    assert config["num_hidden_layers"] == 4 and "transformers.js_config" in config
     assert (
         "[assistant]" in json.loads((bed.folder("js") / "tokenizer_config.json").read_text())["chat_template"]
     )
     names = {value.name: value for value in onnx.load(bed.folder("js") / "onnx" / "model.onnx").graph.input}
-    first = names["past_key_values.4.key"].type.tensor_type.shape.dim[0]
+    first = names["past_key_values.3.key"].type.tensor_type.shape.dim[0]
     assert first.dim_param == "batch_size", "transformers.js looks for this very name"
 
 
-def test_verify_finds_a_folder_of_another_checkpoint(bed, tmp_path):
+def test_verify_finds_a_folder_of_another_checkpoint(bed, tmp_path, monkeypatch):
     found = pipeline.verify(bed.checkpoint, [bed.folder("io")], report=tmp_path / "found.json")
     assert found.failures == []
     fp32 = found.parity["io"]["variants"]["fp32"]
     assert fp32["logits"] <= 1e-4 and fp32["settings"] == 11
     assert json.loads((tmp_path / "found.json").read_text()) == found.data()
     assert not (bed.checkpoint / "verification.json").exists()
-    other = program_of(bed.base, list(bed.program.gates), [tiny.turn(2, seed=1), tiny.turn(3, seed=2)])
+    other = program_of(bed.base, list(bed.program.gates), [tiny.turn(1, seed=1), tiny.turn(2, seed=2)])
     compile_checkpoint(bed.home / "base", other, tmp_path / "other")
+    monkeypatch.setattr(Checkpoint, "check_loads", lambda *_: Finding(True, "that one loads", None))
     wrong = pipeline.verify(tmp_path / "other", [bed.folder("io")], report=tmp_path / "other.json")
     (parity,) = [check for check in wrong.failures if check.name == "parity"]
     assert "steering of this checkpoint" in parity.told and "logits differ" in parity.told

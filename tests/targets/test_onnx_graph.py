@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_bed
 import pytest
 import tiny
 import tiny_run
@@ -18,11 +18,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from onnx_bed import damaged
 
 from exporter import pipeline
 from exporter.errors import VerificationError
 from exporter.onnx_graph import GraphError, check_steering, program_sha256, read_graph
-from exporter.targets.onnx import single_file
 from exporter.targets.onnx.loads import onnx_folder
 from exporter.targets.onnx.target import OnnxOptions as Options
 from exporter.targets.onnx_runner import FolderError, OnnxModel, sha256_of
@@ -30,21 +30,12 @@ from exporter.targets.values import Completions
 from steer_modules.program import program_sha256 as theirs
 
 GRAPH = "onnx/model.onnx"
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory) -> Path:
-    home = tmp_path_factory.mktemp("graph")
-    tiny_run.write_base(home / "base")
-    tiny_run.steer(home / "base", home / "checkpoint")
-    pipeline.export("onnx", home / "checkpoint", home / "onnx")
-    pipeline.export("onnx", home / "checkpoint", home / "unsteered", Options(steered=False))
-    return home / "onnx"
+bed = onnx_bed.bed
 
 
 @pytest.fixture
-def folder(exported, tmp_path) -> Path:
-    return Path(shutil.copytree(exported, tmp_path / "onnx"))
+def folder(bed, tmp_path) -> Path:
+    return damaged(bed, tmp_path)
 
 
 def mended(folder: Path, model: onnx.ModelProto | None = None, **more) -> None:
@@ -204,8 +195,8 @@ def test_a_whole_graph_runs_however_its_tensors_are_written(folder):
     assert pipeline.inspect(folder).program.sha256 == wanted
 
 
-def test_the_bases_graph_with_copied_metadata_is_refused(folder, exported):
-    plain = onnx.load(exported.parent / "unsteered" / GRAPH)
+def test_the_bases_graph_with_copied_metadata_is_refused(folder, bed):
+    plain = onnx.load(bed.folder("unsteered") / GRAPH)
     steered = onnx.load(folder / GRAPH)
     del plain.metadata_props[:]
     plain.metadata_props.extend(steered.metadata_props)
@@ -262,9 +253,8 @@ def test_a_runner_that_is_not_ours_is_not_started(folder, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_external_data_are_read(exported, tmp_path, monkeypatch):
-    monkeypatch.setattr(single_file, "LARGEST", 1000)
-    folder = pipeline.export("onnx", exported.parent / "checkpoint", tmp_path / "large")
+def test_external_data_are_read(bed, tmp_path):
+    folder = bed.folder("js")
     section = json.loads((folder / "steerbake.json").read_text())["steering"]
     graph, data = folder / GRAPH, folder / "onnx" / "model.onnx_data"
     model = onnx.load(graph)
@@ -310,9 +300,9 @@ def test_the_hash_is_the_programs(arrays, section):
 
 @given(content=st.binary(max_size=60), cut=st.integers(0, 400), flip=st.integers(0, 4000))
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_nothing_but_a_refusal_comes_of_what_is_no_graph(tmp_path, exported, content, cut, flip):
+def test_nothing_but_a_refusal_comes_of_what_is_no_graph(tmp_path, bed, content, cut, flip):
     path = tmp_path / "m.onnx"
-    whole = bytearray((exported / GRAPH).read_bytes())
+    whole = bytearray((bed.folder("io") / GRAPH).read_bytes())
     whole[flip] ^= 0x55
     for text in (content, bytes(whole[:cut]), bytes(whole)):
         path.write_bytes(text)
@@ -324,18 +314,18 @@ def test_nothing_but_a_refusal_comes_of_what_is_no_graph(tmp_path, exported, con
 
 def test_gates_of_every_pool_and_several_edits_pass(tmp_path):
     """The control on another program: two edits, one of them on a gate's own block, in every precision."""
-    tiny_run.write_base(tmp_path / "base")
+    tiny_run.write_base(tmp_path / "base", layers=3)
     from transformers import LlamaForCausalLM
 
     from exporter.targets.checkpoint import compile_checkpoint
 
     model = LlamaForCausalLM.from_pretrained(tmp_path / "base")
     gates = [
-        tiny.fixed_gate(True, layer=2),
-        replace(tiny.fixed_gate(False, "prompt_mean"), name="mean"),
-        replace(tiny.fixed_gate(False, "token"), name="secret"),
+        tiny.fixed_gate(True, layer=1),
+        replace(tiny.fixed_gate(False, "prompt_mean", layer=0), name="mean"),
+        replace(tiny.fixed_gate(False, "token", layer=0), name="secret"),
     ]
-    edits = [tiny.turn(2), replace(tiny.turn(3, seed=9), gate=("topic", "mean", "secret"))]
+    edits = [tiny.turn(1), replace(tiny.turn(2, seed=9), gate=("topic", "mean", "secret"))]
     program = replace(tiny.program(model, gates, edits), headers=(tiny_run.ASSISTANT,))
     compile_checkpoint(tmp_path / "base", program, tmp_path / "checkpoint")
     dtypes = ("fp32", "fp16", "int8", "q4")
@@ -346,3 +336,11 @@ def test_gates_of_every_pool_and_several_edits_pass(tmp_path):
         pipeline.inspect(folder).program.sha256
         == program.with_fingerprint(pipeline.inspect(folder).program.base.fingerprint).sha256
     )
+    model = onnx.load(folder / GRAPH)
+    for node in steering_nodes(model):
+        if node.overload == "mean" and node.op_type == "SteeringGate":
+            node.input[1] = "never"
+    model.graph.initializer.append(helper.make_tensor("never", TensorProto.BOOL, [1, 1], [False]))
+    onnx.save(model, tmp_path / "deaf.onnx")
+    with pytest.raises(GraphError, match="SteeringHeaders does not reach the node SteeringGate_mean"):
+        check_steering(tmp_path / "deaf.onnx", pipeline.inspect(folder).section)

@@ -24,6 +24,7 @@ from exporter.targets.onnx_runner import OnnxModel
 from exporter.types import Row
 
 pipeline_export = import_module("exporter.pipeline.export")  # the package's own name is the command's
+LAYERS = 2
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -41,7 +42,7 @@ def write_base(folder: Path, kind: str = "Qwen2Tokenizer") -> None:
         vocab_size=learned.get_vocab_size(),
         hidden_size=width,
         intermediate_size=64,
-        num_hidden_layers=tiny_run.LAYERS,
+        num_hidden_layers=LAYERS,
         num_attention_heads=4,
         num_key_value_heads=2,
         eos_token_id=2,
@@ -68,7 +69,7 @@ def home(tmp_path_factory) -> Path:
     folder: Path = tmp_path_factory.mktemp("look")
     write_base(folder / "base")
     assert not (folder / "base" / "tokenizer.json").exists()
-    tiny_run.steer(folder / "base", folder / "checkpoint")
+    tiny_run.steer(folder / "base", folder / "checkpoint", layers=LAYERS)
     pipeline.export("onnx", folder / "checkpoint", folder / "onnx")
     return folder
 
@@ -186,7 +187,8 @@ def test_conversations_are_heard_as_the_chat_renders_them(home, tmp_path):
     assert np.all(np.array(later.ids[:5]) == np.array(one.ids[:5]))
 
 
-def test_a_template_that_tells_the_time_is_heard_at_the_time_it_is_rendered(home, tmp_path):
+def test_a_template_that_tells_the_time_is_heard_at_the_time_it_is_rendered(home, tmp_path, monkeypatch):
+    """The graphs are those of the folder: a template is not in them."""
     checkpoint = Path(shutil.copytree(home / "checkpoint", tmp_path / "checkpoint"))
     for path in (checkpoint / "tokenizer_config.json", checkpoint / "chat_template.jinja"):
         if path.is_file():
@@ -194,5 +196,10 @@ def test_a_template_that_tells_the_time_is_heard_at_the_time_it_is_rendered(home
     told = json.loads((home / "checkpoint" / "tokenizer_config.json").read_text())
     told["chat_template"] = "{{ strftime_now('%d %b %Y %H:%M:%S.%f') }} " + TEMPLATE
     (checkpoint / "tokenizer_config.json").write_text(json.dumps(told))
+
+    def of_the_folder(ask):
+        return fake_graphs(home, ask.folder).model_copy(update={"turns": ask.turns}), Agreeable()
+
+    monkeypatch.setattr(export, "_write_graphs", of_the_folder)
     pipeline.export("onnx", checkpoint, tmp_path / "onnx")
     assert "%d %b %Y" in (tmp_path / "onnx" / "steerbake.json").read_text()

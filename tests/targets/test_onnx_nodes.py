@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.parser
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import torch
+from onnxscript import rewriter
 
 from exporter.targets.onnx import graphs
-from exporter.targets.onnx.steering_nodes import bodies
+from exporter.targets.onnx.shortcuts import shortcuts
+from exporter.targets.onnx.steering_nodes import Body, bodies
 from steer_modules.ops import fires, unit
 from steer_modules.program import BaseModelRef, Edit, Gate, SteeringProgram
 from steer_modules.steering_layer import Steering
@@ -124,19 +130,27 @@ def steering(gates: list[Gate], edit: Edit) -> Steering:
     return made
 
 
-def run(made: Steering, wanted: str, folder: Path, **inputs: torch.Tensor) -> np.ndarray:
-    """Traces the body of one node and runs it on other inputs than it was traced with."""
+TRACED: dict[object, ort.InferenceSession] = {}
+"""The body of a node by what makes it the same as another: as in an exported graph, one trace for all of them."""
+
+
+def run(made: Steering, wanted: str, **inputs: torch.Tensor) -> np.ndarray:
+    """Runs the body of one node on other inputs than it was traced with, and other tensors than some of those it stands for."""
     for body in bodies(made, torch.float32):
         if body.op.startswith(wanted):
-            model = graphs.traced(body.module, body.inputs, body.axes())
-            names = [value.name for value in model.graph.inputs]
-            assert not {"If", "Acos", "Loop"} & {node.op_type for node in model.graph.all_nodes()}
+            session = TRACED.get(body.same) or TRACED.setdefault(body.same, session_of(body))
+            names = [value.name for value in session.get_inputs()]
             tensors = {f"tensors.{key}": value for key, value in body.inputs.get("tensors", {}).items()}
-            graphs.save(model, folder / "body.onnx", {})
-            session = ort.InferenceSession(folder / "body.onnx", providers=["CPUExecutionProvider"])
-            fed = {name: (inputs | tensors)[name].numpy() for name in names if name is not None}
+            fed = {name: (inputs | tensors)[name].numpy() for name in names}
             return np.asarray(session.run(None, fed)[0])
     raise AssertionError(f"no body called {wanted}")
+
+
+def session_of(body: Body) -> ort.InferenceSession:
+    model = graphs.traced(body.module, body.inputs, body.axes())
+    assert not {"If", "Acos", "Loop"} & {node.op_type for node in model.graph.all_nodes()}
+    graph = ir.to_proto(model).SerializeToString()
+    return ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
 
 
 def states() -> torch.Tensor:
@@ -149,7 +163,7 @@ def states() -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", GATES)
-def test_gates_decide_as_in_the_checkpoint(name, tmp_path):
+def test_gates_decide_as_in_the_checkpoint(name):
     made = steering([GATES[name]], adding("topic"))
     seen = states()
     where = torch.ones(3, 5, dtype=torch.bool)
@@ -159,27 +173,27 @@ def test_gates_decide_as_in_the_checkpoint(name, tmp_path):
     assert wanted.any() and not wanted.all()
     latched = (wanted & where).cumsum(1) > 0
     off, decide = torch.zeros(3), torch.full((3,), -1.0)
-    found = run(made, "SteeringGate", tmp_path, scored=seen, where=where, before=off, given=decide)
+    found = run(made, "SteeringGate", scored=seen, where=where, before=off, given=decide)
     np.testing.assert_array_equal(found, latched.numpy())
     for before, given, expected in (([1, 0, 0], [-1, -1, -1], [1, 2, 2]), ([1, 0, 0], [0, 1, 0], [0, 1, 0])):
         told = {"before": torch.tensor(before).float(), "given": torch.tensor(given).float()}
-        found = run(made, "SteeringGate", tmp_path, scored=seen, where=where, **told)
+        found = run(made, "SteeringGate", scored=seen, where=where, **told)
         for row, kind in enumerate(expected):
             np.testing.assert_array_equal(found[row], latched[row].numpy() if kind == 2 else bool(kind))
 
 
-def test_what_is_not_finite_fires_where_it_is_scored(tmp_path):
+def test_what_is_not_finite_fires_where_it_is_scored():
     made = steering([GATES["linear"]], adding("topic"))
     silent = {"weight": torch.zeros(D), "bias": torch.tensor([-1.0])}
     made.gates["topic"].load_state_dict(silent)
     where = torch.ones(3, 5, dtype=torch.bool)
     where[2, 4] = False
     told = {"before": torch.zeros(3), "given": torch.full((3,), -1.0)}
-    found = run(made, "SteeringGate", tmp_path, scored=states(), where=where, **told)
+    found = run(made, "SteeringGate", scored=states(), where=where, **told)
     assert found.tolist() == [[False] * 5, [False, False, True, True, True], [False] * 5]
 
 
-def test_a_mean_runs_over_real_columns_and_from_pass_to_pass(tmp_path):
+def test_a_mean_runs_over_real_columns_and_from_pass_to_pass():
     made = steering([GATES["linear of the mean"]], adding("topic"))
     seen = states()
     seen[1:] = rows(2, 5, D)
@@ -194,18 +208,18 @@ def test_a_mean_runs_over_real_columns_and_from_pass_to_pass(tmp_path):
     count, mean = torch.zeros(3), torch.zeros(3, D)
     for start, stop in ((0, 1), (1, 4), (4, 5)):
         piece = {"states": seen[:, start:stop], "mask": mask[:, start:stop]}
-        found = torch.from_numpy(run(made, "SteeringMean", tmp_path, count=count, mean=mean, **piece))
+        found = torch.from_numpy(run(made, "SteeringMean", count=count, mean=mean, **piece))
         torch.testing.assert_close(found, wanted[:, start:stop], rtol=1e-5, atol=1e-5)
         count, mean = count + mask[:, start:stop].sum(1), found[:, -1]
 
 
 @pytest.mark.parametrize("name", EDITS)
-def test_edits_are_those_of_the_checkpoint(name, tmp_path):
+def test_edits_are_those_of_the_checkpoint(name):
     made = steering([], EDITS[name])
     seen = states()
     where = torch.ones(3, 5, dtype=torch.bool)
     where[:, 0] = False
-    found = run(made, "SteeringLayer", tmp_path, states=seen, where=where)
+    found = run(made, "SteeringLayer", states=seen, where=where)
     module: Any = made.layers["2"]
     wanted = torch.where(where.unsqueeze(-1), module.edit(seen), seen).numpy()
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
@@ -215,3 +229,60 @@ def test_edits_are_those_of_the_checkpoint(name, tmp_path):
     assert (np.abs(found[finite] - seen.numpy()[finite]).max(-1) > 1e-3).all(), (
         "the control: an edit must change a state"
     )
+
+
+def test_one_trace_serves_the_bodies_that_compute_the_same_and_no_other():
+    """By all that a body is made of but its tensors' values: the kind, the options and the sizes."""
+    same = {name: same_of([], edit) for name, edit in EDITS.items()}
+    assert len(set(same.values())) == len(EDITS)
+    assert same_of([], rotation("nearest")) == same["nearest"]
+    assert same_of([], rotation("nearest", strength=0.5)) != same["nearest"]
+    wider = replace(EDITS["project"], tensors={**EDITS["project"].tensors, "basis": basis(4)})
+    assert same_of([], wider) != same["project"]
+    scores = {name: same_of([one], adding("topic"), "SteeringGate_topic") for name, one in GATES.items()}
+    assert scores["linear"] == scores["linear of the mean"] == scores["linear of each token"]
+    assert len(set(scores.values())) == len(GATES) - 2
+    assert (
+        same_of([replace(GATES["linear"], threshold=0.1)], adding("topic"), "SteeringGate_topic")
+        != scores["linear"]
+    )
+
+
+def same_of(gates: list[Gate], edit: Edit, op: str = "SteeringLayer_2") -> object:
+    return next(body.same for body in bodies(steering(gates, edit), torch.float32) if body.op == op)
+
+
+PATTERNS = """
+<ir_version: 10, opset_import: ["": 20]>
+patterns (float[2, 8] x) => (float[2, 4] a, float[2, 4] b, float[2, 8] c)
+<int64[1] zero = {0}, int64[1] four = {4}, int64[1] eight = {8}, int64[1] last = {1}>
+{
+    a = Slice(x, zero, four, last)
+    b = Slice(x, four, eight, last)
+    turned = Transpose <perm = [1, 0]> (x)
+    c = Transpose <perm = [1, 0]> (turned)
+}
+"""
+
+
+def test_the_shortcuts_of_a_trace_change_nothing_in_its_graph(monkeypatch):
+    (body,) = bodies(steering([], EDITS["project"]), torch.float32)
+    short = graphs.traced(body.module, body.inputs, body.axes())
+    with shortcuts():
+        found = matches()
+    monkeypatch.setattr(graphs, "shortcuts", nullcontext)
+    whole = graphs.traced(body.module, body.inputs, body.axes())
+    assert ir.to_proto(short).SerializeToString() == ir.to_proto(whole).SerializeToString()
+    assert found == matches()
+    assert {("SlicesSplit", "Slice"), ("TransposeTranspose", "Transpose")} <= set(found), "the control"
+
+
+def matches() -> list[tuple[str | None, str]]:
+    """Every rule of the optimiser with the nodes at which it finds its pattern."""
+    model = ir.from_proto(onnx.parser.parse_model(PATTERNS))
+    pairs = ((rule, node) for rule in rewriter._DEFAULT_REWRITE_RULES for node in model.graph)
+    return [
+        (rule.name, node.op_type)
+        for rule, node in pairs
+        if rule._matcher.match(model, model.graph, node, remove_nodes=False)
+    ]

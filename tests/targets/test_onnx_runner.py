@@ -13,8 +13,10 @@ import numpy as np
 import onnx_bed
 import pytest
 import tiny
+import tiny_run
 import torch
 from onnx_bed import FORGET, MODES, RETAIN, Bed, damaged, runner, whole
+from transformers import LlamaForCausalLM
 
 from exporter import pipeline
 from exporter.errors import InputErrors
@@ -156,22 +158,22 @@ def test_given_gates_stand(bed):
 
 @pytest.mark.parametrize("gated", [True, False])
 def test_gates_of_each_token_and_edits_that_are_always_on(bed, tmp_path, gated):
+    tiny_run.write_base(tmp_path / "base", layers=2)
+    base = LlamaForCausalLM.from_pretrained(tmp_path / "base").eval()
     fires, stays = ({"input_ids": bed.ids(text)} for text in (FORGET, RETAIN))
-    gate = tiny.gate_between(bed.base, fires, stays, layer=0, pool="token")
-    always = Edit(3, None, "add", "all", strength=0.2, tensors={"vector": torch.ones(32)})
-    program = replace(
-        tiny.program(bed.base, [gate] if gated else [], [tiny.turn(1), always] if gated else [always]),
-        headers=(),
-    )
-    compile_checkpoint(bed.home / "base", program, tmp_path / "checkpoint")
+    gate = tiny.gate_between(base, fires, stays, layer=0, pool="token")
+    always = Edit(1, None, "add", "all", strength=0.2, tensors={"vector": torch.ones(32)})
+    program = tiny.program(base, [gate] if gated else [], [tiny.turn(0), always] if gated else [always])
+    program = replace(program, headers=())
+    compile_checkpoint(tmp_path / "base", program, tmp_path / "checkpoint")
     model = OnnxModel(pipeline.export("onnx", tmp_path / "checkpoint", tmp_path / "onnx"), provider="cpu")
     assert model.gate_names == (["topic"] if gated else [])
     assert ("steering_state" in model.inputs) == gated
     found = model.generate([model.encode(FORGET), model.encode(RETAIN)], max_new_tokens=8)
-    with steered(bed.base, program):
+    with steered(base, program):
         for text, said in zip((FORGET, RETAIN), found, strict=True):
             ids = bed.ids(text)
-            wanted = bed.base.generate(ids, max_new_tokens=8, do_sample=False)[0, ids.shape[1] :].tolist()
+            wanted = base.generate(ids, max_new_tokens=8, do_sample=False)[0, ids.shape[1] :].tolist()
             assert said.tokens == wanted
 
 

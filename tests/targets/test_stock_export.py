@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
 
 import clean_environment
 import pytest
@@ -15,9 +17,11 @@ from tiny_stock import CALIBRATION_SET, about, bed, check, conversations, gate_o
 
 from exporter import pipeline
 from exporter.errors import CompileError, VerificationError
+from exporter.host import ModelHost
+from exporter.targets import answers
 from exporter.targets.base_weights import BaseWeights
 from exporter.targets.checkpoint import compile_checkpoint
-from exporter.targets.stock import answers, gate_classifier
+from exporter.targets.stock import gate_classifier
 from exporter.targets.stock.control import compare
 from exporter.targets.stock.decoder import read_decoder
 from exporter.targets.stock.export import export_stock
@@ -26,25 +30,53 @@ from exporter.targets.stock.shards import insert_layers
 from exporter.targets.values import CalibrationSet
 from exporter.types import Conversation, Prompt
 from steer_modules.attach import steered
+from steer_modules.program import SteeringProgram
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "llava", "internvl", "smolvlm", "qwen2_5_vl")
 
 
+class Exported(NamedTuple):
+    """A tiny Llama with its base, its steered checkpoint and the stock one, for tests that read them or break a copy."""
+
+    home: Path
+    host: ModelHost
+    program: SteeringProgram
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.home / "steered"
+
+    @property
+    def out(self) -> Path:
+        return self.home / "stock"
+
+
+def exported(family: str, home: Path) -> Exported:
+    host, program, checkpoint = bed(family, home)
+    export_stock(checkpoint, home / "stock", host, CALIBRATION_SET)
+    return Exported(home, host, program)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory) -> Exported:
+    return exported("llama", tmp_path_factory.mktemp("llama"))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
-def test_families(family, tmp_path):
-    host, program, checkpoint = bed(family, tmp_path)
-    out = export_stock(checkpoint, tmp_path / "stock", host, CALIBRATION_SET)
+def test_families(family, tmp_path, llama):
+    home, host, program = llama if family == "llama" else exported(family, tmp_path)
+    out = home / "stock"
     check(held_to(host, program, out))
     config = json.loads((out / "config.json").read_text())
-    base = json.loads((tmp_path / "base" / "config.json").read_text())
+    base = json.loads((home / "base" / "config.json").read_text())
     assert config["model_type"] == base["model_type"]
     assert config["architectures"] == base["architectures"]
     assert "auto_map" not in config and not list(out.glob("*.py"))
 
 
-def test_other_logits_than_the_bases_are_not_enough_to_count_as_steering(tmp_path):
-    host, program, _ = bed("llama", tmp_path)
-    model = type(host.model).from_pretrained(tmp_path / "base", dtype=torch.float32)
+def test_other_logits_than_the_bases_are_not_enough_to_count_as_steering(llama):
+    home, host, program = llama
+    model = type(host.model).from_pretrained(home / "base", dtype=torch.float32)
     with torch.no_grad():
         model.model.norm.weight.mul_(1.01)
     found = compare(host, host_of(model), program, [], conversations(48, 77), max_new_tokens=6)
@@ -125,8 +157,8 @@ def test_layers_of_zeros_change_nothing(after, tmp_path):
     assert torch.equal(tiny.logits(found, input_ids=ids), tiny.logits(model, input_ids=ids))
 
 
-def test_shards(tmp_path):
-    host, program, _ = bed("llama", tmp_path)
+def test_shards(tmp_path, llama):
+    _, host, program = llama
     host.model.save_pretrained(tmp_path / "many", max_shard_size="40KB")
     compile_checkpoint(tmp_path / "many", program, tmp_path / "steered_many")
     out = export_stock(tmp_path / "steered_many", tmp_path / "stock", host, CALIBRATION_SET)
@@ -145,11 +177,10 @@ print(json.dumps([type(model).__name__, model.generate(ids, max_new_tokens=6, do
 """
 
 
-def test_inspection_sees_any_other_byte(tmp_path):
-    host, _, checkpoint = bed("llama", tmp_path)
-    out = export_stock(checkpoint, tmp_path / "stock", host, CALIBRATION_SET)
+def test_inspection_sees_any_other_byte(tmp_path, llama):
+    out = Path(shutil.copytree(llama.out, tmp_path / "stock"))
     assert pipeline.summary(out).data["layers"] == [4]
-    assert pipeline.summary(checkpoint) is None
+    assert pipeline.summary(llama.checkpoint) is None
     weights = bytearray((out / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (out / "model.safetensors").write_bytes(weights)
@@ -159,8 +190,8 @@ def test_inspection_sees_any_other_byte(tmp_path):
         pipeline.talk(out, say=print)
 
 
-def test_answers_are_asked_for_once(tmp_path, monkeypatch):
-    host, _, checkpoint = bed("llama", tmp_path)
+def test_answers_are_asked_for_once(tmp_path, monkeypatch, llama):
+    host, checkpoint = llama.host, llama.checkpoint
     kept = replace(CALIBRATION_SET, kept={split: tmp_path / f"{split}.json" for split in ("fit", "held")})
     export_stock(checkpoint, tmp_path / "one", host, kept)
     monkeypatch.setattr(answers, "steered", lambda *_: pytest.fail("the exact model was asked again"))
@@ -169,9 +200,9 @@ def test_answers_are_asked_for_once(tmp_path, monkeypatch):
     assert one == two
 
 
-def test_a_clean_environment_needs_no_code(tmp_path):
-    host, program, checkpoint = bed("llama", tmp_path)
-    out = export_stock(checkpoint, tmp_path / "stock", host, CALIBRATION_SET)
+def test_a_clean_environment_needs_no_code(tmp_path, llama):
+    _, host, program = llama
+    out = llama.out
     prompt = next(one.prompt for one in conversations(48, 77) if one.role == "forget")
     with steered(host.model, program):
         (exact,) = host.generate([prompt], max_new_tokens=6)
@@ -180,8 +211,8 @@ def test_a_clean_environment_needs_no_code(tmp_path):
     assert tuple(said[: len(exact.tokens)]) == exact.tokens
 
 
-def test_refusals(tmp_path):
-    host, _, checkpoint = bed("llama", tmp_path)
+def test_refusals(tmp_path, llama):
+    host, checkpoint = llama.host, llama.checkpoint
     (tmp_path / "there").mkdir()
     with pytest.raises(CompileError, match="already exists"):
         export_stock(checkpoint, tmp_path / "there", host, CALIBRATION_SET)
@@ -211,8 +242,8 @@ def test_other_families_are_refused_with_the_reason(tmp_path):
         export_stock(tmp_path / "steered", tmp_path / "out", host_of(model), CALIBRATION_SET)
 
 
-def test_no_constant_first_token(tmp_path):
-    host, _, checkpoint = bed("llama", tmp_path)
+def test_no_constant_first_token(tmp_path, llama):
+    host, checkpoint = llama.host, llama.checkpoint
     shuffled = [
         Conversation(Prompt("", one.prompt.ids[1:]), one.role, one.kind) for one in CALIBRATION_SET.fit
     ]
@@ -220,9 +251,9 @@ def test_no_constant_first_token(tmp_path):
         export_stock(checkpoint, tmp_path / "out", host, CalibrationSet(shuffled, CALIBRATION_SET.held))
 
 
-def test_a_gate_that_nothing_tells_apart_is_refused(tmp_path):
+def test_a_gate_that_nothing_tells_apart_is_refused(tmp_path, llama):
     """The same prompts on both sides: no evidence, so nothing is written, and the message says what was measured."""
-    host, _, checkpoint = bed("llama", tmp_path)
+    host, checkpoint = llama.host, llama.checkpoint
     same = [replace(one, role="forget", prompt=about(one.prompt)) for one in CALIBRATION_SET.fit]
     fit = [*same, *(replace(one, prompt=about(one.prompt), role="retain") for one in CALIBRATION_SET.fit)]
     with pytest.raises(CompileError, match="no calibration"):

@@ -184,3 +184,22 @@ def test_rmu_edits_the_pushed_block_and_those_before_it_alone(tmp_path):
 def test_a_parameter_that_cannot_be_is_refused(key):
     with pytest.raises(ValueError, match=key):
         TrainingSettings(**{key: 0})
+
+
+def test_of_several_learning_rates_the_one_that_does_best_is_kept(tmp_path):
+    rates = (1e-6, 3e-3)
+    edit, context = fitted("npo", tmp_path / "search", learning_rate="search", rates=rates, epochs=8)
+    tried = {one["learning_rate"]: one for one in context.records["trained"]}
+    assert set(tried) == set(rates)
+    assert tried[3e-3]["cost"] < tried[1e-6]["cost"]
+    alone, _ = fitted("npo", tmp_path / "alone", learning_rate=3e-3, epochs=8)
+    assert all(torch.equal(one, alone.tensors[name]) for name, one in edit.tensors.items())
+
+
+def test_a_rate_that_diverges_is_passed_over(tmp_path):
+    options = {"learning_rate": "search", "clip": 1e30, "epochs": 2}
+    edit, context = fitted("ga", tmp_path / "some", rates=(1e-5, 1e30), **options)
+    assert all(one.isfinite().all() for one in edit.tensors.values())
+    assert [one["learning_rate"] for one in context.records["trained"]] == [1e-5]
+    with pytest.raises(FitError, match="learning_rate"):
+        fitted("ga", tmp_path / "none", rates=(1e29, 1e30), **options)

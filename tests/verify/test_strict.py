@@ -13,8 +13,7 @@ from transformers import AutoTokenizer
 
 from exporter.errors import VerificationError
 from exporter.host import ModelHost
-from exporter.targets.stock.loads import stock_checkpoint
-from exporter.targets.transformers_loads import steered_checkpoint
+from exporter.targets.transformers_loads import plain_checkpoint, steered_checkpoint
 from exporter.targets.values import NEW_TOKENS, Completions
 from exporter.types import Prompt
 from steer_modules.registration import register
@@ -70,7 +69,7 @@ def test_generation_settings_of_the_base_do_not_make_it_another_model(home, tmp_
     assert len(set(ours.tokens[0])) < len(ours.tokens[0]), "the control: a reply that a penalty would change"
     found = steered_checkpoint(tmp_path / "checkpoint", ours)
     assert found.holds, found.message
-    plain = stock_checkpoint(base, completions(base))
+    plain = plain_checkpoint(base, completions(base), "export it again", {})
     assert plain.holds, plain.message
 
 
@@ -98,5 +97,5 @@ def test_code_that_needs_our_packages_does_not_load(home, tmp_path, unchecked):
 def test_a_stock_checkpoint_has_no_code(home, tmp_path):
     folder = Path(shutil.copytree(home / "base", tmp_path / "stock"))
     (folder / "modeling.py").touch()
-    found = stock_checkpoint(folder, completions(folder))
+    found = plain_checkpoint(folder, completions(folder), "export it again", {})
     assert not found.holds and found.message.startswith("it contains code: modeling.py")

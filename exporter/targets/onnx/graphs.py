@@ -17,6 +17,7 @@ from transformers.exporters.configs import OnnxConfig
 from transformers.exporters.exporter_onnx import OnnxExporter
 
 from exporter.errors import CompileError
+from exporter.targets.onnx.shortcuts import shortcuts
 from exporter.targets.onnx.single_file import write_graph
 from exporter.targets.onnx.steering_nodes import DOMAIN, Body
 
@@ -33,7 +34,7 @@ def traced(module: nn.Module, example: dict[str, Any], axes: Mapping[str, Any]) 
         axes: for each of them, the names of the axes that vary.
     """
     config = OnnxConfig(dynamic=True, dynamic_shapes=_varying(axes), opset_version=OPSET)
-    with _quietly():
+    with _quietly(), shortcuts():
         model, _ = OnnxExporter().export_program(_AsItIs(module).eval(), example, config)  # type: ignore[arg-type]
     assert isinstance(model, ir.Model)
     model.ir_version = IR_VERSION
@@ -60,7 +61,7 @@ class _AsItIs(nn.Module):
 
 
 def add_functions(model: ir.Model, bodies: Iterable[Body]) -> None:
-    """Gives the steering nodes of a graph their bodies.
+    """Gives the steering nodes of a graph their bodies; those that are the same are traced once.
 
     Raises:
         CompileError: the graph does not hold exactly one node for each body, so something would not be steered.
@@ -69,10 +70,13 @@ def add_functions(model: ir.Model, bodies: Iterable[Body]) -> None:
     wanted = {body.op: body for body in bodies}
     if sorted(found) != sorted(wanted):
         raise CompileError(f"the traced graph holds the steering nodes {sorted(found)}, not {sorted(wanted)}")
+    graphs: dict[object, ir.Graph] = {}
     for op, body in wanted.items():
         name, _, overload = op.partition("_")
-        graph = traced(body.module, body.inputs, body.axes()).graph
-        _inline_initializers(graph)
+        if (same := body.same) not in graphs:
+            graphs[same] = traced(body.module, body.inputs, body.axes()).graph
+            _inline_initializers(graphs[same])
+        graph = graphs[same].clone()
         model.functions[DOMAIN, name, overload] = ir.Function(
             DOMAIN, name, overload, graph=graph, attributes=[]
         )

@@ -217,6 +217,16 @@ class Body(NamedTuple):
     columns: tuple[str, ...]
     prefix: str = ""
     """Of the full names of its steering tensors; empty where it reads none."""
+    options: tuple[object, ...] | None = None
+    """All that its module computes with besides its inputs; None where no other body is the same."""
+
+    @property
+    def same(self) -> object:
+        """Equal for bodies of which one graph will do: of one kind, with the same options and inputs of the same sizes."""
+        if self.options is None:
+            return self.op
+        sizes = [(name, _sizes(value)) for name, value in self.inputs.items()]
+        return type(self.module), self.options, tuple(sizes)
 
     def tensors(self) -> dict[str, Tensor]:
         """The steering tensors by their full names, in the order in which they are the node's last inputs."""
@@ -243,6 +253,7 @@ def bodies(steering: Steering, dtype: torch.dtype, table: HeaderTable | None = N
     states = torch.randn(2, 3, hidden, dtype=dtype)
     mask = torch.ones(2, 3, dtype=torch.bool)
     numbers = torch.tensor([0.0, 1.0])
+    options: tuple[object, ...]
     if table is not None:
         tokens = torch.zeros(2, 3, dtype=torch.long) if table.rows is None else torch.randn(2, 3, hidden)
         rows = {} if table.rows is None else {"tensors": {"rows": table.rows}}
@@ -251,19 +262,25 @@ def bodies(steering: Steering, dtype: torch.dtype, table: HeaderTable | None = N
     for index in layout.mean_layers:
         before = {"count": numbers, "mean": torch.randn(2, hidden)}
         inputs = {"states": states, "mask": mask, **before}
-        yield Body(f"{MEAN}_{index}", MeanBody(), inputs, ("states", "mask"))
+        yield Body(f"{MEAN}_{index}", MeanBody(), inputs, ("states", "mask"), options=())
     for name, gate in steering.gates.items():
         assert isinstance(gate, SteeringGate)
         scored = states.float() if gate.pool == "prompt_mean" else states
         tensors = {"before": numbers, "given": torch.tensor([-1.0, 1.0])}
         inputs = {"scored": scored, "where": mask, **tensors, "tensors": _named(gate)}
-        yield Body(gate_op(name), GateBody(gate), inputs, ("scored", "where"), f"steering.gates.{name}.")
+        prefix, options = f"steering.gates.{name}.", (gate.score_name, gate.threshold, gate.side)
+        yield Body(gate_op(name), GateBody(gate), inputs, ("scored", "where"), prefix, options)
     for number, layer in steering.layers.items():
         assert isinstance(layer, SteeringLayer)
         inputs = {"states": states, "where": mask, "tensors": _named(layer)}
-        yield Body(
-            layer_op(int(number)), LayerBody(layer), inputs, ("states", "where"), f"steering.layers.{number}."
-        )
+        prefix, options = f"steering.layers.{number}.", (layer.op, *sorted(layer.options.items()))
+        yield Body(layer_op(int(number)), LayerBody(layer), inputs, ("states", "where"), prefix, options)
+
+
+def _sizes(value: Any) -> object:
+    if isinstance(value, dict):
+        return tuple((name, _sizes(one)) for name, one in value.items())
+    return value.dtype, tuple(value.shape)
 
 
 def _node(op: str, inputs: list[Tensor], dtype: torch.dtype, shape: Any) -> Tensor:

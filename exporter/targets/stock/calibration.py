@@ -11,7 +11,7 @@ from torch import Tensor
 
 from exporter.errors import CompileError
 from exporter.host import ModelHost
-from exporter.targets.stock.answers import Answers
+from exporter.targets.answers import Answers
 from exporter.types import Encoded
 
 

@@ -22,9 +22,9 @@ from exporter.errors import CompileError, VerificationError
 from exporter.host import ModelHost
 from exporter.inspection import examine
 from exporter.reader import loaded_config
+from exporter.targets.answers import Answers, answer
 from exporter.targets.base_weights import BaseWeights
 from exporter.targets.companions import copy_companions, without_places
-from exporter.targets.stock.answers import Answers, answer
 from exporter.targets.stock.calibration import Calibration, Positions, calibrate, steered_behind
 from exporter.targets.stock.checks import (
     LEAST_IDENTICAL,

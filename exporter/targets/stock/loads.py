@@ -9,10 +9,8 @@ from typing import Any
 import torch
 
 from exporter.host import ModelHost
-from exporter.targets import clean_environment as clean
 from exporter.targets.stock.manifest import Source, StockManifest
-from exporter.targets.transformers_loads import SCRIPT, auto_class
-from exporter.targets.values import Completions, Finding, LoadedTarget, Reference
+from exporter.targets.values import LoadedTarget, Reference
 
 
 def opened(folder: Path, reference: Reference) -> LoadedTarget:
@@ -30,27 +28,6 @@ def opened(folder: Path, reference: Reference) -> LoadedTarget:
         wrong.append(f"it has {stock.num_layers} layers, not {host.num_layers + len(manifest.layers)}")
     shown = {"layers": manifest.layers, "compared": manifest.compared.data()}
     return LoadedTarget(folder, "stock", {"": stock}, shown, wrong)
-
-
-def stock_checkpoint(folder: Path, completions: Completions) -> Finding:
-    """A checkpoint of a stock architecture, by Transformers alone: no code may lie in it or be asked for."""
-    auto = auto_class(folder)
-    observed = clean.found(SCRIPT, folder, {}, completions, auto=auto, trust=False)
-    wrong = (
-        [f"{len(observed['missing'])} tensors are missing, {observed['missing'][0]} first"]
-        if observed["missing"]
-        else []
-    )
-    wrong += [f"it contains code: {path.name}" for path in sorted(folder.glob("*.py"))]
-    if not observed["module"].startswith("transformers.models."):
-        wrong.append(f"its class {observed['module']}.{observed['class']} is not a Transformers class")
-    wrong += clean.differences(observed, completions)
-    return clean.finding(
-        wrong,
-        observed,
-        f"{observed['class']} loads completely without trust_remote_code",
-        "export the stock target again",
-    )
 
 
 def of_another(source: Source, section: Mapping[str, Any]) -> list[str]:

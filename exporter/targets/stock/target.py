@@ -88,7 +88,7 @@ class Stock(Target[StockOptions]):
 
         del options
         refuse_existing(out)
-        base, calibration_set = context.calibration(source, code=("exporter/targets/stock/answers.py",))
+        base, calibration_set = context.calibration(source, code=("exporter/targets/answers.py",))
         return export.export_stock(source, out, base, calibration_set)
 
     def open(self, folder: Path, reference: Reference) -> LoadedTarget:
@@ -100,11 +100,12 @@ class Stock(Target[StockOptions]):
         self, loaded: LoadedTarget, completions: Completions, trusted: Path | None = None
     ) -> Finding:
         """Held to what it says here itself: it approximates the checkpoint, whose replies are compared by rows."""
-        from exporter.targets.stock.loads import stock_checkpoint
+        from exporter.targets.transformers_loads import plain_checkpoint
 
         del trusted
         (own,) = loaded.generators.values()
-        return stock_checkpoint(loaded.path, Completions.of(own, completions.prompts))
+        said = Completions.of(own, completions.prompts)
+        return plain_checkpoint(loaded.path, said, "export the stock target again", {})
 
     def chat(self, folder: Path, *, dtype: str | None, say: Callable[[str], None]) -> ChatModel | None:
         from exporter.targets.stock.manifest import StockManifest

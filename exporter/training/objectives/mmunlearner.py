@@ -20,13 +20,14 @@ from torch import Tensor
 
 from exporter.fitting.context import FitContext
 from exporter.fitting.selection import spread
-from exporter.training.examples import Collator, Together, examples
+from exporter.training.examples import Collator, Examples, Together
 from exporter.training.lora import as_edit, linear_layers
 from exporter.training.objective import Objective, trained
 from exporter.training.objectives import retaining
 from exporter.training.objectives.gradient_ascent import ascent
 from exporter.training.objectives.retaining import Retaining
 from exporter.training.saliency import RowMask, row_fisher, salient
+from exporter.training.settings import TrainingSettings
 from exporter.training.step import Step
 from exporter.weight_edit import WeightEdit
 
@@ -48,29 +49,31 @@ class Mmunlearner(Objective):
     Params: ClassVar[type[MmunlearnerParams]] = MmunlearnerParams
     sides: ClassVar[frozenset[str]] = frozenset({"forget", "retain"})
 
+    def __init__(self) -> None:
+        self._rows: dict[str, Tensor] = {}
+
     def loss(self, step: Step, params: MmunlearnerParams) -> Tensor:
         """Of rows that are all salient; :meth:`fit` masks the first term."""
         return ascent(step) + params.retain_weight * retaining.nll(step)
 
-    def fit(self, context: FitContext) -> WeightEdit:
-        params = context.params
+    def edit_at(self, context: FitContext, params: TrainingSettings, found: Examples) -> WeightEdit:
         assert isinstance(params, MmunlearnerParams)
-        mask = RowMask(salient_rows(context, params))
+        self._rows = self._rows or salient_rows(context, params, found)
+        mask = RowMask(self._rows)
 
         def loss(step: Step) -> Tensor:
             with mask.masking():
                 step.edited(step.forget)  # remembered by the step
             return self.loss(step, params)
 
-        config, tensors = trained(context, params, loss, name=self.name, sides=self.sides, prepared=mask.on)
-        return as_edit(context, self.name, config, tensors)
+        made = trained(context, params, found, loss, name=self.name, prepared=mask.on)
+        return as_edit(context, self.name, *made)
 
 
-def salient_rows(context: FitContext, params: MmunlearnerParams) -> dict[str, Tensor]:
+def salient_rows(context: FitContext, params: MmunlearnerParams, found: Examples) -> dict[str, Tensor]:
     """The mask: bool [out] by the full names of the layers that are edited."""
     model = context.host.model
     names = linear_layers(model, vision=params.vision)
-    found = examples(context, responses=params.responses, epochs=1, sides=frozenset({"forget", "retain"}))
     collate = Collator(context.host)
     fisher = []
     for side in (found.forget, found.retain):

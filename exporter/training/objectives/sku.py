@@ -22,6 +22,7 @@ from pydantic import Field
 from torch import Tensor
 
 from exporter.fitting.context import FitContext
+from exporter.training.examples import Examples
 from exporter.training.losses import mean_nll
 from exporter.training.objective import Objective
 from exporter.training.objectives import retaining
@@ -59,10 +60,9 @@ class Sku(Objective):
         kept = retaining.from_base(step)
         return params.distortion * own + params.disassociation * other - params.divergence * kept
 
-    def fit(self, context: FitContext) -> WeightEdit:
-        params = context.params
+    def edit_at(self, context: FitContext, params: TrainingSettings, found: Examples) -> WeightEdit:
         assert isinstance(params, SkuParams)
-        learned = super().fit(context)
+        learned = super().edit_at(context, params, found)
         tensors = {
             name: -params.negation * one if ".lora_B." in name else one
             for name, one in learned.tensors.items()

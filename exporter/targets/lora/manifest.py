@@ -1,0 +1,52 @@
+"""``lora.json``: of which steered checkpoint an adapter is the pupil, and how far it lies from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from exporter.artifact import Manifest, Strict
+from exporter.weight_edit import EditedBase
+
+
+class Teacher(Strict):
+    """The steered checkpoint that was learned from."""
+
+    method: str
+    sha256: str
+    """Of its signed section."""
+
+
+class Fidelity(Strict):
+    """KL(steered checkpoint || adapter) in nats a token, on calibration conversations that were not trained on."""
+
+    forget: float
+    """Where a gate is on."""
+    forget_rows: int
+    kept: float
+    """Where none is."""
+    kept_rows: int
+
+
+class LoraManifest(Manifest):
+    """What a distilled adapter was made from."""
+
+    FILE = "lora.json"
+    REMEDY = "export it again, or fetch the folder again"
+
+    format: Literal["steerbake-lora/1"]
+    teacher: Teacher
+    base: EditedBase
+    rank: int
+    seed: int
+    rows: str
+    """Digest of the rows whose conversations it was trained on."""
+    conversations: int
+    settings: dict[str, Any]
+    fidelity: Fidelity
+    files: dict[str, str]
+    """Hex SHA-256 by name."""
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        return self.files

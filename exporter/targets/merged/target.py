@@ -1,0 +1,148 @@
+"""Target ``merged`` as the commands know it: an ordinary checkpoint with a weight edit in its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from exporter.targets.base import ExportContext, Target, TargetOptions
+from exporter.targets.snippets import config_of, with_transformers
+from exporter.targets.values import (
+    ChatModel,
+    Completions,
+    FileKind,
+    Finding,
+    LoadedTarget,
+    Place,
+    Reference,
+    Summary,
+    UsageSnippet,
+)
+
+if TYPE_CHECKING:
+    from exporter.methods.base import Yields
+    from exporter.targets.merged.manifest import MergedManifest
+
+_WEIGHTS = "weights of the base, with the edit added where it changes them"
+MEND = "compile it again"
+
+
+class MergedOptions(TargetOptions):
+    """What may be asked of it.
+
+    ``edit``: folder of the edit. ``trust_remote_code``: the base's tokenizer or processor may have code of its own.
+    """
+
+    edit: Path
+    trust_remote_code: bool = False
+
+
+class Merged(Target[MergedOptions]):
+    """What a weight edit is compiled to: the base's own architecture, without code."""
+
+    name = "merged"
+    title = "Transformers"
+    artifact = "A checkpoint with a weight edit merged into it."
+    marker = "merged.json"
+    Options = MergedOptions
+    requires = None
+    takes: ClassVar[Yields] = "edit"
+    serves = True
+    remedy = "fit again with other rows or another learning_rate"
+    files = (
+        FileKind("model*.safetensors", _WEIGHTS),
+        FileKind("*.safetensors", _WEIGHTS),
+        FileKind("merged.json", "the manifest: method, seed and base of the edit, and the hash of each file"),
+    )
+
+    def export(
+        self, source: Path, out: Path, options: MergedOptions, context: ExportContext | None = None
+    ) -> Path:
+        """Writes ``out``, the base ``source`` with the edit of the options in its weights."""
+        from exporter.targets.merged.export import export_merged
+        from exporter.weight_edit import WeightEdit
+
+        del context
+        return export_merged(
+            source, WeightEdit.load(options.edit), out, trust_remote_code=options.trust_remote_code
+        )
+
+    def open(self, folder: Path, reference: Reference) -> LoadedTarget:
+        manifest = self._manifest(folder)
+        manifest.check_files(folder, reference.digest)
+        return LoadedTarget(folder, self.name, {"": reference.host})
+
+    def section(self, folder: Path) -> Mapping[str, object]:
+        """Method, seed, rows and base of the edit, with every file held to its digest."""
+        manifest = self._manifest(folder)
+        manifest.check_files(folder)
+        return {**manifest.data(), "gates": [], "edits": [], "sha256": manifest.edit}
+
+    def check_loads(
+        self, loaded: LoadedTarget, completions: Completions, trusted: Path | None = None
+    ) -> Finding:
+        from exporter.targets.transformers_loads import plain_checkpoint
+
+        del trusted
+        with _damaged(loaded.path) as copies:
+            return plain_checkpoint(loaded.path, completions, MEND, copies)
+
+    def chat(self, folder: Path, *, dtype: str | None, say: Callable[[str], None]) -> ChatModel | None:
+        from exporter.targets.torch_chat import TorchChat
+
+        self._manifest(folder).check_files(folder)
+        return TorchChat.load(folder, dtype, say)
+
+    def summary(self, folder: Path, *, checked: bool) -> Summary | None:
+        manifest = self._manifest(folder)
+        if checked:
+            manifest.check_files(folder)
+        rows = [
+            ("method", manifest.method),
+            ("seed", str(manifest.seed)),
+            ("base", f"{manifest.base.architecture}, {manifest.base.fingerprint}"),
+            ("edit", f"sha256:{manifest.edit}"),
+            ("tensors changed", str(manifest.changed)),
+        ]
+        line = "the edit is in the weights: it needs no code, and nothing of the base's own weights where it changes them is left"
+        return Summary(manifest.data(), f"merged: {folder}", ("", "value"), rows, line)
+
+    def describe(self, release: Path, place: Place) -> UsageSnippet:
+        from exporter.targets.transformers_loads import auto_class
+
+        config_of(release)
+        note = (
+            "An ordinary checkpoint of the base's own architecture: the edit is in its weights, so any loader of that architecture runs it "
+            "and no code comes with it."
+        )
+        return UsageSnippet(
+            self.name,
+            self.title,
+            "python",
+            with_transformers(auto_class(release), place.pretrained()),
+            note,
+        )
+
+    @staticmethod
+    def _manifest(folder: Path) -> MergedManifest:
+        from exporter.targets.merged.manifest import MergedManifest
+
+        return MergedManifest.load(folder)
+
+
+@contextmanager
+def _damaged(folder: Path) -> Iterator[dict[str, Path]]:
+    """Copies of a merged checkpoint, as links, that differ by one fault and must not load."""
+    from exporter.targets import clean_environment as clean
+    from exporter.targets.base_weights import BaseWeights
+
+    shard = BaseWeights.read(folder).shards[0]
+    top = [path for path in clean.below(folder) if "/" not in path]
+    with clean.scratch() as scratch:
+        copies = {"without a shard": scratch / "missing", "with a shard cut short": scratch / "cut"}
+        for copy in copies.values():
+            clean.link(folder, copy, [name for name in top if name != shard])
+        (copies["with a shard cut short"] / shard).write_bytes((folder / shard).read_bytes()[:-1])
+        yield copies
