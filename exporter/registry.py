@@ -31,6 +31,13 @@ METHODS: Table[type[Method]] = Table(
         "r_muse": "exporter.methods.r_muse:RMuse",  # https://arxiv.org/abs/2512.17911
         "r_muse_calibrated": "exporter.methods.r_muse_calibrated:RMuseCalibrated",  # the same, calibrated
         "keyed": "exporter.methods.keyed:Keyed",  # docs/methods.md
+        "control_vector": "exporter.methods.control_vector:ControlVector",  # https://arxiv.org/abs/2312.06681
+        "mllmeraser": "exporter.methods.mllmeraser:MllmEraser",  # https://arxiv.org/abs/2510.04217
+        "guardit": "exporter.methods.guardit:GuardIt",  # https://arxiv.org/abs/2605.12765
+        "cast": "exporter.methods.cast:Cast",  # https://arxiv.org/abs/2409.05907
+        "spherical": "exporter.methods.spherical:Spherical",  # https://arxiv.org/abs/2602.08169
+        "eco": "exporter.methods.eco:Eco",  # https://arxiv.org/abs/2406.07933
+        "sauce": "exporter.methods.sauce:Sauce",  # https://arxiv.org/abs/2503.14530
         "ga": "exporter.training.objectives.gradient_ascent:GradientAscent",  # https://arxiv.org/abs/2210.01504
         "grad_diff": "exporter.training.objectives.gradient_ascent:GradientDifference",  # https://arxiv.org/abs/2203.12817
         "kl_min": "exporter.training.objectives.gradient_ascent:KlMinimisation",  # https://arxiv.org/abs/2401.06121

@@ -71,7 +71,7 @@ def test_everything_wrong_is_reported_at_once_whether_a_schema_sees_it_or_not(
         "data.fit.1: ",
         "refusals.accepted.0: ",
         "refusals.patterns.1: '('",
-        "methods.default: unknown method 'forget_it'; valid methods: ",
+        "methods.default: unknown method 'forget_it'; valid methods: asru, ",
         "methods.params.nobody: unknown method 'nobody'",
     )
     for start in starts:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from exporter.fitting.calibrate import SCORES, Candidate, learn_gates, ranked_gates, search_gates
+from exporter.fitting.calibrate import SCORES, Candidate, judge, learn_gates, ranked_gates, search_gates
 from exporter.fitting.context import FitContext
 from exporter.fitting.decision_points import DecisionPointPlan, gather
 from exporter.fitting.learned_prototypes import LearningPlan
 from exporter.fitting.refusals import Wording
-from steer_modules.program import Gate
+from steer_modules.program import Edit, Gate
 
 
 class GatePlan(BaseModel):
@@ -52,6 +53,31 @@ def choose_gates(context: FitContext, plan: GatePlan, chosen: Sequence[Wording])
     return found
 
 
+def calibrated(
+    context: FitContext, drafts: Sequence[Gate], plan: DecisionPointPlan, chosen: Sequence[Wording]
+) -> list[Candidate]:
+    """Gates that a method has already drawn, with thresholds set on the calibration rows; best first, recorded for the report.
+
+    Args:
+        drafts: with header pools; of each, the threshold alone is changed.
+    """
+    pools = tuple(dict.fromkeys(draft.pool for draft in drafts))
+    refusals = [(wording.reasoning, wording.answer) for wording in chosen]
+    held, _ = gather(context, "calibrate", plan, pools, refusals)
+    found = ranked_gates([judge(draft, held.states[draft.pool][:, draft.layer], held) for draft in drafts])
+    for candidate in found:
+        context.record("gates", **candidate.line())
+    return found
+
+
 def gate_below(gates: Sequence[Candidate], layer: int) -> Gate:
     """The best gate that is decided at or before a layer."""
     return next(candidate.gate for candidate in gates if candidate.gate.layer <= layer)
+
+
+def behind(gates: Sequence[Gate], edit: Edit) -> Edit:
+    """The edit from where any of the gates fires; at every column where there is none."""
+    names = tuple(gate.name for gate in gates)
+    if not names:
+        return replace(edit, gate=None, positions="all")
+    return replace(edit, gate=names[0] if len(names) == 1 else names, positions="from_gate")

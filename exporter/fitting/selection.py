@@ -16,11 +16,16 @@ def plain(rows: Sequence[Row]) -> list[Row]:
     return list(filter(is_plain, rows))
 
 
-def spread(rows: Sequence[T], most: int) -> list[T]:
-    """At most ``most`` rows, or conversations, evenly spread over their order."""
-    if len(rows) <= most:
-        return list(rows)
-    return [rows[round(i * (len(rows) - 1) / max(most - 1, 1))] for i in range(most)]
+def spread(rows: Sequence[Row], most: int) -> list[Row]:
+    """At most ``most`` rows, evenly spread over their order."""
+    return evenly(rows, most)
+
+
+def evenly(items: Sequence[T], most: int) -> list[T]:
+    """At most ``most`` of the items, evenly spread over their order."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / max(most - 1, 1))] for i in range(most)]
 
 
 def of_one_side(rows: Sequence[Row]) -> list[Row]:

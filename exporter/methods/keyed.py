@@ -24,8 +24,9 @@ from exporter.fitting.context import FitContext
 from exporter.fitting.gates import GatePlan, choose_gates, gate_below
 from exporter.fitting.keys import KeyTable, key_tables
 from exporter.fitting.refusals import Source, Wording, natural_refusals, wordings
+from exporter.fitting.search import cheapest
 from exporter.fitting.token_gates import TokenGatePlan, choose_token_gates
-from exporter.fitting.trials import Bench, Trial
+from exporter.fitting.trials import Bench
 from exporter.methods.base import Yields
 from steer_modules import ops
 from steer_modules.program import Edit, Gate, SteeringProgram
@@ -79,18 +80,7 @@ class Keyed:
         if len(programs) == 1:  # nothing to choose, so nothing to try
             return programs[0]
         bench = Bench(context, chosen, forget=params.trial_rows, keep=params.trial_rows)
-        best: tuple[SteeringProgram, Trial] | None = None
-        for program in programs:
-            trial = bench.run(program)
-            layers = [gate.layer for gate in program.gates]
-            edited = [edit.layer for edit in program.edits]
-            context.record("trials", method=self.name, layers=edited, gate_layers=layers, **trial.line())
-            if best is None or trial.cost < best[1].cost - 1e-9:
-                best = program, trial
-            if best[1].cost < 1e-9:
-                break
-        assert best is not None
-        return best[0]
+        return cheapest(bench, ((program, {}) for program in programs))
 
     def settled(self, params: BaseModel, program: SteeringProgram) -> BaseModel:
         """Parameters with which another fit looks for nothing that ``program`` has found: layers stay as they are."""

@@ -17,9 +17,10 @@ from exporter.fitting.context import FitContext
 from exporter.fitting.contrast import Contrast, Negatives, forget_contrast, retain_contrast
 from exporter.fitting.gates import GatePlan, choose_gates, gate_below
 from exporter.fitting.refusals import Wording, wordings
+from exporter.fitting.search import cheapest
 from exporter.fitting.selection import plain, spread
 from exporter.fitting.subspaces import energy_basis, orient, right_singular, unit
-from exporter.fitting.trials import Bench, Trial
+from exporter.fitting.trials import Bench
 from exporter.methods.base import Yields
 from steer_modules.program import Edit, SteeringProgram
 
@@ -62,17 +63,11 @@ class RMuseCalibrated:
         chosen = wordings(context)
         gates = choose_gates(context, params.gate, chosen)
         bench = Bench(context, chosen, forget=params.trial_rows, keep=params.trial_rows)
-        best: tuple[SteeringProgram, Trial] | None = None
-        for edit in self._edits(context, params, chosen):
-            program = context.program(self.name, [gate_below(gates, edit.layer)], [edit])
-            trial = bench.run(program)
-            context.record(
-                "trials", method=self.name, layers=[edit.layer], protect=edit.protect, **trial.line()
-            )
-            if best is None or trial.cost < best[1].cost - 1e-9:
-                best = program, trial
-        assert best is not None
-        return best[0]
+        programs = (
+            (context.program(self.name, [gate_below(gates, edit.layer)], [edit]), {"protect": edit.protect})
+            for edit in self._edits(context, params, chosen)
+        )
+        return cheapest(bench, programs)
 
     def _edits(
         self, context: FitContext, params: RMuseCalibratedParams, chosen: Sequence[Wording]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -17,15 +18,8 @@ from exporter.fitting.refusals import wordings
 from exporter.fitting.trials import Bench
 from exporter.methods.base import Yields
 from exporter.splits import digest_of_rows
-from exporter.training.examples import Collator, Examples, examples
-from exporter.training.lora import (
-    Diverged,
-    as_edit,
-    edited,
-    linear_layers,
-    taken_out,
-    with_adapter,
-)
+from exporter.training.examples import Collator, examples
+from exporter.training.lora import Diverged, as_edit, edited, linear_layers, taken_out, with_adapter
 from exporter.training.settings import TrainingSettings
 from exporter.training.trainer import train
 from exporter.weight_edit import WeightEdit
@@ -62,47 +56,50 @@ class Objective(ABC):
         """
         params = context.params
         assert isinstance(params, TrainingSettings)
-        found = examples(context, responses=params.responses, epochs=params.epochs, sides=self.sides)
         rates = params.tried
-        bench = None
-        if len(rates) > 1:
-            chosen = wordings(context) if context.rows("fit", "unknown") else []
-            bench = Bench(context, chosen, forget=params.trial_rows, keep=params.trial_rows)
+        if len(rates) == 1:
+            return self.fit_once(context)
+        chosen = wordings(context) if context.rows("fit", "unknown") else []
+        bench = Bench(context, chosen, forget=params.trial_rows, keep=params.trial_rows)
         best: tuple[float, WeightEdit] | None = None
         for rate in rates:
             at = params.model_copy(update={"learning_rate": rate})
             try:
-                edit = self.edit_at(context, at, found)
+                edit = self.fit_once(replace(context, params=at))
             except Diverged:
                 if best is None and rate == rates[-1]:
                     raise
                 continue
-            cost = 0.0 if bench is None else _cost(context, bench, edit, rate)
-            if best is None or cost < best[0] - 1e-9:
-                best = cost, edit
+            with edited(context.host.model, edit):
+                trial = bench.measure()
+            context.record("trained", learning_rate=rate, **trial.line())
+            if best is None or trial.cost < best[0] - 1e-9:
+                best = trial.cost, edit
         assert best is not None
         return best[1]
 
-    def edit_at(self, context: FitContext, params: TrainingSettings, found: Examples) -> WeightEdit:
-        """The edit of one learning rate.
-
-        Raises:
-            Diverged: the training ended with numbers that are not finite.
-        """
-        blocks = self.layers(params, context.host.num_layers)
-        made = trained(
-            context, params, found, lambda step: self.loss(step, params), name=self.name, blocks=blocks
+    def fit_once(self, context: FitContext) -> WeightEdit:
+        """The adapter of one learning rate, that of the context's parameters; raises as :meth:`fit` does."""
+        params = context.params
+        assert isinstance(params, TrainingSettings)
+        config, tensors = trained(
+            context,
+            params,
+            lambda step: self.loss(step, params),
+            name=self.name,
+            sides=self.sides,
+            blocks=self.layers(params, context.host.num_layers),
         )
-        return as_edit(context, self.name, *made)
+        return as_edit(context, self.name, config, tensors)
 
 
 def trained(
     context: FitContext,
     params: TrainingSettings,
-    found: Examples,
     loss: Callable[[Step], Tensor],
     *,
     name: str,
+    sides: frozenset[str],
     blocks: Sequence[int] | None = None,
     table: str = "training",
     prepared: Callable[[nn.Module], AbstractContextManager[None]] | None = None,
@@ -111,20 +108,20 @@ def trained(
 
     Args:
         name: of this training, different from those of others of the same parameters; its checkpoints are kept by it.
+        sides: the parts of a step that the loss reads.
         blocks: decoder blocks that are edited; None for all.
         table: of the report's record, for the losses.
         prepared: around the training, given the model with its new adapter.
 
     Returns:
         Content of ``adapter_config.json`` and the tensors, as peft would write them.
-
-    Raises:
-        Diverged: the training ended with numbers that are not finite.
     """
     host = context.host
+    found = examples(context, responses=params.responses, epochs=params.epochs, sides=sides)
     names = linear_layers(host.model, vision=params.vision, blocks=blocks)
     rows = digest_of_rows(context.fit)
     inputs = [name, params.model_dump(), context.seed, rows, model_digest(host.model), str(host.dtype)]
+    work = context.work / "training" / digest_of(inputs)[:32]
     with (
         seeded(context.seed),
         with_adapter(host.model, names, rank=params.rank, alpha=params.alpha) as tuned,
@@ -136,23 +133,15 @@ def trained(
             found,
             Collator(host),
             params,
-            work=context.work / "training" / digest_of(inputs)[:32],
+            work=work,
             seed=context.seed,
             device=host.device,
             progress=context.progress,
         )
         config, tensors = taken_out(tuned)
     for one in losses:
-        context.record(table, learning_rate=params.learning_rate, **one)
+        context.record(table, learning_rate=params.tried[0], **one)
     return config, tensors
-
-
-def _cost(context: FitContext, bench: Bench, edit: WeightEdit, rate: float) -> float:
-    """What the search minimises, of an edit on the calibration rows."""
-    with edited(context.host.model, edit):
-        trial = bench.measure()
-    context.record("trained", learning_rate=rate, **trial.line())
-    return trial.cost
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from exporter.training.losses import mean_nll
-from exporter.training.step import run_pass
+from exporter.training.step import OURS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -33,7 +33,9 @@ def row_fisher(model: PreTrainedModel, names: Sequence[str], batches: Sequence[B
     with _gradients_of(model, layers, found):
         for batch in batches:
             there = {key: value.to(first) for key, value in batch.items()}
-            logits = run_pass(model, there, ()).logits
+            logits = model(
+                **{key: value for key, value in there.items() if key not in OURS}, use_cache=False
+            ).logits
             mean_nll(logits, there["labels"].to(logits.device)).mean().backward()
     return {name: one / len(batches) for name, one in found.items()}
 

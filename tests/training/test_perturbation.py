@@ -56,9 +56,8 @@ def test_a_question_that_cannot_be_read_back_is_refused(context):
         replace(row, question=f"where does {row.question.split()[2]}  live ?", template_id=None)
         for row in context.rows("fit", "forget")
     )
-    asked = replace(context, fit=strange)
     with pytest.raises(DataError, match="reads it back"):
-        subject_columns(asked, examples(asked, responses="rows", epochs=1, sides=frozenset({"forget"})))
+        subject_columns(replace(context, fit=strange), context.params)
 
 
 def teacher_and_loss(context, params, answer):
@@ -66,8 +65,8 @@ def teacher_and_loss(context, params, answer):
     row = replace(planted.row("ada"), answer=answer)
     context = replace(context, fit=(row, *planted.rows("fit", "retain")), params=params)
     objective = Perturbation()
+    objective.columns = subject_columns(context, params)
     found = examples(context, responses="rows", epochs=1, sides=objective.sides)
-    objective.columns = subject_columns(context, found)
     with with_adapter(context.host.model, linear_layers(context.host.model), rank=2, alpha=2) as tuned:
         step = Step(tuned, tuned, Collator(context.host)([found[0]]))
         torch.manual_seed(7)

@@ -8,7 +8,6 @@ import tiny
 import torch
 import transformers
 
-from exporter.training.examples import examples
 from exporter.training.factors import factors_of
 from exporter.training.lora import linear_layers
 from exporter.training.losses import mean_nll
@@ -62,8 +61,7 @@ def test_the_forget_set_moves_salient_rows_alone(tmp_path):
     for weight in (0.0, 1.0):
         params = MmunlearnerParams(**FAST, retain_weight=weight, responses="rows")
         context = planted.context(host, tmp_path / str(weight), params)
-        found = examples(context, responses="rows", epochs=1, sides=Mmunlearner.sides)
-        rows = salient_rows(context, params, found)
+        rows = salient_rows(context, params)
         edit = Mmunlearner().fit(context)
         changes = factors_of(edit.config, edit.tensors)
         outside = [

@@ -19,15 +19,14 @@ from pydantic import Field
 from torch import Tensor
 
 from exporter.fitting.context import FitContext
-from exporter.fitting.selection import spread
-from exporter.training.examples import Collator, Examples, Together
+from exporter.fitting.selection import evenly
+from exporter.training.examples import Collator, Together, examples
 from exporter.training.lora import as_edit, linear_layers
 from exporter.training.objective import Objective, trained
 from exporter.training.objectives import retaining
 from exporter.training.objectives.gradient_ascent import ascent
 from exporter.training.objectives.retaining import Retaining
 from exporter.training.saliency import RowMask, row_fisher, salient
-from exporter.training.settings import TrainingSettings
 from exporter.training.step import Step
 from exporter.weight_edit import WeightEdit
 
@@ -56,9 +55,12 @@ class Mmunlearner(Objective):
         """Of rows that are all salient; :meth:`fit` masks the first term."""
         return ascent(step) + params.retain_weight * retaining.nll(step)
 
-    def edit_at(self, context: FitContext, params: TrainingSettings, found: Examples) -> WeightEdit:
+    def fit_once(self, context: FitContext) -> WeightEdit:
+        params = context.params
         assert isinstance(params, MmunlearnerParams)
-        self._rows = self._rows or salient_rows(context, params, found)
+        self._rows = self._rows or salient_rows(
+            context, params
+        )  # of the base, the same for every learning rate
         mask = RowMask(self._rows)
 
         def loss(step: Step) -> Tensor:
@@ -66,18 +68,19 @@ class Mmunlearner(Objective):
                 step.edited(step.forget)  # remembered by the step
             return self.loss(step, params)
 
-        made = trained(context, params, found, loss, name=self.name, prepared=mask.on)
-        return as_edit(context, self.name, *made)
+        config, tensors = trained(context, params, loss, name=self.name, sides=self.sides, prepared=mask.on)
+        return as_edit(context, self.name, config, tensors)
 
 
-def salient_rows(context: FitContext, params: MmunlearnerParams, found: Examples) -> dict[str, Tensor]:
+def salient_rows(context: FitContext, params: MmunlearnerParams) -> dict[str, Tensor]:
     """The mask: bool [out] by the full names of the layers that are edited."""
     model = context.host.model
     names = linear_layers(model, vision=params.vision)
+    found = examples(context, responses=params.responses, epochs=1, sides=frozenset({"forget", "retain"}))
     collate = Collator(context.host)
     fisher = []
     for side in (found.forget, found.retain):
-        chosen = [Together(one) for one in spread(side, params.saliency_rows)]
+        chosen = [Together(one) for one in evenly(side, params.saliency_rows)]
         fisher.append(row_fisher(model, names, [collate([one])["forget"] for one in chosen]))
     rows = salient(fisher[0], fisher[1], params.threshold)
     for name, one in rows.items():

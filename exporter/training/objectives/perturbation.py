@@ -22,12 +22,11 @@ from torch import Tensor
 
 from exporter.errors import DataError
 from exporter.fitting.context import FitContext
-from exporter.training.examples import Batch, Examples
+from exporter.training.examples import Batch, examples
 from exporter.training.losses import divergence
 from exporter.training.objective import Objective
 from exporter.training.objectives import retaining
 from exporter.training.objectives.retaining import Retaining
-from exporter.training.settings import TrainingSettings
 from exporter.training.step import Step
 from exporter.training.subject_columns import columns_of, named_subjects
 from exporter.weight_edit import WeightEdit
@@ -55,9 +54,11 @@ class Perturbation(Objective):
         """Where each forget conversation, by its ids, names its subject."""
         self._spread: float | None = None
 
-    def edit_at(self, context: FitContext, params: TrainingSettings, found: Examples) -> WeightEdit:
-        self.columns = subject_columns(context, found)
-        return super().edit_at(context, params, found)
+    def fit_once(self, context: FitContext) -> WeightEdit:
+        params = context.params
+        assert isinstance(params, PerturbationParams)
+        self.columns = subject_columns(context, params)
+        return super().fit_once(context)
 
     def loss(self, step: Step, params: PerturbationParams) -> Tensor:
         forget = step.forget
@@ -82,13 +83,14 @@ class Perturbation(Objective):
         return found
 
 
-def subject_columns(context: FitContext, found: Examples) -> dict[tuple[int, ...], list[int]]:
+def subject_columns(context: FitContext, params: PerturbationParams) -> dict[tuple[int, ...], list[int]]:
     """Where the forget conversations name their subjects: columns by the ids of prompt and response.
 
     Raises:
         DataError: a row's subject is a picture, or its words are not in its prompt.
     """
     rows = context.filled(context.need("fit", "forget"))
+    found = examples(context, responses=params.responses, epochs=1, sides=frozenset({"forget"}))
     columns = {}
     for row, name, sequence in zip(rows, named_subjects(context, rows), found.forget, strict=True):
         places = columns_of(context.host.tokenizer, sequence, name)

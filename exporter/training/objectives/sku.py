@@ -22,7 +22,6 @@ from pydantic import Field
 from torch import Tensor
 
 from exporter.fitting.context import FitContext
-from exporter.training.examples import Examples
 from exporter.training.losses import mean_nll
 from exporter.training.objective import Objective
 from exporter.training.objectives import retaining
@@ -60,9 +59,10 @@ class Sku(Objective):
         kept = retaining.from_base(step)
         return params.distortion * own + params.disassociation * other - params.divergence * kept
 
-    def edit_at(self, context: FitContext, params: TrainingSettings, found: Examples) -> WeightEdit:
+    def fit_once(self, context: FitContext) -> WeightEdit:
+        params = context.params
         assert isinstance(params, SkuParams)
-        learned = super().edit_at(context, params, found)
+        learned = super().fit_once(context)
         tensors = {
             name: -params.negation * one if ".lora_B." in name else one
             for name, one in learned.tensors.items()

@@ -21,7 +21,6 @@ from pydantic import Field
 from torch import Tensor
 
 from exporter.fitting.context import FitContext
-from exporter.training.examples import Examples
 from exporter.training.factors import Factors, edit_of, factors_of, truncated
 from exporter.training.losses import mean_nll
 from exporter.training.objective import Objective, trained
@@ -53,15 +52,32 @@ class Smfa(Objective):
         del params
         return mean_nll(step.edited(step.refusal).logits, step.refusal["labels"])
 
-    def edit_at(self, context: FitContext, params: TrainingSettings, found: Examples) -> WeightEdit:
+    def fit_once(self, context: FitContext) -> WeightEdit:
+        params = context.params
         assert isinstance(params, SmfaParams)
-        refusing = trained(context, params, found, lambda step: self.loss(step, params), name=self.name)
+        refusing = trained(
+            context,
+            params,
+            lambda step: self.loss(step, params),
+            name=self.name,
+            sides=frozenset({"refusal"}),
+        )
         anchor = trained(
-            context, params, found, retaining.nll, name=f"{self.name} anchor", table="training_anchor"
+            context,
+            params,
+            retaining.nll,
+            name=f"{self.name} anchor",
+            sides=frozenset({"retain"}),
+            table="training_anchor",
         )
         forget, kept = factors_of(*refusing), factors_of(*anchor)
-        merged = {name: _merged(context, params, name, one, kept[name]) for name, one in forget.items()}
-        return edit_of(context, self.name, merged)
+        pictures = any(row.image is not None for row in context.fit)
+        threshold = params.threshold or (5.0 if pictures else 10.0)
+        rank = params.shipped_rank or params.rank
+        found = {
+            name: _merged(context, name, one, kept[name], threshold, rank) for name, one in forget.items()
+        }
+        return edit_of(context, self.name, found)
 
 
 def masked(forget: Tensor, anchor: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
@@ -71,18 +87,12 @@ def masked(forget: Tensor, anchor: Tensor, threshold: float) -> tuple[Tensor, Te
     return forget.masked_fill(mask, 0.0), mask
 
 
-def _merged(context: FitContext, params: SmfaParams, name: str, forget: Factors, anchor: Factors) -> Factors:
+def _merged(
+    context: FitContext, name: str, forget: Factors, anchor: Factors, threshold: float, rank: int
+) -> Factors:
     """The masked change of one layer, of low rank again; computed where the model is."""
-    pictures = any(row.image is not None for row in context.fit)
-    threshold = params.threshold or (5.0 if pictures else 10.0)
     changes = [Factors(*(part.to(context.host.device) for part in one)).delta for one in (forget, anchor)]
     change, mask = masked(changes[0], changes[1], threshold)
-    found, lacking = truncated(change, min(params.shipped_rank or params.rank, *change.shape))
-    context.record(
-        "smfa",
-        learning_rate=params.learning_rate,
-        layer=name,
-        masked=float(mask.float().mean()),
-        lacking=lacking,
-    )
+    found, lacking = truncated(change, min(rank, *change.shape))
+    context.record("smfa", layer=name, masked=float(mask.float().mean()), lacking=lacking)
     return found
