@@ -48,6 +48,9 @@ class Mmunlearner(Objective):
     Params: ClassVar[type[MmunlearnerParams]] = MmunlearnerParams
     sides: ClassVar[frozenset[str]] = frozenset({"forget", "retain"})
 
+    def __init__(self) -> None:
+        self._rows: dict[str, Tensor] = {}
+
     def loss(self, step: Step, params: MmunlearnerParams) -> Tensor:
         """Of rows that are all salient; :meth:`fit` masks the first term."""
         return ascent(step) + params.retain_weight * retaining.nll(step)
@@ -55,7 +58,10 @@ class Mmunlearner(Objective):
     def fit_once(self, context: FitContext) -> WeightEdit:
         params = context.params
         assert isinstance(params, MmunlearnerParams)
-        mask = RowMask(salient_rows(context, params))
+        self._rows = self._rows or salient_rows(
+            context, params
+        )  # of the base, the same for every learning rate
+        mask = RowMask(self._rows)
 
         def loss(step: Step) -> Tensor:
             with mask.masking():
