@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,6 +22,7 @@ from exporter.training.examples import Collator, examples
 from exporter.training.lora import Diverged, as_edit, edited, linear_layers, taken_out, with_adapter
 from exporter.training.settings import TrainingSettings
 from exporter.training.trainer import train
+from exporter.types import Role
 from exporter.weight_edit import WeightEdit
 
 if TYPE_CHECKING:
@@ -37,6 +38,17 @@ class Objective(ABC):
     yields: ClassVar[Yields] = "edit"
     sides: ClassVar[frozenset[str]] = frozenset({"forget"})
     """The parts of a step that its loss reads (:data:`exporter.training.examples.SIDES`)."""
+    needs: ClassVar[Mapping[str, Sequence[Sequence[Role]]]]
+    """Roles of which one each must stand in a part of the rows; they follow from ``sides``."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        wanted: list[Sequence[Role]] = [("forget",)]
+        if cls.sides & {"retain", "reasoning"}:
+            wanted.append(("retain", "reasoning"))
+        if "refusal" in cls.sides:
+            wanted.append(("unknown",))
+        cls.needs = {"fit": wanted, "calibrate": [("forget",)]}
 
     @abstractmethod
     def loss(self, step: Step, params: Any) -> Tensor:

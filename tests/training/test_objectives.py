@@ -203,3 +203,13 @@ def test_a_rate_that_diverges_is_passed_over(tmp_path):
     assert [one["learning_rate"] for one in context.records["trained"]] == [1e-5]
     with pytest.raises(FitError, match="learning_rate"):
         fitted("ga", tmp_path / "none", rates=(1e29, 1e30), **options)
+
+
+def test_it_asks_for_the_rows_that_it_reads_and_no_others():
+    roles = {
+        name: {role for some in EVERY[name].needs["fit"] for role in some}
+        for name in ("ga", "npo", "idk_dpo")
+    }
+    assert roles["ga"] == {"forget"}
+    assert roles["npo"] == {"forget", "retain", "reasoning"}
+    assert roles["idk_dpo"] == {"forget", "retain", "reasoning", "unknown"}
