@@ -52,7 +52,7 @@ class Exports(TyperGroup):
 
 
 exports = typer.Typer(
-    cls=Exports, help="Write a steered checkpoint for another runtime.", no_args_is_help=True
+    cls=Exports, help="Write a checkpoint for another runtime, or as an adapter.", no_args_is_help=True
 )
 
 
