@@ -4,7 +4,8 @@
 
 Each method is run by itself, as ``steerbake run RECIPE --set methods.default=NAME --set 'methods.compare=[]'`` would, at its default parameters; a
 method that searches does so on calibration rows. The file is written after each, and a method that it has is not run again: the same command
-resumes. By default the bundled testbed, and every method in the registry.
+resumes. By default the bundled testbed, and every method in the registry. A method may be given parameters, for ablations:
+``r_muse:protect=none,spans=answer``.
 
 Of each method:
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import resource
 from pathlib import Path
 
@@ -45,21 +47,23 @@ def main() -> None:
     found = json.loads(asked.out.read_text(encoding="utf-8")) if asked.out.is_file() else {}
     for method in asked.methods:
         if method not in found:
-            found[method] = measured(asked.recipe, method, asked.runs / method)
+            found[method] = measured(asked.recipe, method, asked.runs / re.sub(r"[^\w.-]+", "-", method))
             write_json(asked.out, found)
             print(method, json.dumps(found[method]), flush=True)
 
 
 def measured(recipe: Path, method: str, out: Path) -> dict[str, object]:
     """One method, run by itself."""
-    changes = [f"methods.default={method}", "methods.compare=[]"]
+    name, _, params = method.partition(":")
+    changes = [f"methods.default={name}", "methods.compare=[]"]
+    changes += [f"methods.params.{name}.{one}" for one in params.split(",") if one]
     before = _cpu_seconds()
     try:
         pipeline.run(Recipe.load(recipe, changes), out, progress=False)
     except SteerbakeError as error:
         return {"failed": str(error).splitlines()[0], "seconds": round(_cpu_seconds() - before, 1)}
-    fitted = Workspace(out.resolve()).fitted(method)
-    figures = Report.load(out).models[method].metrics
+    fitted = Workspace(out.resolve()).fitted(name)
+    figures = Report.load(out).models[name].metrics
     return {
         "seconds": round(_cpu_seconds() - before, 1),
         "bytes": sum(path.stat().st_size for path in fitted.iterdir() if path.name not in METADATA),

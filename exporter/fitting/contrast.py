@@ -20,6 +20,7 @@ from exporter.fitting.subspaces import z_score
 from exporter.types import Encoded, Row, Span
 
 Negatives = Literal["own", "rows"]
+Spans = Literal["both", "answer", "reasoning"]
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,20 @@ class Contrast:
     reasoning: Tensor | None
     positive: Tensor
 
-    def hybrid(self, *, centred: bool) -> Tensor:
-        """Z(D_ans) + Z(D_cot), [n,d]: the span-hybrid differences."""
-        found = z_score(self.answer, centred=centred)
-        return found if self.reasoning is None else found + z_score(self.reasoning, centred=centred)
+    def hybrid(self, *, centred: bool, spans: Spans = "both") -> Tensor:
+        """Z(D_ans) + Z(D_cot), [n,d]: the span-hybrid differences; or of one span alone.
+
+        Raises:
+            FitError: of the reasoning alone, where replies have none.
+        """
+        if spans == "reasoning" and self.reasoning is None:
+            raise FitError(
+                "the replies have no reasoning, so `spans` cannot be reasoning; set it to answer or both"
+            )
+        parts = {"answer": self.answer, "reasoning": self.reasoning}
+        chosen = [one for name, one in parts.items() if spans in ("both", name) and one is not None]
+        found = z_score(chosen[0], centred=centred)
+        return found if len(chosen) == 1 else found + z_score(chosen[1], centred=centred)
 
     @property
     def mean(self) -> Tensor:

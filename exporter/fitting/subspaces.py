@@ -43,6 +43,15 @@ def energy_basis(x: Tensor, energy: float) -> Tensor:
     return vectors[:, : energy_rank(values, energy)]
 
 
+def principal_cosines(one: Tensor, other: Tensor) -> Tensor:
+    """Cosines of the principal angles between two subspaces, largest first, [min(j, k)].
+
+    Args:
+        one, other: orthonormal bases [d,j] and [d,k] (Bjorck & Golub 1973, https://doi.org/10.2307/2005662).
+    """
+    return torch.linalg.svdvals(one.double().T @ other.double()).clamp(max=1.0).float()
+
+
 def z_score(x: Tensor, *, centred: bool) -> Tensor:
     """Per-dimension z-score of x [n,d] over its rows; ``centred=False`` divides by the deviation but keeps the mean.
 

@@ -12,8 +12,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.errors import DataError
+from exporter.errors import DataError, FitError
 from exporter.fitting.pooling import PooledSequence
+from exporter.fitting.subspaces import principal_cosines
 from exporter.methods import r_muse
 from exporter.methods.r_muse import RMuse, RMuseParams
 from exporter.types import Encoded, Row
@@ -207,3 +208,68 @@ def test_a_role_that_is_missing_is_named(context, role):
 def test_a_gate_that_reads_above_its_edit_is_objected_to(keys, key):
     found = [line.partition(":")[0] for line in RMuse.objections(RMuseParams(**keys), 4)]
     assert found == ([] if key is None else [key])
+
+
+@pytest.mark.parametrize(
+    ("keys", "wanted"),
+    [
+        ({"protect": "none"}, {"protect": "none", "sign": "state", "angle": "calibrated"}),
+        ({"protect": "exact"}, {"protect": "exact"}),
+        ({"angle": 0.5}, {"angle": "fraction", "strength": 0.5}),
+        ({"sign": "fixed"}, {"sign": "fixed"}),
+    ],
+)
+def test_an_idea_that_is_taken_out_is_not_in_the_program(context, keys, wanted):
+    found = fitted(context, **keys)
+    (edit,) = found.edits
+    assert {name: getattr(edit, name) for name in wanted} == wanted
+    assert ("retain_basis" in edit.tensors) == (edit.protect != "none")
+    assert ("prototypes" in edit.tensors) == (edit.angle == "calibrated")
+    assert ("basis" in found.gates[0].tensors) is True  # the gate's own reading of the retain set stays
+
+
+def test_a_fixed_angle_is_divided_among_the_layers(context):
+    found = fitted(context, layer=1, depth=3, angle=0.6)
+    assert [(edit.layer, edit.strength) for edit in found.edits] == [
+        (one, pytest.approx(0.2)) for one in (1, 2, 3)
+    ]
+    assert not list(RMuse.objections(RMuseParams(layer=1, depth=3), 4))
+    assert [line.partition(":")[0] for line in RMuse.objections(RMuseParams(layer=2, depth=3), 4)] == [
+        "depth"
+    ]
+
+
+def test_one_span_alone_gives_its_own_direction():
+    both = contrasts.forget(1, shift=0.0, spread=4.0)
+    other = torch.randn(both.answer.shape, generator=torch.Generator().manual_seed(3))
+    hybrid = replace(both, reasoning=other)
+    parts = {
+        spans: r_muse._edit(hybrid, contrasts.retain(4), 1, RMuseParams(spans=spans)).tensors["direction"]
+        for spans in ("both", "answer", "reasoning")
+    }
+    assert abs(cosine(parts["answer"], contrasts.SHIFT)) > 0.98
+    assert abs(cosine(parts["reasoning"], contrasts.SHIFT)) < 0.6
+    with pytest.raises(FitError, match="spans"):
+        replace(both, reasoning=None).hybrid(centred=True, spans="reasoning")
+
+
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 2**16))
+def test_principal_cosines_are_those_of_the_planted_angles(one, other, seed):
+    basis = torch.linalg.qr(torch.randn(12, 12, generator=torch.Generator().manual_seed(seed)).double())[
+        0
+    ].float()
+    count = min(one, other)
+    angles = torch.linspace(0.1, 1.4, count)
+    first = basis[:, :one]
+    turned_ = [torch.cos(a) * basis[:, i] + torch.sin(a) * basis[:, 5 + i] for i, a in enumerate(angles)]
+    second = torch.stack([*turned_, *(basis[:, 10 + i] for i in range(min(other - count, 2)))], 1)
+    found = principal_cosines(first, second)[:count]
+    torch.testing.assert_close(found, torch.cos(angles), rtol=0, atol=1e-5)
+
+
+def test_how_far_the_two_subspaces_lie_apart_is_recorded(context, caplog):
+    context.records.clear()
+    fitted(context)
+    (line,) = context.records["orthogonality"]
+    assert 0 <= line["mean"] <= line["largest"] <= 1
+    assert ("share a direction" in caplog.text) == (line["largest"] > r_muse.OBLIQUE)
