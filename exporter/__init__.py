@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from exporter.recipe import Recipe
     from exporter.settings import Settings
     from exporter.types import Row, Turn
+    from exporter.weight_edit import WeightEdit
     from steer_modules.program import SteeringProgram
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Settings",
     "SteeringProgram",
     "Turn",
+    "WeightEdit",
     "compile",
     "evaluate",
     "export",
@@ -32,6 +34,7 @@ _ELSEWHERE = {
     "Settings": "exporter.settings",
     "SteeringProgram": "steer_modules.program",
     "Turn": "exporter.types",
+    "WeightEdit": "exporter.weight_edit",
 }
 """Modules of the names that are not functions of ``exporter.api``."""
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from exporter import pipeline
+from exporter.fitted import Fitted
 from exporter.pipeline.export_loaded import export_loaded
 from exporter.pipeline.given_rows import RowsLike
 from exporter.pipeline.in_memory import evaluate_loaded, fit_loaded
@@ -16,7 +17,6 @@ from exporter.pipeline.loaded_steering import steer, unsteer
 from exporter.progress import Listener, heard_by
 from exporter.provenance import folder_of
 from exporter.settings import Settings
-from steer_modules.program import SteeringProgram
 
 __all__ = ["compile", "evaluate", "export", "fit", "push", "steer", "unsteer"]
 
@@ -32,8 +32,11 @@ def fit(
     progress: Listener | None = None,
     settings: Settings | None = None,
     work: str | Path | None = None,
-) -> SteeringProgram:
-    """Fit a method on a loaded model; the program contains the fingerprint of the model's weights.
+) -> Fitted:
+    """Fit a method on a loaded model; what it finds contains the fingerprint of the model's weights.
+
+    A steering method finds a :class:`exporter.SteeringProgram`, a method that changes weights a :class:`exporter.WeightEdit`; the model itself is as
+    it was.
 
     Args:
         model: of ``AutoModelForCausalLM`` or ``AutoModelForImageTextToText``, with plain weights; it is switched to eval mode, and back.
@@ -49,7 +52,7 @@ def fit(
         InputErrors: the model is quantised, adapted, compiled or of no family that can be steered; rows of a needed role are
             missing, by name; parameters that the method does not have. All of one kind at once, each with what to do.
         CompileError: a tiny twin of the model breaks a law of steered models.
-        FitError, DataError: the rows or the model do not let the method find a program.
+        FitError, DataError: the rows or the model do not let the method find anything.
     """
     with heard_by(progress):
         return fit_loaded(
@@ -66,21 +69,23 @@ def fit(
 
 def compile(  # noqa: A001 - the command's name
     base: str | Path,
-    program: SteeringProgram | str | Path,
+    program: Fitted | str | Path,
     out: str | Path,
     *,
     trust_remote_code: bool = False,
 ) -> Path:
-    """Write the checkpoint ``out`` of a base and a program, which loads with Transformers alone; returns it. Reads no weight.
+    """Write the checkpoint ``out`` of a base and a program or an edit, which loads with Transformers alone; returns it.
+
+    Of a program no weight is read; an edit is merged into the weights, shard by shard.
 
     Args:
-        base: the folder of the model that the program was fitted on, or its name on the Hub.
+        base: the folder of the model that it was fitted on, or its name on the Hub.
         program: as :func:`fit` returns it, or the folder of one.
 
     Raises:
         CompileError: ``out`` exists, or the base is another model than the program was fitted on.
     """
-    given = program if isinstance(program, SteeringProgram) else Path(program)
+    given = Path(program) if isinstance(program, str | Path) else program
     return pipeline.compile(folder_of(base), given, Path(out), trust_remote_code=trust_remote_code)
 
 
@@ -112,7 +117,7 @@ def export(
 def evaluate(
     model: object,
     processor: object,
-    program: SteeringProgram,
+    program: Fitted,
     rows: RowsLike,
     *,
     refusals: RowsLike = (),
@@ -120,7 +125,7 @@ def evaluate(
     settings: Settings | None = None,
     allow_changed_base: bool = False,
 ) -> dict[str, object]:
-    """Evaluate a loaded base on rows, unsteered and steered: leakage, refusals and retention.
+    """Evaluate a loaded base on rows, as it is and steered (or with an edit): leakage, refusals and retention.
 
     Args:
         rows: rows that no fit has seen.

@@ -19,7 +19,7 @@ from tiny_run import NAMES, Quick, write_base
 from transformers import AutoModelForCausalLM
 
 import exporter
-from exporter import Row, Settings, SteeringProgram, pipeline, registry
+from exporter import Row, Settings, SteeringProgram, WeightEdit, pipeline, registry
 from exporter.data.rows import read_rows
 from exporter.errors import CompileError, InputErrors, SteerbakeError, VerificationError
 from exporter.pipeline import run as _run  # noqa: F401 - a room is imported, and takes no name of the API
@@ -192,6 +192,43 @@ def test_a_model_that_was_never_on_disk_compiles_where_it_is_saved(folder, loade
     model.save_pretrained(tmp_path / "base")
     loaded[1].save_pretrained(tmp_path / "base")
     exporter.compile(tmp_path / "base", program, tmp_path / "out")
+
+
+# methods that change weights
+
+EDIT = {"epochs": 2, "batch_size": 2, "learning_rate": 0.01, "precision": "float32", "responses": "rows"}
+
+
+@pytest.fixture
+def edit(folder, loaded):
+    rows = {"rows": folder / "fit.jsonl", "calibrate": folder / "calibrate.jsonl"}
+    return exporter.fit(*loaded, method="npo", params=EDIT, settings=SETTINGS, **rows)
+
+
+def test_an_edit_is_that_of_the_recipe_and_leaves_the_model_as_it_was(folder, loaded, edit, tmp_path):
+    changes = ["methods.default=npo", "methods.compare=[]", f"methods.params.npo={json.dumps(EDIT)}"]
+    pipeline.fit(Recipe.load(folder / "recipe.yaml", changes), tmp_path / "run", progress=False)
+    assert WeightEdit.load(tmp_path / "run" / "steering" / "npo").sha256 == edit.sha256
+    base = AutoModelForCausalLM.from_pretrained(folder / "base").state_dict()
+    assert loaded[0].state_dict().keys() == base.keys()
+    assert all(torch.equal(one, base[name]) for name, one in loaded[0].state_dict().items())
+
+
+def test_an_edit_is_compiled_and_measured_and_does_not_steer(folder, loaded, edit, tmp_path):
+    merged = AutoModelForCausalLM.from_pretrained(
+        exporter.compile(folder / "base", edit, tmp_path / "merged")
+    )
+    assert type(merged) is type(loaded[0])
+    found = exporter.evaluate(*loaded, edit, folder / "test.jsonl", settings=SETTINGS)
+    assert set(found["models"]) == {"base", "steered"}
+    generated = {one["id"]: one["tokens"] for one in found["generations"] if one["model"] == "steered"}
+    assert [said(merged, loaded[1], name) for name in NAMES] != [said(*loaded, name) for name in NAMES]
+    assert {row.id for row in read_rows(folder / "test.jsonl")} <= generated.keys()
+    with pytest.raises(InputErrors, match="peft"):
+        exporter.steer(loaded[0], edit)
+    other = type(loaded[0])(loaded[0].config).eval()
+    with pytest.raises(CompileError, match="another model"):
+        exporter.evaluate(other, loaded[1], edit, folder / "test.jsonl", settings=SETTINGS)
 
 
 # evaluate

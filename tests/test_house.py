@@ -225,7 +225,7 @@ def test_the_command_line_stays_thin() -> None:
 def test_the_api_stays_thin() -> None:
     found = imports_of(HOME / "exporter" / "api.py")
     ours = {one.name.split(".")[1] for one in found if under(one.name, {"exporter"})}
-    assert ours <= {"pipeline", "progress", "provenance", "settings"}
+    assert ours <= {"fitted", "pipeline", "progress", "provenance", "settings"}
     assert not [str(one) for one in found if under(one.name, {"torch", "transformers", "pydantic"})]
 
 

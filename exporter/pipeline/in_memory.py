@@ -11,12 +11,14 @@ from pydantic import ValidationError
 
 from exporter import registry
 from exporter.data.chat import Chat
-from exporter.errors import InputErrors, shortened
+from exporter.errors import CompileError, InputErrors, shortened
 from exporter.evaluation.cases import public_line
 from exporter.evaluation.conversations import generate_responses
 from exporter.evaluation.extraction import summary
 from exporter.evaluation.report import BASE, few_rows, model_measures
+from exporter.fitted import Fitted
 from exporter.fitting.context import FitContext
+from exporter.pipeline.applied import applied
 from exporter.pipeline.evaluation import STEERED
 from exporter.pipeline.extractions import extraction_on, references_in
 from exporter.pipeline.given_rows import RowsLike, absolute, rows_of
@@ -31,7 +33,6 @@ from exporter.pipeline.row_checks import Room, RowLengths, image_ids, missing_ro
 from exporter.recipe_keys import described
 from exporter.settings import Settings
 from exporter.splits import Splits
-from steer_modules.attach import steered
 from steer_modules.program import SteeringProgram
 
 LOG = logging.getLogger(__name__)
@@ -47,14 +48,9 @@ def fit_loaded(
     params: Mapping[str, object],
     settings: Settings,
     work: Path | None,
-) -> SteeringProgram:
-    """The program that a method finds for a loaded model; see :func:`exporter.api.fit`."""
+) -> Fitted:
+    """What a method finds for a loaded model; see :func:`exporter.api.fit`."""
     refuse_loaded(model)
-    if registry.resolve(registry.METHODS, "method", method).yields == "edit":
-        reason = (
-            "it trains a weight edit, and a loaded model is only steered; fit it by a recipe (steerbake fit)"
-        )
-        raise InputErrors(f"fit {method}", [reason])
     with at_rest(model), working(work) as folder:
         splits = parted(rows, calibrate, settings)
         defaults = registry.resolve(registry.METHODS, "method", method).Params()
@@ -67,16 +63,15 @@ def fit_loaded(
         ]
         if problems:
             raise InputErrors(f"fit {method}", problems)
-        prove_loaded(model)
-        found = fitted(context, method, params, fingerprint_of(model))
-        assert isinstance(found, SteeringProgram), "a method without an edit finds a program"
-        return found
+        if registry.resolve(registry.METHODS, "method", method).yields == "program":
+            prove_loaded(model)
+        return fitted(context, method, params, fingerprint_of(model))
 
 
 def evaluate_loaded(
     model: Any,
     processor: Any,
-    program: SteeringProgram,
+    program: Fitted,
     rows: RowsLike,
     *,
     refusals: RowsLike,
@@ -87,8 +82,7 @@ def evaluate_loaded(
     test = [absolute(row) for row in rows_of(rows, "rows")]
     Splits((), (), tuple(test)).check("rows")
     with at_rest(model):
-        steer(model, program, allow_changed_base=allow_changed_base)
-        unsteer(model)  # refused before anything is generated
+        _refuse_other(model, program, allow_changed_base)
         host, chat = host_of(model, processor), chat_of(processor, test, settings)
         rule = refusal_rule(
             chat, [*rows_of(refusals, "refusals"), *test], settings.accepted, settings.patterns
@@ -97,7 +91,7 @@ def evaluate_loaded(
         cases = {BASE: generate_responses(host, test, chat, name=BASE, folder=_root(), **lengths)}
         forced = references_in(cases[BASE], chat)
         given_away = {BASE: extraction_on(host, forced, batch_size=settings.batch_size)}
-        with steered(model, program):
+        with applied(model, program):
             cases[STEERED] = generate_responses(host, test, chat, name=STEERED, folder=_root(), **lengths)
             given_away[STEERED] = extraction_on(host, forced, batch_size=settings.batch_size)
     models = model_measures(cases, rule)
@@ -111,6 +105,19 @@ def evaluate_loaded(
             public_line(reply) for some in cases.values() for case in some for reply in case.replies
         ],
     }
+
+
+def _refuse_other(model: Any, found: Fitted, allow_changed_base: bool) -> None:
+    """Refuses before anything is generated what cannot be put on a model; raises as :func:`exporter.api.steer` does."""
+    if isinstance(found, SteeringProgram):
+        steer(model, found, allow_changed_base=allow_changed_base)
+        unsteer(model)
+        return
+    refuse_loaded(model)
+    if not allow_changed_base and fingerprint_of(model) != found.base.fingerprint:
+        raise CompileError(
+            f"the edit was fitted on another model than the loaded {type(model).__name__}; load its own base, or pass allow_changed_base=True"
+        )
 
 
 def _parameter_problems(context: FitContext, method: str, params: Mapping[str, object]) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from exporter.errors import CompileError
+from exporter.errors import CompileError, InputErrors
 from exporter.pipeline.loaded_base import refuse_loaded
 from exporter.pipeline.loaded_fingerprint import fingerprint_of
 from steer_modules.attach import attach, detach
@@ -13,10 +13,12 @@ from steer_modules.program import SteeringProgram
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from exporter.fitted import Fitted
+
 ModelT = TypeVar("ModelT", bound="PreTrainedModel")
 
 
-def steer(model: ModelT, program: SteeringProgram, *, allow_changed_base: bool = False) -> ModelT:
+def steer(model: ModelT, program: Fitted, *, allow_changed_base: bool = False) -> ModelT:
     """Steers a loaded model in place and returns it; :func:`unsteer` gives the base back.
 
     Args:
@@ -24,12 +26,19 @@ def steer(model: ModelT, program: SteeringProgram, *, allow_changed_base: bool =
             it what it said.
 
     Raises:
-        InputErrors: the model cannot be steered as it is.
+        InputErrors: the model cannot be steered as it is, or ``program`` is a weight edit.
         CompileError: the program was fitted on another model.
         ProgramError: the program is of another size, or was altered.
         RuntimeError: the installed Transformers calls such models in a way that the steering does not follow, or the canary
             says something else.
     """
+    if not isinstance(program, SteeringProgram):
+        raise InputErrors(
+            f"steer with an edit of {program.method}",
+            [
+                "a weight edit does not steer; write it with compile(base, edit, out), or save it and load it with peft"
+            ],
+        )
     refuse_loaded(model)
     _refuse_other(model, program, allow_changed_base)
     steered: Any = attach(model, program)  # of a class that was made just now
