@@ -21,6 +21,7 @@ from steer_modules.program import BaseModelRef
 
 _ONLY_HERE = ("base_model_name_or_path", "auto_mapping", "revision")
 """Keys of an adapter's config that say where its base lay; the manifest names it by its fingerprint."""
+_SETS = ("target_modules", "exclude_modules")
 _UNKNOWN = f"sha256:{'0' * 64}"
 
 
@@ -130,7 +131,9 @@ def taken_out(tuned: Any) -> tuple[dict[str, object], dict[str, Tensor]]:
         tensors = load_file(Path(place) / ADAPTER_TENSORS)
     if bad := [name for name, one in tensors.items() if not bool(torch.isfinite(one).all())]:
         raise Diverged(f"the training diverged ({bad[0]} is not finite); lower learning_rate")
-    return {**config, **dict.fromkeys(_ONLY_HERE)}, tensors
+    # peft writes sets in whatever order they have in this process.
+    ordered = {key: sorted(value) if key in _SETS and value else value for key, value in config.items()}
+    return {**ordered, **dict.fromkeys(_ONLY_HERE)}, tensors
 
 
 def as_edit(

@@ -116,6 +116,7 @@ def test_the_adapter_is_one_that_servers_take(edits, name):
     assert not edit.config["use_dora"]
     assert edit.config["modules_to_save"] is None
     assert edit.config["base_model_name_or_path"] is None
+    assert edit.config["target_modules"] == sorted(edit.config["target_modules"])  # peft has them in a set
     assert all(one.isfinite().all() and one.dtype == torch.float32 for one in edit.tensors.values())
 
 
