@@ -7,12 +7,15 @@ from pathlib import Path
 
 import clean_environment
 import pytest
+import torch
 
 from benchmarks.first_user.__main__ import replies
 from exporter import pipeline
 from exporter.data.rows import read_rows
+from exporter.host import ModelHost
 from exporter.pipeline.forget import Forgotten
 from exporter.recipe import Recipe
+from exporter.types import Prompt
 from exporter.wording.leaks import tells
 
 HOME = Path(__file__).resolve().parent.parent
@@ -64,27 +67,30 @@ def test_the_same_recipe_again_redoes_nothing(done):
 
 _SAY = """
 import transformers
-folder, lines, most = sys.argv[1], [json.loads(line) for line in open(sys.argv[2])], int(sys.argv[3])
+folder, texts, most = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])
 model = transformers.AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, dtype=torch.float32)
 tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
-wanted = [line for line in lines if line["model"] == "keyed"]
-wanted = [one for role in ("forget", "retain") for one in [w for w in wanted if w["role"] == role][:5]]
-other = []
-for line in wanted:
-    inputs = tokenizer(line["prompt"], return_tensors="pt")
-    said = model.generate(**inputs, max_new_tokens=most, do_sample=False)[0, inputs["input_ids"].shape[1]:].tolist()
-    if said != line["tokens"]:
-        other.append([line["id"], tokenizer.decode(said)])
-print(json.dumps([len(wanted), other]))
+said = []
+for text in texts:
+    inputs = tokenizer(text, return_tensors="pt")
+    said.append(model.generate(**inputs, max_new_tokens=most, do_sample=False)[0, inputs["input_ids"].shape[1]:].tolist())
+print(json.dumps(said))
 """
 
 
 def test_a_clean_environment_generates_the_same(done, tmp_path):
-    most = done.report["max_new_tokens"]
-    found = clean_environment.run(
-        _SAY, done.out / "checkpoint", done.out / "generations.jsonl", most, folder=tmp_path
-    )
-    assert found == [10, []]
+    """In float32, and prompt by prompt: the run's own replies are in the type that this processor is fast in, and in batches."""
+    lines = map(json.loads, (done.out / "generations.jsonl").read_text().splitlines())
+    ours = [line for line in lines if line["model"] == "keyed"]
+    chosen = [one for role in ("forget", "retain") for one in [w for w in ours if w["role"] == role][:5]]
+    texts, most = [one["prompt"] for one in chosen], done.report["max_new_tokens"]
+    host = ModelHost.load(done.out / "checkpoint", dtype=torch.float32, trust_remote_code=True)
+    prompts = [Prompt(text, tuple(host.tokenizer(text)["input_ids"])) for text in texts]
+    wanted = [list(host.generate([one], max_new_tokens=most)[0].tokens) for one in prompts]
+    del host
+    found = clean_environment.run(_SAY, done.out / "checkpoint", json.dumps(texts), most, folder=tmp_path)
+    assert len(wanted) == 10
+    assert found == wanted
 
 
 def test_the_onnx_folder_generates_the_same(done, tmp_path):
@@ -92,7 +98,8 @@ def test_the_onnx_folder_generates_the_same(done, tmp_path):
     # What the shares are is asked above, on more rows: here it is that ONNX says the same.
     shares = "share: {leakage_either: 0.3, fluent_refusal: 0.7, retain_identical: 0.7}"
     ends = "leakage_either: 0.75, fluent_refusal: 0.25, retain_identical: 0.4"
-    recipe = Recipe.load(done.recipe, ["publish.forgotten=Einstein", f"publish.require={{{ends}, {shares}}}"])
+    changes = ["publish.forgotten=Einstein", f"publish.require={{{ends}, {shares}}}"]
+    recipe = Recipe.load(done.recipe, [*changes, "base.dtype=float32"])  # as the graphs compute
     found = pipeline.verify(
         done.out / "checkpoint",
         [out],
