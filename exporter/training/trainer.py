@@ -5,6 +5,7 @@ Devices, processes, gradient accumulation and FSDP are its business; so are chec
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from datetime import timedelta
@@ -17,8 +18,9 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
+from exporter.atomic import write_json
+from exporter.digests import digest_of_file
 from exporter.training.precision import in_bfloat16
 from exporter.training.step import Step
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from exporter.training.settings import TrainingSettings
 
 LOG = logging.getLogger(__name__)
+WHOLE = "whole.json"
+"""Of a checkpoint: the digests of its files, once all are there."""
 T = TypeVar("T")
 _PATIENCE = timedelta(days=2)
 """How long a process waits for the others: the main one may fit a steering method before."""
@@ -98,7 +102,7 @@ def train(
         data_seed=seed,
         save_strategy="steps",
         save_steps=settings.save_steps,
-        save_total_limit=1,
+        save_total_limit=2,  # the older one goes once the newer is whole
         logging_steps=settings.log_steps,
         report_to="none",
         disable_tqdm=not progress,
@@ -113,10 +117,10 @@ def train(
         model=tuned,
         args=arguments,
         data_collator=collator,
-        callbacks=[_AfterStep(after_step)] if after_step is not None else None,
+        callbacks=[_Whole(), *([_AfterStep(after_step)] if after_step is not None else [])],
     )
     trainer.remove_callback(PrinterCallback)  # losses are in the record of the fit
-    last = _of_main(get_last_checkpoint(place) if Path(place).is_dir() else None, cpu=cpu)
+    last = _of_main(last_whole(Path(place)) if trainer.is_world_process_zero() else None, cpu=cpu)
     if last is not None:
         LOG.info("training goes on from %s", Path(last).name)
     trainer.train(resume_from_checkpoint=last)
@@ -125,6 +129,39 @@ def train(
     if trainer.is_world_process_zero():
         shutil.rmtree(place, ignore_errors=True)
     return [{"step": float(one["step"]), "loss": float(one["loss"])} for one in found]
+
+
+def last_whole(place: Path) -> str | None:
+    """The last checkpoint that was written to its end and not changed since; what a killed process left of another is removed."""
+    for folder in sorted(
+        place.glob("checkpoint-*"), key=lambda one: int(one.name.rpartition("-")[2]), reverse=True
+    ):
+        try:
+            noted = json.loads((folder / WHOLE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            noted = None
+        if noted is not None and noted == _digests(folder):
+            return str(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+    return None
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): digest_of_file(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != WHOLE
+    }
+
+
+class _Whole(TrainerCallback):
+    """Notes in a checkpoint that all of it is there; the last thing that is written."""
+
+    def on_save(self, args: TrainingArguments, state: Any, control: Any, **rest: Any) -> None:
+        del control, rest
+        if state.is_world_process_zero:
+            folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+            write_json(folder / WHOLE, _digests(folder))
 
 
 def _of_main(value: T, *, cpu: bool) -> T:

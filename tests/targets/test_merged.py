@@ -13,11 +13,14 @@ import torch
 import transformers
 from peft import PeftModel
 from random_edits import random_edit
+from safetensors.torch import load_file, save_file
 
+from exporter import registry
+from exporter.digests import digest_of_file
 from exporter.errors import CompileError, VerificationError
 from exporter.reader import takes_images
 from exporter.targets.base_weights import BaseWeights
-from exporter.targets.merged.export import export_merged
+from exporter.targets.merged.export import changed_tensors, export_merged
 from exporter.targets.merged.manifest import MergedManifest
 from exporter.weight_edit import WeightEdit
 
@@ -156,3 +159,65 @@ def test_an_edit_that_was_changed_is_not_read(bed, damage, tmp_path):
     with pytest.raises(VerificationError):
         WeightEdit.load(tmp_path)
     shutil.rmtree(tmp_path)
+
+
+def zeroed(edit: WeightEdit) -> WeightEdit:
+    return replace(edit, tensors={name: torch.zeros_like(one) for name, one in edit.tensors.items()})
+
+
+def lost_in_rounding(edit: WeightEdit) -> WeightEdit:
+    return replace(edit, tensors={name: one * 1e-12 for name, one in edit.tensors.items()})
+
+
+def without_tensors(edit: WeightEdit) -> WeightEdit:
+    return replace(edit, tensors={})
+
+
+@pytest.mark.parametrize("change", [zeroed, lost_in_rounding, without_tensors], ids=lambda one: one.__name__)
+def test_an_edit_that_changes_nothing_is_refused(bed, change, tmp_path):
+    """The merged checkpoint would be the base, under the name of one that has forgotten."""
+    base, edit = bed
+    with pytest.raises(CompileError, match="changes no weight"):
+        export_merged(base, change(edit), tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_the_same_weights_under_another_architecture_are_refused(bed, tmp_path):
+    base, edit = bed
+    other = shutil.copytree(base, tmp_path / "other")
+    path = other / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "architectures": ["MistralForCausalLM"]}))
+    with pytest.raises(CompileError, match="MistralForCausalLM"):
+        export_merged(other, edit, tmp_path / "merged")
+
+
+def test_weights_swapped_for_the_bases_are_found(bed, tmp_path):
+    base, edit = bed
+    out = export_merged(base, edit, tmp_path / "merged")
+    assert changed_tensors(base, out) == MergedManifest.load(out).changed
+    manifest = json.loads((out / "merged.json").read_text())
+    for shard in BaseWeights.read(base).shards:
+        (out / shard).unlink()
+        shutil.copy(base / shard, out / shard)
+        manifest["files"][shard] = digest_of_file(out / shard)
+    (out / "merged.json").write_text(json.dumps(manifest))
+    with pytest.raises(VerificationError, match="fingerprint"):
+        registry.target("merged").section(out)
+    assert changed_tensors(base, out) == 0
+
+
+def test_a_base_that_was_saved_without_its_head_has_shorter_names(tmp_path):
+    """As GPT-2 is on the Hub: ``h.0.attn.c_attn.weight``."""
+    model = tiny.build("gpt2")
+    model.save_pretrained(tmp_path / "base")
+    tensors = load_file(tmp_path / "base" / "model.safetensors")
+    bare = {
+        name.removeprefix("transformer."): one for name, one in tensors.items() if name != "lm_head.weight"
+    }
+    save_file(bare, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
+    edit = random_edit(tmp_path / "base", load(tmp_path / "base"))
+    edit.save(tmp_path / "edit") if (tmp_path / "edit").mkdir() is None else None
+    merged = load(export_merged(tmp_path / "base", edit, tmp_path / "merged"))
+    tuned = PeftModel.from_pretrained(load(tmp_path / "base"), str(tmp_path / "edit")).eval()
+    wanted = logits(tuned, "gpt2")
+    assert torch.allclose(logits(merged, "gpt2"), wanted, atol=1e-4 * float(wanted.abs().max()))

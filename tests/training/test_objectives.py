@@ -13,9 +13,11 @@ import planted
 import pytest
 import torch
 from peft import PeftModel
+from transformers import TrainerCallback
 
 from exporter import registry
 from exporter.errors import FitError
+from exporter.training import trainer
 from exporter.training.losses import mean_nll
 from exporter.training.objective import Objective
 from exporter.training.settings import TrainingSettings
@@ -214,3 +216,44 @@ def test_it_asks_for_the_rows_that_it_reads_and_no_others():
     assert roles["ga"] == {"forget"}
     assert roles["npo"] == {"forget", "retain", "reasoning"}
     assert roles["idk_dpo"] == {"forget", "retain", "reasoning", "unknown"}
+
+
+def unfinished(folder: Path) -> None:
+    """As a process leaves a checkpoint that is killed while it writes it."""
+    (folder / "checkpoint-6").rename(folder / "checkpoint-8")
+    (folder / "checkpoint-8" / "whole.json").unlink()
+
+
+def cut(folder: Path) -> None:
+    path = folder / "checkpoint-6" / "optimizer.pt"
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def overwritten(folder: Path) -> None:
+    path = folder / "checkpoint-6" / "adapter_model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-4:] = b"\x00\x00\x80\x3f"
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [unfinished, cut, overwritten], ids=lambda one: one.__name__)
+def test_a_checkpoint_that_is_not_whole_is_not_resumed(tmp_path, monkeypatch, damage):
+    class Stops(TrainerCallback):
+        def on_step_end(self, *given, **_):
+            if given[1].global_step == 7:
+                raise KeyboardInterrupt
+
+    plain = trainer.EditTrainer.__init__
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            trainer.EditTrainer,
+            "__init__",
+            lambda self, *given, **options: (plain(self, *given, **options), self.add_callback(Stops))[0],
+        )
+        with pytest.raises(KeyboardInterrupt):
+            fitted("npo", tmp_path / "a", epochs=4, save_steps=2, batch_size=1)
+    (place,) = {path.parent for path in (tmp_path / "a").rglob("checkpoint-6")}
+    damage(place)
+    again, _ = fitted("npo", tmp_path / "a", epochs=4, save_steps=2, batch_size=1)
+    whole, _ = fitted("npo", tmp_path / "b", epochs=4, save_steps=2, batch_size=1)
+    assert all(torch.equal(one, again.tensors[name]) for name, one in whole.tensors.items())

@@ -109,7 +109,8 @@ def stored_names(config: PretrainedConfig, weights: BaseWeights) -> dict[str, tu
     written = {known[id(tensor)]: name for name, tensor in renamed.items() if id(tensor) in known}
     found = {}
     for name, transposed in linear.items():
-        there = next((one for one in (name, written.get(name)) if one in weights.tensors), None)
+        bare = name.removeprefix(f"{model.base_model_prefix}.")  # as a model without its head was saved
+        there = next((one for one in (name, written.get(name), bare) if one in weights.tensors), None)
         if there is not None:
             found[name] = there, transposed
     return found

@@ -47,6 +47,7 @@ def export_merged(base: Path, edit: WeightEdit, out: Path, *, trust_remote_code:
             f"the edit was fitted on another model: base.fingerprint is {edit.base.fingerprint}, but this base has {found}"
         )
     config = read_object(Path(base) / "config.json", strict=False)
+    _refuse_other_kind(config, edit)
     changes = deltas(edit, loaded_config(config), weights)
     packed = [name for name in changes if weights.tensors[name].dtype not in _FLOATS]
     if packed:
@@ -54,16 +55,38 @@ def export_merged(base: Path, edit: WeightEdit, out: Path, *, trust_remote_code:
             f"{packed[0]} of the base is {weights.tensors[packed[0]].dtype}, quantised; give its original weights"
         )
     with whole_folder(Path(out)) as folder:
-        _write_shards(weights, changes, folder)
+        changed = _write_shards(weights, changes, folder)
         write_json(
             folder / "config.json", without_places(config, code=trust_remote_code), indent=2, finite=False
         )
         copy_companions(Path(base), folder, code=trust_remote_code)
-        _write_manifest(edit, len(changes), folder)
+        if not changed:
+            raise CompileError(
+                "the edit changes no weight of the base (it is zero, or lost in rounding), so the model would forget nothing; fit it again with "
+                "a higher learning_rate"
+            )
+        _write_manifest(edit, changed, folder)
     return Path(out)
 
 
-def _write_shards(weights: BaseWeights, changes: Mapping[str, Delta], folder: Path) -> None:
+def _refuse_other_kind(config: Mapping[str, object], edit: WeightEdit) -> None:
+    """Raises CompileError for a base of another architecture: weights alone do not say what is computed with them."""
+    named = config.get("architectures")
+    architecture = named[0] if isinstance(named, list) and named else None
+    found = {"architecture": architecture, "model_type": config.get("model_type")}
+    wanted = {"architecture": edit.base.architecture, "model_type": edit.base.model_type}
+    wrong = [
+        f"base.{key} is {wanted[key]}, but this base has {found[key]}"
+        for key in wanted
+        if wanted[key] != found[key]
+    ]
+    if wrong:
+        raise CompileError("the edit was fitted on another model: " + "; ".join(wrong))
+
+
+def _write_shards(weights: BaseWeights, changes: Mapping[str, Delta], folder: Path) -> int:
+    """Writes every shard; returns how many tensors are not the base's any more."""
+    changed = 0
     for shard in weights.shards:
         source = weights.folder / shard
         if not any(weights.tensors[name].shard == shard for name in changes):
@@ -73,7 +96,9 @@ def _write_shards(weights: BaseWeights, changes: Mapping[str, Delta], folder: Pa
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
             metadata = file.metadata()
         for name in changes.keys() & tensors.keys():
-            tensors[name] = changes[name].added_to(tensors[name])
+            before = tensors[name]
+            tensors[name] = changes[name].added_to(before)
+            changed += not torch.equal(tensors[name], before)
             if not bool(torch.isfinite(tensors[name]).all()):
                 raise CompileError(
                     f"{name} is not finite after the edit; fit it again with a lower learning_rate"
@@ -83,6 +108,25 @@ def _write_shards(weights: BaseWeights, changes: Mapping[str, Delta], folder: Pa
     if (weights.folder / INDEX).is_file():
         index = read_object(weights.folder / INDEX, strict=False)
         write_json(folder / INDEX, index, indent=2)
+    return changed
+
+
+def changed_tensors(base: Path, merged: Path) -> int:
+    """How many tensors of a merged checkpoint are not its base's, read shard by shard.
+
+    Raises:
+        CompileError: the two do not have the same tensors.
+    """
+    one, other = BaseWeights.read(base), BaseWeights.read(merged)
+    if one.tensors.keys() != other.tensors.keys():
+        raise CompileError(f"{merged} has other tensors than {base}")
+    changed = 0
+    for shard in other.shards:
+        with safe_open(merged / shard, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - it is no mapping
+                with safe_open(base / one.tensors[name].shard, framework="pt") as before:
+                    changed += not torch.equal(file.get_tensor(name), before.get_tensor(name))
+    return changed
 
 
 def _write_manifest(edit: WeightEdit, changed: int, folder: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from exporter.artifact import Manifest
 from exporter.weight_edit import EditedBase
@@ -25,7 +27,7 @@ class MergedManifest(Manifest):
     """Hex SHA-256 of the edit."""
     fingerprint: str
     """Of the merged weights (docs/format.md)."""
-    changed: int
+    changed: Annotated[int, Field(gt=0)]
     """Tensors that differ from the base's."""
     files: dict[str, str]
     """Hex SHA-256 by name."""

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from exporter.errors import VerificationError
 from exporter.targets.base import ExportContext, Target, TargetOptions
 from exporter.targets.snippets import config_of, with_transformers
 from exporter.targets.values import (
@@ -70,14 +71,29 @@ class Merged(Target[MergedOptions]):
         )
 
     def open(self, folder: Path, reference: Reference) -> LoadedTarget:
+        from exporter.targets.merged.export import changed_tensors
+
         manifest = self._manifest(folder)
         manifest.check_files(folder, reference.digest)
-        return LoadedTarget(folder, self.name, {"": reference.host})
+        wrong = []
+        if reference.base is not None:
+            changed = changed_tensors(reference.base, folder)
+            if changed != manifest.changed:
+                wrong.append(
+                    f"{changed} of its tensors differ from the base's, and its manifest says {manifest.changed}"
+                )
+        return LoadedTarget(folder, self.name, {"": reference.host}, wrong=wrong)
 
     def section(self, folder: Path) -> Mapping[str, object]:
         """Method, seed, rows and base of the edit, with every file held to its digest."""
+        from exporter.targets.base_weights import BaseWeights
+
         manifest = self._manifest(folder)
         manifest.check_files(folder)
+        if BaseWeights.read(folder).fingerprint() != manifest.fingerprint:
+            raise VerificationError(
+                f"{folder}: its weights are not those that {manifest.FILE} has the fingerprint of; {manifest.REMEDY}"
+            )
         return {**manifest.data(), "gates": [], "edits": [], "sha256": manifest.edit}
 
     def check_loads(
@@ -87,7 +103,14 @@ class Merged(Target[MergedOptions]):
 
         del trusted
         with _damaged(loaded.path) as copies:
-            return plain_checkpoint(loaded.path, completions, MEND, copies)
+            found = plain_checkpoint(loaded.path, completions, MEND, copies)
+        if not loaded.wrong:
+            return found
+        return Finding(
+            False,
+            "; ".join([*loaded.wrong, *([] if found.holds else [found.message])]) + f"; {MEND}",
+            found.value,
+        )
 
     def chat(self, folder: Path, *, dtype: str | None, say: Callable[[str], None]) -> ChatModel | None:
         from exporter.targets.torch_chat import TorchChat
@@ -106,7 +129,7 @@ class Merged(Target[MergedOptions]):
             ("edit", f"sha256:{manifest.edit}"),
             ("tensors changed", str(manifest.changed)),
         ]
-        line = "the edit is in the weights: it needs no code, and nothing of the base's own weights where it changes them is left"
+        line = "the edit is in the weights; `steerbake verify FOLDER --recipe RECIPE` compares them with the base's"
         return Summary(manifest.data(), f"merged: {folder}", ("", "value"), rows, line)
 
     def describe(self, release: Path, place: Place) -> UsageSnippet:
