@@ -21,7 +21,7 @@ from transformers.modeling_utils import remove_tied_weights_from_state_dict
 
 from .files import weight_files
 from .program import program_sha256
-from .settings import changed_setting, remember_settings, why_other_settings
+from .settings import changed_setting, remember_settings, unlike_compiled, why_other_settings
 from .weights import Sample
 
 STEERING = "steering"
@@ -189,10 +189,14 @@ def _check_filled(model: PreTrainedModel) -> None:
     """For a model that from_pretrained did not load, as one that was built from its config and filled since."""
     wanted = model.steering.section["base"].get("fingerprint")  # type: ignore[union-attr, index]
     found = memory_fingerprint(as_saved(model))
-    if found != wanted:
+    why = unlike_compiled(model.config)
+    if why is not None:
+        why = f"{why} is not what it was when the steering was compiled"
+    elif found != wanted:
+        why = f"its weights are not those the steering was fitted on (fingerprint {found}, not {wanted})"
+    if why is not None:
         raise RuntimeError(
-            f"this model was not loaded by from_pretrained, and its weights are not those the steering was fitted on (fingerprint {found}, "
-            f"not {wanted}), so gates may not fire. Load it with from_pretrained; if these weights are intended, call "
+            f"this model was not loaded by from_pretrained, and {why}, so gates may not fire. Load it with from_pretrained; if these weights are intended, call "
             "model.accept_changed_base(): the program's canary is then tested"
         )
     remember(model)

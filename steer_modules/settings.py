@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 from transformers import PretrainedConfig, PreTrainedModel
 
@@ -14,7 +12,7 @@ from .files import present
 from .schema import CONFIG_KEYS
 
 KEY = "steering_settings"
-"""Of a checkpoint's config.json: the digest of its settings."""
+"""Of a checkpoint's config.json: the settings that the steering was compiled with."""
 _OF_A_RUN = frozenset(
     {
         *CONFIG_KEYS,
@@ -31,22 +29,31 @@ _OF_A_RUN = frozenset(
         "id2label",
         "initializer_range",
         "label2id",
-        "model_type",
+        "license",
+        "max_length",
+        "min_length",
+        "name_or_path",
         "num_labels",
         "output_attentions",
         "output_hidden_states",
         "output_router_logits",
+        "output_scores",
         "pad_token_id",
         "problem_type",
         "return_dict",
         "sep_token_id",
+        "task_specific_params",
+        "temperature",
+        "top_p",
         "tokenizer_class",
         "torch_dtype",
+        "transformers.js_config",
         "transformers_version",
         "use_cache",
     }
 )
-"""Keys that say how a model is run, trained, labelled or stored. Every other one counts as one that it computes with."""
+"""Keys that say how a model is run, trained, labelled or stored. Every other one counts as one that it computes with: also ``model_type``, by which
+the parts of a config are read."""
 
 
 def settings(config: Mapping[str, object]) -> dict[str, object]:
@@ -58,29 +65,38 @@ def settings(config: Mapping[str, object]) -> dict[str, object]:
     }
 
 
-def settings_sha256(config: Mapping[str, object]) -> str:
-    """``sha256:`` + hex over the settings in a config file, as JSON with sorted keys."""
-    return f"sha256:{hashlib.sha256(_text(settings(config)).encode()).hexdigest()}"
-
-
 def why_other_settings(
     config: PretrainedConfig, source: str | os.PathLike[str], options: Mapping[str, object]
 ) -> str | None:
     """What in a loaded config is not the checkpoint's own; None where nothing is.
 
-    A folder of an earlier version has no digest: what is loaded is then compared with its file alone.
+    What a config leaves out has the default of its class, so both are compared as Transformers spells them in full. A folder of an
+    earlier version does not say with which settings it was compiled: what is loaded is then compared with its file alone.
     """
     path = present(source, "config.json", options)
     if path is None:
         return "it has no config.json"
     stored = json.loads(path.read_text(encoding="utf-8"))
-    wanted = stored.get(KEY)
-    if wanted is not None and wanted != settings_sha256(stored):
-        return "a setting in its config.json was changed after the steering was compiled"
-    own = type(config).from_dict(stored).to_dict()
-    if key := other(settings(own), settings(config.to_dict())):
+    if key := other(_spelled(config, stored), settings(config.to_dict())):
         return f"{key} is not what its config.json sets"
+    if key := unlike_compiled(config):
+        return f"{key} is not what it was when the steering was compiled"
     return None
+
+
+def unlike_compiled(config: PretrainedConfig) -> str | None:
+    """The key of a config that is another than when the steering was compiled; None where none is, and where that is not known."""
+    compiled = getattr(config, KEY, None)
+    if compiled is None:
+        return None
+    if not isinstance(compiled, Mapping):
+        return KEY
+    return other(_spelled(config, compiled), settings(config.to_dict()))
+
+
+def _spelled(config: PretrainedConfig, stored: Mapping[str, object]) -> dict[str, object]:
+    """Settings of a file with every default of the config's class."""
+    return settings(type(config).from_dict(dict(stored)).to_dict())
 
 
 def remember_settings(model: PreTrainedModel) -> None:
@@ -95,14 +111,6 @@ def changed_setting(model: PreTrainedModel) -> str | None:
     if known is None or known == _text(found):
         return None
     return other(json.loads(known), json.loads(_text(found)))
-
-
-def sign_settings(folder: str | os.PathLike[str]) -> None:
-    """Writes the digest of a saved folder's config into it: Transformers spells a config anew when it saves one."""
-    path = Path(folder) / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config[KEY] = settings_sha256(config)
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def other(wanted: Mapping[str, object], found: Mapping[str, object]) -> str | None:

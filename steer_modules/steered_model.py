@@ -42,7 +42,7 @@ from .proof import check_law
 from .resolve import resolve_call
 from .schema import Section
 from .sealing import seal_inner
-from .settings import changed_setting, sign_settings
+from .settings import changed_setting
 from .state import Carried, find_cache, record, recorded
 from .steering_layer import CALL, Steering, install_hooks
 
@@ -280,8 +280,12 @@ class SteeredModelMixin:
         options.pop("kwargs", None)
         main, folder = bool(options.get("is_main_process", True)), Path(save_directory)
         checked = "_loaded_weights" in self.__dict__ and not self.__dict__.get("_changed_base", False)
-        set_alike = checked and changed_setting(self) is None
-        same = set_alike and options.get("state_dict") is None and changed_tensor(self) is None
+        same = (
+            checked
+            and changed_setting(self) is None
+            and options.get("state_dict") is None
+            and changed_tensor(self) is None
+        )
         same = same and not any(
             part._state_dict_hooks or part._state_dict_pre_hooks for part in self.modules()
         )
@@ -293,8 +297,6 @@ class SteeredModelMixin:
         if not named_weights(folder):  # an adapter alone was saved
             return
         remove_stale(folder, before)
-        if set_alike:
-            sign_settings(folder)
         if same:
             sign_saved(save_directory, self.steering.tensors())
         else:

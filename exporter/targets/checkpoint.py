@@ -21,7 +21,7 @@ from exporter.targets.proof import Proof, prove
 from exporter.usable_base import other_model
 from steer_modules.files import WEIGHTS_INDEX
 from steer_modules.program import STEERING_TENSORS, SteeringProgram, save_tensors
-from steer_modules.settings import KEY, settings_sha256
+from steer_modules.settings import KEY, settings
 from steer_modules.template import StockClasses, stock_classes
 from steer_modules.versions import requirement
 
@@ -193,7 +193,7 @@ def _write_config(
         "steering_shapes": {name: list(tensor.shape) for name, tensor in sorted(program.tensors().items())},
         "steering_requires": requirement(),
     }
-    steered[KEY] = settings_sha256(steered)
+    steered[KEY] = settings(steered)
     write_json(folder / "config.json", steered, indent=2, finite=False)
 
 

@@ -152,3 +152,60 @@ def recorded_canary(model, program):
         said = [model(**PROMPT, steering_gate=torch.full((1, 1), float(on))).logits[0, -2:] for on in (0, 1)]
     canary = [Canary(ids, on, tuple(one.argmax(-1).tolist())) for on, one in enumerate(said)]
     return replace(program, canary=tuple(canary))
+
+
+@pytest.mark.parametrize(("key", "value"), OTHERS.items(), ids=OTHERS)
+def test_a_model_built_from_another_config_and_filled_does_not_answer(folder, key, value, tmp_path):
+    """Whoever builds it: what it would save is not what was compiled either."""
+    whole = load(folder)
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=True)
+    setattr(config, key, value)
+    model = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=True).eval()
+    model.load_state_dict(whole.state_dict())
+    with pytest.raises(RuntimeError, match=r"accept_changed_base\(\)|attends to later ones"):
+        answers(model)
+
+
+def test_a_model_built_from_its_config_and_filled_answers(folder):
+    whole = load(folder)
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=True)
+    model = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=True).eval()
+    model.load_state_dict(whole.state_dict())
+    assert torch.equal(answers(model), answers(whole))
+
+
+@pytest.mark.parametrize("family", ["llama", "llava", "gemma3_text"])
+def test_a_config_that_leaves_defaults_out_may_be_spelled_anew(family, tmp_path):
+    """As on the Hub; ``AutoConfig.save_pretrained`` writes the defaults too, and the end token may be another."""
+    model = tiny.build(family)
+    model.save_pretrained(tmp_path / "base")
+    path = tmp_path / "base" / "config.json"
+    full = json.loads(path.read_text())
+    default = type(model.config)().to_dict()
+    path.write_text(
+        json.dumps(
+            {k: v for k, v in full.items() if k in ("architectures", "model_type") or default.get(k) != v}
+        )
+    )
+    program = tiny.program(model, [tiny.fixed_gate(True)], [tiny.turn(2)])
+    steered = compile_checkpoint(tmp_path / "base", program, tmp_path / "steered")
+    config = transformers.AutoConfig.from_pretrained(steered, trust_remote_code=True)
+    config.eos_token_id = 7
+    config.save_pretrained(steered)
+    task = "AutoModelForImageTextToText" if family == "llava" else "AutoModelForCausalLM"
+    loaded = getattr(transformers, task).from_pretrained(steered, trust_remote_code=True)
+    with torch.no_grad():
+        assert loaded(**tiny.prompt(family, 1)).logits.isfinite().all()
+
+
+def test_a_key_that_computes_nothing_may_be_added_to_the_file(folder, tmp_path):
+    copied = shutil.copytree(folder, tmp_path / "copied")
+    path = copied / "config.json"
+    more = {
+        "license": "mit",
+        "transformers.js_config": {"dtype": "q4"},
+        "temperature": 0.7,
+        "name_or_path": "x/y",
+    }
+    path.write_text(json.dumps({**json.loads(path.read_text()), **more}))
+    assert torch.equal(answers(load(copied)), answers(load(folder)))
