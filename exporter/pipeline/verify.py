@@ -250,10 +250,12 @@ class _Verifier:
         if wrong:
             return Finding(False, "; ".join(wrong) + f"; {EXPORT_AGAIN}", _summary(variants))
         shown = ", ".join(
-            f"{name or target.kind} {one['same_tokens']['value']:.3f} of {one['same_tokens']['rows']} replies"
+            f"{name or target.kind} {one['same_tokens']['value']:.3f} of {one['same_tokens']['rows']}"
             for name, one in variants.items()
         )
-        return Finding(True, f"equal to the checkpoint's, token for token: {shown}", _summary(variants))
+        return Finding(
+            True, f"replies that are the checkpoint's, token for token: {shown}", _summary(variants)
+        )
 
     def _as_recipe_asks(self) -> ModelHost:
         """The checkpoint as the base's replies were made: with the recipe's type, on its device."""

@@ -119,6 +119,14 @@ def dora(edit: WeightEdit) -> WeightEdit:
     return replace(edit, config={**edit.config, "use_dora": True})
 
 
+def fewer_layers(edit: WeightEdit) -> WeightEdit:
+    return replace(edit, config={**edit.config, "layers_to_transform": [0]})
+
+
+def after_a_word(edit: WeightEdit) -> WeightEdit:
+    return replace(edit, config={**edit.config, "alora_invocation_tokens": [5]})
+
+
 def more_than_lora(edit: WeightEdit) -> WeightEdit:
     return replace(edit, tensors={**edit.tensors, "base_model.model.lm_head.weight": torch.zeros(2, 2)})
 
@@ -128,7 +136,9 @@ def infinite(edit: WeightEdit) -> WeightEdit:
 
 
 @pytest.mark.parametrize(
-    "change", [lost, elsewhere, turned, dora, more_than_lora, infinite], ids=lambda one: one.__name__
+    "change",
+    [lost, elsewhere, turned, dora, fewer_layers, after_a_word, more_than_lora, infinite],
+    ids=lambda one: one.__name__,
 )
 def test_an_edit_that_the_weights_cannot_hold_is_refused(bed, change, tmp_path):
     base, edit = bed

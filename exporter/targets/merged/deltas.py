@@ -26,6 +26,22 @@ if TYPE_CHECKING:
 _MATRIX = re.compile(r"base_model\.model\.(?P<layer>.+)\.lora_(?P<side>[AB])\.weight")
 
 
+_MORE = (
+    "alora_invocation_tokens",
+    "alpha_pattern",
+    "exclude_modules",
+    "layer_replication",
+    "layers_pattern",
+    "layers_to_transform",
+    "modules_to_save",
+    "rank_pattern",
+    "target_parameters",
+    "trainable_token_indices",
+    "use_dora",
+)
+"""Keys by which peft computes something else than B A on every layer that has tensors."""
+
+
 @dataclass(frozen=True)
 class Delta:
     """One layer's share of an adapter.
@@ -131,9 +147,7 @@ def _blank(config: PretrainedConfig) -> Any:
 
 def _scale(config: Mapping[str, object]) -> float:
     """alpha / r, or alpha / sqrt(r) with rslora; raises CompileError for kinds of LoRA that are more than B A."""
-    more = [
-        key for key in ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern") if config.get(key)
-    ]
+    more = [key for key in _MORE if config.get(key)]
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if more or config.get("peft_type") != "LORA" or config.get("bias") not in (None, "none"):
         raise CompileError(
