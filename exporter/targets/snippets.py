@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.errors import VerificationError
+from exporter.targets.values import Place
 
 
 def with_transformers(model: str, arguments: str) -> str:
@@ -17,6 +18,25 @@ def with_transformers(model: str, arguments: str) -> str:
         f"from transformers import {', '.join(sorted((model, reader)))}\n"
         f"model = {model}.from_pretrained({arguments})\n"
         f"{variable} = {reader}.from_pretrained({arguments})"
+    )
+
+
+def with_peft(release: Path, place: Place, subfolder: str) -> str:
+    """Lines that load an adapter of a release onto its base.
+
+    Raises:
+        VerificationError: there is no adapter in that folder of the release.
+    """
+    if not (release / subfolder / "adapter_config.json").is_file():
+        raise VerificationError(f"{release / subfolder} has no adapter_config.json; export it again")
+    architecture = str((config_of(release).get("architectures") or [""])[0])
+    sees = architecture.endswith("ForConditionalGeneration")
+    model = "AutoModelForImageTextToText" if sees else "AutoModelForCausalLM"
+    where = place.pretrained(f', subfolder="{subfolder}"')
+    return (
+        f"from peft import PeftModel\nfrom transformers import {model}\n"
+        f'base = {model}.from_pretrained("path/to/the/base")\n'
+        f"model = PeftModel.from_pretrained(base, {where})"
     )
 
 

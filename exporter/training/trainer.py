@@ -10,7 +10,7 @@ import logging
 import shutil
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from accelerate import PartialState
@@ -25,7 +25,7 @@ from exporter.training.precision import in_bfloat16
 from exporter.training.step import Step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sized
 
     from exporter.training.settings import TrainingSettings
 
@@ -59,7 +59,7 @@ class EditTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         """The order is the examples' own, the same in every process and after a restart."""
         del train_dataset
-        return SequentialSampler(self._examples)  # type: ignore[arg-type]
+        return SequentialSampler(cast("Sized", self._examples))
 
 
 def train(
@@ -73,20 +73,42 @@ def train(
     seed: int,
     device: torch.device,
     progress: bool,
-    after_step: Callable[[Any], None] | None = None,
 ) -> list[dict[str, float]]:
     """Trains the adapter of ``tuned`` in place.
 
     Args:
         work: folder of the checkpoints, of this training alone; one that is found there is resumed, and it is removed at the end.
-        after_step: called with the model after each step of the optimizer.
 
     Returns:
         The loss by step, as logged.
     """
     cpu = device.type == "cpu"
     place = _of_main(str(work), cpu=cpu)
-    arguments = TrainingArguments(
+    trainer = EditTrainer(
+        loss,
+        examples,
+        model=tuned,
+        args=_arguments(settings, place, seed=seed, device=device, progress=progress),
+        data_collator=collator,
+        callbacks=[_Whole()],
+    )
+    trainer.remove_callback(PrinterCallback)  # losses are in the record of the fit
+    last = _of_main(last_whole(Path(place)) if trainer.is_world_process_zero() else None, cpu=cpu)
+    if last is not None:
+        LOG.info("training goes on from %s", Path(last).name)
+    trainer.train(resume_from_checkpoint=last)
+    found = [one for one in trainer.state.log_history if "loss" in one]
+    trainer.accelerator.wait_for_everyone()
+    if trainer.is_world_process_zero():
+        shutil.rmtree(place, ignore_errors=True)
+    return [{"step": float(one["step"]), "loss": float(one["loss"])} for one in found]
+
+
+def _arguments(
+    settings: TrainingSettings, place: str, *, seed: int, device: torch.device, progress: bool
+) -> TrainingArguments:
+    """How ``transformers.Trainer`` trains by these settings, with its checkpoints in ``place``."""
+    return TrainingArguments(
         output_dir=place,
         num_train_epochs=1,  # the examples hold every epoch, in order
         per_device_train_batch_size=settings.batch_size,
@@ -97,7 +119,7 @@ def train(
         weight_decay=0.0,
         max_grad_norm=settings.clip,
         bf16=in_bfloat16(settings.precision, device),
-        use_cpu=cpu,
+        use_cpu=device.type == "cpu",
         seed=seed,
         data_seed=seed,
         save_strategy="steps",
@@ -111,24 +133,6 @@ def train(
         ddp_broadcast_buffers=False,
         average_tokens_across_devices=False,
     )
-    trainer = EditTrainer(
-        loss,
-        examples,
-        model=tuned,
-        args=arguments,
-        data_collator=collator,
-        callbacks=[_Whole(), *([_AfterStep(after_step)] if after_step is not None else [])],
-    )
-    trainer.remove_callback(PrinterCallback)  # losses are in the record of the fit
-    last = _of_main(last_whole(Path(place)) if trainer.is_world_process_zero() else None, cpu=cpu)
-    if last is not None:
-        LOG.info("training goes on from %s", Path(last).name)
-    trainer.train(resume_from_checkpoint=last)
-    found = [one for one in trainer.state.log_history if "loss" in one]
-    trainer.accelerator.wait_for_everyone()
-    if trainer.is_world_process_zero():
-        shutil.rmtree(place, ignore_errors=True)
-    return [{"step": float(one["step"]), "loss": float(one["loss"])} for one in found]
 
 
 def last_whole(place: Path) -> str | None:
@@ -172,12 +176,3 @@ def _of_main(value: T, *, cpu: bool) -> T:
     shared = [value]
     broadcast_object_list(shared)
     return shared[0]
-
-
-class _AfterStep(TrainerCallback):
-    def __init__(self, action: Callable[[Any], None]) -> None:
-        self._action = action
-
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **rest: Any) -> None:
-        del args, state, control, rest
-        self._action(model)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from exporter.errors import CompileError, VerificationError
+from exporter.errors import CompileError
 from exporter.targets.base import ExportContext, Target, TargetOptions
-from exporter.targets.snippets import config_of
+from exporter.targets.snippets import with_peft
 from exporter.targets.values import (
     Completions,
     FileKind,
@@ -103,16 +103,7 @@ class Adapter(Target[AdapterOptions]):
         return Summary(manifest.data(), f"adapter: {folder}", ("", "value"), rows, line)
 
     def describe(self, release: Path, place: Place) -> UsageSnippet:
-        folder = release / self.name if (release / self.name).is_dir() else release
-        if not (folder / "adapter_config.json").is_file():
-            raise VerificationError(f"{folder} has no adapter_config.json; export it again")
-        sees = str((config_of(release).get("architectures") or [""])[0]).endswith("ForConditionalGeneration")
-        model = "AutoModelForImageTextToText" if sees else "AutoModelForCausalLM"
-        where = place.pretrained(', subfolder="adapter"')
-        code = (
-            f"from peft import PeftModel\nfrom transformers import {model}\n"
-            f'model = PeftModel.from_pretrained({model}.from_pretrained("path/to/the/base"), {where})'
-        )
+        code = with_peft(release, place, self.name)
         note = (
             "The same edit as a LoRA adapter, for those who have the base. **Without the adapter the base answers as before**: a server that "
             "leaves it out, or an application that loads the base alone, forgets nothing."

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from exporter.errors import VerificationError
 from exporter.targets.base import ExportContext, Flag, Target, TargetOptions
-from exporter.targets.snippets import config_of
+from exporter.targets.snippets import with_peft
 from exporter.targets.values import (
     Completions,
     FileKind,
@@ -135,19 +134,8 @@ class Lora(Target[LoraOptions]):
         return Summary(manifest.data(), f"lora: {folder}", ("", "value"), rows, line)
 
     def describe(self, release: Path, place: Place) -> UsageSnippet:
-        folder = release / self.name
-        if not (folder / "adapter_config.json").is_file():
-            raise VerificationError(f"{folder} has no adapter_config.json; export it again")
-        architecture = str((config_of(release).get("architectures") or [""])[0])
-        sees = architecture.endswith("ForConditionalGeneration")
-        model = "AutoModelForImageTextToText" if sees else "AutoModelForCausalLM"
-        where = place.pretrained(', subfolder="lora"')
-        code = (
-            f"from peft import PeftModel\nfrom transformers import {model}\n"
-            f'base = {model}.from_pretrained("path/to/the/base")\n'
-            f"model = PeftModel.from_pretrained(base, {where})"
-        )
-        near = self._manifest(folder).fidelity
+        code = with_peft(release, place, self.name)
+        near = self._manifest(release / self.name).fidelity
         note = (
             "A LoRA adapter that was trained to what the checkpoint above says. It has no gate and approximates the checkpoint: KL "
             f"{near.forget:.3g} nats a token where a gate is on, {near.kept:.3g} elsewhere; Results and Checks have what it forgets and keeps. "
