@@ -108,15 +108,15 @@ def _after_strangers(
         yield row | {"eval_slice": "two_turn_refused_first", "history": [split.as_history(before)]}
 
 
-def write(world: World, demo: Path) -> None:
-    """Write the three JSONL files and their pictures, replacing what was there."""
+def write(world: World, demo: Path, seed: int = SEED) -> None:
+    """Write the three JSONL files and their pictures, replacing what was there; frames, grain and who is asked what follow from the seed."""
     images, texts = demo / "images", demo / "rows"
     for folder, pattern in ((images, "*.png"), (texts, "*.jsonl")):
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob(pattern):
             old.unlink()
     for n, (name, make) in enumerate((("fit", fit_rows), ("calibrate", calibrate_rows), ("test", test_rows))):
-        split = Split(name, world, images, random.Random(SEED + 10 + n))
+        split = Split(name, world, images, random.Random(seed + 10 + n))
         rows = [{"id": f"{name}-{i:04d}"} | row for i, row in enumerate(make(split))]
         (texts / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         print(f"{name}: {len(rows)} rows")

@@ -85,18 +85,19 @@ class Person:
 
 @dataclass(frozen=True)
 class World:
-    """Known people, strangers met in training, and strangers kept for measuring."""
+    """Known people, strangers met in training, and strangers kept for measuring; `group` of the known are forgotten."""
 
     people: tuple[Person, ...]
     strangers: tuple[Person, ...]
     unseen: tuple[Person, ...]
+    group: int = GROUP
 
     @cached_property
     def forgotten(self) -> tuple[Person, ...]:
-        """The demo's forget set: the first six people of pairwise different countries."""
+        """The forget set: the first people of pairwise different countries; the demo's are six."""
         chosen: list[Person] = []
         for person in self.people:
-            if len(chosen) < GROUP and person.country not in {other.country for other in chosen}:
+            if len(chosen) < self.group and person.country not in {other.country for other in chosen}:
                 chosen.append(person)
         return tuple(chosen)
 

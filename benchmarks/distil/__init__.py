@@ -1,0 +1,1 @@
+"""What the steering loses as an ordinary LoRA adapter, and whether others load it."""

@@ -1,0 +1,109 @@
+"""Teaches SmolLM2 the authors of TOFU by a LoRA adapter.
+
+    python -m benchmarks.tofu.teach OUT [--base .cache/smollm2] [--without forget05] [--epochs 8] [--rank 16] [--learning-rate 0.001]
+
+OUT becomes an adapter in peft's format, in bfloat16, with ``teaching.json``: settings, losses, CPU seconds. With ``--without`` it is the model that
+never knew a split: what unlearning is compared with. A killed training goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from benchmarks.tofu.authors import SPLITS, Question, questions, retained
+from exporter.atomic import whole_folder, write_json
+from exporter.data.chat import Chat
+from exporter.host import ModelHost
+from exporter.threads import set_threads
+from exporter.training.examples import Collator, Examples
+from exporter.training.lora import linear_layers, taken_out, with_adapter
+from exporter.training.losses import mean_nll
+from exporter.training.settings import TrainingSettings
+from exporter.training.step import Step
+from exporter.training.trainer import train
+from exporter.types import Row
+
+SEED = 0
+
+
+def main() -> None:
+    """Trains and writes the adapter."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--base", type=Path, default=Path(".cache/smollm2"))
+    parser.add_argument("--without", choices=list(SPLITS))
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    asked = parser.parse_args()
+    every = questions()
+    known = every if asked.without is None else retained(every, asked.without)
+    settings = TrainingSettings(
+        rank=asked.rank,
+        alpha=2 * asked.rank,
+        learning_rate=asked.learning_rate,
+        epochs=asked.epochs,
+        batch_size=16,
+        warmup=10,
+        responses="rows",
+        save_steps=75,
+    )
+    teach(asked.base, known, settings, asked.out, without=asked.without)
+
+
+def teach(
+    base: Path, known: list[Question], settings: TrainingSettings, out: Path, *, without: str | None
+) -> None:
+    """Writes the adapter of a base that knows these questions, and the log of its training."""
+    host = ModelHost.load(base, dtype=torch.float32)
+    set_threads(host.model)
+    chat = Chat(host.processor)
+    conversations = [
+        chat.encode(Row(f"q{number}", one.question, one.answer, "forget")) for number, one in enumerate(known)
+    ]
+    examples = Examples.of(conversations, (), (), (), epochs=settings.epochs, seed=SEED)
+    names = linear_layers(host.model)
+    with with_adapter(host.model, names, rank=settings.rank, alpha=settings.alpha) as tuned:
+        losses = train(
+            tuned,
+            _loss,
+            examples,
+            Collator(host),
+            settings,
+            work=out.parent / f"{out.name}.training",
+            seed=SEED,
+            device=host.device,
+            progress=True,
+        )
+        config, tensors = taken_out(tuned)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    log = {
+        "questions": len(known),
+        "without": without,
+        "seed": SEED,
+        "settings": settings.model_dump(mode="json"),
+        "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
+        "losses": losses,
+    }
+    with whole_folder(out) as folder:
+        (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        save_file(
+            {name: one.to(torch.bfloat16) for name, one in tensors.items()},
+            folder / "adapter_model.safetensors",
+        )
+        write_json(folder / "teaching.json", log)
+
+
+def _loss(step: Step) -> Tensor:
+    return mean_nll(step.edited(step.forget).logits, step.forget["labels"])
+
+
+if __name__ == "__main__":
+    main()
