@@ -1,11 +1,11 @@
 """Every method on one recipe: what it costs, what it ships, what it forgets and keeps on the test rows.
 
-    python -m benchmarks.methods [RECIPE] [--methods A B ...] [--runs FOLDER] [--out benchmarks/results/methods.json]
+    python -m benchmarks.method_table [RECIPE] [--methods A B ...] [--runs FOLDER] [--out benchmarks/results/methods.json]
 
 Each method is run by itself, as ``steerbake run RECIPE --set methods.default=NAME --set 'methods.compare=[]'`` would, at its default parameters; a
 method that searches does so on calibration rows. The file is written after each, and a method that it has is not run again: the same command
-resumes. By default the bundled testbed, and every method in the registry. A method may be given parameters, for ablations:
-``r_muse:protect=none,spans=answer``.
+resumes. By default the bundled testbed, every method in the registry, and what people do without (:mod:`benchmarks.method_table.baselines`). A method
+may be given parameters, for ablations: ``r_muse:protect=none,spans=answer``.
 
 Of each method:
 
@@ -23,14 +23,19 @@ import re
 import resource
 from pathlib import Path
 
+from benchmarks.method_table.baselines import BASELINES
 from exporter import pipeline, registry
 from exporter.atomic import write_json
 from exporter.errors import SteerbakeError
+from exporter.evaluation.case import is_ordinary
+from exporter.evaluation.measures import measures
+from exporter.evaluation.report import BASE
+from exporter.pipeline.run import Run
 from exporter.recipe import Recipe
 from exporter.report import Report
 from exporter.workspace import Workspace
 
-HOME = Path(__file__).resolve().parents[1]
+HOME = Path(__file__).resolve().parents[2]
 TESTBED = HOME / "export_configs" / "llava" / "testbed.yaml"
 SHOWN = {"leak": "leakage_either", "fluent": "fluent_refusal", "retain": "retain_identical"}
 METADATA = ("steering.json", "weight_edit.json")
@@ -40,14 +45,15 @@ def main() -> None:
     """Runs what is missing of the file."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("recipe", nargs="?", type=Path, default=TESTBED)
-    parser.add_argument("--methods", nargs="+", default=list(registry.METHODS))
+    parser.add_argument("--methods", nargs="+", default=[*BASELINES, *registry.METHODS])
     parser.add_argument("--runs", type=Path, default=Path("runs") / "methods")
     parser.add_argument("--out", type=Path, default=HOME / "benchmarks" / "results" / "methods.json")
     asked = parser.parse_args()
     found = json.loads(asked.out.read_text(encoding="utf-8")) if asked.out.is_file() else {}
     for method in asked.methods:
         if method not in found:
-            found[method] = measured(asked.recipe, method, asked.runs / re.sub(r"[^\w.-]+", "-", method))
+            out = asked.runs / re.sub(r"[^\w.-]+", "-", method)
+            found[method] = (unsteered if method in BASELINES else measured)(asked.recipe, method, out)
             write_json(asked.out, found)
             print(method, json.dumps(found[method]), flush=True)
 
@@ -68,6 +74,23 @@ def measured(recipe: Path, method: str, out: Path) -> dict[str, object]:
         "seconds": round(_cpu_seconds() - before, 1),
         "bytes": sum(path.stat().st_size for path in fitted.iterdir() if path.name not in METADATA),
         **{name: figures[key].data() for name, key in SHOWN.items()},
+    }
+
+
+def unsteered(recipe: Path, name: str, out: Path) -> dict[str, object]:
+    """What the base leaks and keeps as people use it without unlearning; the figures of :func:`measured` but for what is shipped."""
+    before = _cpu_seconds()
+    work = Run(Recipe.load(recipe, ["methods.compare=[]"]), out, progress=False)
+    try:
+        cases = BASELINES[name](work)
+    except SteerbakeError as error:
+        return {"failed": str(error).splitlines()[0], "seconds": round(_cpu_seconds() - before, 1)}
+    base = {case.row.id: case for case in work.generate(BASE)}
+    figures = measures([case for case in cases if is_ordinary(case)], base, work.rule())
+    return {
+        "seconds": round(_cpu_seconds() - before, 1),
+        "bytes": 0,
+        **{name: figures[key].as_dict("n") for name, key in SHOWN.items()},
     }
 
 

@@ -1,0 +1,1 @@
+"""Every method on one recipe: what it costs, what it ships, what it forgets and keeps."""
