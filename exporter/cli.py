@@ -9,6 +9,7 @@ import typer
 
 from exporter.cli_export import exports
 from exporter.cli_publish import publishing
+from exporter.cli_tune import tuning
 from exporter.failures import answering, debugging, reported
 
 app = typer.Typer(
@@ -284,6 +285,7 @@ def chat(
     display.converse(conversation, prompt, max_new_tokens)
 
 
+app.add_typer(tuning)
 app.add_typer(publishing)
 
 

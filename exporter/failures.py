@@ -24,8 +24,11 @@ PACKAGES = {
     "datasets": "'steerbake[hub]'",
     "huggingface_hub": "huggingface-hub",
     "llama_cpp": "llama-cpp-python",
+    "alembic": "'steerbake[tune]'",
     "matplotlib": "'steerbake[report]'",
+    "optuna": "'steerbake[tune]'",
     "sentencepiece": "sentencepiece",
+    "sqlalchemy": "'steerbake[tune]'",
     "yaml": "pyyaml",
 }
 """What to install for a module, where that has another name."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from exporter.errors import FitError
 from exporter.fitting.context import FitContext
 from exporter.fitting.pooling import PooledSequence
+from exporter.fitting.space import Blocks
 from exporter.targets.checkpoint import compile_checkpoint
 from exporter.types import Encoded
 from steer_modules.ops import unit
@@ -198,3 +201,24 @@ class Quick:
         )
         context.record("trials", method=self.name, layers=[layer], leakage=0.0, identical=1.0)
         return context.program(self.name, [gate], [edit])
+
+
+class TunableParams(QuickParams):
+    """What a study tries."""
+
+    layer: Annotated[int, Blocks(0.25)] = 2
+    strength: float = Field(default=1.0, gt=0, le=1)
+    rows: int = 4
+
+
+class Tunable(Quick):
+    """The same with parameters of which some cannot be fitted: at block 1, where the gate is."""
+
+    Params: ClassVar[type[BaseModel]] = TunableParams
+
+    def fit(self, context: FitContext) -> SteeringProgram:
+        if context.params.layer == 1:
+            raise FitError("block 1 is where the gate is")
+        program = super().fit(context)
+        edits = tuple(replace(edit, strength=context.params.strength) for edit in program.edits)
+        return replace(program, edits=edits)

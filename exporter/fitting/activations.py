@@ -42,16 +42,21 @@ class Activations:
         stored: for every sequence, where its pools lie.
         layers: which blocks the second dimension of what is stored stands for.
         starts: int64 [S+1]; the pools of sequence i are ``starts[i]`` to ``starts[i+1]``.
+        asked: those of the blocks that :attr:`states` has, in this order; None for all.
     """
 
     stored: tuple[Stored, ...]
     layers: tuple[int, ...]
     starts: NDArray[np.int64]
+    asked: tuple[int, ...] | None = None
 
     @property
     def states(self) -> Tensor:
         """All states, float32 [P,L,d]: pools in the order of the sequences, layers in the order asked for."""
-        return torch.from_numpy(np.concatenate([one.states for one in self.stored]))
+        if self.asked is None:
+            return torch.from_numpy(np.concatenate([one.states for one in self.stored]))
+        places = [self.layers.index(layer) for layer in self.asked]
+        return torch.from_numpy(np.concatenate([one.states[:, places] for one in self.stored]))
 
     @property
     def agrees(self) -> Tensor:

@@ -156,6 +156,38 @@ def judge(gate: Gate, states: Tensor, calibrate: Decisions) -> Candidate:
     return Candidate(replace(gate, threshold=sign * threshold), missed, false_alarms, margin, values)
 
 
+def shifted(candidate: Candidate, calibrate: Decisions, shift: float) -> Candidate:
+    """The candidate with a threshold that is moved from where it was calibrated, and what it then misses.
+
+    Args:
+        calibrate: what it was judged on, in the order of its scores.
+        shift: in distances between the medians of both sides; above 0 the gate fires more easily, below 0 less.
+    """
+    if not shift:
+        return candidate
+    sign = 1.0 if candidate.gate.fires == "above" else -1.0
+    found = moved_threshold(
+        sign * candidate.scores, calibrate.forget, calibrate.weights, sign * candidate.gate.threshold, shift
+    )
+    gate = replace(candidate.gate, threshold=sign * found[0])
+    return replace(candidate, gate=gate, missed=found[1], false_alarms=found[2])
+
+
+def moved_threshold(
+    values: Tensor, forget: Tensor, weights: Tensor, threshold: float, shift: float
+) -> tuple[float, float, float]:
+    """A threshold lowered by ``shift`` distances of the medians, with missed and false alarms there (weighted fractions).
+
+    Args:
+        values [n], forget bool [n], weights [n]: as :func:`best_threshold` has them; values above the threshold fire.
+    """
+    moved = threshold - shift * abs(float(values[forget].median() - values[~forget].median()))
+    fires = values > moved
+    mass = weights.double()
+    missed = float((mass * (forget & ~fires)).sum() / (mass * forget).sum())
+    return moved, missed, float((mass * (~forget & fires)).sum() / (mass * ~forget).sum())
+
+
 def gate_scores(gate: Gate, states: Tensor) -> Tensor:
     """Scores [n] of pooled states [n,d], by the very function that travels in the checkpoint."""
     score: Callable[..., Tensor] = ops.SCORES[gate.score]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 from pydantic import BaseModel
 
@@ -18,6 +18,8 @@ from exporter.fitting.pooling import PooledSequence
 from exporter.host import Generated, ModelHost
 from exporter.types import Encoded, Prompt, Role, Row, Turn
 from steer_modules.program import BaseModelRef, Edit, Gate, SteeringProgram
+
+T = TypeVar("T")
 
 
 class ChatFormat(Protocol):
@@ -55,6 +57,10 @@ class FitContext:
         work: folder for spilled states and the model's own generations; reused (and resumed) where a request recurs.
         max_new_tokens: length of generations, the model's own and those of trials.
         records: tables for the report, by name; methods append to them.
+        kept: blocks whose states are stored beside those that are asked for. Given where this fit is one of many on the same rows: no
+            sequence is then run for each of them, and trials are replayed (:mod:`exporter.fitting.replay`).
+        remembered: what :meth:`once` has made, for all of those fits.
+        read: blocks that gates of any of those fits may read, for the replays.
     """
 
     host: ModelHost
@@ -68,6 +74,9 @@ class FitContext:
     max_new_tokens: int = 64
     progress: bool = True
     records: dict[str, list[dict[str, object]]] = field(default_factory=dict[str, list[dict[str, object]]])
+    kept: tuple[int, ...] = ()
+    read: tuple[int, ...] = ()
+    remembered: dict[Hashable, object] = field(default_factory=dict[Hashable, object])
 
     def rows(self, split: str, *roles: Role) -> tuple[Row, ...]:
         """Rows of one split ("fit" or "calibrate") with one of the roles, in file order; each paraphrase is a row."""
@@ -81,21 +90,35 @@ class FitContext:
                 ]
         return tuple(found)
 
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What ``make`` makes of rows and model alone: once for all fits on them, where this is one of many.
+
+        Args:
+            key: everything that it is made from, beside rows, model and seed.
+        """
+        if not self.kept:
+            return make()
+        if key not in self.remembered:
+            self.remembered[key] = make()
+        return cast("T", self.remembered[key])
+
     def record(self, table: str, **values: object) -> None:
         """Append one line to a table of the report."""
         self.records.setdefault(table, []).append(values)
 
     def collect(self, items: Sequence[PooledSequence], layers: Sequence[int], title: str) -> Activations:
         """Pooled states of the unsteered base (see :func:`exporter.fitting.activations.collect`)."""
-        return collect(
+        every = sorted({*self.kept, *layers}) if self.kept else layers
+        found = collect(
             self.host,
             items,
-            layers,
+            every,
             self.work / "states",
             batch_size=self.batch_size,
             progress=self.progress,
             title=title,
         )
+        return replace(found, asked=tuple(layers)) if self.kept else found
 
     def own(self, prompts: Sequence[Prompt]) -> list[Generated]:
         """The unsteered base's greedy continuations, remembered in ``work`` by content."""

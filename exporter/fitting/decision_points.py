@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -50,18 +50,23 @@ def gather(
     plan: DecisionPointPlan,
     pools: Sequence[str],
     refusals: Sequence[tuple[str | None, str]],
+    layers: Sequence[int] | None = None,
 ) -> tuple[Decisions, list[DecisionPoint]]:
-    """Decision states of a split at every layer, with the points that they are of."""
+    """Decision states of a split at every layer, with the points that they are of.
+
+    Args:
+        layers: those whose states are returned, in this order; those of all are collected.
+    """
     points = [*_single(context, split, plan), *_paired(context, split, plan, refusals)]
     if split == "fit":
         points += _swapped(context, plan)
     wanted = [
         PooledSequence(point.sequence, tuple(_pool(pool, point.column) for pool in pools)) for point in points
     ]
-    layers = range(context.host.num_layers)
-    found = context.collect(wanted, layers, f"gate states ({split})")
+    found = context.collect(wanted, range(context.host.num_layers), f"gate states ({split})")
     named = subjects(context.rows(split, "forget", "retain", "unknown"))
-    states = found.states.unflatten(0, (len(points), len(pools)))
+    states = (found if layers is None else replace(found, asked=tuple(layers))).states
+    states = states.unflatten(0, (len(points), len(pools)))
     return (
         Decisions(
             states={pool: states[:, place] for place, pool in enumerate(pools)},

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from exporter.fitting.calibrate import SCORES, Candidate, judge, learn_gates, ranked_gates, search_gates
+from exporter.errors import FitError
+from exporter.evaluation.attacks.turns import Refusal
+from exporter.fitting.calibrate import (
+    SCORES,
+    Candidate,
+    Decisions,
+    judge,
+    learn_gates,
+    ranked_gates,
+    search_gates,
+    shifted,
+)
 from exporter.fitting.context import FitContext
 from exporter.fitting.decision_points import DecisionPointPlan, gather
 from exporter.fitting.learned_prototypes import LearningPlan
 from exporter.fitting.refusals import Wording
+from exporter.fitting.space import Among, Between, Blocks
 from steer_modules.program import Edit, Gate
 
 
@@ -21,9 +33,11 @@ class GatePlan(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    scores: tuple[str, ...] = SCORES
+    layers: Annotated[tuple[int, ...] | None, Blocks(ends=True)] = Field(default=None, min_length=1)
+    """Blocks whose outputs may be read; by default all."""
+    scores: Annotated[tuple[str, ...], Among(SCORES)] = SCORES
     pools: tuple[Literal["prompt_end", "prompt_mean"], ...] = ("prompt_end", "prompt_mean")
-    learned: int = Field(default=2, ge=0)
+    learned: Annotated[int, Among((0, 2))] = Field(default=2, ge=0)
     """Layers per pool, the best by the other scores, at which a gate with learned prototypes is also tried."""
     rows: int = Field(default=512, gt=1)
     crossed: int = Field(default=12, ge=0)
@@ -31,6 +45,8 @@ class GatePlan(BaseModel):
     pairs: int = Field(default=1000, ge=0)
     """Two-turn conversations of each kind made from the rows."""
     max_prototypes: int = Field(default=1024, gt=0)
+    shift: Annotated[float, Between(-0.25, 0.25)] = 0.0
+    """By how much easier the gate fires than calibrated, in distances between the medians of both sides; harder below 0."""
 
     @property
     def decision_points(self) -> DecisionPointPlan:
@@ -40,17 +56,24 @@ class GatePlan(BaseModel):
 def choose_gates(context: FitContext, plan: GatePlan, chosen: Sequence[Wording]) -> list[Candidate]:
     """Every gate candidate, best first, recorded for the report."""
     refusals = [(wording.reasoning, wording.answer) for wording in chosen]
-    fit, _ = gather(context, "fit", plan.decision_points, plan.pools, refusals)
-    held, _ = gather(context, "calibrate", plan.decision_points, plan.pools, refusals)
-    layers = range(context.host.num_layers)
+    layers = plan.layers or tuple(range(context.host.num_layers))
+    fit, held = (_decisions(context, split, plan, refusals) for split in ("fit", "calibrate"))
     drafts = search_gates(fit, held, layers=layers, scores=plan.scores, max_prototypes=plan.max_prototypes)
     learned = learn_gates(
         drafts, fit, held, layers=layers, most=plan.learned, plan=LearningPlan(), seed=context.seed
     )
-    found = ranked_gates([*drafts, *learned])
+    found = ranked_gates([shifted(one, held, plan.shift) for one in (*drafts, *learned)])
     for candidate in found:
         context.record("gates", **candidate.line())
     return found
+
+
+def _decisions(context: FitContext, split: str, plan: GatePlan, refusals: Sequence[Refusal]) -> Decisions:
+    """The decision points of a split: one set for all fits on the same rows with the same numbers of them."""
+    return context.once(
+        ("decisions", split, plan.decision_points, plan.pools, tuple(refusals), plan.layers),
+        lambda: gather(context, split, plan.decision_points, plan.pools, refusals, plan.layers)[0],
+    )
 
 
 def calibrated(
@@ -71,8 +94,13 @@ def calibrated(
 
 
 def gate_below(gates: Sequence[Candidate], layer: int) -> Gate:
-    """The best gate that is decided at or before a layer."""
-    return next(candidate.gate for candidate in gates if candidate.gate.layer <= layer)
+    """The best gate that is decided at or before a layer; raises FitError where there is none."""
+    for candidate in gates:
+        if candidate.gate.layer <= layer:
+            return candidate.gate
+    raise FitError(
+        f"no gate is read at or before block {layer}, whose output is edited; give the gate earlier `layers`, or edit a later block"
+    )
 
 
 def behind(gates: Sequence[Gate], edit: Edit) -> Edit:

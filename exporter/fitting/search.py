@@ -21,11 +21,16 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 def cheapest(bench: Bench, attempts: Iterable[Attempt]) -> SteeringProgram:
     """The first of the programs with the least cost; those behind one that costs nothing are not tried.
 
-    Every trial is a line of the table ``trials``.
+    Every trial is a line of the table ``trials``. Of one alone there is nothing to choose, so where whoever asked for this fit tries
+    what it finds, it is not tried here.
 
     Raises:
         FitError: there is nothing to try.
     """
+    if bench.context.kept:
+        attempts = list(attempts)
+        if len(attempts) == 1:
+            return attempts[0][0]
     best: tuple[SteeringProgram, Trial] | None = None
     for program, described in attempts:
         trial = bench.run(program)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from exporter.errors import FitError
+from exporter.evaluation.attacks.turns import Refusal
 from exporter.fitting.bag_prototypes import BagColumns, BagLearning, learn_bag_prototypes
 from exporter.fitting.bags import BagPlan, BagStates, gather_bags
-from exporter.fitting.calibrate import Candidate, best_threshold, gate_scores
+from exporter.fitting.calibrate import Candidate, best_threshold, gate_scores, moved_threshold
 from exporter.fitting.context import FitContext
 from exporter.fitting.refusals import Wording
+from exporter.fitting.space import Among, Between, Blocks
 from exporter.types import Row
 from steer_modules.program import Gate
 
@@ -37,7 +39,7 @@ class TokenGatePlan(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    layers: tuple[int, ...] | Literal["search"] = "search"
+    layers: Annotated[tuple[int, ...] | Literal["search"], Blocks(1 / 3, most=6)] = "search"
     """Blocks whose outputs are tried; "search": at a third, a half, two thirds and five sixths of the depth."""
     rows: int = Field(default=200, gt=0)
     """Unmodified rows of each role."""
@@ -47,11 +49,13 @@ class TokenGatePlan(BaseModel):
     """Framed rows of each kind, by default as many as the rows allow; half as many for calibration."""
     replies: int | None = Field(default=None, ge=0)
     """Retain sequences that end with the base's own reply; the others end with the row's answer."""
-    rank: int = Field(default=64, gt=0)
-    forget_prototypes: int = Field(default=64, gt=0)
-    keep_prototypes: int = Field(default=96, gt=0)
-    steps: int = Field(default=400, gt=0)
+    rank: Annotated[int, Among((16, 32, 64, 128))] = Field(default=64, gt=0)
+    forget_prototypes: Annotated[int, Among((16, 32, 64, 128))] = Field(default=64, gt=0)
+    keep_prototypes: Annotated[int, Among((32, 96, 192))] = Field(default=96, gt=0)
+    steps: Annotated[int, Among((100, 200, 400))] = Field(default=400, gt=0)
     """Learning steps; those beyond 400 are done only at the best block."""
+    shift: Annotated[float, Between(-0.25, 0.25)] = 0.0
+    """By how much easier the gate fires than calibrated, in distances between the medians of both sides; harder below 0."""
 
     def bags(self, rows: Sequence[Row], share: float) -> BagPlan:
         """The sequences of a split, ``share`` of what is asked for, and no more than its distinct ``rows`` bear."""
@@ -86,15 +90,15 @@ def choose_token_gates(
     """A learned gate at every layer of the plan, best first; thresholds and order by the calibrate rows alone."""
     refusals = [(wording.reasoning, wording.answer) for wording in chosen]
     layers = plan.blocks(context.host.num_layers)
-    fit = gather_bags(context, "fit", plan.bags(context.fit, 1.0), refusals, layers)
-    held = gather_bags(context, "calibrate", plan.bags(context.calibrate, 0.5), refusals, layers)
+    fit = _bags(context, "fit", plan.bags(context.fit, 1.0), refusals, layers)
+    held = _bags(context, "calibrate", plan.bags(context.calibrate, 0.5), refusals, layers)
     learning = BagLearning(rank=plan.rank, forget=plan.forget_prototypes, keep=plan.keep_prototypes)
 
     def learned(layer: int, steps: int) -> Candidate:
         given = replace(learning, steps=steps)
         tensors = learn_bag_prototypes(columns_of(fit, layer), plan=given, seed=context.seed).tensors()
         gate = Gate("topic", layer, "token", "prototype_margin", 0.0, "above", tensors)
-        return judge_bags(gate, columns_of(held, layer))
+        return judge_bags(gate, columns_of(held, layer), plan.shift)
 
     found = _ranked([learned(layer, min(plan.steps, DRAFT)) for layer in layers])
     if plan.steps > DRAFT:  # only where it pays
@@ -102,6 +106,17 @@ def choose_token_gates(
     for candidate in found:
         context.record("gates", **candidate.line())
     return found
+
+
+def _bags(
+    context: FitContext, split: str, plan: BagPlan, refusals: Sequence[Refusal], layers: Sequence[int]
+) -> BagStates:
+    """Bags with their states: of fits on the same rows, those that read kept layers share them."""
+    further = tuple(layer for layer in layers if layer not in context.kept)
+    return context.once(
+        ("bags", split, plan, tuple(refusals), further),
+        lambda: gather_bags(context, split, plan, refusals, layers),
+    )
 
 
 def _ranked(found: Sequence[Candidate]) -> list[Candidate]:
@@ -125,10 +140,13 @@ def columns_of(states: BagStates, layer: int) -> BagColumns:
     )
 
 
-def judge_bags(gate: Gate, held: BagColumns) -> Candidate:
+def judge_bags(gate: Gate, held: BagColumns, shift: float = 0.0) -> Candidate:
     """Set the threshold of a token gate on calibration sequences and measure it there.
 
     A sequence to forget counts twice, in ``missed`` too: that it fires at all, and, for less, before the reply begins.
+
+    Args:
+        shift: by how much easier it is to fire than calibrated, in distances between the medians of both sides.
     """
     values = column_scores(gate, held.states)
     shared = None if held.shared is None else column_scores(gate, held.shared)
@@ -139,6 +157,8 @@ def judge_bags(gate: Gate, held: BagColumns) -> Candidate:
     sides = torch.cat([forget, torch.ones(int(forget.sum()), dtype=torch.bool)])
     weights = torch.cat([held.weights, EARLY_WEIGHT * held.weights[forget]])
     threshold, missed, false_alarms, margin = best_threshold(seen, sides, weights)
+    if shift:
+        threshold, missed, false_alarms = moved_threshold(seen, sides, weights, threshold, shift)
     return Candidate(replace(gate, threshold=threshold), missed, false_alarms, margin, whole, learned=True)
 
 

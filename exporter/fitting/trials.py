@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from exporter.fitting.context import FitContext
 from exporter.fitting.refusals import Wording
+from exporter.fitting.replay import Replay, Script
 from exporter.fitting.selection import of_one_side, spread
 from exporter.types import Prompt, Row
 from exporter.wording.leaks import tells
@@ -61,19 +62,40 @@ class Bench:
         self._forget_prompts = [context.chat.prompt(row) for row in self.forget]
         self._keep_prompts = [context.chat.prompt(row) for row in self.keep]
         self._base = [said.tokens for said in context.own(self._keep_prompts)] if self.keep else []
+        self._known = Known.of(self) if context.kept else None
 
     def run(self, program: SteeringProgram) -> Trial:
-        """Generate with the steered model and measure."""
+        """Measure the steered model: known replies are replayed where a fit is one of many, others generated."""
+        if self._known is not None and self._known.replay.fits(program):
+            return self._replayed(self._known, program)
         with steered(self.context.host.model, program):
             return self.measure()
 
     def measure(self) -> Trial:
         """Generate with the model as it is now and measure."""
         about, kept = self._say(self._forget_prompts), self._say(self._keep_prompts)
+        return self._trial(about, [a == b for a, b in zip(kept, self._base, strict=True)])
+
+    def _replayed(self, known: Known, program: SteeringProgram) -> Trial:
+        """The same as :meth:`measure` of the steered model, and only replies generated that are none of those known."""
+        kept = known.keep
+        identical = known.replay.says(program, kept, range(len(self.keep))) if kept is not None else []
+        left = list(range(len(self.forget)))
+        said: dict[int, tuple[int, ...]] = {}
+        for script in known.forget:
+            hits = known.replay.says(program, script, left) if left else []
+            said |= {one: script.sequences[one].response for one, hit in zip(left, hits, strict=True) if hit}
+            left = [one for one in left if one not in said]
+        if left:
+            with steered(self.context.host.model, program):
+                said |= dict(zip(left, self._say([self._forget_prompts[one] for one in left]), strict=True))
+        return self._trial([said[one] for one in range(len(self.forget))], identical)
+
+    def _trial(self, about: Sequence[tuple[int, ...]], identical: Sequence[bool]) -> Trial:
         return Trial(
             leakage=_share(self._leaks(row, tokens) for row, tokens in zip(self.forget, about, strict=True)),
             fluent=_share(self._refuses(row, tokens) for row, tokens in zip(self.forget, about, strict=True)),
-            identical=_share(a == b for a, b in zip(kept, self._base, strict=True)),
+            identical=_share(identical),
         )
 
     def _say(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
@@ -93,6 +115,34 @@ class Bench:
         return any(
             tokens[-half:] == refusal[-half:] for refusal in self.refusals if (half := len(refusal) // 2) > 0
         )
+
+
+@dataclass(frozen=True)
+class Known:
+    """Replies that a bench knows before any trial.
+
+    Attributes:
+        keep: the base's own to the rows to keep; None without any.
+        forget: to the rows to forget, the base's own and then each refusal.
+    """
+
+    replay: Replay
+    keep: Script | None
+    forget: tuple[Script, ...]
+
+    @classmethod
+    def of(cls, bench: Bench) -> Known | None:
+        """None where the model cannot be replayed."""
+        context = bench.context
+        replay = Replay(context, sorted({*context.kept, *context.read}))
+        own = [one.tokens for one in context.own(bench._forget_prompts)]
+        forget = [replay.script(bench._forget_prompts, own)]
+        if not replay.works(forget[0]):
+            return None
+        short = [one for one in bench.refusals if len(one) <= context.max_new_tokens]
+        forget += [replay.script(bench._forget_prompts, [one] * len(bench.forget)) for one in short]
+        keep = replay.script(bench._keep_prompts, bench._base) if bench.keep else None
+        return cls(replay, keep, tuple(forget))
 
 
 def _share(hits: Iterable[bool]) -> float:

@@ -18,7 +18,7 @@ retain rows are no pairs, so both are mean differences. States are outputs of bl
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -32,6 +32,7 @@ from exporter.fitting.prompt_states import Pool, prompt_states
 from exporter.fitting.refusals import wordings
 from exporter.fitting.search import cheapest
 from exporter.fitting.selection import plain, spread
+from exporter.fitting.space import Between, Blocks
 from exporter.fitting.subspaces import unit
 from exporter.fitting.trials import Bench
 from exporter.methods.base import Yields
@@ -43,9 +44,9 @@ class CastParams(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    layers: tuple[int, ...] | None = Field(default=None, min_length=1)
+    layers: Annotated[tuple[int, ...] | None, Blocks(1 / 3)] = Field(default=None, min_length=1)
     """Blocks whose outputs are moved, all of them; by default the middle one."""
-    condition_layers: tuple[int, ...] | None = Field(default=None, min_length=1)
+    condition_layers: Annotated[tuple[int, ...] | None, Blocks(0, 2 / 3)] = Field(default=None, min_length=1)
     """Blocks whose outputs the condition may read; by default those of the first half, none of them above an edited one."""
     pools: tuple[Pool, ...] = Field(default=("prompt_mean", "prompt_end"), min_length=1)
     """What the condition may read: a prompt's mean state, as in the paper, or its last, as its code can too."""
@@ -55,7 +56,9 @@ class CastParams(BaseModel):
     """Scores that the condition may have: the paper's, blind to the sign of c.p, and the cosine."""
     negatives: Negatives = "own"
     """Replies to forget questions: the model's own, or the answers of the rows."""
-    strengths: tuple[float, ...] = Field(default=(0.5, 1.0, 2.0, 4.0, 8.0), min_length=1)
+    strengths: Annotated[tuple[float, ...], Between(0.25, 16.0, log=True)] = Field(
+        default=(0.5, 1.0, 2.0, 4.0, 8.0), min_length=1
+    )
     """Multiples of the mean difference that are tried."""
     rows: int = Field(default=192, gt=0)
     """Most rows of each role."""

@@ -14,7 +14,7 @@ averaged, and without a gate every column is moved, for the format knows no othe
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,6 +24,7 @@ from exporter.fitting.gates import GatePlan, behind, choose_gates, gate_below
 from exporter.fitting.mean_differences import Contrasted, mean_differences
 from exporter.fitting.refusals import wordings
 from exporter.fitting.search import cheapest
+from exporter.fitting.space import Among, Between, Blocks
 from exporter.fitting.trials import Bench
 from exporter.methods.base import Yields
 from steer_modules.program import Edit, SteeringProgram
@@ -34,20 +35,22 @@ class ControlVectorParams(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    layer: int | None = None
+    layer: Annotated[int | None, Blocks()] = None
     """Block whose output is moved; by default the middle one."""
     source: Contrasted = "replies"
     """What is compared: refusals with the replies to forget questions; or, at prompts' ends, retain questions (`questions`) or questions
     that are refused (`refused`) with forget questions."""
     negatives: Negatives = "own"
     """Replies to forget questions: the model's own, or the answers of the rows."""
-    strengths: tuple[float, ...] = Field(default=(0.5, 1.0, 2.0, 4.0, 8.0), min_length=1)
+    strengths: Annotated[tuple[float, ...], Between(0.25, 16.0, log=True)] = Field(
+        default=(0.5, 1.0, 2.0, 4.0, 8.0), min_length=1
+    )
     """Multiples of the mean difference that are tried."""
     keep_norm: bool = False
     """Whether a moved state is scaled back to its length."""
     rows: int = Field(default=192, gt=0)
     """Most rows of either kind that are compared."""
-    gate: GatePlan | None = None
+    gate: Annotated[GatePlan | None, Among((None, {}))] = None
     """A gate searched at prompts' ends; None for none, so that everything is moved."""
     trial_rows: int = Field(default=32, gt=0)
 

@@ -17,7 +17,7 @@ are not refusals, nor are they in the paper: the least noise under which no secr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -28,6 +28,7 @@ from exporter.fitting.context import FitContext
 from exporter.fitting.gates import GatePlan, behind, choose_gates
 from exporter.fitting.refusals import wordings
 from exporter.fitting.search import cheapest
+from exporter.fitting.space import Among, Between
 from exporter.fitting.token_gates import TokenGatePlan, choose_token_gates
 from exporter.fitting.trials import Bench
 from exporter.methods.base import Yields
@@ -41,13 +42,15 @@ class EcoParams(BaseModel):
 
     gate: GatePlan = GatePlan()
     """The classifier, searched at prompts' ends."""
-    slack: float = Field(default=0.02, ge=0)
+    slack: Annotated[float, Among((0.0, 0.02, 0.1))] = Field(default=0.02, ge=0)
     """By how much an earlier gate may do worse on the calibration rows than the best: its missed share, twice, and its false alarms."""
-    subject: TokenGatePlan | None = None
+    subject: Annotated[TokenGatePlan | None, Among((None, {}))] = None
     """A gate that reads every column, in place of the other; None for none."""
-    noise_rank: int = Field(default=8, gt=0)
+    noise_rank: Annotated[int, Among((2, 4, 8, 16, 32))] = Field(default=8, gt=0)
     """k, the dimensions that the noise has."""
-    strengths: tuple[float, ...] = Field(default=(0.5, 1.0, 2.0, 4.0, 8.0), min_length=1)
+    strengths: Annotated[tuple[float, ...], Between(0.25, 16.0, log=True)] = Field(
+        default=(0.5, 1.0, 2.0, 4.0, 8.0), min_length=1
+    )
     """Lengths of the noise that are tried, in units of the state's."""
     trial_rows: int = Field(default=32, gt=0)
 

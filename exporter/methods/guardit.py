@@ -17,7 +17,7 @@ trials. Tokens before the end of the prompt stay as they are, for no gate can kn
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -32,6 +32,7 @@ from exporter.fitting.prompt_states import Pool, prompt_states
 from exporter.fitting.refusals import Wording, wordings
 from exporter.fitting.search import Fraction, cheapest
 from exporter.fitting.selection import plain, spread
+from exporter.fitting.space import Among, Between, Blocks, Fixed
 from exporter.fitting.subspaces import unit
 from exporter.fitting.trials import Bench
 from exporter.methods.base import Yields
@@ -46,15 +47,17 @@ class GuardItParams(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    layer: int | None = None
+    layer: Annotated[int | None, Blocks()] = None
     """Block whose output is read and edited; by default at a quarter of the depth, as in the paper."""
-    clusters: int = Field(default=8, gt=0)
+    clusters: Annotated[int, Among((2, 4, 8, 16))] = Field(default=8, gt=0)
     """Clusters of forget states; there are never more than forget rows."""
-    threshold: float | None = Field(default=None, ge=-1, le=1)
+    threshold: Annotated[float | None, Fixed()] = Field(default=None, ge=-1, le=1)
     """Cosine above which a prompt is guarded; the paper's is 0.55. By default it is calibrated."""
     pool: Pool = "prompt_end"
     """What the gate reads, and what is clustered."""
-    fractions: tuple[Fraction, ...] = Field(default=(0.25, 0.5, 0.75, 1.0), min_length=1)
+    fractions: Annotated[tuple[Fraction, ...], Between(0.1, 1.0)] = Field(
+        default=(0.25, 0.5, 0.75, 1.0), min_length=1
+    )
     """Fractions of the angle to -v that are tried, each above 0 and at most 1."""
     rows: int = Field(default=512, gt=0)
     """Most rows of each role."""

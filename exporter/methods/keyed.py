@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,6 +25,7 @@ from exporter.fitting.gates import GatePlan, choose_gates, gate_below
 from exporter.fitting.keys import KeyTable, key_tables
 from exporter.fitting.refusals import Source, Wording, natural_refusals, wordings
 from exporter.fitting.search import cheapest
+from exporter.fitting.space import Among, Between, Blocks, Fixed
 from exporter.fitting.token_gates import TokenGatePlan, choose_token_gates
 from exporter.fitting.trials import Bench
 from exporter.methods.base import Yields
@@ -37,21 +38,21 @@ class KeyedParams(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    layer: int | Literal["last", "search"] = "last"
+    layer: Annotated[int | Literal["last", "search"], Blocks(2 / 3, most=4)] = "last"
     """Block whose output is rotated; "search" tries the last ones. An edit before the last block also changes later blocks."""
     subject: TokenGatePlan | None = TokenGatePlan()
     """The gate that reads every column; None for none."""
-    gate: GatePlan | None = None
+    gate: Annotated[GatePlan | None, Among((None, {}))] = None
     """A second gate at the end of each prompt; the edit applies if either fires."""
-    prefill_tokens: int = Field(default=8, ge=0)
+    prefill_tokens: Annotated[int, Among((0, 4, 8, 12))] = Field(default=8, ge=0)
     """Longest prefill of an answer, in tokens, after which the refusal is continued."""
     pairs: int = Field(default=24, ge=0)
     """Two-turn conversations, made from the fit rows, for which keys are computed."""
-    refusal_source: Source = "auto"
+    refusal_source: Annotated[Source, Fixed()] = "auto"
     refusal_rows: int = Field(default=64, gt=0)
     shots: int = Field(default=4, gt=0)
     key_rows: int = Field(default=48, gt=0)
-    strength: float = Field(default=1.0, gt=0, le=1)
+    strength: Annotated[float, Between(0.6, 1.0)] = Field(default=1.0, gt=0, le=1)
     trials: int = Field(default=3, gt=0)
     """Layers that are tried on the steered model."""
     trial_rows: int = Field(default=48, gt=0)

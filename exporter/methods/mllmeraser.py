@@ -17,7 +17,7 @@ prompt, erasure the end of a prompt that the model refuses by itself. Open in th
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -30,6 +30,7 @@ from exporter.fitting.prompt_states import prompt_states
 from exporter.fitting.refusals import Source, Wording, natural_refusals, wordings
 from exporter.fitting.search import cheapest
 from exporter.fitting.selection import plain, spread
+from exporter.fitting.space import Among, Between, Blocks, Fixed
 from exporter.fitting.trials import Bench
 from exporter.methods.base import Yields
 from steer_modules.program import Edit, SteeringProgram
@@ -40,22 +41,24 @@ class MllmEraserParams(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    layers: tuple[int, ...] | None = Field(default=None, min_length=1)
+    layers: Annotated[tuple[int, ...] | None, Blocks()] = Field(default=None, min_length=1)
     """Blocks whose outputs are edited, all of them; by default the middle one."""
-    ratio: float = Field(default=0.35, gt=0, le=1)
+    ratio: Annotated[float, Between(0.1, 0.6)] = Field(default=0.35, gt=0, le=1)
     """Share of the hidden size that the retain set is taken not to use (the paper: 0.3 to 0.4)."""
-    ridge: float = Field(default=0.01, gt=0)
+    ridge: Annotated[float, Between(1e-3, 1.0, log=True)] = Field(default=0.01, gt=0)
     """gamma, in units of the mean square of a coordinate of the forget states, summed over these."""
-    strengths: tuple[float, ...] = Field(default=(-0.3, -0.6, -1.0, -3.0, -10.0), min_length=1)
+    strengths: Annotated[tuple[float, ...], Between(-10.0, -0.1)] = Field(
+        default=(-0.3, -0.6, -1.0, -3.0, -10.0), min_length=1
+    )
     """Values of lambda that are tried; negative ones lead from recall to erasure."""
     rows: int = Field(default=192, gt=0)
     """Most rows of each role."""
     columns: int = Field(default=16, gt=0)
     """Most columns of each row, spread evenly."""
-    refusal_source: Source = "auto"
+    refusal_source: Annotated[Source, Fixed()] = "auto"
     refusal_rows: int = Field(default=64, gt=0)
     shots: int = Field(default=4, gt=0)
-    gate: GatePlan | None = None
+    gate: Annotated[GatePlan | None, Among((None, {}))] = None
     """A gate searched at prompts' ends; None for none, as in the paper, whose u is all that tells the two sets apart."""
     trial_rows: int = Field(default=32, gt=0)
 

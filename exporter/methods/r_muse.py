@@ -26,6 +26,7 @@ from exporter.fitting.context import FitContext
 from exporter.fitting.contrast import Contrast, Negatives, Spans, forget_contrast, retain_contrast
 from exporter.fitting.refusals import wordings
 from exporter.fitting.selection import plain, spread
+from exporter.fitting.space import Among, Between, Blocks
 from exporter.fitting.subspaces import energy_basis, orient, principal_cosines, right_singular, unit
 from exporter.methods.base import Yields
 from steer_modules.program import Edit, Gate, SteeringProgram
@@ -40,22 +41,25 @@ class RMuseParams(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    layer: int | None = None
+    layer: Annotated[int | None, Blocks()] = None
     """Block whose output is edited; by default the middle one. Not in any public source."""
-    scoring_layer: int | None = None
+    scoring_layer: Annotated[int | None, Blocks()] = None
     """Block whose output the gate reads; by default the edited one. Not in any public source."""
-    energy: float = Field(default=0.8, gt=0, le=1)
-    tau: float = 0.85
+    energy: Annotated[float, Between(0.5, 0.95)] = Field(default=0.8, gt=0, le=1)
+    tau: Annotated[float, Between(0.3, 1.0)] = 0.85
     """Ratio below which the gate fires; the paper has 0.85. At 1 it nearly always does, at 0 never."""
     spans: Spans = "both"
     """Spans of a reply that the unlearning direction is learned from; the paper has both."""
     protect: Literal["direction", "exact", "none"] = "direction"
     """Reasoning retain subspace: the direction is taken orthogonal to it, as in the paper; `exact` keeps the state's part in it too; `none` leaves it out."""
-    angle: Annotated[float, Field(gt=0, le=1)] | Literal["calibrated"] = "calibrated"
+    angle: Annotated[
+        Annotated[float, Field(gt=0, le=1)] | Literal["calibrated"],
+        Among(("calibrated", 0.25, 0.5, 0.75, 1.0)),
+    ] = "calibrated"
     """Angle of the rotation: calibrated by refusal prototypes, as in the paper, or a fixed fraction of the way to the direction."""
     sign: Literal["state", "fixed"] = "state"
     """Side of the direction: that of the state, as in the paper, or the one from memory to refusal."""
-    depth: int = Field(default=1, gt=0)
+    depth: Annotated[int, Among((1, 2, 3))] = Field(default=1, gt=0)
     """Consecutive layers that are edited; a fixed `angle` is divided among them."""
     negatives: Negatives = "own"
     guidance: str = ""

@@ -8,7 +8,7 @@ from memory to refusal; the direction is turned to point along that shift; the g
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,6 +19,7 @@ from exporter.fitting.gates import GatePlan, choose_gates, gate_below
 from exporter.fitting.refusals import Wording, wordings
 from exporter.fitting.search import cheapest
 from exporter.fitting.selection import plain, spread
+from exporter.fitting.space import Between, Blocks
 from exporter.fitting.subspaces import energy_basis, orient, right_singular, unit
 from exporter.fitting.trials import Bench
 from exporter.methods.base import Yields
@@ -32,10 +33,10 @@ class RMuseCalibratedParams(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    layers: tuple[int, ...] | None = None
+    layers: Annotated[tuple[int, ...] | None, Blocks()] = None
     """Blocks to try; by default at a third, a half and two thirds of the depth, and the last."""
     protections: tuple[Protection, ...] = ("none", "exact")
-    energy: float = Field(default=0.8, gt=0, le=1)
+    energy: Annotated[float, Between(0.5, 0.95)] = Field(default=0.8, gt=0, le=1)
     negatives: Negatives = "own"
     guidance: str = ""
     rows: int = Field(default=192, gt=0)

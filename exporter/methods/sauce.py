@@ -19,7 +19,7 @@ the paper's notes: layer, how many features, and gamma, which is chosen by trial
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -32,6 +32,7 @@ from exporter.fitting.gates import GatePlan, behind, choose_gates, gate_below
 from exporter.fitting.refusals import wordings
 from exporter.fitting.search import cheapest
 from exporter.fitting.selection import plain, spread
+from exporter.fitting.space import Among, Between, Blocks
 from exporter.fitting.sparse_autoencoder import SparseAutoencoder, SparsePlan, learn_features
 from exporter.fitting.subspaces import EPS
 from exporter.fitting.trials import Bench
@@ -45,12 +46,14 @@ class SauceParams(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    layer: int | None = None
+    layer: Annotated[int | None, Blocks()] = None
     """Block whose output is taken apart and edited; by default the middle one."""
     autoencoder: SparsePlan = SparsePlan()
-    concept: int = Field(default=8, gt=0)
+    concept: Annotated[int, Among((2, 4, 8, 16))] = Field(default=8, gt=0)
     """Most features that are scaled, and so the rank of the edit."""
-    scales: tuple[float, ...] = Field(default=(0.0, -1.0, -3.0, -7.0), min_length=1)
+    scales: Annotated[tuple[float, ...], Between(-10.0, 0.0)] = Field(
+        default=(0.0, -1.0, -3.0, -7.0), min_length=1
+    )
     """Values of gamma that are tried: 0 takes the features out, a negative one turns them round."""
     rows: int = Field(default=192, gt=0)
     """Most rows of each role."""
@@ -58,7 +61,7 @@ class SauceParams(BaseModel):
     """Most columns of each row, spread evenly."""
     ridge: float = Field(default=0.01, gt=0)
     """Damping of the fitted features, in units of the states' mean variance."""
-    gate: GatePlan | None = GatePlan()
+    gate: Annotated[GatePlan | None, Among((None, {}))] = GatePlan()
     """The gate, searched at prompts' ends; None for none, though affine features are wrong where they are off."""
     trial_rows: int = Field(default=32, gt=0)
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -34,6 +34,7 @@ from exporter.fitting.mean_differences import Contrasted, mean_differences
 from exporter.fitting.prompt_states import Pool
 from exporter.fitting.refusals import Wording, wordings
 from exporter.fitting.search import Attempt, Fraction, cheapest
+from exporter.fitting.space import Between, Blocks, Fixed
 from exporter.fitting.subspaces import unit
 from exporter.fitting.trials import Bench
 from exporter.methods.base import Yields
@@ -45,16 +46,18 @@ class SphericalParams(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    layers: tuple[int, ...] | None = Field(default=None, min_length=1)
+    layers: Annotated[tuple[int, ...] | None, Blocks()] = Field(default=None, min_length=1)
     """Blocks that are tried, each with gate and edit; by default the middle one."""
     sources: tuple[Contrasted, ...] = Field(default=("refused", "questions"), min_length=1)
     """What the forget set is contrasted with: prompts that are refused, retain prompts (`questions`), or refusals (`replies`)."""
     pool: Pool = "prompt_end"
     """What the gate reads."""
     kappa: float = Field(default=20.0, gt=0)
-    beta: float | None = Field(default=None, gt=-1, lt=1)
+    beta: Annotated[float | None, Fixed()] = Field(default=None, gt=-1, lt=1)
     """delta above which a prompt is steered; by default it is calibrated."""
-    fractions: tuple[Fraction, ...] = Field(default=(0.25, 0.5, 0.65, 0.8, 1.0), min_length=1)
+    fractions: Annotated[tuple[Fraction, ...], Between(0.1, 1.0)] = Field(
+        default=(0.25, 0.5, 0.65, 0.8, 1.0), min_length=1
+    )
     """Fractions t of the angle that are tried, each above 0 and at most 1; the paper's t is at most 0.6 to 0.7."""
     negatives: Negatives = "own"
     """Replies to forget questions, of the source `replies`: the model's own, or the answers of the rows."""

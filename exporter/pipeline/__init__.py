@@ -11,6 +11,7 @@ from exporter.pipeline.publish import Published, publish
 from exporter.pipeline.push import Request, push
 from exporter.pipeline.run import DEMO_RECIPE, Run, demo, fit, run
 from exporter.pipeline.train_along import train_along
+from exporter.pipeline.tune import Tuned, tune
 from exporter.pipeline.verify import verify
 from exporter.processes import is_main
 from exporter.publish.hub import Pushed
@@ -26,6 +27,7 @@ __all__ = [
     "Request",
     "Run",
     "Talk",
+    "Tuned",
     "check",
     "check_recipe",
     "compile",
@@ -47,6 +49,7 @@ __all__ = [
     "summary",
     "talk",
     "train_along",
+    "tune",
     "unpack",
     "upgrade",
     "verify",

@@ -15,6 +15,7 @@ from exporter.fitting.calibrate import (
     best_threshold,
     discriminant,
     gate_scores,
+    moved_threshold,
     search_gates,
     spread_rows,
 )
@@ -195,3 +196,12 @@ def test_spread_rows_are_at_most_so_many_and_distinct(count, most):
     kept = spread_rows(torch.arange(count).float().unsqueeze(1), most)[:, 0].tolist()
     assert len(kept) == min(count, most)
     assert kept == sorted(set(kept))
+
+
+def test_a_threshold_moves_by_distances_of_the_medians_and_what_it_misses_is_counted_there():
+    values = torch.tensor([0.0, 1.0, 2.0, 8.0, 10.0, 12.0])
+    forget = torch.tensor([False, False, False, True, True, True])
+    weights = torch.tensor([1.0, 1.0, 2.0, 1.0, 1.0, 2.0])
+    assert moved_threshold(values, forget, weights, 5.0, 0.0) == (5.0, 0.0, 0.0)
+    assert moved_threshold(values, forget, weights, 5.0, -0.5) == (9.5, 0.25, 0.0)
+    assert moved_threshold(values, forget, weights, 5.0, 0.4) == pytest.approx((1.4, 0.0, 0.5))

@@ -9,6 +9,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from exporter.errors import FitError
 from exporter.fitting.calibrate import gate_scores
 from exporter.fitting.gates import GatePlan, choose_gates, gate_below
 from exporter.fitting.refusals import Wording
@@ -117,3 +118,31 @@ def test_people_are_told_apart_in_a_model_that_knows_them(tmp_path):
         with steered(host.model, given.program("x", [gate], planted.refusing(given, None).edits)):
             said = host.generate([chat.prompt(row) for row in asked], max_new_tokens=1)
         assert [one.gates["topic"] for one in said] == [float(row.role == "forget") for row in asked]
+
+
+def test_a_gate_reads_only_the_layers_that_are_given(tmp_path):
+    given = context(tmp_path, planted_at(1, 5.0))
+    found = choose_gates(given, GatePlan(layers=(2, 1), **QUICK), REFUSAL)
+    whole = choose_gates(given, GatePlan(**QUICK), REFUSAL)
+    assert {one.gate.layer for one in found} == {1, 2}
+    assert [one.line() for one in found] == [one.line() for one in whole if one.gate.layer > 0]
+    with pytest.raises(FitError, match="layers"):
+        gate_below(found, 0)
+
+
+@pytest.mark.parametrize("shift", [0.3, -0.3])
+def test_a_shifted_gate_fires_more_or_less_and_is_measured_where_it_stands(tmp_path, shift):
+    given = context(tmp_path, planted_at(1, 1.0))
+    plain, moved = (
+        {
+            (one.gate.layer, one.gate.pool): one
+            for one in choose_gates(given, GatePlan(scores=("linear",), shift=by, **QUICK), REFUSAL)
+        }
+        for by in (0.0, shift)
+    )
+    for place, one in moved.items():
+        before = plain[place]
+        assert (one.gate.threshold < before.gate.threshold) == (shift > 0)
+        more, less = ("false_alarms", "missed") if shift > 0 else ("missed", "false_alarms")
+        assert getattr(one, more) >= getattr(before, more) and getattr(one, less) <= getattr(before, less)
+    assert any(one.cost > plain[place].cost for place, one in moved.items())

@@ -15,7 +15,7 @@ norm stands between the layer and the residual stream (Gemma), states move along
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,6 +24,7 @@ from torch import Tensor
 from exporter.errors import FitError
 from exporter.fitting.context import FitContext
 from exporter.fitting.pooling import PooledSequence
+from exporter.fitting.space import Between, Blocks
 from exporter.methods.base import Yields
 from exporter.training.factors import Factors, edit_of
 from exporter.training.mlp_inputs import batches_of_inputs, down_projection
@@ -36,11 +37,11 @@ class AsruParams(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    layer: int | None = Field(default=None, ge=0)
+    layer: Annotated[int | None, Blocks()] = Field(default=None, ge=0)
     """Block whose down projection is edited; by default the one at half the depth."""
-    strength: float = Field(default=1.0, gt=0)
+    strength: Annotated[float, Between(0.25, 8.0, log=True)] = Field(default=1.0, gt=0)
     """The paper's lambda: how far states of the forget set move, in lengths of v; 1 is to the mean of unknown subjects."""
-    ridge: float = Field(default=1e-3, gt=0)
+    ridge: Annotated[float, Between(1e-5, 1.0, log=True)] = Field(default=1e-3, gt=0)
     """The paper's gamma, in mean squared lengths of an input; larger values move states less, and other states less too."""
 
 

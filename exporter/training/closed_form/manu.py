@@ -17,7 +17,7 @@ go, of all its blocks by default, those with S > 0 alone, and at most 512 of a b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from exporter.errors import FitError
 from exporter.fitting.context import FitContext
+from exporter.fitting.space import Between, Fixed
 from exporter.methods.base import Yields
 from exporter.training.examples import Responses, examples
 from exporter.training.factors import LARGEST_RANK, Factors, edit_of
@@ -45,13 +46,13 @@ class ManuParams(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    share: float = Field(default=0.02, gt=0, le=1)
+    share: Annotated[float, Between(0.005, 0.1, log=True)] = Field(default=0.02, gt=0, le=1)
     """Share of the neurons that are zeroed; the paper takes 0.01 to 0.05."""
     layers: tuple[int, ...] | None = Field(default=None, min_length=1)
     """Blocks whose neurons may be zeroed; by default all."""
-    frequency_weight: float = Field(default=0.0, ge=0)
+    frequency_weight: Annotated[float, Between(0.0, 1.0)] = Field(default=0.0, ge=0)
     """Weight of how often a neuron is active; the other three importances have 1."""
-    responses: Responses = "own"
+    responses: Annotated[Responses, Fixed()] = "own"
     """What the conversations say: the base's `own` replies to the rows, or the answers of the `rows`, as in the paper."""
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from exporter.fitting.space import Between, Blocks
 from exporter.training.examples import Batch
 from exporter.training.losses import mean_square
 from exporter.training.objective import Objective
@@ -21,13 +22,13 @@ EDITED = 3
 class RmuParams(TrainingSettings):
     """Parameters of RMU."""
 
-    layer: int | None = Field(default=None, ge=0)
+    layer: Annotated[int | None, Blocks(0, 2 / 3)] = Field(default=None, ge=0)
     """Block whose output is pushed; by default the one at a third of the depth."""
-    coefficient: float = Field(default=6.5, gt=0)
+    coefficient: Annotated[float, Between(1.0, 50.0, log=True)] = Field(default=6.5, gt=0)
     """Length c of the target c u."""
     relative: bool = False
     """Whether `coefficient` counts in lengths of the base's own state there, as adaptive RMU does (https://arxiv.org/abs/2408.06223)."""
-    retain_weight: float = Field(default=100.0, ge=0)
+    retain_weight: Annotated[float, Between(1.0, 1000.0, log=True)] = Field(default=100.0, ge=0)
     """Weight of the retain term."""
 
     def at(self, blocks: int) -> int:

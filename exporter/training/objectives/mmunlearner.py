@@ -13,13 +13,14 @@ Where the paper's code takes steps of the two losses in turn, here one step has 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 from torch import Tensor
 
 from exporter.fitting.context import FitContext
 from exporter.fitting.selection import evenly
+from exporter.fitting.space import Between
 from exporter.training.examples import Collator, Together, examples
 from exporter.training.lora import as_edit, linear_layers
 from exporter.training.objective import Objective, trained
@@ -34,7 +35,7 @@ from exporter.weight_edit import WeightEdit
 class MmunlearnerParams(Retaining):
     """Parameters of MMUnlearner."""
 
-    threshold: float = Field(default=1.0, gt=0)
+    threshold: Annotated[float, Between(0.5, 4.0)] = Field(default=1.0, gt=0)
     """Least ratio of squared gradients, forget set to retain set, of a row that the forget set may move."""
     saliency_rows: int = Field(default=128, gt=0)
     """Conversations of each side that the ratio is counted over, at most."""

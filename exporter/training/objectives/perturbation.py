@@ -14,7 +14,7 @@ whole question. The paper's later choice of tokens by the model's sensitivity is
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from exporter.errors import DataError
 from exporter.fitting.context import FitContext
+from exporter.fitting.space import Between
 from exporter.training.examples import Batch, examples
 from exporter.training.losses import divergence
 from exporter.training.objective import Objective
@@ -35,9 +36,9 @@ from exporter.weight_edit import WeightEdit
 class PerturbationParams(Retaining):
     """Parameters of PerMU."""
 
-    contrast: float = Field(default=0.1, ge=0)
+    contrast: Annotated[float, Between(0.0, 1.0)] = Field(default=0.1, ge=0)
     """The paper's C: how much of what the base says otherwise is taken off its perturbed logits."""
-    noise: float = Field(default=3.0, gt=0)
+    noise: Annotated[float, Between(1.0, 10.0)] = Field(default=3.0, gt=0)
     """Noise on the subject's tokens, in standard deviations of the embeddings."""
 
 

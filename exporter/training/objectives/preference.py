@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from exporter.fitting.space import Between
 from exporter.training.examples import Batch
 from exporter.training.losses import mean_nll, sequence_nll
 from exporter.training.objective import Objective
@@ -19,7 +20,7 @@ from exporter.training.step import Step
 class NpoParams(Retaining):
     """Parameters of NPO."""
 
-    beta: float = Field(default=0.1, gt=0)
+    beta: Annotated[float, Between(0.05, 0.5, log=True)] = Field(default=0.1, gt=0)
     """Inverse temperature; towards 0 the loss becomes gradient ascent. The paper searches 0.05 to 0.2; others take 0.4."""
 
 
@@ -40,9 +41,9 @@ class Npo(Objective):
 class SimNpoParams(Retaining):
     """Parameters of SimNPO."""
 
-    beta: float = Field(default=2.5, gt=0)
+    beta: Annotated[float, Between(0.5, 5.0, log=True)] = Field(default=2.5, gt=0)
     """Inverse temperature."""
-    gamma: float = Field(default=0.0, ge=0)
+    gamma: Annotated[float, Between(0.0, 2.0)] = Field(default=0.0, ge=0)
     """Margin of the reward, in nats a token times beta."""
 
 
@@ -63,7 +64,7 @@ class SimNpo(Objective):
 class IdkParams(Retaining):
     """Parameters of DPO towards refusals."""
 
-    beta: float = Field(default=0.1, gt=0)
+    beta: Annotated[float, Between(0.05, 0.5, log=True)] = Field(default=0.1, gt=0)
     """Inverse temperature of DPO."""
 
 

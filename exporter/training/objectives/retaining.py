@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 from torch import Tensor
 
+from exporter.fitting.space import Between
 from exporter.training.losses import divergence, mean_nll
 from exporter.training.settings import TrainingSettings
 from exporter.training.step import Step
@@ -13,7 +16,7 @@ from exporter.training.step import Step
 class Retaining(TrainingSettings):
     """Parameters of objectives with a retain term."""
 
-    retain_weight: float = Field(default=1.0, ge=0)
+    retain_weight: Annotated[float, Between(0.1, 10.0, log=True)] = Field(default=1.0, ge=0)
     """Weight of the retain term."""
 
 

@@ -16,12 +16,13 @@ them by 0.8 nats a token and the six others by 0.6, by 2.1 and 1.4 with e2 = 0 (
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 from torch import Tensor
 
 from exporter.fitting.context import FitContext
+from exporter.fitting.space import Between
 from exporter.training.losses import mean_nll
 from exporter.training.objective import Objective
 from exporter.training.objectives import retaining
@@ -33,13 +34,13 @@ from exporter.weight_edit import WeightEdit
 class SkuParams(TrainingSettings):
     """Parameters of SKU."""
 
-    distortion: float = Field(default=0.5, ge=0)
+    distortion: Annotated[float, Between(0.1, 10.0, log=True)] = Field(default=0.5, ge=0)
     """Weight e1 of the forget set's own responses."""
-    disassociation: float = Field(default=1.0, ge=0)
+    disassociation: Annotated[float, Between(0.1, 10.0, log=True)] = Field(default=1.0, ge=0)
     """Weight e2 of forget prompts with responses to others."""
-    divergence: float = Field(default=1.0, ge=0)
+    divergence: Annotated[float, Between(0.1, 10.0, log=True)] = Field(default=1.0, ge=0)
     """Weight e3 of the divergence from the base on the retain set."""
-    negation: float = Field(default=1.0, gt=0)
+    negation: Annotated[float, Between(0.25, 4.0, log=True)] = Field(default=1.0, gt=0)
     """How many times what was learned is subtracted."""
 
 

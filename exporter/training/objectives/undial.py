@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from exporter.fitting.space import Between
 from exporter.training.losses import soft_nll
 from exporter.training.objective import Objective
 from exporter.training.objectives import retaining
@@ -18,7 +19,7 @@ from exporter.training.step import Step
 class UndialParams(Retaining):
     """Parameters of UNDIAL."""
 
-    strength: float = Field(default=10.0, gt=0)
+    strength: Annotated[float, Between(2.0, 20.0)] = Field(default=10.0, gt=0)
     """By how much the logit of each token of the forget set's responses is lowered in the teacher."""
     retain_weight: float = Field(default=0.0, ge=0)
     """Weight of the retain term; the paper has none."""

@@ -1,0 +1,125 @@
+"""A study: trials and what came of them, in a SQLite file that the same command goes on with."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from exporter.digests import digest_of
+from exporter.fitting.space import label
+
+if TYPE_CHECKING:
+    from optuna import Study as OptunaStudy
+    from optuna import Trial as OptunaTrial
+
+LOG = logging.getLogger(__name__)
+DIRECTIONS = ("minimize", "maximize", "maximize")
+"""Of what a trial measures: leak, kept, fluency."""
+STARTING = 12
+"""Trials that are drawn at random before what was found guides them."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One finished trial, as the study remembers it.
+
+    Attributes:
+        values: leakage, identical, fluent; None where the parameters could not be fitted.
+        told: everything else that was noted of it, plain data.
+    """
+
+    number: int
+    values: tuple[float, float, float] | None
+    told: Mapping[str, object]
+
+
+class Study:
+    """Trials of one recipe's method on one base and the same rows.
+
+    Args:
+        file: SQLite; it may hold studies of other recipes, bases and rows.
+        made_of: what a trial's outcome follows from, a digest by name.
+    """
+
+    def __init__(self, file: Path, made_of: Mapping[str, str], seed: int) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.made_of, self.seed = dict(made_of), seed
+        self.name = digest_of(self.made_of)[:16]
+        storage = f"sqlite:///{file.resolve()}"
+        self.news = _news(
+            optuna.get_all_study_summaries(storage) if file.exists() else [], self.name, self.made_of
+        )
+        self._study: OptunaStudy = optuna.create_study(
+            storage=storage, study_name=self.name, directions=list(DIRECTIONS), load_if_exists=True
+        )
+        self._study.set_user_attr("made_of", self.made_of)
+        self._cut_off()
+
+    @property
+    def trials(self) -> list[Tried]:
+        """Finished trials, in order; those that were cut off are not among them."""
+        found = []
+        for one in self._study.get_trials(deepcopy=False):
+            told = one.user_attrs.get("told")
+            if one.state.is_finished() and told is not None:
+                values = cast("tuple[float, float, float]", tuple(one.values)) if one.values else None
+                found.append(Tried(one.number, values, told))
+        return found
+
+    def ask(self) -> Asked:
+        """The next trial. The same study asks for the same one, however often it was stopped in between."""
+        import optuna
+
+        seed = int(digest_of([self.seed, len(self.trials)])[:8], 16)
+        self._study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTING)
+        return Asked(self._study.ask())
+
+    def tell(self, asked: Asked, values: Sequence[float] | None, **told: object) -> None:
+        """What came of a trial; without values, that its parameters cannot be fitted."""
+        from optuna.trial import TrialState
+
+        asked.trial.set_user_attr("told", told)
+        if values is None:
+            self._study.tell(asked.trial, state=TrialState.FAIL)
+        else:
+            self._study.tell(asked.trial, list(values))
+
+    def _cut_off(self) -> None:
+        """Closes trials that a process which was killed left open: they are not counted."""
+        from optuna.trial import TrialState
+
+        for one in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            self._study.tell(one.number, state=TrialState.FAIL)
+
+
+class Asked:
+    """A trial whose parameters are being chosen (:class:`exporter.fitting.space.Suggest`)."""
+
+    def __init__(self, trial: OptunaTrial) -> None:
+        self.trial = trial
+        self.number: int = trial.number
+
+    def choice(self, key: str, values: Sequence[object]) -> object:
+        """One of the values."""
+        labels = [label(value) for value in values]
+        return values[labels.index(self.trial.suggest_categorical(key, labels))]
+
+    def number_between(self, key: str, low: float, high: float, *, log: bool) -> float:
+        """A number of four digits, as a recipe would have it."""
+        found = float(f"{self.trial.suggest_float(key, low, high, log=log):.4g}")
+        return min(max(found, low), high)
+
+
+def _news(summaries: Sequence[object], name: str, made_of: Mapping[str, str]) -> str | None:
+    """A sentence where the file holds studies, and none of them is this one."""
+    if not summaries or any(getattr(one, "study_name", None) == name for one in summaries):
+        return None
+    before: Mapping[str, str] = getattr(summaries[-1], "user_attrs", {}).get("made_of", {})
+    changed = [key for key, value in made_of.items() if before.get(key) != value]
+    are = "is" if len(changed) == 1 and not changed[0].endswith("rows") else "are"
+    return f"{' and '.join(changed)} {are} not what the last study was made of: a new study begins, and the old one stays in the file"
