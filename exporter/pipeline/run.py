@@ -32,7 +32,7 @@ from exporter.fitting.context import FitContext
 from exporter.fitting.prompt_scores import prompt_scores
 from exporter.host import ModelHost
 from exporter.pipeline.answered_by import digests_of, note_files
-from exporter.pipeline.attacked_rows import attacked_rows
+from exporter.pipeline.attacked_rows import FITTED_WITH, attacked_rows
 from exporter.pipeline.bases import prepared
 from exporter.pipeline.compiled import compiled
 from exporter.pipeline.cross_validation import cross_validation
@@ -58,7 +58,7 @@ from steer_modules.program import SteeringProgram
 if TYPE_CHECKING:
     from exporter.reader import Processor
 
-ROWS_AND_GATES = ("exporter/fitting", "exporter/evaluation/attacks", "exporter/wording")
+ROWS_AND_GATES = ("exporter/fitting", *FITTED_WITH, "exporter/wording")
 FITTING = (*ROWS_AND_GATES, "exporter/data", *HOST, "steer_modules")
 """Code that decides what a fit finds, beside the method's own."""
 TRAINING = ("exporter/training", "exporter/weight_edit.py")
