@@ -376,16 +376,30 @@ class Run:
         if steered is not None and steered.files is not None:
             note_files(path, steered.files)
 
-    def load(self, folder: Path, *, trust_remote_code: bool) -> ModelHost:
-        """A model with the type and on the device that the recipe asks for."""
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that the recipe asks for."""
+        found: torch.dtype = getattr(torch, self.recipe.base.dtype)
+        return found
+
+    @property
+    def device(self) -> str:
+        """The device that the recipe asks for."""
         device = self.recipe.base.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if device == "cuda" and (place := local_rank()) is not None:
             device = f"cuda:{place}"
-        dtype = getattr(torch, self.recipe.base.dtype)
+        return device
+
+    def load(self, folder: Path, *, trust_remote_code: bool) -> ModelHost:
+        """A model with the type and on the device that the recipe asks for."""
         host = ModelHost.load(
-            folder, dtype=dtype, device=device, trust_remote_code=trust_remote_code, trusted=self.trusted
+            folder,
+            dtype=self.dtype,
+            device=self.device,
+            trust_remote_code=trust_remote_code,
+            trusted=self.trusted,
         )
         set_threads(host.model)
         return host
