@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from exporter.evaluation.attacks.base import Attack
     from exporter.evaluation.metrics.base import Metric
     from exporter.methods.base import Method
+    from exporter.pipeline.model_attacks.base import ModelAttack
     from exporter.targets.base import AnyTarget
 
 T = TypeVar("T")
@@ -160,6 +161,23 @@ ATTACKS: Table[type[Attack]] = Table(
         "no_template_begun": "exporter.evaluation.attacks.no_template:NoTemplateBegun",
     }
 )
+"""Ways of asking: transformations of rows."""
+
+MODEL_ATTACKS: Table[type[ModelAttack]] = Table(
+    {
+        "stripped": "exporter.pipeline.model_attacks.stripped:Stripped",
+        "sampled": "exporter.pipeline.model_attacks.sampled:Sampled",  # https://arxiv.org/abs/2410.03523
+        "one_pass": "exporter.pipeline.model_attacks.one_pass:OnePass",
+        "logit_lens": "exporter.pipeline.model_attacks.logit_lens:LogitLens",  # https://arxiv.org/abs/2309.17410
+        "int8": "exporter.pipeline.model_attacks.quantised:Quantised",  # https://arxiv.org/abs/2410.16454
+        "int4": "exporter.pipeline.model_attacks.quantised:FourBits",
+        "relearned_unrelated": "exporter.pipeline.model_attacks.relearned:OnUnrelated",  # https://arxiv.org/abs/2409.18025
+        "relearned_retain": "exporter.pipeline.model_attacks.relearned:OnRetained",
+        "relearned_forget": "exporter.pipeline.model_attacks.relearned:OnForgotten",
+        "adaptive": "exporter.pipeline.model_attacks.adaptive:Adaptive",
+    }
+)
+"""Attacks that need more than rows, in the order in which they are made."""
 
 
 def resolve(table: Table[T], kind: str, name: str) -> T:
@@ -258,6 +276,15 @@ def attacks() -> dict[str, Attack]:
 def attack(name: str) -> Attack:
     """The attack of a name; raises SteerbakeError listing the valid names."""
     return _resolved(ATTACKS, _with_installed(ATTACKS, "attack"), "attack", name)()
+
+
+def model_attacks() -> dict[str, ModelAttack]:
+    """Every attack on a model by name, those of installed packages last.
+
+    Raises:
+        SteerbakeError: an installed package has one of a name that is taken.
+    """
+    return {name: one() for name, one in _every(MODEL_ATTACKS, "model_attack").items()}
 
 
 def _every(table: Table[T], kind: str) -> dict[str, T]:

@@ -46,12 +46,14 @@ CONTRACTS = {
     "exporter.evaluation.attacks.base",
     "exporter.evaluation.metrics.base",
     "exporter.methods.base",
+    "exporter.pipeline.model_attacks.base",
     "exporter.targets.base",
     "exporter.targets.values",
 }
 """What a room is to the others: light, and no part of its inside."""
 EDGES = {("methods", "fitting"), ("training", "fitting"), ("fitting", "evaluation.attacks")}
 CLI_MAY = {
+    "cli_attack",
     "cli_export",
     "cli_publish",
     "look_inside",
@@ -61,6 +63,7 @@ CLI_MAY = {
     "errors",
     "failures",
     "display",
+    "display_attacks",
     "provenance",
 }
 
@@ -177,6 +180,7 @@ def test_what_rooms_share_knows_nothing_above_it() -> None:
     below["usable_base"] = {"errors", "model_folder"}
     below["progress"] = below["estimate"] = below["renamed"] = set()
     below["report"] = {"artifact", "atomic", "estimate", "renamed"}
+    below["attack_report"] = {"artifact", "estimate", "report"}
     below["decoding"] = set()
     below["picture"] = below["reader"] = {"errors"}
     below["vocabulary"] = {"errors", "types"}
@@ -200,7 +204,8 @@ def test_what_rooms_share_knows_nothing_above_it() -> None:
 def test_names_in_the_registry_exist() -> None:
     from exporter import registry
 
-    for table in (registry.METHODS, registry.READERS, registry.TARGETS, registry.METRICS, registry.ATTACKS):
+    tables = (registry.METHODS, registry.READERS, registry.TARGETS, registry.METRICS, registry.ATTACKS)
+    for table in (*tables, registry.MODEL_ATTACKS):
         for place in table.values():
             module, _, attribute = place.partition(":")
             file = HOME / Path(*module.split(".")).with_suffix(".py")
@@ -214,7 +219,9 @@ def test_names_in_the_registry_exist() -> None:
 
 
 def test_the_command_line_stays_thin() -> None:
-    files = [HOME / "exporter" / name for name in ("cli.py", "cli_export.py", "cli_publish.py")]
+    files = [
+        HOME / "exporter" / name for name in ("cli.py", "cli_attack.py", "cli_export.py", "cli_publish.py")
+    ]
     for one in (one for file in files for one in imports_of(file)):
         parts = one.name.split(".")
         assert parts[0] != "steer_modules", str(one)

@@ -81,7 +81,7 @@ def verify(
     trusted = None if recipe is None or not recipe.base.trust_remote_code else fetched(recipe)
 
     def opened() -> Run | None:
-        return None if recipe is None else _run_of(recipe, folder, run)
+        return None if recipe is None else run_of(recipe, folder, run)
 
     found = _verified(targets, digests_of(folder), trusted, opened, limit)
     found.save(report or folder / VERIFICATION)
@@ -274,7 +274,7 @@ class _Verifier:
         return [self.chat.prompt(row) for row in (*spread(about, TRIED), *spread(other, TRIED))]
 
 
-def _run_of(recipe: Recipe, folder: Path, run: Path | None) -> Run:
+def run_of(recipe: Recipe, folder: Path, run: Path | None) -> Run:
     """The recipe's run, which lies around a staged release."""
     beside = folder.resolve().parent
     default = beside if (beside / ".work" / "run.json").is_file() else Path("runs") / recipe.name
