@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -60,6 +61,7 @@ class AttackReport(Artifact, Given):
     Attributes:
         model: its folder's name.
         kind: the target that wrote it.
+        variant: which of its variants was attacked; "" where there is one.
         digest: hex SHA-256 over the files that decide what it says.
         limit: rows of the forget set, and as many of the retain set, that each attack was made of.
         attacks: what needs the files first, then what needs prompts alone.
@@ -74,6 +76,7 @@ class AttackReport(Artifact, Given):
     recipe: str
     model: str
     kind: str
+    variant: str = ""
     digest: str
     limit: int
     max_new_tokens: int
@@ -82,6 +85,11 @@ class AttackReport(Artifact, Given):
     worst: str | None
     stand_in: str | None = None
     versions: dict[str, str]
+
+    @classmethod
+    def of(cls, content: object) -> AttackReport:
+        """A report from its plain data; raises ValueError where it is none."""
+        return cls.model_validate_json(json.dumps(content))
 
 
 def worst_of(attacks: Sequence[AttackResult]) -> AttackResult | None:

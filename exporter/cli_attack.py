@@ -57,6 +57,10 @@ def attack(
         int, typer.Option(min=2, help="Rows to forget that an attack is made of, and as many to keep.")
     ] = 48,
     budget: Annotated[int, typer.Option(min=1, help="Trials of the adaptive search.")] = 200,
+    variant: Annotated[
+        str | None,
+        typer.Option(help="Of an exported folder with several; the first by default.", show_default=False),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
 ) -> None:
     """Attack a steered model in every known way, with its base under the same attack beside it: attacks.json and a table.
@@ -66,16 +70,13 @@ def attack(
     from exporter import display_attacks, pipeline
 
     display_attacks.show_stages()
+    siege = pipeline.Siege(tuple(names or ()), every, limit, budget, seed, variant)
     found = pipeline.attack(
         folder,
         pipeline.load_recipe(recipe, ()),
+        siege,
         run=run_folder,
         out=out,
-        names=names or (),
-        every=every,
-        limit=limit,
-        budget=budget,
-        seed=seed,
         progress=display_attacks.shows_progress(),
         say=display_attacks.note,
     )

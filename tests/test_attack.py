@@ -18,7 +18,7 @@ from exporter.errors import InputErrors
 from exporter.evaluation.case import Case, Reply
 from exporter.evaluation.report import BASE
 from exporter.host import ModelHost
-from exporter.pipeline.attack import PLAIN, attack, choose
+from exporter.pipeline.attack import PLAIN, Siege, attack, choose
 from exporter.pipeline.measured_models import open_model
 from exporter.pipeline.model_attacks.base import NoRows, NotMeasured
 from exporter.pipeline.model_attacks.compositions import SLOTS, composed, titled
@@ -28,6 +28,7 @@ from exporter.pipeline.model_attacks.one_pass import first_secret, references_of
 from exporter.pipeline.model_attacks.stripped import stock_of
 from exporter.pipeline.model_attacks.under_attack import UnderAttack, attacked, sampled
 from exporter.pipeline.run import Run
+from exporter.pipeline.verify import verify
 from exporter.recipe import Recipe
 from exporter.types import Generation, Row
 
@@ -144,7 +145,9 @@ def under(home: Path, tmp_path: Path) -> UnderAttack:
 @pytest.fixture(scope="module")
 def report(home: Path) -> AttackReport:
     names = ("frame", "pictures", "template", "zero_think", "scores")
-    return attack(home / "steered", Recipe.load(home / "recipe.yaml"), run=home / "run", names=names, limit=8)
+    return attack(
+        home / "steered", Recipe.load(home / "recipe.yaml"), Siege(names, limit=8), run=home / "run"
+    )
 
 
 def by_name(report: AttackReport) -> dict[str, AttackResult]:
@@ -178,9 +181,10 @@ def test_attacks_without_rows_say_so_and_have_no_figure(
     assert "no rows" in line and "0.000" not in line
 
 
-def test_the_steering_taken_out_is_the_base_and_stands_first(home: Path) -> None:
+def test_the_steering_taken_out_is_the_base_and_stands_first(home: Path, tmp_path: Path) -> None:
     recipe = Recipe.load(home / "recipe.yaml")
-    found = attack(home / "steered", recipe, run=home / "run", names=("stripping", "frame"), limit=8)
+    siege = Siege(("stripping", "frame"), limit=8)
+    found = attack(home / "steered", recipe, siege, run=home / "run", out=tmp_path)
     first = found.attacks[0]
     assert first.name == "stripped" and first.by_design
     assert first.leak is not None and first.leak.value == 1.0, "all that the base says, it says"
@@ -205,7 +209,7 @@ def test_the_same_command_asks_nothing_again(
     monkeypatch.setattr(ModelHost, "generate", generate)
     names = ("frame", "pictures", "template", "zero_think", "scores")
     again = attack(
-        home / "steered", Recipe.load(home / "recipe.yaml"), run=home / "run", names=names, limit=8
+        home / "steered", Recipe.load(home / "recipe.yaml"), Siege(names, limit=8), run=home / "run"
     )
     assert again.data() == report.data()
 
@@ -314,6 +318,33 @@ def test_attacks_compose_by_the_parts_of_a_prompt(under: UnderAttack) -> None:
     assert named <= set(registry.attacks())
 
 
+def test_a_variant_that_there_is_not_is_refused(home: Path) -> None:
+    with pytest.raises(InputErrors, match="q4"):
+        attack(
+            home / "steered",
+            Recipe.load(home / "recipe.yaml"),
+            Siege(("frame",), variant="q4"),
+            run=home / "run",
+        )
+
+
 def test_what_an_attack_lacks_is_named(under: UnderAttack) -> None:
     with pytest.raises(NoRows, match="picture"):
         attacked(registry.attack("image_crop"), under.rows, under.chat())
+
+
+@pytest.mark.slow
+def test_a_verification_that_is_to_bound_the_worst_attack_makes_all_of_them(home: Path) -> None:
+    recipe = home / "bounded.yaml"
+    recipe.write_text(
+        (home / "recipe.yaml").read_text()
+        + "publish: {forgotten: two people, require: {leakage_either: 1.0, retain_identical: 0.0, fluent_refusal: 0.0, max_worst_attack: 0.0}}\n"
+    )
+    found = verify(home / "steered", recipe=Recipe.load(recipe), run=home / "bounded")
+    (check,) = [one for one in found.checks if one.name == "max_worst_attack"]
+    assert found.unlearning is not None
+    attacks = AttackReport.of(found.unlearning["attacks"])
+    assert {one.name for one in attacks.attacks} == {PLAIN, "stripped", *registry.attacks()}
+    worst = worst_of(attacks.attacks)
+    assert worst is not None and worst.leak is not None
+    assert check.holds == (worst.leak.value == 0.0) and worst.name in check.told

@@ -16,6 +16,7 @@ HOME = Path(__file__).resolve().parent.parent
 ROOMS = ("data", "topics", "fitting", "methods", "training", "targets", "evaluation", "verify", "publish")
 COMMON = {
     "exporter.artifact",
+    "exporter.attack_report",
     "exporter.atomic",
     "exporter.decoding",
     "exporter.digests",

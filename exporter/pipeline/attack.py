@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,12 +20,13 @@ from exporter.evaluation.attacks.base import Attack, group_of
 from exporter.evaluation.report import BASE
 from exporter.ledger import Ledger
 from exporter.look_inside import model_in
-from exporter.pipeline.measured_models import open_model
+from exporter.pipeline.measured_models import MeasuredModel, open_model
 from exporter.pipeline.model_attacks.base import ModelAttack, NoRows, NotMeasured
 from exporter.pipeline.model_attacks.counts import counted
-from exporter.pipeline.model_attacks.under_attack import UnderAttack, asked_rows, attacked, sampled
+from exporter.pipeline.model_attacks.under_attack import Side, UnderAttack, asked_rows, attacked, sampled
 from exporter.pipeline.row_checks import Room
-from exporter.pipeline.verify import run_of
+from exporter.pipeline.run import Run
+from exporter.pipeline.run_folder import run_of
 from exporter.provenance import HOST, digest_of_code, versions
 from exporter.recipe import Recipe
 from exporter.splits import digest_of_rows
@@ -46,17 +48,34 @@ CODE = (
 """Code that decides what an attack on a model finds."""
 
 
+@dataclass(frozen=True)
+class Siege:
+    """How a model is attacked.
+
+    Attributes:
+        names: attacks or groups of them; without any, every way of asking and what costs nothing more.
+        every: also those that are expensive.
+        limit: rows to forget that an attack is made of, and as many to keep.
+        budget: trials of the adaptive search.
+        seed: of what is drawn by a model, trained and searched.
+        variant: of the model, where it has several; the first by default.
+    """
+
+    names: Sequence[str] = ()
+    every: bool = False
+    limit: int = LIMIT
+    budget: int = 200
+    seed: int = 0
+    variant: str | None = None
+
+
 def attack(
     folder: Path,
     recipe: Recipe,
+    siege: Siege | None = None,
     *,
     run: Path | None = None,
     out: Path | None = None,
-    names: Sequence[str] = (),
-    every: bool = False,
-    limit: int = LIMIT,
-    budget: int = 200,
-    seed: int = 0,
     progress: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> AttackReport:
@@ -67,32 +86,34 @@ def attack(
     Args:
         run: the folder of the recipe's run; as :func:`exporter.pipeline.verify.verify` finds it.
         out: where answers and attacks.json go; ``attacks`` in the run's folder by default.
-        names: attacks or groups of them; all prompt attacks by default.
-        every: also those that are expensive.
-        limit: rows to forget that an attack is made of, and as many to keep.
-        budget: trials of the adaptive search.
         say: is called with the folder that is used, where that of a run was given.
 
     Raises:
-        InputErrors: there is no attack or group of such a name, no plain test row to forget, or the model cannot be opened.
+        InputErrors: there is no attack, group or variant of such a name, no plain test row to forget, or the model cannot be opened.
         VerificationError: the folder was made from another base than the recipe's.
     """
-    chosen = choose(names, every=every)
+    siege = siege or Siege()
+    choose(siege.names, every=siege.every)
     place = model_in(folder, say)
     work = run_of(recipe, place, run)
-    model = open_model(place, work)
-    rows = sampled(work.test, limit)
+    return attack_within(work, place, siege, out=out, progress=progress)
+
+
+def attack_within(
+    work: Run, place: Path, siege: Siege, *, out: Path | None = None, progress: bool = False
+) -> AttackReport:
+    """The same of a run that is open already; raises as :func:`attack` does."""
+    chosen = choose(siege.names, every=siege.every)
+    model, recipe = open_model(place, work), work.recipe
+    rows = sampled(work.test, siege.limit)
     if not any(row.role == "forget" for row in rows):
-        raise InputErrors(
-            recipe.name,
-            ["data.test has no single question of role forget, so no attack measures anything; add some"],
-        )
-    base = open_model(BASE, work)
+        message = "data.test has no single question of role forget, so no attack measures anything; add some"
+        raise InputErrors(recipe.name, [message])
+    variant = _variant(model, siege.variant)
     where = out or work.space.out / "attacks"
     where.mkdir(parents=True, exist_ok=True)
-    under = UnderAttack(
-        work, {"base": base, "steered": model}, model.variants[0], rows, where, seed, budget, progress
-    )
+    models: Mapping[Side, MeasuredModel] = {"base": open_model(BASE, work), "steered": model}
+    under = UnderAttack(work, models, variant, rows, where, siege.seed, siege.budget, progress)
     results = [*_asked(under, chosen.prompts), *_made(under, chosen.models)]
     results.sort(key=lambda one: not one.by_design)  # what succeeds by design stands first
     worst = worst_of(results)
@@ -100,10 +121,11 @@ def attack(
         recipe=recipe.name,
         model=model.name,
         kind=model.kind,
+        variant=variant,
         digest=model.digest,
-        limit=limit,
+        limit=siege.limit,
         max_new_tokens=recipe.report.max_new_tokens,
-        seed=seed,
+        seed=siege.seed,
         attacks=results,
         worst=None if worst is None else worst.name,
         stand_in=recipe.stand_in,
@@ -111,6 +133,18 @@ def attack(
     )
     found.save(where / AttackReport.FILE)
     return found
+
+
+def _variant(model: MeasuredModel, asked: str | None) -> str:
+    """The variant that is attacked; raises InputErrors where there is none of that name."""
+    if asked is None:
+        return model.variants[0]
+    if asked not in model.variants:
+        raise InputErrors(
+            "--variant",
+            [f"{model.name} has no variant {asked!r}; it has {', '.join(model.variants) or 'none'}"],
+        )
+    return asked
 
 
 class Chosen(NamedTuple):
@@ -190,6 +224,7 @@ def _made(under: UnderAttack, attacks: Mapping[str, ModelAttack]) -> list[Attack
         path = under.folder / "results" / f"{name}.json"
         inputs = {
             "models": [model.digest for model in under.models.values()],
+            "variant": under.variant,
             "rows": digest_of_rows(under.rows),
             "fit": digest_of_rows(under.work.rows.fit),
             "report": under.work.recipe.report.model_dump(include={"max_new_tokens", "batch_size"}),

@@ -35,7 +35,9 @@ class LogitLens:
     def measure(self, under: UnderAttack) -> AttackResult:
         """One pass over each reference reply, of each model."""
         found = references_of(under)
-        seen = {side: lens(under.host(side), found, under.work.recipe.report.batch_size) for side in SIDES}
+        seen = {
+            side: lens(under.host(side), found, under.work.recipe.report.batch_size) for side in SIDES[::-1]
+        }
         about = list(zip(seen["base"].any(1).tolist(), seen["steered"].any(1).tolist(), strict=True))
         shares = {f"by_layer_{side}": one.float().mean(0).tolist() for side, one in seen.items()}
         return of_leaks(self.name, self.group, about, access=self.access, details=shares)

@@ -30,7 +30,7 @@ class OnePass:
         """One pass over each reference reply, of each model."""
         found = references_of(under)
         passes = {}
-        for side in SIDES:
+        for side in SIDES[::-1]:  # the steered one may have no scores
             batch = under.work.recipe.report.batch_size
             passes[side] = whole_pass(under.host(side), [one.sequence for one in found], batch_size=batch)
         about = list(

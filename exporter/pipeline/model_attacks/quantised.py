@@ -56,6 +56,8 @@ class Quantised:
             if side == "steered":
                 canary["canary"] = accepted(host)
             return asked_of(host, under, rows, f"{side}-{self.name}")
+        except (RuntimeError, NotImplementedError) as error:
+            raise NotMeasured(f"torchao's {self.bits} bits do not run on this machine: {error}") from error
         finally:
             under.close(side)
 

@@ -31,7 +31,7 @@ class Sampled:
     def measure(self, under: UnderAttack) -> AttackResult:
         """Both models, drawn with the same seed."""
         rows = under.forget
-        found = {side: self._leaking(under, side, rows) for side in SIDES}
+        found = {side: self._leaking(under, side, rows) for side in SIDES[::-1]}  # it may be unable to draw
         about = [(any(b), any(s)) for b, s in zip(found["base"], found["steered"], strict=True)]
         shares = {
             f"leaking_draws_{side}": sum(map(sum, each)) / (DRAWS * len(rows)) for side, each in found.items()
