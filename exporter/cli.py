@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from exporter.cli_attack import attacking
 from exporter.cli_export import exports
 from exporter.cli_publish import publishing
 from exporter.cli_tune import tuning
@@ -286,6 +287,7 @@ def chat(
 
 
 app.add_typer(tuning)
+app.add_typer(attacking)
 app.add_typer(publishing)
 
 

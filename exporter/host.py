@@ -276,6 +276,33 @@ class ModelHost:
             )
         return [done[i] for i in range(len(prompts))]
 
+    def sample(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        draws: int,
+        temperature: float,
+        seed: int,
+        max_new_tokens: int,
+        batch_size: int = 32,
+    ) -> list[list[Generated]]:
+        """Draw that many continuations of every prompt from the whole distribution at a temperature; the same for the same seed.
+
+        Neither top_p nor top_k cuts anything off, whatever the model's own generation config says.
+        """
+        order = [(place, draw) for place in range(len(prompts)) for draw in range(draws)]
+        done: list[list[Generated]] = [[] for _ in prompts]
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(seed)
+            for first in ticked(range(0, len(order), batch_size), "batches of draws"):
+                places = [place for place, _ in order[first : first + batch_size]]
+                some = [prompts[place] for place in places]
+                said = self._continue(some, max_new_tokens, temperature=temperature, top_p=1.0, top_k=0)
+                for place, one in zip(places, said, strict=True):
+                    done[place].append(one)
+        return done
+
     def stream(
         self,
         prompt: Prompt,

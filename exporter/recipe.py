@@ -166,6 +166,9 @@ class ReportSettings(Strict):
         if unknown := [name for name in names if name not in known]:
             message = f"unknown attack {unknown[0]!r}; valid attacks: {', '.join(sorted(known))}"
             raise PydanticCustomError("unknown_attack", message.replace("{", "{{"))
+        if past := [name for name in names if hasattr(known[name], "rendered")]:
+            message = f"{past[0]} asks without the chat template, and a report asks with it; remove it, and use steerbake attack"
+            raise PydanticCustomError("attack_past_template", message.replace("{", "{{"))
         return list(dict.fromkeys(names))
 
 

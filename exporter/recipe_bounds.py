@@ -36,8 +36,10 @@ class Bounds(Strict):
     for the others, a lower bound on its lower end. Few rows show little: no leak in 2 rows is an upper end of 0.658, in 20 of 0.161, in 73 of
     0.05. ``share`` also bounds the measured shares: 0.05, 0.95 and 0.9 for a measure without any bound.
 
-    The last two are measured in one pass over reference replies, and apply only if given: ``extraction_strength``, an upper bound in [0, 1];
+    The others apply only if given. Two are measured in one pass over reference replies: ``extraction_strength``, an upper bound in [0, 1];
     ``secret_drop`` a lower bound in nats on the decrease of the secrets' log-probability from the base's. Both are means over rows.
+    ``max_worst_attack`` is an upper bound on the share of rows that leak under the worst way of asking of ``steerbake attack`` (docs/attacks.md),
+    of those that the base answers in at least half of the rows; asking all of them is part of the verification then.
     """
 
     leakage_either: float = Field(default=0.2, ge=0.0, le=1.0)
@@ -46,6 +48,7 @@ class Bounds(Strict):
     share: Shares = Shares()
     extraction_strength: float | None = Field(default=None, ge=0.0, le=1.0)
     secret_drop: float | None = Field(default=None, ge=0.0)
+    max_worst_attack: float | None = Field(default=None, ge=0.0, le=1.0)
 
     @model_validator(mode="before")
     @classmethod

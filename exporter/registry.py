@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from exporter.evaluation.attacks.base import Attack
     from exporter.evaluation.metrics.base import Metric
     from exporter.methods.base import Method
+    from exporter.pipeline.model_attacks.base import ModelAttack
     from exporter.targets.base import AnyTarget
 
 T = TypeVar("T")
@@ -114,8 +115,69 @@ ATTACKS: Table[type[Attack]] = Table(
         "two_turns": "exporter.evaluation.attacks.turns:TwoTurns",
         "begun": "exporter.evaluation.attacks.prefill:Begun",
         "leading_clause": "exporter.evaluation.attacks.prefill:LeadingClause",
+        "frame": "exporter.evaluation.attacks.framing:Frame",
+        "paraphrase": "exporter.evaluation.attacks.framing:Paraphrase",
+        "story": "exporter.evaluation.attacks.framing:Story",
+        "noise_before": "exporter.evaluation.attacks.framing:NoiseBefore",
+        "known_noise_before": "exporter.evaluation.attacks.framing:KnownNoiseBefore",
+        "noise_behind": "exporter.evaluation.attacks.framing:NoiseBehind",
+        "word_inside": "exporter.evaluation.attacks.framing:WordInside",
+        "two_questions": "exporter.evaluation.attacks.framing:TwoQuestions",
+        "capitals": "exporter.evaluation.attacks.spelling:Capitals",
+        "spacing": "exporter.evaluation.attacks.spelling:Spacing",
+        "zero_width": "exporter.evaluation.attacks.spelling:ZeroWidth",
+        "homoglyphs": "exporter.evaluation.attacks.spelling:Homoglyphs",
+        "leet": "exporter.evaluation.attacks.spelling:Leet",
+        "translated": "exporter.evaluation.attacks.languages:Translated",  # https://arxiv.org/abs/2402.16835
+        "foreign_frame": "exporter.evaluation.attacks.languages:Borrowed",
+        "indirect": "exporter.evaluation.attacks.queries:Indirect",
+        "cloze": "exporter.evaluation.attacks.queries:Cloze",
+        "reverse": "exporter.evaluation.attacks.queries:Reverse",  # https://arxiv.org/abs/2406.10890
+        "role_play": "exporter.evaluation.attacks.persuasion:RolePlay",  # https://arxiv.org/abs/2406.10890
+        "override": "exporter.evaluation.attacks.persuasion:Override",
+        "prefix_injection": "exporter.evaluation.attacks.persuasion:PrefixInjection",  # https://arxiv.org/abs/2307.02483
+        "affirmative_suffix": "exporter.evaluation.attacks.persuasion:AffirmativeSuffix",
+        "hint": "exporter.evaluation.attacks.persuasion:Hint",
+        "system_override": "exporter.evaluation.attacks.persuasion:SystemOverride",
+        "few_shot": "exporter.evaluation.attacks.persuasion:FewShot",
+        "many_shot": "exporter.evaluation.attacks.persuasion:ManyShot",
+        "affirmative_prefill": "exporter.evaluation.attacks.forced_replies:AffirmativePrefill",
+        "reasoning_prefill": "exporter.evaluation.attacks.forced_replies:ReasoningPrefill",
+        "zero_think": "exporter.evaluation.attacks.forced_replies:ZeroThink",  # https://arxiv.org/abs/2502.12025
+        "less_think": "exporter.evaluation.attacks.forced_replies:LessThink",
+        "five_turns": "exporter.evaluation.attacks.longer_talks:FiveTurns",
+        "asked_five_times": "exporter.evaluation.attacks.longer_talks:AskedFiveTimes",
+        "refused_before": "exporter.evaluation.attacks.longer_talks:RefusedBefore",
+        "others_refused": "exporter.evaluation.attacks.longer_talks:OthersRefused",
+        "crescendo": "exporter.evaluation.attacks.longer_talks:Crescendo",  # https://arxiv.org/abs/2404.01833
+        "image_noise": "exporter.evaluation.attacks.pictures:Noise",
+        "image_crop": "exporter.evaluation.attacks.pictures:Crop",
+        "image_flip": "exporter.evaluation.attacks.pictures:Flip",
+        "image_rotation": "exporter.evaluation.attacks.pictures:Rotation",
+        "image_collage": "exporter.evaluation.attacks.pictures:Collage",
+        "image_other_name": "exporter.evaluation.attacks.pictures:OtherName",
+        "image_of_another": "exporter.evaluation.attacks.pictures:PictureOfAnother",
+        "no_template": "exporter.evaluation.attacks.no_template:NoTemplate",
+        "no_template_begun": "exporter.evaluation.attacks.no_template:NoTemplateBegun",
     }
 )
+"""Ways of asking: transformations of rows."""
+
+MODEL_ATTACKS: Table[type[ModelAttack]] = Table(
+    {
+        "stripped": "exporter.pipeline.model_attacks.stripped:Stripped",
+        "sampled": "exporter.pipeline.model_attacks.sampled:Sampled",  # https://arxiv.org/abs/2410.03523
+        "one_pass": "exporter.pipeline.model_attacks.one_pass:OnePass",
+        "logit_lens": "exporter.pipeline.model_attacks.logit_lens:LogitLens",  # https://arxiv.org/abs/2309.17410
+        "int8": "exporter.pipeline.model_attacks.quantised:Quantised",  # https://arxiv.org/abs/2410.16454
+        "int4": "exporter.pipeline.model_attacks.quantised:FourBits",
+        "relearned_unrelated": "exporter.pipeline.model_attacks.relearned:OnUnrelated",  # https://arxiv.org/abs/2409.18025
+        "relearned_retain": "exporter.pipeline.model_attacks.relearned:OnRetained",
+        "relearned_forget": "exporter.pipeline.model_attacks.relearned:OnForgotten",
+        "adaptive": "exporter.pipeline.model_attacks.adaptive:Adaptive",
+    }
+)
+"""Attacks that need more than rows, in the order in which they are made."""
 
 
 def resolve(table: Table[T], kind: str, name: str) -> T:
@@ -214,6 +276,15 @@ def attacks() -> dict[str, Attack]:
 def attack(name: str) -> Attack:
     """The attack of a name; raises SteerbakeError listing the valid names."""
     return _resolved(ATTACKS, _with_installed(ATTACKS, "attack"), "attack", name)()
+
+
+def model_attacks() -> dict[str, ModelAttack]:
+    """Every attack on a model by name, those of installed packages last.
+
+    Raises:
+        SteerbakeError: an installed package has one of a name that is taken.
+    """
+    return {name: one() for name, one in _every(MODEL_ATTACKS, "model_attack").items()}
 
 
 def _every(table: Table[T], kind: str) -> dict[str, T]:

@@ -16,6 +16,7 @@ HOME = Path(__file__).resolve().parent.parent
 ROOMS = ("data", "topics", "fitting", "methods", "training", "targets", "evaluation", "verify", "publish")
 COMMON = {
     "exporter.artifact",
+    "exporter.attack_report",
     "exporter.atomic",
     "exporter.decoding",
     "exporter.digests",
@@ -46,12 +47,14 @@ CONTRACTS = {
     "exporter.evaluation.attacks.base",
     "exporter.evaluation.metrics.base",
     "exporter.methods.base",
+    "exporter.pipeline.model_attacks.base",
     "exporter.targets.base",
     "exporter.targets.values",
 }
 """What a room is to the others: light, and no part of its inside."""
 EDGES = {("methods", "fitting"), ("training", "fitting"), ("fitting", "evaluation.attacks")}
 CLI_MAY = {
+    "cli_attack",
     "cli_export",
     "cli_publish",
     "cli_tune",
@@ -62,6 +65,7 @@ CLI_MAY = {
     "errors",
     "failures",
     "display",
+    "display_attacks",
     "provenance",
 }
 
@@ -178,6 +182,7 @@ def test_what_rooms_share_knows_nothing_above_it() -> None:
     below["usable_base"] = {"errors", "model_folder"}
     below["progress"] = below["estimate"] = below["renamed"] = set()
     below["report"] = {"artifact", "atomic", "estimate", "renamed"}
+    below["attack_report"] = {"artifact", "estimate", "report"}
     below["decoding"] = set()
     below["picture"] = below["reader"] = {"errors"}
     below["vocabulary"] = {"errors", "types"}
@@ -201,7 +206,8 @@ def test_what_rooms_share_knows_nothing_above_it() -> None:
 def test_names_in_the_registry_exist() -> None:
     from exporter import registry
 
-    for table in (registry.METHODS, registry.READERS, registry.TARGETS, registry.METRICS, registry.ATTACKS):
+    tables = (registry.METHODS, registry.READERS, registry.TARGETS, registry.METRICS, registry.ATTACKS)
+    for table in (*tables, registry.MODEL_ATTACKS):
         for place in table.values():
             module, _, attribute = place.partition(":")
             file = HOME / Path(*module.split(".")).with_suffix(".py")
@@ -216,7 +222,8 @@ def test_names_in_the_registry_exist() -> None:
 
 def test_the_command_line_stays_thin() -> None:
     files = [
-        HOME / "exporter" / name for name in ("cli.py", "cli_export.py", "cli_publish.py", "cli_tune.py")
+        HOME / "exporter" / name
+        for name in ("cli.py", "cli_attack.py", "cli_export.py", "cli_publish.py", "cli_tune.py")
     ]
     for one in (one for file in files for one in imports_of(file)):
         parts = one.name.split(".")

@@ -32,18 +32,27 @@ def public_line(reply: Reply) -> dict[str, object]:
 
 def dumped(cases: Iterable[Case]) -> str:
     """JSON lines that :func:`loaded` reads back: the public line with gates, reasoning, answer and length of the chain."""
+    return "".join(f"{json.dumps(line)}\n" for case in cases for line in as_lines(case))
+
+
+def as_lines(case: Case) -> list[dict[str, object]]:
+    """One case as plain data, a line for each of its replies; :func:`from_lines` reads them back."""
     lines = []
-    for case in cases:
-        for reply in case.replies:
-            parts = {
-                "row": case.row.id,
-                "reasoning": reply.reasoning,
-                "answer": reply.answer,
-                "chain": len(reply.chain),
-            }
-            gates = None if reply.generation.gates is None else dict(reply.generation.gates)
-            lines.append(json.dumps({**public_line(reply), "gates": gates, **parts}))
-    return "".join(f"{line}\n" for line in lines)
+    for reply in case.replies:
+        parts = {
+            "row": case.row.id,
+            "reasoning": reply.reasoning,
+            "answer": reply.answer,
+            "chain": len(reply.chain),
+        }
+        gates = None if reply.generation.gates is None else dict(reply.generation.gates)
+        lines.append({**public_line(reply), "gates": gates, **parts})
+    return lines
+
+
+def from_lines(row: Row, lines: Iterable[Mapping[str, Any]]) -> Case:
+    """The case of a row from what :func:`as_lines` made of it."""
+    return Case(row, tuple(_reply(fields) for fields in lines))
 
 
 def loaded(text: str, rows: Sequence[Row]) -> list[Case]:

@@ -2,6 +2,7 @@
 
 from exporter.look_inside import inspect, model_in, summary
 from exporter.pipeline.archive import Checked, check, pack, unpack
+from exporter.pipeline.attack import Siege, attack
 from exporter.pipeline.chat import Talk, talk
 from exporter.pipeline.checkpoints import compile, reach_note, upgrade  # noqa: A004 - the command's name
 from exporter.pipeline.export import export
@@ -26,8 +27,10 @@ __all__ = [
     "Pushed",
     "Request",
     "Run",
+    "Siege",
     "Talk",
     "Tuned",
+    "attack",
     "check",
     "check_recipe",
     "compile",

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from exporter import registry
+from exporter.attack_report import AttackReport, worst_of
 from exporter.estimate import Estimate, rows_needed
 from exporter.publish.files import CHECKPOINT
 from exporter.publish.verification import Check
@@ -20,6 +21,10 @@ OF_REPLIES = {
 """Measures over replies: what a counted row does, and what all rows would have to be."""
 OF_ONE_PASS = ("extraction_strength", "secret_drop")
 """Measures of one pass over the base's replies; bounded only if the recipe gives a bound."""
+WORST_ATTACK = "max_worst_attack"
+"""The name of the check of the worst way of asking, and its key in ``publish.require``."""
+ATTACKS = "attacks"
+"""Its part in the ``unlearning`` of a verification: an :class:`exporter.attack_report.AttackReport` as plain data."""
 HELD_OUT = "leakage_held_out"
 """The name of the check of cross-validated rows."""
 MORE_ROWS = "give the recipe more test rows"
@@ -94,7 +99,34 @@ def bounds_on_checkpoint(unlearning: Mapping[str, Any], bounds: Bounds) -> list[
     """
     steered = {"steered": unlearning["models"]["steered"]}
     passed = dict(unlearning.get("extraction") or {}).get("steered", {})
-    return [*bounds_on(steered, {"steered": CHECKPOINT}, bounds), *bounds_on_one_pass(passed, bounds)]
+    attacked = []
+    if bounds.max_worst_attack is not None:
+        attacked.append(bound_on_attacks(AttackReport.of(unlearning[ATTACKS]), bounds.max_worst_attack))
+    return [
+        *bounds_on(steered, {"steered": CHECKPOINT}, bounds),
+        *bounds_on_one_pass(passed, bounds),
+        *attacked,
+    ]
+
+
+def bound_on_attacks(found: AttackReport, bound: float) -> Check:
+    """Whether the worst way of asking leaks in at most that share of the rows which the base answers; it fails where none shows anything."""
+    worst = worst_of(found.attacks)
+    if worst is None or worst.leak is None:
+        words = "the base answers no attack in half of the rows, so nothing was shown; give the recipe test rows that the base answers"
+        return Check(name=WORST_ATTACK, target=CHECKPOINT, holds=False, told=words, value=None)
+    one = Estimate.of_share(float(worst.leak.value), worst.leak.n)
+    asked = sum(attack.access == "prompts" and attack.shows for attack in found.attacks)
+    words = f"the worst of {asked} ways of asking, {worst.name}: {one.count} of {one.n} rows leak, at most {one.high:.3f} with 95% confidence"
+    holds = one.value <= bound
+    words += (
+        f" (the share is at most {bound:g})"
+        if holds
+        else f"; the share is {one.value:.3f}, but must be at most {bound:g}"
+    )
+    if not holds:
+        words += f"; {_way_out(CHECKPOINT)}, or change publish.require.{WORST_ATTACK}"
+    return Check(name=WORST_ATTACK, target=CHECKPOINT, holds=holds, told=words, value=one.value)
 
 
 def rows_lacking(rows: Sequence[Row], bounds: Bounds) -> list[str]:

@@ -28,6 +28,7 @@ from exporter.fitting.refusals import natural_refusals, wordings
 from exporter.host import ModelHost
 from exporter.ledger import Ledger
 from exporter.methods.keyed import KeyedParams
+from exporter.pipeline.attacked_rows import FITTED_WITH
 from exporter.pipeline.continuations import Continuations
 from exporter.pipeline.run import run
 from exporter.provenance import digest_of_base, digest_of_code, fetched
@@ -96,9 +97,7 @@ def forget(
         "base": digest_of_base(base),
         "rows": digest_of_rows(brought),
         "names": names,
-        "code": digest_of_code(
-            "exporter/topics", "exporter/evaluation/attacks", "exporter/pipeline/forget.py"
-        ),
+        "code": digest_of_code("exporter/topics", *FITTED_WITH, "exporter/pipeline/forget.py"),
     }
     ledger = Ledger(folder / ".made")
     recipe = folder / "recipe.yaml"

@@ -32,7 +32,7 @@ from exporter.fitting.context import FitContext
 from exporter.fitting.prompt_scores import prompt_scores
 from exporter.host import ModelHost
 from exporter.pipeline.answered_by import digests_of, note_files
-from exporter.pipeline.attacked_rows import attacked_rows
+from exporter.pipeline.attacked_rows import FITTED_WITH, attacked_rows
 from exporter.pipeline.bases import prepared
 from exporter.pipeline.compiled import compiled
 from exporter.pipeline.cross_validation import cross_validation
@@ -58,7 +58,7 @@ from steer_modules.program import SteeringProgram
 if TYPE_CHECKING:
     from exporter.reader import Processor
 
-ROWS_AND_GATES = ("exporter/fitting", "exporter/evaluation/attacks", "exporter/wording")
+ROWS_AND_GATES = ("exporter/fitting", *FITTED_WITH, "exporter/wording")
 FITTING = (*ROWS_AND_GATES, "exporter/data", *HOST, "steer_modules")
 """Code that decides what a fit finds, beside the method's own."""
 TRAINING = ("exporter/training", "exporter/weight_edit.py")
@@ -376,16 +376,30 @@ class Run:
         if steered is not None and steered.files is not None:
             note_files(path, steered.files)
 
-    def load(self, folder: Path, *, trust_remote_code: bool) -> ModelHost:
-        """A model with the type and on the device that the recipe asks for."""
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that the recipe asks for."""
+        found: torch.dtype = getattr(torch, self.recipe.base.dtype)
+        return found
+
+    @property
+    def device(self) -> str:
+        """The device that the recipe asks for."""
         device = self.recipe.base.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if device == "cuda" and (place := local_rank()) is not None:
             device = f"cuda:{place}"
-        dtype = getattr(torch, self.recipe.base.dtype)
+        return device
+
+    def load(self, folder: Path, *, trust_remote_code: bool) -> ModelHost:
+        """A model with the type and on the device that the recipe asks for."""
         host = ModelHost.load(
-            folder, dtype=dtype, device=device, trust_remote_code=trust_remote_code, trusted=self.trusted
+            folder,
+            dtype=self.dtype,
+            device=self.device,
+            trust_remote_code=trust_remote_code,
+            trusted=self.trusted,
         )
         set_threads(host.model)
         return host

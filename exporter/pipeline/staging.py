@@ -14,6 +14,7 @@ from exporter.errors import CompileError
 from exporter.look_inside import section_of
 from exporter.model_folder import read_object
 from exporter.pipeline.answered_by import digests_of
+from exporter.pipeline.attacked_rows import FITTED_WITH
 from exporter.pipeline.bases import adapters_told
 from exporter.pipeline.export import export_within
 from exporter.pipeline.release_report import secrecy_of
@@ -35,7 +36,7 @@ RELEASE = "release"
 SHARD = "base-00001-of-00001.safetensors"
 """What the base's one shard is called in a release."""
 CALIBRATION_SET = (
-    "exporter/evaluation/attacks",
+    *FITTED_WITH,
     "exporter/pipeline/export.py",
     "exporter/pipeline/calibration_set.py",
     "exporter/pipeline/generic_prompts.txt",

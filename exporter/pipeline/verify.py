@@ -23,11 +23,19 @@ from exporter.host import ModelHost
 from exporter.look_inside import section_of
 from exporter.pipeline.allowlist import check_allowlist
 from exporter.pipeline.answered_by import answered_by, digests_of
-from exporter.pipeline.bounds import bounds_on, bounds_on_held_out, bounds_on_one_pass
+from exporter.pipeline.attack import Siege, attack_within
+from exporter.pipeline.bounds import (
+    ATTACKS,
+    bound_on_attacks,
+    bounds_on,
+    bounds_on_held_out,
+    bounds_on_one_pass,
+)
 from exporter.pipeline.evaluation import STEERED, Replies, unlearning
 from exporter.pipeline.extractions import extraction, extraction_of
 from exporter.pipeline.loaded_target import discover_targets, logits_of, opened
 from exporter.pipeline.run import Run
+from exporter.pipeline.run_folder import run_of
 from exporter.provenance import fetched, versions
 from exporter.publish.files import CHECKPOINT, VERIFICATION, sweep
 from exporter.publish.verification import KNOWN_FILES, LOADING, PARITY, Check, Verification
@@ -81,7 +89,7 @@ def verify(
     trusted = None if recipe is None or not recipe.base.trust_remote_code else fetched(recipe)
 
     def opened() -> Run | None:
-        return None if recipe is None else _run_of(recipe, folder, run)
+        return None if recipe is None else run_of(recipe, folder, run)
 
     found = _verified(targets, digests_of(folder), trusted, opened, limit)
     found.save(report or folder / VERIFICATION)
@@ -168,6 +176,10 @@ class _Verifier:
             self.unlearning = {**unlearning(replies, self.section), "extraction": given_away}
             self.checks += bounds_on_one_pass(given_away[STEERED], bounds)
             self.checks += bounds_on(self.unlearning["models"], replies.targets, bounds)
+            if bounds.max_worst_attack is not None:
+                found = attack_within(self.work, self.targets[CHECKPOINT], Siege())
+                self.unlearning[ATTACKS] = found.data()
+                self.checks.append(bound_on_attacks(found, bounds.max_worst_attack))
             if held := self.work.cross_validated():
                 self.checks.append(bounds_on_held_out(held.leakage_either.data(), bounds))
 
@@ -272,13 +284,6 @@ class _Verifier:
         about = [row for row in plain if row.role == "forget"]
         other = [row for row in plain if row.role != "forget"]
         return [self.chat.prompt(row) for row in (*spread(about, TRIED), *spread(other, TRIED))]
-
-
-def _run_of(recipe: Recipe, folder: Path, run: Path | None) -> Run:
-    """The recipe's run, which lies around a staged release."""
-    beside = folder.resolve().parent
-    default = beside if (beside / ".work" / "run.json").is_file() else Path("runs") / recipe.name
-    return Run(recipe, run or default, progress=False)
 
 
 def _refuse_other_base(work: Run, folder: Path, section: Mapping[str, Any]) -> None:

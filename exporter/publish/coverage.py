@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from exporter import registry
+from exporter.attack_report import AttackReport, worst_of
 from exporter.estimate import Estimate
 from exporter.publish.measures import interval, many, measured, shown
 
@@ -34,6 +35,8 @@ class Coverage:
 
     measured: tuple[tuple[str, Estimate], ...]
     missing: tuple[str, ...]
+    attacks: str | None = None
+    """What the worst way of asking of `steerbake attack` brought out, in a sentence; None where it was not asked."""
 
     @classmethod
     def of(cls, unlearning: Mapping[str, Any] | None) -> Coverage:
@@ -42,11 +45,14 @@ class Coverage:
         found = {kind: measured(registry.LEAKAGE, section[kind]) for kind in KINDS if section.get(kind)}
         counted = tuple((KINDS[kind], one) for kind, one in found.items() if one.n)
         known = {words for words, _ in counted}
-        return cls(counted, tuple(words for words in KINDS.values() if words not in known))
+        missing = tuple(words for words in KINDS.values() if words not in known)
+        content = (unlearning or {}).get("attacks")
+        return cls(counted, missing, None if content is None else _worst(AttackReport.of(content)))
 
     def lines(self) -> list[str]:
         """One sentence for each way to ask."""
-        lines = [_line(words, one) for words, one in self.measured]
+        lines = [self.attacks] if self.attacks else []
+        lines += [_line(words, one) for words, one in self.measured]
         return lines + [
             f"Asked {words}: not measured, so the behaviour is unknown." for words in self.missing
         ]
@@ -58,3 +64,16 @@ def _line(words: str, one: Estimate) -> str:
         message = f"{replies} {'is' if one.n == 1 else 'are'} too few to tell whether a secret leaks: it leaks in {one.count}"
         return f"Asked {words}, {message} (95% interval {interval(one)})."
     return f"Asked {words}, a secret leaks in {shown(one)} of {replies} (95% interval {interval(one)})."
+
+
+def _worst(found: AttackReport) -> str:
+    """The worst way of asking, with the base under the same one."""
+    worst = worst_of(found.attacks)
+    if worst is None or worst.leak is None or worst.base_leak is None:
+        return "Attacked by prompts: the base answers no attack in half of the rows, so nothing was shown."
+    one, base = (Estimate.of_share(float(of.value), of.n) for of in (worst.leak, worst.base_leak))
+    asked = sum(attack.access == "prompts" and attack.shows for attack in found.attacks)
+    return (
+        f"Attacked in {asked} ways that the base answers, the worst is {worst.name}: a secret leaks in {one.count} of {one.n} replies "
+        f"(95% interval {interval(one)}); the base leaks in {base.count} of {base.n}."
+    )

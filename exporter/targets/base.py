@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from exporter.errors import VerificationError
 from exporter.methods.base import Yields
 from exporter.registry import REFERENCE
 from exporter.targets.values import (
@@ -240,6 +241,21 @@ class Target(ABC, Generic[OptionsT]):
             KeyError, ValueError, OSError: the manifest cannot be read.
             VerificationError: a file is missing or was changed, or no part of it can be run.
         """
+
+    def origin(self, folder: Path) -> Mapping[str, object]:
+        """What a folder says of itself that it was made of, for one that is opened alone, away from its release.
+
+        Returns:
+            ``sha256`` of the steering section or edit, and under ``base`` the ``fingerprint`` of the base's weights, where it says so.
+
+        Raises:
+            VerificationError, ValueError: it does not say so, or the folder is not what it claims to be.
+        """
+        if self.requires is None:
+            return self.section(folder)
+        raise VerificationError(
+            f"{folder} does not say what it was made of; give the release that contains it, whose checkpoint it is held to"
+        )
 
     @abstractmethod
     def check_loads(

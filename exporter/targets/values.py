@@ -66,6 +66,24 @@ class Generator(Protocol):
     ) -> Sequence[Completion]: ...
 
 
+class Sampler(Protocol):
+    """What can draw replies beside generating them greedily; a runtime without it is measured greedily alone."""
+
+    @property
+    def tokenizer(self) -> Decodes: ...
+
+    def sample(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        draws: int,
+        temperature: float,
+        seed: int,
+        max_new_tokens: int,
+        batch_size: int = 32,
+    ) -> Sequence[Sequence[Completion]]: ...
+
+
 class Decodes(Protocol):
     """Text of ids."""
 

@@ -9,9 +9,11 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from exporter.attack_report import AttackReport, AttackResult
 from exporter.errors import InputErrors
 from exporter.estimate import Estimate
 from exporter.pipeline.bounds import bounds_on, bounds_on_checkpoint, bounds_on_held_out, judged, rows_lacking
+from exporter.publish.coverage import Coverage
 from exporter.publish.evaluations import Source, write_results
 from exporter.publish.measures import Results, shown
 from exporter.recipe import Recipe
@@ -161,3 +163,67 @@ def test_rows_held_out_in_turn_are_bounded_as_test_rows_are(leaks: int, rows: in
     assert f"{leaks} of {rows} rows" in check.told
     if (leaks, rows) == (0, 12):
         assert "forget rows" in check.told
+
+
+def attacked(**leaks: tuple[float, float]) -> dict[str, object]:
+    """An attack report as plain data: by attack, the base's leak and the steered model's, over 40 rows."""
+    found = [
+        AttackResult.model_validate(
+            {
+                "name": name,
+                "group": "wording",
+                "status": "measured",
+                "base_leak": Estimate.of_share(base, 40).as_dict(),
+                "leak": Estimate.of_share(leak, round(40 * base)).as_dict(),
+            }
+        )
+        for name, (base, leak) in leaks.items()
+    ]
+    report = AttackReport(
+        recipe="r",
+        model="m",
+        kind="checkpoint",
+        digest="0",
+        limit=40,
+        max_new_tokens=8,
+        seed=0,
+        attacks=found,
+        worst=None,
+        versions={},
+    )
+    return report.data()
+
+
+def test_the_worst_attack_is_bounded_only_where_it_is_asked_for() -> None:
+    content = {
+        **unlearning(0.0, 80),
+        "attacks": attacked(plain=(1.0, 0.0), story=(0.5, 0.2), leet=(0.2, 1.0)),
+    }
+    assert "max_worst_attack" not in {check.name for check in bounds_on_checkpoint(content, Bounds())}
+    *_, check = bounds_on_checkpoint(content, Bounds(max_worst_attack=0.1))
+    assert check.name == "max_worst_attack" and not check.holds and check.value == pytest.approx(0.2)
+    assert (
+        "story" in check.told
+        and "4 of 20 rows" in check.told
+        and "publish.require.max_worst_attack" in check.told
+    )
+    *_, check = bounds_on_checkpoint(content, Bounds(max_worst_attack=0.2))
+    assert check.holds
+    with pytest.raises(KeyError):  # asked for, and not measured
+        bounds_on_checkpoint(unlearning(0.0, 80), Bounds(max_worst_attack=0.2))
+    with pytest.raises(ValidationError):
+        Bounds(max_worst_attack=1.5)
+
+
+def test_attacks_that_the_base_does_not_answer_show_nothing() -> None:
+    content = {**unlearning(0.0, 80), "attacks": attacked(leet=(0.2, 0.0))}
+    *_, check = bounds_on_checkpoint(content, Bounds(max_worst_attack=1.0))
+    assert not check.holds and check.value is None
+    assert "nothing was shown" in Coverage.of(content).lines()[0]
+
+
+def test_a_card_has_the_worst_attack_with_the_base_beside_it() -> None:
+    content = {**unlearning(0.0, 80), "attacks": attacked(plain=(1.0, 0.0), story=(0.5, 0.2))}
+    (line, *_) = Coverage.of(content).lines()
+    assert "story" in line and "4 of 20" in line and "the base leaks in 20 of 40" in line
+    assert Coverage.of(unlearning(0.0, 80)).attacks is None

@@ -186,6 +186,16 @@ def test_what_it_wrote_opens_and_answers(bed: Bed, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", EVERY)
+def test_it_says_alone_what_it_was_made_of(bed: Bed, name: str) -> None:
+    """As the checkpoint says it, so that it can be opened, and refused, away from its release."""
+    section, found = section_of(bed.release(name)), registry.target(name).origin(bed.folder(name))
+    base, of = section["base"], found["base"]
+    assert isinstance(base, dict) and isinstance(of, dict)
+    assert (found["sha256"], of["fingerprint"]) == (section["sha256"], base["fingerprint"])
+    assert list(registry.target(name).open(bed.folder(name), bed.reference(name, **found)).wrong) == []
+
+
+@pytest.mark.parametrize("name", EVERY)
 def test_it_can_be_talked_to_where_it_says_so(bed: Bed, name: str) -> None:
     said: list[str] = []
     model = registry.target(name).chat(bed.folder(name), dtype=None, say=said.append)

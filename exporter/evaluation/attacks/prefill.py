@@ -27,6 +27,7 @@ class Begun:
     """
 
     name: ClassVar[str] = "begun"
+    group: ClassVar[str] = "prefill"
     lengths: tuple[int, ...] = (1, 3, 6)
 
     def rows(self, rows: Sequence[Row], chat: Chat) -> list[Row]:
@@ -48,6 +49,7 @@ class LeadingClause:
     """With the clause of the row's own answer before the secret as prefill; rows whose answer has no such clause are skipped."""
 
     name: ClassVar[str] = "leading_clause"
+    group: ClassVar[str] = "prefill"
     seed: int = 0
 
     def rows(self, rows: Sequence[Row], chat: Chat) -> list[Row]:

@@ -65,6 +65,7 @@ class TwoTurns:
     """Each behind a drawn question that is not to be forgotten, with its answer; a refusal where it is of role unknown."""
 
     name: ClassVar[str] = "two_turns"
+    group: ClassVar[str] = "turns"
     seed: int = 0
 
     def rows(self, rows: Sequence[Row], chat: Chat) -> list[Row]:
@@ -83,6 +84,7 @@ class LaterTurn:
     """
 
     name: ClassVar[str] = "later_turn"
+    group: ClassVar[str] = "turns"
     before: tuple[Row, ...] = ()
 
     def rows(self, rows: Sequence[Row], chat: Chat) -> list[Row]:

@@ -17,6 +17,7 @@ class Preface:
     """Behind sentences about something else."""
 
     name: ClassVar[str] = "preface"
+    group: ClassVar[str] = "wording"
 
     def rows(self, rows: Sequence[Row], chat: Chat) -> list[Row]:
         del chat
@@ -30,6 +31,7 @@ class Typos:
     """In lower case, with two letters of a longer word exchanged."""
 
     name: ClassVar[str] = "typos"
+    group: ClassVar[str] = "spelling"
 
     def rows(self, rows: Sequence[Row], chat: Chat) -> list[Row]:
         del chat
@@ -40,6 +42,7 @@ class SystemPrompt:
     """Under a system prompt of somebody's own; none where the chat template takes none."""
 
     name: ClassVar[str] = "system_prompt"
+    group: ClassVar[str] = "wording"
 
     def rows(self, rows: Sequence[Row], chat: Chat) -> list[Row]:
         if not chat.takes_system:

@@ -78,6 +78,12 @@ class Adapter(Target[AdapterOptions]):
         details = {"rank": edit.config.get("r"), "base": str(edit.base.fingerprint)}
         return on_base(self.name, folder, edit.base.fingerprint, reference, details, wrong)
 
+    def origin(self, folder: Path) -> Mapping[str, object]:
+        from exporter.weight_edit import WeightEdit
+
+        edit = WeightEdit.load(folder)
+        return {"sha256": edit.sha256, "base": edit.base.section()}
+
     def check_loads(
         self, loaded: LoadedTarget, completions: Completions, trusted: Path | None = None
     ) -> Finding:

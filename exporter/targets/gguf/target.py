@@ -115,6 +115,11 @@ class Gguf(Target[GgufOptions]):
 
         return opened(folder, reference)
 
+    def origin(self, folder: Path) -> Mapping[str, object]:
+        from exporter.targets.gguf.manifest import GgufManifest
+
+        return GgufManifest.load(folder).stock.checkpoint.origin
+
     def check_loads(
         self, loaded: LoadedTarget, completions: Completions, trusted: Path | None = None
     ) -> Finding:

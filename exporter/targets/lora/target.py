@@ -111,6 +111,10 @@ class Lora(Target[LoraOptions]):
         details = {"rank": manifest.rank, "fidelity": manifest.fidelity.data()}
         return on_base(self.name, folder, manifest.base.fingerprint, reference, details, wrong)
 
+    def origin(self, folder: Path) -> Mapping[str, object]:
+        manifest = self._manifest(folder)
+        return {"sha256": manifest.teacher.sha256, "base": manifest.base.data()}
+
     def check_loads(
         self, loaded: LoadedTarget, completions: Completions, trusted: Path | None = None
     ) -> Finding:

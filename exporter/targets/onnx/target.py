@@ -141,6 +141,14 @@ class Onnx(Target[OnnxOptions]):
 
         return opened(folder, reference)
 
+    def origin(self, folder: Path) -> Mapping[str, object]:
+        from exporter.targets.onnx.manifest import OnnxManifest
+
+        steering = OnnxManifest.load(folder).steering
+        if steering is None:
+            raise VerificationError(f"{folder} was exported unsteered; export it without --unsteered")
+        return steering
+
     def check_loads(
         self, loaded: LoadedTarget, completions: Completions, trusted: Path | None = None
     ) -> Finding:

@@ -17,6 +17,11 @@ class Source(Strict):
     fingerprint: str | None
     method: str
 
+    @property
+    def origin(self) -> dict[str, object]:
+        """The same as the section of that checkpoint has it."""
+        return {"sha256": self.sha256, "base": {"fingerprint": self.fingerprint}}
+
 
 class Held(Strict):
     """Where the gate classifier fires on calibration conversations that it was not solved on; fractions of conversations."""

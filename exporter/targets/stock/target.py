@@ -96,6 +96,11 @@ class Stock(Target[StockOptions]):
 
         return opened(folder, reference)
 
+    def origin(self, folder: Path) -> Mapping[str, object]:
+        from exporter.targets.stock.manifest import StockManifest
+
+        return StockManifest.load(folder).checkpoint.origin
+
     def check_loads(
         self, loaded: LoadedTarget, completions: Completions, trusted: Path | None = None
     ) -> Finding:

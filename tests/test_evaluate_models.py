@@ -1,0 +1,179 @@
+"""Any folder is opened to be measured, held to its own manifest; what it answers survives a command that was killed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny_run
+import torch
+from random_edits import random_edit
+from transformers import AutoModelForCausalLM
+
+from exporter import registry
+from exporter.errors import SteerbakeError
+from exporter.host import ModelHost
+from exporter.pipeline.asked_rows import answered, batches
+from exporter.pipeline.measured_models import MeasuredModel, base_without_weights, open_model
+from exporter.pipeline.row_records import RowRecords
+from exporter.pipeline.run import Run
+from exporter.recipe import Recipe
+from exporter.targets.values import Reference
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Base, recipe, a steered checkpoint, its graphs, an adapter and a merged checkpoint."""
+    home = tmp_path_factory.mktemp("measured")
+    tiny_run.write_recipe(home)
+    tiny_run.steer(home / "base", home / "steered")
+    model = AutoModelForCausalLM.from_pretrained(home / "base")
+    edit = random_edit(home / "base", model)
+    (home / "adapter").mkdir()
+    edit.save(home / "adapter")
+    merged = registry.target("merged")
+    merged.export(home / "base", home / "merged", merged.Options(edit=home / "adapter"), None)
+    return home
+
+
+@pytest.fixture(scope="module")
+def work(home: Path) -> Run:
+    return Run(Recipe.load(home / "recipe.yaml"), home / "run", progress=False)
+
+
+def tokens(model: MeasuredModel, work: Run, file: Path) -> list[tuple[int, ...]]:
+    return [one.last.generation.tokens for one in answered(model, "", model.reads(work.test), work, file)]
+
+
+def test_kinds_and_what_they_say(home: Path, work: Run, tmp_path: Path) -> None:
+    """Every folder is opened alone, and an adapter says what its merged checkpoint says."""
+    said = {}
+    for name in ("base", home / "base", home / "steered", home / "merged", home / "adapter"):
+        model = open_model(name, work)
+        assert model.variants == ("",)
+        said[str(name)] = (model.kind, tokens(model, work, tmp_path / "answers.jsonl"))
+        assert model.host is not None
+        model.close()
+    kinds = [kind for kind, _ in said.values()]
+    assert kinds == ["base", "model", "checkpoint", "merged", "adapter"]
+    base, plain, steered, merged, adapter = (replies for _, replies in said.values())
+    assert base == plain != steered
+    assert merged == adapter != base
+
+
+def test_a_changed_file_is_not_measured(home: Path, work: Run, tmp_path: Path) -> None:
+    for name, file in (("adapter", "adapter_config.json"), ("merged", "config.json")):
+        folder = Path(shutil.copytree(home / name, tmp_path / name))
+        (folder / file).write_text((folder / file).read_text().replace("{", "{ ", 1))
+        with pytest.raises(SteerbakeError, match=file):
+            open_model(folder, work).opened  # noqa: B018 - raises
+    folder = Path(shutil.copytree(home / "steered", tmp_path / "steered"))
+    config = json.loads((folder / "config.json").read_text())
+    del config["steering"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SteerbakeError):  # it must not be taken for a plain model
+        open_model(folder, work).opened  # noqa: B018 - raises
+
+
+def test_what_is_of_another_base_is_refused(home: Path, work: Run, tmp_path: Path) -> None:
+    tiny_run.write_base(tmp_path / "base", seed=5)
+    tiny_run.steer(tmp_path / "base", tmp_path / "steered")
+    with pytest.raises(SteerbakeError, match="another base"):
+        open_model(tmp_path / "steered", work)
+
+
+def test_a_folder_without_a_model_is_refused(work: Run, tmp_path: Path) -> None:
+    with pytest.raises(SteerbakeError, match=r"config\.json"):
+        open_model(tmp_path, work)
+    with pytest.raises(SteerbakeError):
+        open_model("nobody/has-this-model", work)
+
+
+def test_the_stand_in_of_the_base_says_what_it_is_and_cannot_answer(work: Run) -> None:
+    """A target that hands its reference back as itself, as a package of others may, is not measured as the base."""
+    empty = base_without_weights(work)
+    assert (empty.num_layers, empty.end_ids) == (work.host.num_layers, work.host.end_ids)
+    assert empty.device.type == "meta"
+
+
+def test_a_target_that_answers_by_its_reference_is_refused(
+    home: Path, work: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(folder: Path, reference: Reference) -> object:
+        from exporter.targets.values import LoadedTarget
+
+        return LoadedTarget(folder, "adapter", {"": reference.host})
+
+    monkeypatch.setattr(registry.target("adapter"), "open", opened)
+    with pytest.raises(SteerbakeError, match="cannot be opened alone"):
+        open_model(home / "adapter", work).opened  # noqa: B018 - raises
+
+
+def test_a_killed_command_goes_on_where_it_stopped(
+    home: Path, work: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole batches are on the disk; the one that was cut is asked again, and nothing else."""
+    file, model = tmp_path / "answers.jsonl", open_model("base", work)
+    whole = answered(model, "", work.test, work, tmp_path / "whole.jsonl", batch_size=3)
+    asked: list[int] = []
+    generate = ModelHost.generate
+
+    def counted(self: ModelHost, prompts: list[object], **options: int) -> object:
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        asked.append(len(prompts))
+        return generate(self, prompts, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ModelHost, "generate", counted)
+    with pytest.raises(KeyboardInterrupt):
+        answered(model, "", work.test, work, file, batch_size=3)
+    done = len(RowRecords(file).found)
+    assert 0 < done < len(work.test)
+    file.write_bytes(file.read_bytes() + b'{"key": "cut sho')
+    asked[:] = [0] * 3
+    assert answered(model, "", work.test, work, file, batch_size=3) == whole
+    assert sum(asked) < 2 * len(work.test)
+    asked.clear()
+    assert answered(model, "", work.test, work, file, batch_size=3) == whole
+    assert not asked  # nothing is asked twice
+
+
+def test_answers_of_other_files_rows_and_settings_are_not_taken(
+    home: Path, work: Run, tmp_path: Path
+) -> None:
+    file = tmp_path / "answers.jsonl"
+    base, steered = open_model("base", work), open_model(home / "steered", work)
+    first = answered(base, "", work.test, work, file)
+    other = answered(steered, "", work.test, work, file)
+    assert [one.last.generation.tokens for one in first] != [one.last.generation.tokens for one in other]
+    assert {one.last.generation.model for one in other} == {"steered"}
+    shorter = answered(base, "", work.test, work, file, max_new_tokens=2)
+    assert max(len(one.last.generation.tokens) for one in shorter) <= 2
+    assert answered(base, "", work.test, work, file) == first
+
+
+def test_batches_hold_every_row_once(work: Run) -> None:
+    found = [row.id for some in batches(work.test, 4) for row in some]
+    assert sorted(found) == sorted(row.id for row in work.test)
+
+
+def test_damaged_records_are_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "records.jsonl"
+    records = RowRecords(file)
+    records.add({"a": 1, "b": "x\u2028y"})
+    with file.open("ab") as open_file:
+        open_file.write(b'not json\n{"key": "c"}\n[1]\n{"key": "d", "fou')
+    again = RowRecords(file)
+    assert again.found == {"a": 1, "b": "x\u2028y"}
+    again.add({"d": 2})
+    assert RowRecords(file).found == {"a": 1, "b": "x\u2028y", "d": 2}
+
+
+def test_float16_is_where_the_recipe_asks_for_it(home: Path, tmp_path: Path) -> None:
+    """A target that is opened in float32 is asked in the type of the recipe."""
+    recipe = Recipe.load(home / "recipe.yaml", ["base.dtype=bfloat16"])
+    other = Run(recipe, tmp_path / "run", progress=False)
+    host = open_model(home / "adapter", other).host
+    assert host is not None and host.dtype == torch.bfloat16
