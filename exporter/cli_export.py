@@ -65,12 +65,14 @@ def _command(target: AnyTarget) -> Callable[..., None]:
         from exporter.recipe import Recipe
 
         loaded = None if recipe is None else Recipe.load(recipe)
-        from exporter import display, pipeline
+        from exporter import display, look_inside, pipeline
 
         display.show_stages()
         options = target.Options(**asked)
         target.validate(options)
-        if target.requires == registry.REFERENCE:
+        if target.of_fit:
+            source = look_inside.fit_in(source, display.note, registry.takes(target.name))
+        elif any(not registry.target(name).requires for name in target.requires):
             source = pipeline.model_in(source, display.note)
         done = pipeline.export(target.name, source, out, options, recipe=loaded, run=run)
         if (summary := target.summary(done, checked=False)) is not None:
@@ -90,13 +92,21 @@ def _command(target: AnyTarget) -> Callable[..., None]:
 
 
 def _places(target: AnyTarget) -> Iterator[Parameter]:
-    made_of = registry.target(str(target.requires))
-    argument = typer.Argument(metavar=made_of.name.upper(), help=made_of.artifact, show_default=False)
+    metavar, told = _source(target)
+    argument = typer.Argument(metavar=metavar, help=told, show_default=False)
     yield Parameter("source", Parameter.POSITIONAL_OR_KEYWORD, annotation=Annotated[Path, argument])
     yield Parameter("out", Parameter.POSITIONAL_OR_KEYWORD, annotation=OUT)
     if target.calibrates:
         yield Parameter("recipe", Parameter.KEYWORD_ONLY, annotation=RECIPE)
         yield Parameter("run", Parameter.KEYWORD_ONLY, annotation=RUN, default=None)
+
+
+def _source(target: AnyTarget) -> tuple[str, str]:
+    """How the command calls the folder that a target is made from, and what it is."""
+    if target.of_fit:
+        return "FIT", target.artifact
+    made_from = [registry.target(name) for name in target.requires]
+    return "|".join(one.name.upper() for one in made_from), " Or: ".join(one.artifact for one in made_from)
 
 
 def _options(target: AnyTarget) -> Iterator[Parameter]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
 from exporter import registry
 from exporter.earlier_code import notes_without_proof
 from exporter.errors import InputErrors
+from exporter.fitted import yields_of
 from exporter.inspection import Inspection, examine
+from exporter.methods.base import KINDS, Yields
 from exporter.targets.values import Summary
 from exporter.workspace import Workspace
 from steer_modules.program import STEERING_JSON
@@ -41,6 +43,32 @@ def model_in(folder: Path, say: Callable[[str], None], *, programs: bool = False
         str(folder),
         [f"is the folder of a run that has no checkpoint yet; `steerbake run` resumes it{named}"],
     )
+
+
+def fit_in(folder: Path, say: Callable[[str], None], wanted: Collection[Yields]) -> Path:
+    """What a fit of a run has found, of its folder; any other folder as it is.
+
+    Args:
+        say: is called with the folder that is used.
+        wanted: the kinds that will do.
+
+    Raises:
+        InputErrors: the run has none of these, or several.
+    """
+    if yields_of(folder) is not None or registry.kind_of(folder) is not None:
+        return folder
+    found = [one for one in sorted(folder.glob("steering/*")) if yields_of(one) in wanted]
+    if len(found) == 1:
+        return _taken(found[0], say)
+    if not found and not Workspace(folder).owner.is_file():
+        return folder
+    kinds = " or ".join(KINDS[one] for one in wanted)
+    told = (
+        f"contains {', '.join(map(str, found))}; give one of them"
+        if found
+        else f"is the folder of a run that has not found {kinds}"
+    )
+    raise InputErrors(str(folder), [told])
 
 
 def inspect(folder: Path) -> Inspection:

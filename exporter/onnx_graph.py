@@ -27,6 +27,8 @@ DOMAIN, HEADERS, MEAN, GATE, LAYER = (
     "SteeringLayer",
 )
 PREFIX = "steering."
+SECTION, SIGNED = "steerbake.steering", "steerbake.steering_sha256"
+"""Metadata of a graph: its steering section, and the SHA-256 of what makes it another model than its base."""
 _FLOAT = 1
 _MOST_FLOATS = 1 << 31
 Buffer = memoryview
@@ -59,6 +61,7 @@ class Graph:
     inputs: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
     functions: dict[str, tuple[bool, ...]] = field(default_factory=dict)
 
 
@@ -97,6 +100,31 @@ def check_steering(path: Path, section: Mapping[str, object]) -> dict[str, np.nd
             f"{path.name} does not contain the steering that its manifest states: {'; '.join(wrong)}"
         )
     return graph.tensors
+
+
+def check_unsteered(path: Path, kind: str) -> None:
+    """Checks that a graph has no steering and never had: one whose gates were taken out still bears its section, tensors or functions.
+
+    Args:
+        kind: what its metadata must say that it is, in place of the SHA-256 of a steering section.
+
+    Raises:
+        GraphError: with everything that is wrong.
+    """
+    graph = read_graph(path)
+    wrong = (
+        [f"it says that it is {graph.metadata.get(SIGNED)}, not {kind}"]
+        if graph.metadata.get(SIGNED) != kind
+        else []
+    )
+    wrong += ["its metadata has a steering section"] if SECTION in graph.metadata else []
+    wrong += [f"it has the steering node {node.op}" for node in graph.nodes if node.domain == DOMAIN]
+    wrong += [f"it has the steering tensor {name}" for name in graph.tensors]
+    wrong += [f"it has the steering function {name}" for name in graph.functions]
+    if wrong:
+        raise GraphError(
+            f"{path.name} is not the graph without steering that its manifest states: {'; '.join(wrong)}"
+        )
 
 
 def program_sha256(section: Mapping[str, object], tensors: Mapping[str, np.ndarray]) -> str:
@@ -196,13 +224,16 @@ def _around(graph: Graph, layer: Node) -> str:
 
 
 def _model(whole: Buffer, folder: Path) -> Graph:
-    """ModelProto: graph 7, functions 25."""
+    """ModelProto: graph 7, metadata 14, functions 25."""
     graph = Graph()
     graphs = 0
     for number, value in _fields(whole):
         if number == 7:
             graphs += 1
             _read_graph(_message(value), folder, graph)
+        elif number == 14:
+            pair = {at: _text(inner) for at, inner in _fields(_message(value))}
+            graph.metadata[pair.get(1, "")] = pair.get(2, "")
         elif number == 25:
             name, outputs = _function(_message(value))
             if name in graph.functions:

@@ -269,7 +269,8 @@ def _mistakes(tree: Mapping[str, object], broken: Collection[object], folder: Pa
     if "methods" not in broken:
         yield from _method_mistakes(Methods.model_validate(tree.get("methods", {})))
     if "publish" not in broken and tree.get("publish") is not None:
-        yield from _publish_mistakes(Publish.model_validate(tree["publish"]))
+        methods = None if "methods" in broken else Methods.model_validate(tree.get("methods", {}))
+        yield from _publish_mistakes(Publish.model_validate(tree["publish"]), methods)
 
 
 def _base_mistakes(base: BaseModelSource, folder: Path) -> Iterator[str]:
@@ -319,17 +320,25 @@ def _pattern_problem(pattern: str) -> str | None:
     return "matches an empty reply, which is not a refusal" if empty else None
 
 
-def _publish_mistakes(publish: Publish) -> Iterator[str]:
+def _publish_mistakes(publish: Publish, methods: Methods | None) -> Iterator[str]:
     targets = publish.targets
     if not publish.forgotten.strip():
         yield "publish.forgotten: is empty; describe the forget set in your own words"
     if len(set(targets)) < len(targets):
         yield f"publish.targets: a target occurs twice; received {targets!r}"
-    for target in map(registry.target, targets):
-        if not registry.from_root(target.name) and target.requires not in targets:
-            yield f"publish.targets: {target.name} is made from {target.requires}; add {target.requires}"
+    if methods is not None and methods.default in registry.METHODS:
+        yields = registry.resolve(registry.METHODS, "method", methods.default).yields
+        yield from _target_mistakes(targets, yields)
     if publish.license is None and (publish.license_name or publish.license_link):
         yield "publish.license: license_name and license_link need license; set it (to other for a licence without an identifier)"
+
+
+def _target_mistakes(targets: Sequence[str], yields: Yields) -> Iterator[str]:
+    """Targets whose source is missing among them, of what a method yields."""
+    for name in targets:
+        made_of = registry.made_of(name, yields, targets)
+        if made_of is not None and registry.target(made_of).requires and made_of not in targets:
+            yield f"publish.targets: {name} is made from {made_of}; add {made_of}"
 
 
 def _method_mistakes(methods: Methods) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, create_model
 
 from exporter import registry
+from exporter.methods.base import KINDS, Yields
 from exporter.recipe_bounds import Bounds, Strict
 
 if TYPE_CHECKING:
@@ -38,13 +39,8 @@ class _Described(Strict):
 def _keys_of_targets() -> Iterator[tuple[str, Any]]:
     """``targets``, and TARGET_OPTION for each option of a target that a recipe may choose."""
     exports = registry.exports()
-    made = "".join(
-        f" `{one.name}` is made from `{one.requires}`."
-        for one in exports.values()
-        if not registry.from_root(one.name)
-    )
-    default = [name for name, one in exports.items() if one.by_default and one.takes == "program"]
-    edits = [name for name, one in exports.items() if one.by_default and one.takes == "edit"]
+    made = "".join(f" {sentence}" for name in exports if (sentence := _made_from(name)))
+    default, edits = _by_default("program"), _by_default("edit")
     other = (
         f" Of a method that changes weights by default {', '.join(f'`{name}`' for name in edits)}."
         if edits
@@ -57,6 +53,26 @@ def _keys_of_targets() -> Iterator[tuple[str, Any]]:
         for option, key in one.Options.recipe_keys().items():
             found = Field(default=list(key.default), description=key.meaning, **key.limits)
             yield f"{name}_{option}", (key.type, found)
+
+
+def _made_from(name: str) -> str:
+    """What a recipe must name too for a target, in a sentence; empty where that is nothing."""
+    named = [
+        (kind, source)
+        for kind in registry.takes(name)
+        if (source := registry.made_of(name, kind)) and not registry.from_root(name, kind)
+    ]
+    kinds = f", of {KINDS[named[0][0]]}" if named and len(registry.takes(name)) > 1 else ""
+    return f"`{name}` is made from `{named[0][1]}`{kinds}." if named else ""
+
+
+def _by_default(yields: Yields) -> list[str]:
+    """The targets of what a method yields that are exported if a recipe does not list any: those that prefer it."""
+    return [
+        name
+        for name, one in registry.exports().items()
+        if one.by_default and registry.takes(name)[0] == yields
+    ]
 
 
 if TYPE_CHECKING:
@@ -80,13 +96,9 @@ class Publish(_WithTargets):
     show_forgotten: bool = False
     """Show examples of forget rows in the card."""
 
-    def wanted(self, yields: str) -> list[str]:
-        """The targets to export of what a method yields: those that are named, else the default ones that can be made of it."""
-        if "targets" in self.model_fields_set:
-            return self.targets
-        return [name for name in self.targets if registry.target(name).takes == yields] or [
-            name for name, one in registry.exports().items() if one.by_default and one.takes == yields
-        ]
+    def wanted(self, yields: Yields) -> list[str]:
+        """The targets to export of what a method yields: those that are named, else the default ones."""
+        return self.targets if "targets" in self.model_fields_set else _by_default(yields)
 
     def options(self, target: AnyTarget) -> TargetOptions:
         """What the recipe asks of a target; its defaults for what is left out or empty."""

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Generic, TypeVar, cast
 from exporter.errors import SteerbakeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from pathlib import Path
 
     from exporter.data.readers.base import Reader
     from exporter.evaluation.attacks.base import Attack
     from exporter.evaluation.metrics.base import Metric
-    from exporter.methods.base import Method
+    from exporter.methods.base import Method, Yields
     from exporter.pipeline.model_attacks.base import ModelAttack
     from exporter.targets.base import AnyTarget
 
@@ -214,30 +214,50 @@ def target(name: str) -> AnyTarget:
 
 def exports() -> dict[str, AnyTarget]:
     """The targets that are made of another one, by name."""
-    return {name: one for name, one in targets().items() if one.requires is not None}
+    return {name: one for name, one in targets().items() if one.requires}
 
 
 def root_at(folder: Path) -> AnyTarget | None:
     """The target of a folder that may stand at the root of a release; None where there is none."""
-    return next((one for one in targets().values() if one.requires is None and one.is_at(folder)), None)
+    return next((one for one in targets().values() if not one.requires and one.is_at(folder)), None)
 
 
-def from_root(name: str) -> bool:
-    """Whether a target is made of the one at the root of a release, which a recipe need not name."""
-    made_of = target(name).requires
-    return made_of is not None and target(made_of).requires is None
+def takes(name: str) -> tuple[Yields, ...]:
+    """What a method must have found for a target to be made, what the target prefers first."""
+    one = target(name)
+    if not one.requires:
+        return (one.takes,)
+    return tuple(dict.fromkeys(kind for made_of in one.requires for kind in takes(made_of)))
 
 
-def in_order(names: Iterable[str]) -> list[str]:
-    """Targets by name, each behind the one that it is made of; of one depth, those first that are solved on rows and need the base."""
-    return sorted(dict.fromkeys(names), key=lambda name: (_depth(name), not target(name).calibrates))
+def made_of(name: str, yields: Yields, among: Collection[str] = ()) -> str | None:
+    """The target that one is made from, where a method finds ``yields``: the first that will be there; None for one that is made from none.
+
+    Args:
+        among: those that a recipe asks for; what stands at the root of a release need not be named.
+    """
+    found = [one for one in target(name).requires if yields in takes(one)]
+    there = (one for one in found if not target(one).requires or one in among)
+    return next(there, found[0] if found else None)
 
 
-def _depth(name: str) -> int:
+def from_root(name: str, yields: Yields) -> bool:
+    """Whether a target is made from the one at the root of a release, which a recipe need not name."""
+    source = made_of(name, yields)
+    return source is not None and not target(source).requires
+
+
+def in_order(names: Iterable[str], yields: Yields = "program") -> list[str]:
+    """Targets by name, each behind the one that it is made from; of one depth, those first that are solved on rows and need the base."""
+    every = list(dict.fromkeys(names))
+    return sorted(every, key=lambda name: (_depth(name, yields, every), not target(name).calibrates))
+
+
+def _depth(name: str, yields: Yields, among: Collection[str]) -> int:
     """How many targets lie between one and the base."""
-    made_of, found = target(name).requires, 0
-    while made_of is not None and found <= len(targets()):
-        made_of, found = target(made_of).requires, found + 1
+    source, found = made_of(name, yields, among), 0
+    while source is not None and found <= len(targets()):
+        source, found = made_of(source, yields, among), found + 1
     return found
 
 

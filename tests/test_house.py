@@ -191,7 +191,7 @@ def test_what_rooms_share_knows_nothing_above_it() -> None:
     below["host"] = {"types", "errors", "foreign_code", "loading", "progress"}
     below["host"] |= {"decoding", "picture", "reader", "vocabulary"}
     below["inspection"] = {"errors", "registry"}
-    below["look_inside"] = {"errors", "inspection", "registry", "workspace", "earlier_code"}
+    below["look_inside"] = {"errors", "fitted", "inspection", "registry", "workspace", "earlier_code"}
     below["onnx_graph"] = set()
     below["model_folder"] = {"errors"}
     below["steerable"] = set()

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from exporter import registry
 from exporter.errors import SteerbakeError
+from exporter.targets.base import Target
 
 
 @pytest.mark.parametrize("name", registry.METHODS)
@@ -39,6 +40,22 @@ def test_targets_come_behind_what_they_are_made_of() -> None:
     """Whatever the order of a recipe; those that need the base in memory first of those that can be made."""
     assert registry.in_order(["gguf", "onnx", "stock", "onnx"]) == ["stock", "onnx", "gguf"]
     assert registry.in_order(["onnx"]) == ["onnx"] and registry.in_order([]) == []
+
+
+def test_a_target_is_made_of_what_the_method_finds() -> None:
+    assert registry.made_of("gguf", "program") == "stock" and registry.made_of("gguf", "edit") == "merged"
+    assert (
+        registry.made_of("onnx", "program") == "checkpoint" and registry.made_of("onnx", "edit") == "merged"
+    )
+    assert registry.made_of("stock", "edit") is None and registry.made_of("merged", "edit") is None
+    assert registry.takes("gguf") == ("program", "edit") and registry.takes("adapter") == ("edit",)
+    assert registry.from_root("gguf", "edit") and not registry.from_root("gguf", "program")
+    assert registry.in_order(["gguf", "adapter", "onnx"], "edit") == ["gguf", "adapter", "onnx"]
+
+
+def test_one_name_in_place_of_several_is_refused() -> None:
+    with pytest.raises(TypeError, match="requires of Wrong is 'stock'"):
+        type("Wrong", (Target,), {"requires": "stock"})
 
 
 def test_names_and_recipes_load_no_pytorch() -> None:

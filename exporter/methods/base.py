@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
 
 Yields = Literal["program", "edit"]
 """A steering program over the activations, or a weight edit."""
+KINDS: Mapping[Yields, str] = MappingProxyType({"program": "a steering program", "edit": "a weight edit"})
+"""The same in words."""
 
 
 class Method(Protocol):

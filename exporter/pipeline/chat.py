@@ -9,8 +9,8 @@ from typing import Any
 
 from exporter import registry
 from exporter.data.chat import Chat
-from exporter.errors import InputErrors
 from exporter.host import Generated
+from exporter.pipeline.sources import why_silent
 from exporter.publish.files import CHECKPOINT
 from exporter.targets.values import ChatModel, Sampling
 from exporter.types import Row, Turn
@@ -63,7 +63,7 @@ def talk(
         kind = CHECKPOINT  # its error states what is missing
     model = None if kind is None else registry.target(kind).chat(folder, dtype=dtype, say=say)
     if model is None:
-        raise InputErrors(str(folder), ["contains neither a steered checkpoint nor an exported folder"])
+        raise why_silent(None if kind is None else registry.target(kind), folder)
     chat = Chat(model.processor)
     chat.template.clock = datetime.now().strftime  # a chat uses today's date, as in Transformers
     return Talk(model, chat, Sampling(temperature, top_p), image)

@@ -21,6 +21,7 @@ from exporter.inspection import examine
 from exporter.pipeline.calibration_set import calibration_set
 from exporter.pipeline.distillation import distilled
 from exporter.pipeline.run import Run
+from exporter.pipeline.sources import refuse_source
 from exporter.provenance import HOST, digest_of_code
 from exporter.reader import open_reader
 from exporter.recipe import Recipe
@@ -45,13 +46,13 @@ def export(
     """Writes the folder ``out`` of the target ``name``, whole or not at all.
 
     Args:
-        source: a folder of the target that it is made of, as a rule a steered checkpoint.
+        source: a folder of a target that it is made from, as a rule a checkpoint; of the weight edit itself, for a target that is made of it.
         options: of that target; its defaults where there are none.
         recipe: whose rows calibrate it, for a target that is solved on rows.
         run: the folder of that recipe's run; runs/NAME by default.
 
     Raises:
-        CompileError: ``out`` exists, the recipe's base is not the checkpoint's, or the steering cannot be expressed.
+        CompileError: ``out`` exists, ``source`` is what it is not made from, the recipe's base is not the checkpoint's, or the steering cannot be expressed.
         VerificationError: the source, or what was written, is not what it claims to be.
     """
     work = None if recipe is None else lambda: Run(recipe, run or Path("runs") / recipe.name, progress=False)
@@ -69,6 +70,7 @@ def _exported(
     name: str, source: Path, out: Path, options: TargetOptions | None, work: Callable[[], Run] | None
 ) -> Path:
     target = registry.target(name)
+    refuse_source(target, source)
     return target.export(source, out, options or target.Options(), _OfRecipe(work))
 
 

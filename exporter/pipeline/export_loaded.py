@@ -21,6 +21,7 @@ from exporter.pipeline.export import Rendering, export
 from exporter.pipeline.loaded_base import refuse_loaded
 from exporter.pipeline.loaded_context import at_rest, context_of, parted, working
 from exporter.pipeline.loaded_fingerprint import fingerprint_of
+from exporter.pipeline.sources import refuse_source
 from exporter.recipe_keys import described
 from exporter.settings import Settings
 from exporter.targets.base import AnyTarget
@@ -55,6 +56,7 @@ def export_loaded(checkpoint: Path, out: Path, name: str | None, given: Mapping[
     target.validate(options)
     if not target.calibrates:
         return export(target.name, checkpoint, out, options)
+    refuse_source(target, checkpoint)
     fitted_on = _read(target, FittedOn, given)
     refuse_loaded(fitted_on.model)
     with at_rest(fitted_on.model), working(fitted_on.work) as folder:

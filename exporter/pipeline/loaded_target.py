@@ -24,7 +24,7 @@ def discover_targets(folder: Path, against: Sequence[Path]) -> dict[str, Path]:
     """
     found = targets_in(folder)
     kind = registry.kind_of(folder)
-    if kind is not None and registry.target(kind).requires is not None:
+    if kind is not None and registry.target(kind).requires:
         found.setdefault(kind, folder)
     for other in against:
         if registry.kind_of(other) is None:

@@ -176,11 +176,7 @@ def _made(name: str, target: AnyTarget, folder: Path, work: Run) -> MeasuredMode
 
     def load() -> Opened:
         steered = target.name == registry.REFERENCE
-        host = (
-            base_without_weights(work)
-            if target.requires is not None
-            else work.load(folder, trust_remote_code=steered)
-        )
+        host = base_without_weights(work) if target.requires else work.load(folder, trust_remote_code=steered)
         try:
             found = target.open(folder, Reference(section, host, files.of, work.base))
         except (KeyError, ValueError, OSError, ProgramError) as error:
@@ -228,7 +224,7 @@ def _whole(host: ModelHost) -> Opened:
 def _section(target: AnyTarget, folder: Path) -> Mapping[str, object]:
     """What a folder was made of: as the checkpoint says it in whose release it lies, else as it says itself."""
     release = folder.resolve().parent
-    within = target.requires is not None and folder.resolve().name == target.name
+    within = bool(target.requires) and folder.resolve().name == target.name
     try:
         if within and registry.root_at(release) is not None:
             return section_of(release)
@@ -249,7 +245,7 @@ def _refuse_other_base(folder: Path, section: Mapping[str, object], work: Run) -
 def _own_files(target: AnyTarget, folder: Path) -> FileDigests:
     """Digests of its files, without those of targets that lie in folders of their own within a release."""
     files = covered(folder)
-    if target.requires is None:
+    if not target.requires:
         others = registry.exports()
         files = {path: one for path, one in files.items() if path.partition("/")[0] not in others}
     return FileDigests(folder, files)

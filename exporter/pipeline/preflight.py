@@ -15,6 +15,7 @@ from exporter.adapters import why_not_mergeable
 from exporter.data.chat import Chat
 from exporter.errors import CompileError, InputErrors, SteerbakeError, shortened
 from exporter.foreign_code import refuse_code
+from exporter.methods.base import KINDS, Yields
 from exporter.pipeline.base_checks import BaseFacts, base_facts, told_of
 from exporter.pipeline.bounds import rows_lacking
 from exporter.pipeline.disk import Disk, amount, disk
@@ -109,9 +110,6 @@ def check_recipe(path: Path, changes: Sequence[str] = (), out: Path | None = Non
     look = _Look(sound, out or Path("runs") / sound.name, publishing=sound.publish is not None)
     look.everything()
     return look.found(refused.source, refused.problems)
-
-
-_KINDS = {"program": "a steering program", "edit": "a weight edit"}
 
 
 class _Look:
@@ -217,10 +215,10 @@ class _Look:
         method = self.recipe.methods.default
         yields = self.recipe.yields(method)
         for target in map(registry.target, self.recipe.targets):
-            if target.takes != yields:
+            takes = registry.takes(target.name)
+            if yields not in takes:
                 self.problems.append(
-                    f"publish.targets: {target.name} is made of {_KINDS[target.takes]}, and {method} finds {_KINDS[yields]}; remove "
-                    f"{target.name}"
+                    f"publish.targets: {target.name} is made of {KINDS[takes[0]]}, and {method} finds {KINDS[yields]}; remove {target.name}"
                 )
                 continue
             absent = [name for name in target.modules if find_spec(name) is None]
@@ -230,15 +228,15 @@ class _Look:
                     f"publish.targets: {target.name} needs {', '.join(absent)}, which is not installed: pip install {install}"
                 )
             try:
-                self._target(target, publish.options(target))
+                self._target(target, publish.options(target), yields)
             except SteerbakeError as error:
                 self.problems.append(f"publish.targets: {target.name}: {error}")
 
-    def _target(self, target: AnyTarget, options: TargetOptions) -> None:
+    def _target(self, target: AnyTarget, options: TargetOptions, yields: Yields) -> None:
         """Raises SteerbakeError where a target cannot be made of this base, or not with what is installed."""
         facts = self.facts
         config = facts.config if facts.model_type is not None and not facts.problems else None
-        if config is not None and (reason := why_no_target(target.name, config)):
+        if config is not None and (reason := why_no_target(target.name, config, yields)):
             raise CompileError(reason)
         target.check(options, config, facts.weights)
 
@@ -311,5 +309,6 @@ class _Look:
         yield from (f"compile {name} and evaluate it on the test rows" for name in methods)
         yield "report"
         if self.publishing and self.recipe.publish is not None:
-            yield from (f"export {target}" for target in registry.in_order(self.recipe.targets))
+            yields = self.recipe.yields(self.recipe.methods.default)
+            yield from (f"export {target}" for target in registry.in_order(self.recipe.targets, yields))
             yield "verify and describe the release"

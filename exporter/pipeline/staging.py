@@ -72,7 +72,7 @@ def stage(work: Run, publish: Publish) -> Path:
     made_of = {"base": work.model_inputs["base"], "checkpoint": digest_of_base(checkpoint)}
     parts: dict[str, Path] = {
         name: _exported(work, publish, name, checkpoint, made_of)
-        for name in registry.in_order(work.recipe.targets)
+        for name in registry.in_order(work.recipe.targets, work.recipe.yields(work.recipe.methods.default))
     }
     work.forget_base()
     parts[""] = checkpoint
@@ -121,14 +121,16 @@ def _exported(
     """The folder of one target; exported again only where what it is ``made_of`` has changed."""
     folder, target = work.space.out / "targets" / name, registry.target(name)
     options = publish.options(target).for_release(_plain_name(publish))
-    source = work.space.fitted(work.recipe.methods.default) if target.of_fit else checkpoint
+    method = work.recipe.methods.default
+    source = work.space.fitted(method) if target.of_fit else checkpoint
     inputs: dict[str, object] = {
         **made_of,
         "code": digest_of_code(*target_code(), "exporter/data", "exporter/host.py", "steer_modules"),
         "options": options.model_dump(mode="json"),
     }
-    if not registry.from_root(name):
-        source = folder.parent / str(target.requires)
+    wanted = registry.made_of(name, work.recipe.yields(method), work.recipe.targets)
+    if wanted is not None and registry.target(wanted).requires:
+        source = folder.parent / wanted
         inputs["source"] = digest_of_base(source)
     if target.calibrates:
         inputs["rows"] = [digest_of_rows(work.rows.fit), digest_of_rows(work.rows.calibrate)]

@@ -251,12 +251,7 @@ class _Verifier:
         wrong = list(target.wrong)
         wrong += [f"{variant}: {one}" for variant, table in tables.items() for one in table["failures"]]
         same = {variant: replies.of(label, variant, target) for variant in target.generators}
-        least = registry.target(target.kind).parity.least_same
-        wrong += [
-            f"only {one['value']:.3f} of {one['rows']} replies equal the checkpoint's, at least {least} are needed"
-            for one in same.values()
-            if least is not None and not one["value"] >= least
-        ]
+        wrong += _too_few_same(target, same)
         variants = {name: {**tables.get(name, {}), "same_tokens": same[name]} for name in same}
         self.parity[label] = {"kind": target.kind, **target.details, "variants": variants}
         if wrong:
@@ -305,6 +300,16 @@ def _failed(name: str, label: str, error: Exception, targets: Mapping[str, Path]
     for place in sorted(places, key=len, reverse=True):
         told = told.replace(place, Path(place).name)
     return Check(name=name, target=label, holds=False, told=told, value=None)
+
+
+def _too_few_same(target: LoadedTarget, same: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """The variants of which fewer replies are the checkpoint's than must be, one sentence each."""
+    usual = registry.target(target.kind).parity.least_same
+    for variant, one in same.items():
+        least = target.least_same.get(variant, usual)
+        if least is not None and not one["value"] >= least:
+            name = f"{variant}: " if variant else ""
+            yield f"{name}only {one['value']:.3f} of {one['rows']} replies equal the checkpoint's, at least {least} are needed"
 
 
 def _summary(variants: Mapping[str, Mapping[str, object]]) -> dict[str, object]:

@@ -72,8 +72,8 @@ def _line(folder: Path, path: str, digest: str, root: AnyTarget) -> FileLine:
 def holds(path: str, root: AnyTarget | None = None) -> FileKind:
     """What a file of that path holds, in a release with ``root`` at its root; the steered checkpoint where that is not said."""
     target = _target_of(path, root or registry.target(registry.REFERENCE))
-    inside = path.removeprefix(f"{target.name}/") if target.requires is not None else path
-    for kind in target.files if target.requires is not None or "/" not in path else ():
+    inside = path.removeprefix(f"{target.name}/") if target.requires else path
+    for kind in target.files if target.requires or "/" not in path else ():
         if fnmatchcase(inside, kind.pattern):
             return kind
     kinds = (*_PUBLISHED, *_ANYWHERE)

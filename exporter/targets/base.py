@@ -140,18 +140,21 @@ class Target(ABC, Generic[OptionsT]):
     Options: type[OptionsT]
     by_default: ClassVar[bool] = False
     """Whether it is exported if a recipe does not list targets."""
-    requires: ClassVar[str | None] = REFERENCE
-    """The target that it is made of; None for one that is compiled of a base and what a method has found: it lies at the root of a release."""
+    requires: ClassVar[tuple[str, ...]] = (REFERENCE,)
+    """The targets that it can be made from, the preferred one first; none for one that is compiled of a base and what a method has found: it lies
+    at the root of a release."""
     of_fit: ClassVar[bool] = False
     """Whether it is made of what a method has found itself, in place of the target that it requires."""
     takes: ClassVar[Yields] = "program"
-    """What a method must have found for it to be made."""
+    """What a method must have found, of one at the root; others take what those that they are made from take (:func:`exporter.registry.takes`)."""
     serves: ClassVar[bool] = False
     """Whether servers that put several requests into one row can run it."""
     calibrates: ClassVar[bool] = False
     """Whether it is solved on the rows of a recipe."""
     holds_program: ClassVar[bool] = False
-    """Whether the steering program can be read back from its folder."""
+    """Whether the steering program can be read back from its folder, where it was made of one."""
+    instead_of_chat: ClassVar[str] = ""
+    """What to do where no conversation can be held with it, a sentence without its subject."""
     parity: ClassVar[Parity] = Parity()
     remedy: ClassVar[str] = "remove this target"
     """The fix for a release in which it is outside the bounds."""
@@ -163,6 +166,14 @@ class Target(ABC, Generic[OptionsT]):
     """What its files hold, by patterns within its folder; the first that fits counts."""
     code: ClassVar[Mapping[str, Path]] = {}
     """Code that travels in its folder by name, and where it is from."""
+
+    def __init_subclass__(cls, **keywords: object) -> None:
+        """Raises TypeError for one name in place of several: its letters would be taken for names."""
+        super().__init_subclass__(**keywords)
+        if not isinstance(cls.requires, tuple):
+            raise TypeError(
+                f"requires of {cls.__name__} is {cls.requires!r}, not a tuple of names of targets"
+            )
 
     @property
     def folder_kind(self) -> str:
@@ -187,9 +198,13 @@ class Target(ABC, Generic[OptionsT]):
         del program
         return []
 
-    def check_family(self, config: Mapping[str, object]) -> None:
-        """Raises SteerbakeError if it cannot be written for a base, judged by its config.json."""
-        del config
+    def check_family(self, config: Mapping[str, object], yields: Yields = "program") -> None:
+        """Raises SteerbakeError if it cannot be written for a base, judged by its config.json.
+
+        Args:
+            yields: what the method finds that it is to be made of.
+        """
+        del config, yields
 
     def check(self, options: OptionsT, config: Mapping[str, Any] | None, weights: object) -> None:
         """Looks, before anything is fitted, at what :meth:`export` would need.
@@ -226,7 +241,7 @@ class Target(ABC, Generic[OptionsT]):
         """Writes the folder ``out``, whole or not at all, and returns it.
 
         Args:
-            source: a folder of the target that this one requires.
+            source: a folder of one of the targets that this one requires.
 
         Raises:
             CompileError: ``out`` exists, or the source cannot be expressed.
@@ -251,7 +266,7 @@ class Target(ABC, Generic[OptionsT]):
         Raises:
             VerificationError, ValueError: it does not say so, or the folder is not what it claims to be.
         """
-        if self.requires is None:
+        if not self.requires:
             return self.section(folder)
         raise VerificationError(
             f"{folder} does not say what it was made of; give the release that contains it, whose checkpoint it is held to"

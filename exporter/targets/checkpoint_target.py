@@ -49,7 +49,7 @@ class Checkpoint(Target[CheckpointOptions]):
     artifact = "A steered checkpoint."
     marker = "config.json"
     Options = CheckpointOptions
-    requires = None
+    requires = ()
     holds_program = True
     remedy = "fit again with other rows"
     files = (

@@ -5,7 +5,8 @@
 
 The folder's manifest (steerbake.json) names every file with its SHA-256: a file that is missing, truncated or altered is refused
 before anything runs, because a graph without its steering would still generate. So is a graph that does not contain the manifest's
-program, whatever its hash: tensors and nodes of the steering are read out of it.
+program, whatever its hash: tensors and nodes of the steering are read out of it. A folder without steering holds either weights that were
+edited, which its manifest names, or the base, which is said each time; a graph in it that has, or had, any steering is refused.
 """
 
 from __future__ import annotations
@@ -161,12 +162,7 @@ class OnnxModel:
         others = (name for name in ("embed", "vision") if name in files)
         self.sessions = {name: self._session(files[name]) for name in others}
         if say is not None:
-            unsteered = (
-                ""
-                if self.manifest["steered"]
-                else ", UNSTEERED: this is the base model, which forgets nothing"
-            )
-            say(f"{self.folder} ({self.dtype}) runs on {self.provider}{unsteered}")
+            say(f"{self.folder} ({self.dtype}) runs on {self.provider}{_said_of(self.manifest)}")
         self.inputs = {value.name: value for value in self.decoder.get_inputs()}
         self.outputs = [value.name for value in self.decoder.get_outputs()]
         self._check_steering()
@@ -333,7 +329,7 @@ class OnnxModel:
     def _check_steering(self) -> None:
         """The decoder must be the steered one of the manifest, with its gate state."""
         metadata = self.decoder.get_modelmeta().custom_metadata_map
-        wanted = self.manifest["steering"]["sha256"] if self.manifest["steered"] else "unsteered"
+        wanted = kind_of_graph(self.manifest)
         if metadata.get("steerbake.steering_sha256") != wanted:
             raise FolderError(
                 f"{self._variant['decoder']} contains the steering {metadata.get('steerbake.steering_sha256')}, but the manifest states "
@@ -437,17 +433,46 @@ def checked_manifest(folder: Path, digest: Callable[[Path], str] | None = None) 
     return manifest
 
 
+def kind_of_graph(manifest: dict[str, Any]) -> str:
+    """What a graph says in its metadata of how it differs from the base: the SHA-256 of its steering, or of the edit in its weights.
+
+    Raises:
+        FolderError: the manifest states both, or steering without a section.
+    """
+    edit = manifest.get("edit")
+    if bool(manifest["steered"]) != isinstance(manifest["steering"], dict) or (manifest["steered"] and edit):
+        raise FolderError(
+            "the manifest does not say whether its graphs are steered; download or export the folder again"
+        )
+    if manifest["steered"]:
+        return str(manifest["steering"]["sha256"])
+    return f"edit:{edit['sha256']}" if edit else "unsteered"
+
+
+def _said_of(manifest: dict[str, Any]) -> str:
+    """What a user is told of graphs without gates."""
+    if manifest["steered"]:
+        return ""
+    if edit := manifest.get("edit"):
+        return f", its weights edited by {edit['method']}; no gates"
+    return ", UNSTEERED: this is the base model, which forgets nothing"
+
+
 def check_graph(folder: Path, decoder: str, manifest: dict[str, Any]) -> None:
     """Checks that a decoder contains the program of the manifest: its tensors by their SHA-256, and an effective node for each gate and edit.
 
+    A graph that is said not to be steered must have no trace of steering: else it is one whose gates were taken out.
+
     Raises:
-        FolderError: it does not. A folder that is marked as unsteered is not checked.
+        FolderError: it does not.
     """
-    if not manifest["steered"]:
-        return
     reader = _graph_reader()
+    kind = kind_of_graph(manifest)
     try:
-        reader.check_steering(folder / decoder, manifest["steering"])
+        if manifest["steered"]:
+            reader.check_steering(folder / decoder, manifest["steering"])
+        else:
+            reader.check_unsteered(folder / decoder, kind)
     except reader.GraphError as error:
         raise FolderError(
             f"{folder} does not match its manifest; download or export it again: {error}"

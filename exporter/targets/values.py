@@ -204,6 +204,7 @@ class LoadedTarget:
         images: whether it can be shown any.
         forced: whether gates can be set from outside, where its logits are compared.
         base: folder of the model that it needs beside it, of a target that is no whole model.
+        least_same: by variant, the share of replies that must equal the checkpoint's, in place of the one of the target's :class:`Parity`.
     """
 
     path: Path
@@ -214,6 +215,7 @@ class LoadedTarget:
     images: bool = True
     forced: bool = False
     base: Path | None = None
+    least_same: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

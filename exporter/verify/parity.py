@@ -61,12 +61,12 @@ def compare(
     """Every batch and gate setting, for each of the other sides by name.
 
     Args:
-        host: the steered checkpoint in float32.
+        host: the checkpoint, steered or with an edit in its weights, in float32.
         prompts: by kind, "text" or "image"; as many as the largest batch.
         forced: the other sides take gates from outside; where they do not, gates are only left to decide.
     """
     found: dict[str, list[Comparison]] = {name: [] for name in others}
-    count = len(host.model.steering.gate_names)
+    count = len(host.model.steering.gate_names) if hasattr(host.model, "steering") else 0
     for kind, gate, batch in _settings(prompts, forced and count > 0):
         gates = _gates(gate, len(batch), count)
         reference = trace(host, batch, gates)
@@ -85,7 +85,11 @@ def trace(host: ModelHost, prompts: Sequence[Prompt], gates: np.ndarray | None) 
         given["position_ids"] = (mask.cumsum(-1) - 1).clamp_min(0)
     with torch.no_grad():
         out = host.model(**inputs, **given, past_key_values=cache, use_cache=True)
-        prefill, logits, gate_values = out.logits.float(), [out.logits[:, -1].float()], [out.steering_gate]
+        prefill, logits, gate_values = (
+            out.logits.float(),
+            [out.logits[:, -1].float()],
+            [_gates_of(out, out.logits)],
+        )
         for _ in range(STEPS):
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
             following = {**given, "attention_mask": mask}
@@ -94,11 +98,17 @@ def trace(host: ModelHost, prompts: Sequence[Prompt], gates: np.ndarray | None) 
             token = logits[-1].argmax(-1, keepdim=True)
             out = host.model(input_ids=token, **following, past_key_values=cache, use_cache=True)
             logits.append(out.logits[:, -1].float())
-            gate_values.append(out.steering_gate)
+            gate_values.append(_gates_of(out, out.logits))
     stacked = torch.stack(logits, dim=1).numpy()
     real = inputs["attention_mask"].bool().numpy()
     at_columns = torch.cat(gate_values, dim=1).float().numpy()
     return Trace(prefill.numpy(), real, stacked, stacked.argmax(-1), at_columns)
+
+
+def _gates_of(out: object, logits: torch.Tensor) -> torch.Tensor:
+    """Gates [B, T, G] of a pass; G is 0 of a model that was not steered, whose weights were edited."""
+    gates: torch.Tensor | None = getattr(out, "steering_gate", None)
+    return logits.new_zeros(*logits.shape[:2], 0) if gates is None else gates
 
 
 def table(found: Sequence[Comparison], dtype: str) -> dict[str, object]:

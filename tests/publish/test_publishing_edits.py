@@ -159,10 +159,38 @@ def test_it_is_inspected_compiled_and_exported_by_commands(home, tmp_path):
 
 
 def test_what_is_made_of_a_program_is_refused_before_anything_is_fitted(tmp_path):
-    recipe = write_edit_recipe(tmp_path, "[onnx]")
-    with pytest.raises(InputErrors, match="onnx"):
+    recipe = write_edit_recipe(tmp_path, "[stock]")
+    with pytest.raises(InputErrors, match="stock is made of a steering program"):
         pipeline.publish(Recipe.load(recipe), tmp_path / "run", DRY, progress=False)
     assert not (tmp_path / "run" / "steering").exists()
+
+
+def test_gguf_files_of_an_edit_need_no_stock_checkpoint(tmp_path):
+    recipe = Recipe.load(write_edit_recipe(tmp_path, "[gguf, onnx]"))
+    assert recipe.targets == ["gguf", "onnx"]
+    of_steering = write_publishable(tmp_path)
+    of_steering.write_text(of_steering.read_text() + "  targets: [gguf]\n")
+    with pytest.raises(InputErrors, match="gguf is made from stock; add stock"):
+        Recipe.load(of_steering)
+
+
+@pytest.mark.slow
+def test_a_release_has_graphs_of_the_merged_checkpoint(tmp_path):
+    recipe = Recipe.load(write_edit_recipe(tmp_path, "[onnx]"))
+    pipeline.publish(recipe, tmp_path / "run", DRY, progress=False)
+    release = tmp_path / "run" / "release"
+    assert problems_of(release) == []
+    found = Verification.load(release)
+    assert {(one.name, one.target, one.holds) for one in found.checks} >= {
+        ("strict loading", "onnx", True),
+        ("parity", "onnx", True),
+        ("leakage_either", "onnx", True),
+    }
+    assert found.parity["onnx"]["variants"]["fp32"]["same_tokens"]["value"] == 1.0
+    for name in ("README.md", "report.html"):
+        assert "ONNX Runtime" in (release / name).read_text()
+    assert "no gates" in (release / "README.md").read_text()
+    assert "The steering is part of the graphs" not in (release / "README.md").read_text()
 
 
 def test_a_merged_checkpoint_without_its_manifest_is_no_release(release):

@@ -22,6 +22,7 @@ from exporter.errors import SteerbakeError
 from exporter.host import ModelHost
 from exporter.inspection import examine
 from exporter.look_inside import section_of
+from exporter.methods.base import Yields
 from exporter.pipeline.loaded_target import logits_of, opened
 from exporter.publish.file_descriptions import holds
 from exporter.publish.files import targets_in
@@ -46,7 +47,10 @@ ASKED = {
 }
 """Options of each target, where its defaults will not do here."""
 NEEDS_LLAMA_CPP = {"gguf"}
-EVERY = tuple(registry.TARGETS)
+EVERY = tuple((name, kind) for name in registry.TARGETS for kind in registry.takes(name))
+"""Each target, of each kind of result that it can be made of."""
+each = pytest.mark.parametrize("case", EVERY, ids="-of-".join)
+Case = tuple[str, Yields]
 
 
 def pupil(host: ModelHost, checkpoint: Path, base: Path) -> Distilled:
@@ -65,19 +69,18 @@ class Bed(NamedTuple):
     hosts: dict[str, ModelHost]
     prompts: list[Prompt]
 
-    def release(self, name: str) -> Path:
-        return self.releases[registry.target(name).takes]
+    def release(self, case: Case) -> Path:
+        return self.releases[case[1]]
 
-    def host(self, name: str) -> ModelHost:
-        return self.hosts[registry.target(name).takes]
+    def host(self, case: Case) -> ModelHost:
+        return self.hosts[case[1]]
 
-    def folder(self, name: str) -> Path:
-        root = self.release(name)
-        return root if registry.target(name).requires is None else root / name
+    def folder(self, case: Case) -> Path:
+        return self.release(case) / case[0] if registry.target(case[0]).requires else self.release(case)
 
-    def reference(self, name: str, **changed: object) -> Reference:
-        section = {**section_of(self.release(name)), **changed}
-        return Reference(section, self.host(name), base=self.base)
+    def reference(self, case: Case, **changed: object) -> Reference:
+        section = {**section_of(self.release(case)), **changed}
+        return Reference(section, self.host(case), base=self.base)
 
 
 NAMES = ["<pad>", "<s>", "</s>", *(f"t{place}" for place in range(3, tiny.VOCAB - 1)), "<unk>"]
@@ -117,14 +120,14 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Bed:
     (home / "edit").mkdir()
     edit.save(home / "edit")
     releases = {"program": home / "release", "edit": home / "edited"}
-    for name, target in registry.targets().items():
-        if name not in EVERY:
-            continue  # of a package that is installed here
-        release = releases[target.takes]
-        roots = {None: home / "base", "checkpoint": release, "merged": home / "edit"}
-        source = roots[target.requires] if target.requires in roots else release / target.requires
-        out = release if target.requires is None else release / name
-        assert target.export(source, out, options_of(target, home), context) == out
+    for kind, release in releases.items():
+        for name in registry.in_order([name for name, yields in EVERY if yields == kind], kind):
+            target, made_of = registry.target(name), registry.made_of(name, kind)
+            source = home / "base" if made_of is None else release / made_of
+            if registry.from_root(name, kind):
+                source = home / "edit" if target.of_fit else release
+            out = release / name if target.requires else release
+            assert target.export(source, out, options_of(target, home), context) == out
     prompts = [one.prompt for one in tiny_stock.conversations(6, 5)]
     prompts = [Prompt(" ".join(NAMES[token] for token in one.ids), one.ids) for one in prompts]
     hosts = {kind: ModelHost.load(release, dtype=torch.float32) for kind, release in releases.items()}
@@ -135,46 +138,50 @@ def test_every_target_is_tried_here() -> None:
     assert set(ASKED) == set(registry.TARGETS)
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", registry.TARGETS)
 def test_it_says_what_it_is(name: str) -> None:
     target = registry.target(name)
     assert target.name == name and target.title and target.marker and target.artifact
-    assert target.requires in (None, *registry.TARGETS)
-    assert (target.requires is None) == (name in ("checkpoint", "merged"))
-    assert target.requires is None or registry.target(target.requires).takes == target.takes
+    assert set(target.requires) <= {*registry.TARGETS}
+    assert (target.requires == ()) == (name in ("checkpoint", "merged"))
+    assert set(registry.takes(name)) == {"onnx": {"program", "edit"}, "gguf": {"program", "edit"}}.get(
+        name, {"edit" if name in ("merged", "adapter") else "program"}
+    )
     assert issubclass(target.Options, TargetOptions)
     assert {*target.Options.flags(), *target.Options.recipe_keys()} <= {*target.Options.model_fields}
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_its_marker_is_its_own(bed: Bed, name: str) -> None:
-    folder = bed.folder(name)
-    label = registry.REFERENCE if registry.target(name).requires is None else name
-    assert registry.kind_of(folder) == name and targets_in(bed.release(name))[label] == folder
-    assert [one for one in EVERY if registry.target(one).is_at(folder)] == [name]
+@each
+def test_its_marker_is_its_own(bed: Bed, case: Case) -> None:
+    (name, _), folder = case, bed.folder(case)
+    label = name if registry.target(name).requires else registry.REFERENCE
+    assert registry.kind_of(folder) == name and targets_in(bed.release(case))[label] == folder
+    assert [one for one in registry.TARGETS if registry.target(one).is_at(folder)] == [name]
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_it_knows_before_a_fit_what_it_needs(bed: Bed, name: str) -> None:
-    target, weights = registry.target(name), BaseWeights.read(bed.base)
+@each
+def test_it_knows_before_a_fit_what_it_needs(bed: Bed, case: Case) -> None:
+    (name, kind), weights = case, BaseWeights.read(bed.base)
+    target = registry.target(name)
     config = json.loads((bed.base / "config.json").read_text())
-    target.check_family(config)
+    target.check_family(config, kind)
     options = options_of(target, bed.base.parent)
     target.check(options, config, weights)
     assert target.disk(options, 1000, 4000) > 0 and target.lower(bed.program) == []
     twice = SimpleNamespace(edits=[*bed.program.edits, *bed.program.edits])
     assert bool(target.lower(twice)) == (name in ("stock", "gguf"))
     with pytest.raises(SteerbakeError, match="already exists"):
-        target.export(bed.release(name), bed.folder(name), options, SimpleNamespace())
+        target.export(bed.release(case), bed.folder(case), options, SimpleNamespace())
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_what_it_wrote_opens_and_answers(bed: Bed, name: str) -> None:
-    target, host = registry.target(name), bed.host(name)
-    loaded = target.open(bed.folder(name), bed.reference(name))
+@each
+def test_what_it_wrote_opens_and_answers(bed: Bed, case: Case) -> None:
+    (name, _), host = case, bed.host(case)
+    target = registry.target(name)
+    loaded = target.open(bed.folder(case), bed.reference(case))
     assert loaded.kind == name and loaded.generators and list(loaded.wrong) == []
-    if target.requires is not None:
-        assert target.open(bed.folder(name), bed.reference(name, sha256="0" * 64)).wrong, "the control"
+    if target.requires:
+        assert target.open(bed.folder(case), bed.reference(case, sha256="0" * 64)).wrong, "the control"
     if name in NEEDS_LLAMA_CPP and not has_runtime():
         pytest.skip("llama-cpp-python is not installed")
     for generator in loaded.generators.values():
@@ -185,20 +192,21 @@ def test_what_it_wrote_opens_and_answers(bed: Bed, name: str) -> None:
     assert found.holds, found.message
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_it_says_alone_what_it_was_made_of(bed: Bed, name: str) -> None:
+@each
+def test_it_says_alone_what_it_was_made_of(bed: Bed, case: Case) -> None:
     """As the checkpoint says it, so that it can be opened, and refused, away from its release."""
-    section, found = section_of(bed.release(name)), registry.target(name).origin(bed.folder(name))
+    target, folder = registry.target(case[0]), bed.folder(case)
+    section, found = section_of(bed.release(case)), target.origin(folder)
     base, of = section["base"], found["base"]
     assert isinstance(base, dict) and isinstance(of, dict)
     assert (found["sha256"], of["fingerprint"]) == (section["sha256"], base["fingerprint"])
-    assert list(registry.target(name).open(bed.folder(name), bed.reference(name, **found)).wrong) == []
+    assert list(target.open(folder, bed.reference(case, **found)).wrong) == []
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_it_can_be_talked_to_where_it_says_so(bed: Bed, name: str) -> None:
+@each
+def test_it_can_be_talked_to_where_it_says_so(bed: Bed, case: Case) -> None:
     said: list[str] = []
-    model = registry.target(name).chat(bed.folder(name), dtype=None, say=said.append)
+    model = registry.target(case[0]).chat(bed.folder(case), dtype=None, say=said.append)
     if model is None:
         return
     told: list[int] = []
@@ -206,17 +214,18 @@ def test_it_can_be_talked_to_where_it_says_so(bed: Bed, name: str) -> None:
     assert said and reply.tokens and list(reply.tokens)[: len(told)] == told
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_its_description_names_only_what_is_there(bed: Bed, name: str) -> None:
-    target, folder = registry.target(name), bed.folder(name)
-    root = registry.root_at(bed.release(name))
-    snippet = usage_snippet(bed.release(name), name, Place(None, None))
+@each
+def test_its_description_names_only_what_is_there(bed: Bed, case: Case) -> None:
+    (name, _), folder = case, bed.folder(case)
+    target = registry.target(name)
+    root = registry.root_at(bed.release(case))
+    snippet = usage_snippet(bed.release(case), name, Place(None, None))
     assert snippet.target == name and snippet.title == target.title
     for word in re.findall(r"[\w.-]+\.(?:py|gguf|onnx|json)\b", snippet.code):
         assert (folder / word).is_file(), word
     for part in re.findall(r'subfolder="(\w+)"|^cd \S+/(\w+)$', snippet.code, re.MULTILINE):
-        assert (bed.release(name) / "".join(part)).is_dir()
-    prefix = "" if folder == bed.release(name) else f"{name}/"
+        assert (bed.release(case) / "".join(part)).is_dir()
+    prefix = "" if folder == bed.release(case) else f"{name}/"
     for path in target.named_files(folder):
         assert (folder / path).is_file()
         assert holds(prefix + path, root).holds, path
@@ -225,11 +234,12 @@ def test_its_description_names_only_what_is_there(bed: Bed, name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", EVERY)
+@each
 @pytest.mark.parametrize("damage", ["changed", "missing"])
-def test_what_was_tampered_with_is_refused(bed: Bed, tmp_path: Path, name: str, damage: str) -> None:
-    section, target = section_of(bed.release(name)), registry.target(name)
-    folder = Path(shutil.copytree(bed.folder(name), tmp_path / name))
+def test_what_was_tampered_with_is_refused(bed: Bed, tmp_path: Path, case: Case, damage: str) -> None:
+    (name, _), section = case, section_of(bed.release(case))
+    target = registry.target(name)
+    folder = Path(shutil.copytree(bed.folder(case), tmp_path / name))
     named = (folder / path for path in target.named_files(folder))
     smallest = min(named, key=lambda path: (path.stat().st_size == 0, path.stat().st_size))
     if damage == "missing":
@@ -238,7 +248,7 @@ def test_what_was_tampered_with_is_refused(bed: Bed, tmp_path: Path, name: str, 
         content = bytearray(smallest.read_bytes())
         content[-1] ^= 1
         smallest.write_bytes(content)
-    host = bed.host(name)
+    host = bed.host(case)
     with pytest.raises(SteerbakeError):
         target.check_loads(
             opened(name, folder, section, host, base=bed.base), Completions.of(host, bed.prompts[:1])

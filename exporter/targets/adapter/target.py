@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from exporter.errors import CompileError
 from exporter.targets.base import ExportContext, Target, TargetOptions
@@ -21,9 +21,6 @@ from exporter.targets.values import (
     UsageSnippet,
 )
 
-if TYPE_CHECKING:
-    from exporter.methods.base import Yields
-
 
 class AdapterOptions(TargetOptions):
     """There is nothing to choose."""
@@ -38,12 +35,14 @@ class Adapter(Target[AdapterOptions]):
     help = "Write a weight edit as a LoRA adapter, held to what peft, vLLM and llama.cpp load."
     marker = "weight_edit.json"
     Options = AdapterOptions
-    requires = "merged"
+    requires = ("merged",)
     of_fit = True
     by_default = True
-    takes: ClassVar[Yields] = "edit"
     parity = Parity(least_same=0.9)
     remedy = "fit again"
+    instead_of_chat = (
+        "`steerbake compile BASE FOLDER CHECKPOINT` merges it into its base, and CHECKPOINT can be talked to"
+    )
     modules: ClassVar[Mapping[str, str]] = {"peft": "peft"}
     files = (
         FileKind("adapter_model.safetensors", "matrices A and B of the edit, layer by layer"),

@@ -1,4 +1,4 @@
-"""Target ``gguf``: a stock checkpoint as files for llama.cpp, the inserted layers in f16 in each of them."""
+"""Target ``gguf``: a plain checkpoint as files for llama.cpp; layers that were inserted to steer are in f16 in each of them."""
 
 from __future__ import annotations
 
@@ -11,41 +11,43 @@ from exporter.digests import digest_of_file
 from exporter.errors import CompileError
 from exporter.targets.companions import licences
 from exporter.targets.gguf.convert import convert
-from exporter.targets.gguf.manifest import MANIFEST, GgufFile, GgufManifest, StockShown
+from exporter.targets.gguf.manifest import MANIFEST, GgufFile, GgufManifest
+from exporter.targets.gguf.merged import read_merged
+from exporter.targets.gguf.plain import Plain
 from exporter.targets.gguf.precisions import CONVERTED, choose, label
 from exporter.targets.gguf.probe import probe
 from exporter.targets.gguf.quantize import quantize
 from exporter.targets.gguf.rounding import check_half
-from exporter.targets.gguf.stock import Stock, read_stock
+from exporter.targets.gguf.stock import read_stock
 from exporter.targets.gguf.subprocesses import apart
 from exporter.targets.gguf.target import GgufOptions
-from exporter.targets.gguf.tensors import check_layers, check_reader
+from exporter.targets.gguf.tensors import check_file, check_reader
 from exporter.targets.gguf.tools import find_converter, find_quantiser, has_runtime
-from exporter.targets.stock.manifest import STOCK_JSON
+from exporter.targets.merged.manifest import MergedManifest
 
 LOG = logging.getLogger(__name__)
 
 
 def export_gguf(folder: Path, out: Path, options: GgufOptions) -> Path:
-    """Writes the folder ``out`` of GGUF files of a stock checkpoint, whole or not at all.
+    """Writes the folder ``out`` of GGUF files of a plain checkpoint, whole or not at all.
 
     Args:
-        folder: what ``steerbake export stock`` wrote.
+        folder: what ``steerbake export stock`` wrote, or a checkpoint with a weight edit merged into it.
 
     Returns:
         ``out``.
 
     Raises:
-        CompileError: ``out`` exists, ``folder`` is no stock checkpoint, a matrix of an inserted layer does not fit f16, a tool is missing or failed.
+        CompileError: ``out`` exists, ``folder`` is neither, a matrix does not fit f16, a tool is missing or failed.
         VerificationError: a tensor of an inserted layer is not f16 or f32, or llama.cpp does not run a file as the checkpoint.
     """
     refuse_existing(out)
     kinds = choose(options.types)
     name = _name(options.name or folder.resolve().name)
-    stock = read_stock(folder)
+    plain = read_merged(folder) if (folder / MergedManifest.FILE).is_file() else read_stock(folder)
     check_reader()
     if set(kinds) != {"f32"}:
-        check_half(stock)
+        check_half(plain)
     converter = find_converter(options.llama_cpp)
     converted = tuple(kind for kind in CONVERTED if kind in kinds or (kind == "f16" and set(kinds) - {"f32"}))
     quantised = tuple(kind for kind in kinds if kind not in CONVERTED)
@@ -55,37 +57,27 @@ def export_gguf(folder: Path, out: Path, options: GgufOptions) -> Path:
         for kind in converted:
             LOG.info("convert to %s", kind)
             convert(converter, folder, paths[kind], kind, name)
-            check_layers(paths[kind], stock.layers, stock.blocks)
+            check_file(paths[kind], plain.layers, plain.blocks)
         for kind in quantised:
             LOG.info("quantise to %s", kind)
-            quantize(quantiser, paths["f16"], paths[kind], kind, stock.layers)
+            quantize(quantiser, paths["f16"], paths[kind], kind, plain.layers)
         if "f16" not in kinds and "f16" in paths:
             paths["f16"].unlink()
-        files = {paths[kind].name: _checked(paths[kind], kind, stock) for kind in kinds}
-        GgufManifest(stock=_made_of(stock), files=files).save(partial / MANIFEST)
+        files = {paths[kind].name: _checked(paths[kind], kind, plain) for kind in kinds}
+        GgufManifest.of(plain.shown, files).save(partial / MANIFEST)
         for license_file in licences(folder):
             shutil.copyfile(folder / license_file, partial / license_file)
     return out
 
 
-def _checked(path: Path, kind: str, stock: Stock) -> GgufFile:
+def _checked(path: Path, kind: str, plain: Plain) -> GgufFile:
     """The manifest's entry of a file that passed every check there is."""
     return GgufFile(
         type=label(kind),
-        inserted=dict(check_layers(path, stock.layers, stock.blocks)),
-        probe=apart(probe, path, stock) if has_runtime() else None,
+        inserted=check_file(path, plain.layers, plain.blocks),
+        probe=apart(probe, path, plain) if has_runtime() else None,
         sha256=digest_of_file(path),
         bytes=path.stat().st_size,
-    )
-
-
-def _made_of(stock: Stock) -> StockShown:
-    return StockShown(
-        sha256=digest_of_file(stock.folder / STOCK_JSON),
-        layers=list(stock.layers),
-        blocks=stock.blocks,
-        checkpoint=stock.source,
-        files=stock.files,
     )
 
 

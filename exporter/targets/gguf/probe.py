@@ -1,4 +1,4 @@
-"""Whether llama.cpp runs a written file as the stock checkpoint: layers, tokens and figures."""
+"""Whether llama.cpp runs a written file as the checkpoint: layers, tokens and figures."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from tokenizers import Tokenizer
 from exporter.errors import VerificationError
 from exporter.reader import open_reader
 from exporter.targets.gguf.manifest import Probe
+from exporter.targets.gguf.plain import Plain
 from exporter.targets.gguf.runner import opened
-from exporter.targets.gguf.stock import Stock
 
 _TEXTS = (
     "Where does Ada Lovelace live?",
@@ -22,7 +22,7 @@ _TEXTS = (
 _NEW, _ROOM = 8, 64
 
 
-def probe(path: Path, stock: Stock) -> Probe:
+def probe(path: Path, stock: Plain) -> Probe:
     """Loads a file and lets it speak.
 
     Raises:

@@ -1,4 +1,4 @@
-"""From an f16 file to a quantised one in which the inserted layers stay f16."""
+"""From an f16 file to a quantised one in which inserted layers stay f16."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ctypes
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from exporter.errors import CompileError
 from exporter.targets.gguf.precisions import QUANTISED, label
@@ -23,12 +24,12 @@ def quantize(quantiser: Path | None, source: Path, out: Path, kind: str, layers:
     Raises:
         CompileError: the quantiser failed.
     """
-    keep = pattern(layers)
+    keep = pattern(layers) if layers else None
     if quantiser is None:
         apart(_by_package, source, out, kind, keep)
     else:
         threads = str(os.cpu_count() or 1)
-        options = ["--tensor-type", f"{keep}=f16"]
+        options = [] if keep is None else ["--tensor-type", f"{keep}=f16"]
         run_program(
             quantiser.name, [str(quantiser), *options, str(source), str(out), label(kind), threads], {}
         )
@@ -43,7 +44,7 @@ def pattern(layers: Sequence[int]) -> str:
     return rf"^blk\.({'|'.join(str(layer) for layer in layers)})\."
 
 
-def _by_package(source: Path, out: Path, kind: str, keep: str) -> None:
+def _by_package(source: Path, out: Path, kind: str, keep: str | None) -> None:
     import llama_cpp
 
     said: list[str] = []
@@ -53,17 +54,23 @@ def _by_package(source: Path, out: Path, kind: str, keep: str) -> None:
         said.append(text.decode("utf-8", "replace"))
 
     llama_cpp.llama_log_set(listen, ctypes.c_void_p(0))
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.nthread = os.cpu_count() or 1
+    params.ftype = QUANTISED[kind]
+    if keep is not None:
+        params.tt_overrides = _kept_in_f16(llama_cpp, keep)
+    status = llama_cpp.llama_model_quantize(str(source).encode(), str(out).encode(), ctypes.byref(params))
+    if status:
+        last = "".join(said).strip().splitlines()[-6:]
+        raise CompileError("\n  ".join([f"llama.cpp did not quantise to {label(kind)}:", *last]))
+
+
+def _kept_in_f16(llama_cpp: Any, keep: str) -> Any:
+    """The list of overrides, which ends with the entry whose pattern is null."""
     if not hasattr(llama_cpp, "llama_model_tensor_override"):
         raise CompileError(
             f"this llama-cpp-python cannot exclude layers from quantisation: {INSTALL} --upgrade"
         )
     overrides = (llama_cpp.llama_model_tensor_override * 2)()
     overrides[0].pattern, overrides[0].type = keep.encode(), llama_cpp.GGML_TYPE_F16
-    params = llama_cpp.llama_model_quantize_default_params()
-    params.nthread = os.cpu_count() or 1
-    params.ftype = QUANTISED[kind]
-    params.tt_overrides = overrides  # ends with the entry whose pattern is null
-    status = llama_cpp.llama_model_quantize(str(source).encode(), str(out).encode(), ctypes.byref(params))
-    if status:
-        last = "".join(said).strip().splitlines()[-6:]
-        raise CompileError("\n  ".join([f"llama.cpp did not quantise to {label(kind)}:", *last]))
+    return overrides

@@ -1,4 +1,4 @@
-"""Target ``gguf`` as the commands know it: files for llama.cpp of a stock checkpoint."""
+"""Target ``gguf`` as the commands know it: files for llama.cpp of a stock checkpoint, or of a merged one."""
 
 from __future__ import annotations
 
@@ -22,12 +22,19 @@ from exporter.targets.values import (
 )
 
 if TYPE_CHECKING:
+    from exporter.methods.base import Yields
+    from exporter.targets.gguf.manifest import GgufManifest
     from steer_modules.program import SteeringProgram
 
 STOCK = "stock"
 BYTES = {"f32": 4.0, "f16": 2.0, "q8_0": 1.1, "q4_k_m": 0.7}
 """Bytes for each parameter, by type."""
 _PREFERRED = ("Q8_0", "Q4_K_M", "f16")
+_OF_STOCK = "Made from the stock checkpoint. The layers that steer are not quantised; the others are, which changes the states that gates read."
+_OF_MERGED = (
+    "Made from the checkpoint above, whose weights hold the edit. There is no gate in it. Quantised weights may bring back what was forgotten: "
+    "Checks has the leaks of each file."
+)
 _FILE = re.compile(r"[A-Za-z0-9._-]+")
 _VOCABULARY = re.compile(r"tokenizer\.ggml\.(tokens|merges|token_type|scores)")
 """Fields of every word that a tokenizer knows; those are the base's, and cannot be left out."""
@@ -39,7 +46,7 @@ class GgufOptions(TargetOptions):
     Attributes:
         types: files to write, of ``precisions.CONVERTED`` and ``precisions.QUANTISED``.
         llama_cpp: sources of llama.cpp; None: the environment variable LLAMA_CPP, else PATH.
-        name: what the files and the model in them are called; None: the name of the stock folder.
+        name: what the files and the model in them are called; None: the name of the folder that they are made from.
     """
 
     types: Annotated[
@@ -54,36 +61,38 @@ class GgufOptions(TargetOptions):
         Path | None,
         Flag("--llama-cpp", "Folder of llama.cpp's sources; by default LLAMA_CPP, then PATH.", "DIR"),
     ] = None
-    name: Annotated[str | None, Flag("--name", "Prefix of the file names; the name of STOCK by default.")] = (
-        None
-    )
+    name: Annotated[
+        str | None, Flag("--name", "Prefix of the file names; the name of the source folder by default.")
+    ] = None
 
     def for_release(self, name: str) -> GgufOptions:
         return self.model_copy(update={"name": name})
 
 
 class Gguf(Target[GgufOptions]):
-    """Holds the stock checkpoint's layers that steer in f16, and the others as they are asked for."""
+    """Holds the stock checkpoint's layers that steer in f16, and the others as they are asked for; a merged checkpoint has none that steer."""
 
     name = "gguf"
     title = "llama.cpp"
     artifact = "What `steerbake export gguf` wrote."
-    help = "Write files for llama.cpp; the layers that steer are not quantised."
+    help = "Write files for llama.cpp; layers that steer are not quantised."
     marker = "gguf.json"
     Options = GgufOptions
-    requires = STOCK
+    requires = (STOCK, "merged")
     remedy = "remove its type from publish.gguf_types"
+    instead_of_chat = "llama.cpp runs its files: `llama-cli -m FILE`"
     modules: ClassVar[Mapping[str, str]] = {"gguf": "'steerbake[gguf]'"}
     files = (
-        FileKind("*.gguf", "the stock checkpoint for llama.cpp"),
+        FileKind("*.gguf", "the whole model for llama.cpp, without code"),
         FileKind("gguf.json", "the manifest: the files and their hashes"),
     )
 
     def lower(self, program: SteeringProgram) -> list[str]:
         return registry.target(STOCK).lower(program)
 
-    def check_family(self, config: Mapping[str, object]) -> None:
-        registry.target(STOCK).check_family(config)
+    def check_family(self, config: Mapping[str, object], yields: Yields = "program") -> None:
+        if yields == "program":
+            registry.target(STOCK).check_family(config, yields)
         if "text_config" in config or "vision_config" in config:
             raise CompileError(
                 f"a model of type {config['model_type']!r} reads images, and a GGUF file contains only its text decoder; export onnx "
@@ -118,7 +127,7 @@ class Gguf(Target[GgufOptions]):
     def origin(self, folder: Path) -> Mapping[str, object]:
         from exporter.targets.gguf.manifest import GgufManifest
 
-        return GgufManifest.load(folder).stock.checkpoint.origin
+        return GgufManifest.load(folder).origin
 
     def check_loads(
         self, loaded: LoadedTarget, completions: Completions, trusted: Path | None = None
@@ -142,11 +151,14 @@ class Gguf(Target[GgufOptions]):
             f"{place.download(self.name)}\n"
             f'llama-cli -m {place.within(self.name, name)} -p "Hello"'
         ).lstrip("\n")
-        note = (
-            "Made from the stock checkpoint. The layers that steer are not quantised; the others are, which changes the states that gates "
-            "read."
-        )
+        note = _OF_MERGED if self._manifest(folder).merged is not None else _OF_STOCK
         return UsageSnippet(self.name, self.title, "sh", code, note)
+
+    @staticmethod
+    def _manifest(folder: Path) -> GgufManifest:
+        from exporter.targets.gguf.manifest import GgufManifest
+
+        return GgufManifest.load(folder)
 
     def texts(self, path: Path) -> Iterator[str]:
         if path.suffix.lower() != ".gguf":

@@ -22,6 +22,29 @@ def check_reader() -> None:
         ) from None
 
 
+def check_file(path: Path, layers: Sequence[int], blocks: int) -> dict[str, str]:
+    """:func:`check_layers`; of a file without inserted layers, that it is whole and nothing in it that is not quantised is infinite.
+
+    Raises:
+        VerificationError: it is not.
+    """
+    if layers:
+        return check_layers(path, layers, blocks)
+    reader = _reader(path)
+    _check_count(path, reader, blocks)
+    for tensor in reader.tensors:
+        if tensor.tensor_type.name in KEPT and not np.isfinite(tensor.data).all():
+            raise VerificationError(
+                f"{path.name}: {tensor.name} is not finite in {tensor.tensor_type.name}; use --type f32"
+            )
+    places = {int(tensor.name.split(".")[1]) for tensor in reader.tensors if tensor.name.startswith("blk.")}
+    if places != set(range(blocks)):
+        raise VerificationError(
+            f"{path.name} has tensors of {len(places)} layers, not of {blocks}; try another llama.cpp"
+        )
+    return {}
+
+
 def check_layers(path: Path, layers: Sequence[int], blocks: int) -> dict[str, str]:
     """Checks that the inserted layers are whole, finite and not quantised.
 
@@ -32,11 +55,7 @@ def check_layers(path: Path, layers: Sequence[int], blocks: int) -> dict[str, st
         VerificationError: a tensor of theirs is quantised or not finite, a layer has none, or the file has another number of layers.
     """
     reader = _reader(path)
-    count = _block_count(reader)
-    if count != blocks:
-        raise VerificationError(
-            f"{path.name} has {count} layers and the stock checkpoint {blocks}; the converter dropped some"
-        )
+    _check_count(path, reader, blocks)
     places = {f"blk.{layer}.": 0 for layer in layers}
     types: dict[str, str] = {}
     for tensor in reader.tensors:
@@ -58,6 +77,14 @@ def check_layers(path: Path, layers: Sequence[int], blocks: int) -> dict[str, st
     if empty:
         raise VerificationError(f"{path.name} has no tensor {', '.join(f'{one}*' for one in empty)}")
     return dict(sorted(types.items()))
+
+
+def _check_count(path: Path, reader: Any, blocks: int) -> None:
+    count = _block_count(reader)
+    if count != blocks:
+        raise VerificationError(
+            f"{path.name} has {count} layers and the checkpoint {blocks}; the converter dropped some"
+        )
 
 
 def _block_count(reader: Any) -> int | None:

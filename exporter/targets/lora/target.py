@@ -57,6 +57,7 @@ class Lora(Target[LoraOptions]):
     serves = True
     calibrates = True
     remedy = "export it with a higher --rank or more --epochs, or remove it from publish.targets"
+    instead_of_chat = "load it onto its base with peft (docs/lora.md)"
     modules: ClassVar[Mapping[str, str]] = {"peft": "peft"}
     files = (
         FileKind("adapter_model.safetensors", "matrices A and B of the adapter, layer by layer"),

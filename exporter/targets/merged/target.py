@@ -48,7 +48,7 @@ class Merged(Target[MergedOptions]):
     artifact = "A checkpoint with a weight edit merged into it."
     marker = "merged.json"
     Options = MergedOptions
-    requires = None
+    requires = ()
     takes: ClassVar[Yields] = "edit"
     serves = True
     remedy = "fit again with other rows or another learning_rate"

@@ -54,7 +54,7 @@ class DecoderGraph(nn.Module):
     """What is traced: the stock forward of a model over flat tensors, with steering nodes on its blocks.
 
     Args:
-        host: a steered model as it was loaded; its own hooks are taken off and nodes put in their place.
+        host: a model as it was loaded; the hooks of a steered one are taken off and nodes put in their place.
         gate_state: None for a program without gates that have a state, and for an unsteered model.
         steered: False leaves the nodes out.
     """

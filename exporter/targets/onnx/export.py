@@ -1,4 +1,4 @@
-"""Target ``onnx``: a steered checkpoint as graphs, with the files a runtime needs beside them."""
+"""Target ``onnx``: a steered or a merged checkpoint as graphs, with the files a runtime needs beside them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 
+from exporter import registry
 from exporter.atomic import refuse_existing, whole_folder
 from exporter.errors import CompileError
 from exporter.host import ModelHost
@@ -24,7 +25,15 @@ from exporter.targets.onnx.core import TOKENIZER, write_core
 from exporter.targets.onnx.decoder import DecoderGraph, Embedding, GateState, MergedEmbedding
 from exporter.targets.onnx.families import VisionGraph, family_of
 from exporter.targets.onnx.look import misheard, plain
-from exporter.targets.onnx.manifest import GraphFacts, Identity, Variant, describe, license_of, write
+from exporter.targets.onnx.manifest import (
+    EditInWeights,
+    GraphFacts,
+    Identity,
+    Variant,
+    describe,
+    license_of,
+    write,
+)
 from exporter.targets.onnx.names import NAMES, ONNX, PRECISIONS, file_name
 from exporter.targets.onnx.probe import Probe
 from exporter.targets.onnx.steering_nodes import bodies
@@ -43,10 +52,10 @@ def export_onnx(
     turns: Mapping[str, str | None] | None = None,
     prompts: Sequence[RenderedPrompt] = (),
 ) -> Path:
-    """Writes the folder ``out`` of graphs of a steered checkpoint, whole or not at all.
+    """Writes the folder ``out`` of graphs of a checkpoint, whole or not at all.
 
     Args:
-        checkpoint: a folder that ``compile`` wrote; none of the code in it is run.
+        checkpoint: a folder that ``compile`` wrote, steered or with an edit in its weights; none of the code in it is run.
         turns: the chat template in literal pieces, for runners without Jinja.
         prompts: conversations of which the folder's own runner must make the same ids, and answer them.
 
@@ -60,11 +69,11 @@ def export_onnx(
     """
     refuse_existing(out)
     quantize.check(options.dtypes)
-    section = examine(checkpoint).section
-    family_of(section["base"]["model_type"])
+    identity = identity_of(checkpoint, options)
+    model_type = str(identity.base["model_type"])
+    family_of(model_type)
     asked = cast("GateState | None", options.gate_state)
-    gate_state = layouts.gate_state(options.layout, asked, section["base"]["model_type"])
-    identity = Identity(section if options.steered else None, section["base"], license_of(checkpoint))
+    gate_state = layouts.gate_state(options.layout, asked, model_type)
     traced: list[str] = [dtype for dtype in ("fp32", "fp16") if dtype in options.dtypes]
     if "fp32" not in traced and any(dtype in quantize.QUANTISERS for dtype in options.dtypes):
         traced.insert(0, "fp32")
@@ -89,6 +98,43 @@ def export_onnx(
     return out
 
 
+def identity_of(checkpoint: Path, options: OnnxOptions) -> Identity:
+    """What the graphs of a checkpoint are to say of themselves.
+
+    Raises:
+        CompileError: an option is about gates or a base that a checkpoint with an edit in its weights does not have.
+        VerificationError: the checkpoint is not what it claims to be.
+    """
+    root = registry.root_at(checkpoint)
+    if root is None or root.takes == "program":
+        section = examine(checkpoint).section
+        return Identity(section if options.steered else None, section["base"], license_of(checkpoint))
+    if options.gate_state is not None:
+        raise CompileError(f"{checkpoint} has an edit in its weights and no gates; remove --gate-state")
+    if not options.steered:
+        raise CompileError(
+            f"{checkpoint} has an edit in its weights, and does not hold the base without it; remove --unsteered"
+        )
+    told = root.section(checkpoint)
+    edit = EditInWeights(
+        method=str(told["method"]), sha256=str(told["sha256"]), fingerprint=str(told["fingerprint"])
+    )
+    return Identity(None, cast("Mapping[str, Any]", told["base"]), license_of(checkpoint), edit)
+
+
+def prepare(checkpoint: Path, options: OnnxOptions) -> None:
+    """Looks at a checkpoint before its tokenizer is opened; raises as :func:`identity_of` does."""
+    identity_of(checkpoint, options)
+    _registered(checkpoint)
+
+
+def _registered(checkpoint: Path) -> None:
+    """Has Transformers load a steered checkpoint by our own classes; a merged one has a class of its own."""
+    root = registry.root_at(checkpoint)
+    if root is None or root.takes == "program":
+        register(checkpoint)
+
+
 def _sealed(
     checkpoint: Path,
     folder: Path,
@@ -97,7 +143,7 @@ def _sealed(
     prompts: Sequence[RenderedPrompt],
 ) -> None:
     """Writes the manifest, and has the folder's own runner open it; its tokenizer.json becomes what Transformers makes of the checkpoint's."""
-    register(checkpoint)
+    _registered(checkpoint)
     reader = open_reader(checkpoint)
     tokenizer = getattr(reader, "tokenizer", reader)
     shows = description.image is not None and description.image.preprocessing is not None
@@ -131,7 +177,7 @@ class _Asked:
 
 def _write_graphs(ask: _Asked) -> tuple[GraphFacts, Probe]:
     """Traces every graph of one precision; returns the manifest's content, and what the model says to a probe."""
-    register(ask.checkpoint)
+    _registered(ask.checkpoint)
     host = ModelHost.load(ask.checkpoint, dtype=PRECISIONS[ask.dtype])
     family = family_of(host.model_type.removeprefix("steered_"))
     steered = ask.identity.section is not None

@@ -106,7 +106,10 @@ class OnnxHost:
             logits.append(self.model.advance(state, step, gates=gates)[:, -1])
             columns.append(state.columns)
         stacked = np.stack([prefill[:, -1], *logits], axis=1)
-        return Trace(prefill, mask.astype(bool), stacked, stacked.argmax(-1), np.concatenate(columns, axis=1))
+        decided = np.concatenate(columns, axis=1)
+        if not self.model.gate_names:  # the state of graphs without gates has no columns
+            decided = np.zeros((len(ids), ids.shape[1] + len(logits), 0), np.float32)
+        return Trace(prefill, mask.astype(bool), stacked, stacked.argmax(-1), decided)
 
     def _shows(self, ids: Sequence[int]) -> bool:
         """Whether there are image tokens among these."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from exporter.foreign_code import check_code, earlier_notes
@@ -19,9 +20,7 @@ def opened(folder: Path, reference: Reference) -> LoadedTarget:
     """Checks every file and opens every variant; raises FolderError where the folder is not whole."""
     checked_manifest(folder, reference.digest)
     manifest = OnnxManifest.load(folder)
-    wrong = []
-    if manifest.steering is None or manifest.steering["sha256"] != reference.section["sha256"]:
-        wrong.append("the folder does not contain the steering of this checkpoint")
+    wrong = _of_another(manifest, reference.section)
     variants = {
         dtype: OnnxHost.load(folder, reference.host.processor, dtype=dtype, digest=reference.digest)
         for dtype in manifest.variants
@@ -29,6 +28,17 @@ def opened(folder: Path, reference: Reference) -> LoadedTarget:
     provider = next(iter(variants.values())).model.provider
     details = {"provider": provider, "gate_state": manifest.gate_state}
     return LoadedTarget(folder, "onnx", variants, details, wrong, forced=manifest.gate_state == "io")
+
+
+def _of_another(manifest: OnnxManifest, section: Mapping[str, object]) -> list[str]:
+    """That graphs do not hold what makes the checkpoint with this section another model than its base; nothing where they do."""
+    if manifest.edit is not None:
+        told = (manifest.edit.sha256, manifest.edit.fingerprint)
+        same = "edit" in section and told == (section["sha256"], section["fingerprint"])
+        return [] if same else ["the folder does not contain the edited weights of this checkpoint"]
+    if manifest.steering is None or manifest.steering["sha256"] != section["sha256"]:
+        return ["the folder does not contain the steering of this checkpoint"]
+    return []
 
 
 def named_files(folder: Path) -> list[str]:

@@ -14,7 +14,7 @@ from exporter.atomic import write_json
 from exporter.digests import digest_of_file
 from exporter.host import ModelHost
 from exporter.targets.onnx.decoder import DecoderGraph, GateState
-from exporter.targets.onnx_runner import FORMAT, MANIFEST
+from exporter.targets.onnx_runner import FORMAT, MANIFEST, kind_of_graph
 from steer_modules.program import canonical_json
 
 
@@ -23,25 +23,37 @@ class Identity:
     """What a graph says of itself, in the manifest and in the metadata of every graph.
 
     Attributes:
-        section: the signed steering section; None for an unsteered export.
+        section: the signed steering section; None for graphs without steering.
         license: of the base model, by its SPDX name where it is known.
+        edit: what the weights were edited by; None for steered graphs, and for those of the base itself.
     """
 
     section: Mapping[str, Any] | None
     base: Mapping[str, Any]
     license: str
+    edit: EditInWeights | None = None
 
     def metadata(self) -> dict[str, str]:
         """Properties of a graph; strings, as ONNX wants them."""
+        told = {"steered": self.section is not None, "steering": self.section}
+        told["edit"] = None if self.edit is None else self.edit.data()
         manifest = {
             "steerbake.format": FORMAT,
-            "steerbake.steering_sha256": "unsteered" if self.section is None else self.section["sha256"],
+            "steerbake.steering_sha256": kind_of_graph(told),
             "steerbake.base_fingerprint": str(self.base.get("fingerprint")),
             "steerbake.license": self.license,
         }
         if self.section is not None:
             manifest["steerbake.steering"] = canonical_json(self.section).decode()
         return manifest
+
+
+class EditInWeights(Strict):
+    """The weight edit in the weights of graphs without gates: hex SHA-256 of the edit, and the fingerprint of the merged weights."""
+
+    method: str
+    sha256: str
+    fingerprint: str
 
 
 class CacheSizes(Strict):
@@ -104,6 +116,7 @@ class GraphFacts(Artifact):
 
     Attributes:
         steering: the signed section; None for an unsteered export.
+        edit: what graphs that are not steered have in their weights; None where they are the base's.
         turns: what stands between the messages of a conversation (:func:`exporter.data.turns.literal_turns`).
         position_rows: 1, or 3 for M-RoPE.
     """
@@ -114,6 +127,7 @@ class GraphFacts(Artifact):
     format: Literal["steerbake-onnx/2"]
     steered: bool
     steering: dict[str, JsonValue] | None
+    edit: EditInWeights | None = None
     base: dict[str, JsonValue]
     license: str
     model_type: str
@@ -157,6 +171,7 @@ def describe(
         format="steerbake-onnx/2",
         steered=identity.section is not None,
         steering=None if identity.section is None else dict(identity.section),
+        edit=identity.edit,
         base=dict(identity.base),
         license=identity.license,
         model_type=host.model_type.removeprefix("steered_"),
@@ -182,6 +197,8 @@ def write(folder: Path, facts: GraphFacts, variants: Mapping[str, Variant]) -> N
         if path.is_file() and path.name != MANIFEST
     }
     given = {name: getattr(facts, name) for name in GraphFacts.model_fields}
+    if facts.edit is None:
+        del given["edit"]  # manifests of steered graphs are as they were
     OnnxManifest(**given, variants=dict(variants), files=files).save(folder / MANIFEST)
 
 

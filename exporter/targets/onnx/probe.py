@@ -13,7 +13,7 @@ import torch
 
 from exporter.errors import CompileError
 from exporter.host import ModelHost
-from exporter.targets.onnx.families import Family
+from exporter.targets.onnx.families import Family, own_forward
 
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 5e-2}
 """Of the largest value: a graph that is wrong is far off. ``steerbake verify`` measures how near a right one comes."""
@@ -41,10 +41,10 @@ class Probe:
 
     @classmethod
     def of(cls, host: ModelHost, family: Family, *, steered: bool) -> Probe:
-        """Asks the model, which still steers by its own hooks; with ``steered`` False these are taken off first."""
+        """Asks the model, which still steers by its own hooks; with ``steered`` False these are taken off first, where it has any."""
         model = host.model
         if not steered:
-            for handle in model._steering_handles:
+            for handle in getattr(model, "_steering_handles", ()):
                 handle.remove()
         random = torch.Generator().manual_seed(0)
         headers = model.steering.section.get("headers", ()) if steered else ()
@@ -64,10 +64,8 @@ class Probe:
                     gates = out.steering_gate
                     logits[given] = out.logits.float().numpy()
                 else:
-                    stock = type(model).forward.__wrapped__
-                    logits[given] = (
-                        stock(model, **inputs, use_cache=False, return_dict=True).logits.float().numpy()
-                    )
+                    out = own_forward(model)(model, **inputs, use_cache=False, return_dict=True)
+                    logits[given] = out.logits.float().numpy()
             pictures = None
             if family.sees:
                 vision = family.vision(model)

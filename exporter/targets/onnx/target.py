@@ -1,4 +1,4 @@
-"""Target ``onnx`` as the commands know it: graphs for ONNX Runtime that hold the steering, with a runner of their own."""
+"""Target ``onnx`` as the commands know it: graphs for ONNX Runtime that hold the steering, or an edit in their weights, with a runner of their own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
+from exporter import registry
 from exporter.errors import CompileError, VerificationError
 from exporter.targets.base import ExportContext, Flag, RecipeKey, Target, TargetOptions
 from exporter.targets.values import (
@@ -18,6 +19,7 @@ from exporter.targets.values import (
     Parity,
     Place,
     Reference,
+    Summary,
     UsageSnippet,
 )
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from exporter.inspection import Inspection
+    from exporter.methods.base import Yields
+    from exporter.targets.onnx.manifest import EditInWeights
 
 RUNNER = "steerbake_runner.py"
 _HOME = Path(__file__).resolve().parents[2]
@@ -38,6 +42,10 @@ GATE_STATES = ("io", "kv")
 QUANTISED = ("int8", "q4")
 BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.6, "q4": 1.2}
 """Bytes for each parameter of a graph; the matrix of the logits stays in float32."""
+_OF_EDIT = (
+    "The graphs compute with the edited weights; they have no gates, so nothing but a comparison of logits tells them from the base's "
+    "(`steerbake verify`)."
+)
 _LARGEST = 1 << 29
 """Bytes of a graph up to which its texts are read; weights of a larger one lie in it."""
 
@@ -78,9 +86,10 @@ class Onnx(Target[OnnxOptions]):
     name = "onnx"
     title = "ONNX Runtime"
     artifact = "What `steerbake export onnx` wrote."
-    help = "Write graphs for ONNX Runtime that contain the steering, with a runner."
+    help = "Write graphs for ONNX Runtime that contain the steering, or the weights with the edit, with a runner."
     marker = "steerbake.json"
     Options = OnnxOptions
+    requires = (registry.REFERENCE, "merged")
     by_default = True
     holds_program = True
     parity = Parity(logits=True)
@@ -91,7 +100,10 @@ class Onnx(Target[OnnxOptions]):
         FileKind("*.onnx_data", "weights of a graph"),
         FileKind("*vision_encoder*.onnx", "graph: images to embeddings"),
         FileKind("*embed*.onnx", "graph: tokens to embeddings"),
-        FileKind("*.onnx", "graph: the decoder, the base's weights and the steering"),
+        FileKind(
+            "*.onnx",
+            "graph: the decoder, with the base's weights and the steering, or with the edited weights",
+        ),
         FileKind("steerbake.json", "the manifest: the graphs, and the hash of each file"),
         FileKind("steerbake_runner.py", "runs the graphs"),
         FileKind("steerbake_graph.py", "reads the steering section of a graph", minor=True),
@@ -99,9 +111,10 @@ class Onnx(Target[OnnxOptions]):
     )
     code = GRAPH_CODE
 
-    def check_family(self, config: Mapping[str, object]) -> None:
+    def check_family(self, config: Mapping[str, object], yields: Yields = "program") -> None:
         from exporter.targets.onnx.families import family_of
 
+        del yields
         family_of(str(config["model_type"]))
 
     def disk(self, options: OnnxOptions, parameters: int, weights: int) -> int:
@@ -124,14 +137,11 @@ class Onnx(Target[OnnxOptions]):
 
     def export(self, source: Path, out: Path, options: OnnxOptions, context: ExportContext) -> Path:
         from exporter.atomic import refuse_existing
-        from exporter.inspection import examine
-        from exporter.targets.onnx.export import export_onnx
-        from steer_modules.registration import register
+        from exporter.targets.onnx.export import export_onnx, prepare
 
         self.validate(options)
-        examine(source)
         refuse_existing(out)
-        register(source)
+        prepare(source, options)
         with TemporaryDirectory() as scratch:
             chat = context.rendered(source, Path(scratch))
             return export_onnx(source, out, options, chat.turns, chat.prompts)
@@ -144,10 +154,12 @@ class Onnx(Target[OnnxOptions]):
     def origin(self, folder: Path) -> Mapping[str, object]:
         from exporter.targets.onnx.manifest import OnnxManifest
 
-        steering = OnnxManifest.load(folder).steering
-        if steering is None:
+        manifest = OnnxManifest.load(folder)
+        if manifest.edit is not None:
+            return {"sha256": manifest.edit.sha256, "base": manifest.base}
+        if manifest.steering is None:
             raise VerificationError(f"{folder} was exported unsteered; export it without --unsteered")
-        return steering
+        return manifest.steering
 
     def check_loads(
         self, loaded: LoadedTarget, completions: Completions, trusted: Path | None = None
@@ -196,8 +208,38 @@ class Onnx(Target[OnnxOptions]):
             f"{place.download(self.name)}\n"
             f'python {place.within(self.name, RUNNER)} --prompt "Hello"{image}'
         )
-        note = "The steering is part of the graphs. The runner hashes every file first and refuses a folder with a changed file."
+        holds = "The steering is part of the graphs." if self._edit(folder) is None else _OF_EDIT
+        note = f"{holds} The runner hashes every file first and refuses a folder with a changed file."
         return UsageSnippet(self.name, self.title, "sh", code, note)
+
+    @staticmethod
+    def _edit(folder: Path) -> EditInWeights | None:
+        from exporter.targets.onnx.manifest import OnnxManifest
+
+        return OnnxManifest.load(folder).edit
+
+    def summary(self, folder: Path, *, checked: bool) -> Summary | None:
+        """Of graphs with an edit in their weights; steered ones have a program that is shown."""
+        from exporter.targets.onnx.manifest import OnnxManifest
+        from exporter.targets.onnx_runner import check_graph, checked_manifest
+
+        if not self.is_at(folder):
+            return None
+        manifest = OnnxManifest.load(folder)
+        if (edit := manifest.edit) is None:
+            return None
+        if checked:
+            told = checked_manifest(folder)
+            for variant in manifest.variants.values():
+                check_graph(folder, variant.decoder, told)
+        rows = [
+            ("method", edit.method),
+            ("edit", f"sha256:{edit.sha256}"),
+            ("weights", edit.fingerprint),
+            ("variants", ", ".join(manifest.variants)),
+        ]
+        line = "no gates: the edit is in the weights; `steerbake verify CHECKPOINT --against FOLDER` compares the logits"
+        return Summary(manifest.data(), f"onnx: {folder}", ("", "value"), rows, line)
 
     def texts(self, path: Path) -> Iterator[str]:
         if path.suffix.lower() != ".onnx" or path.stat().st_size >= _LARGEST:

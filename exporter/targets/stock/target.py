@@ -23,6 +23,7 @@ from exporter.targets.values import (
 )
 
 if TYPE_CHECKING:
+    from exporter.methods.base import Yields
     from exporter.targets.stock.manifest import StockManifest
     from steer_modules.program import SteeringProgram
 
@@ -66,9 +67,10 @@ class Stock(Target[StockOptions]):
             ]
         return []
 
-    def check_family(self, config: Mapping[str, object]) -> None:
+    def check_family(self, config: Mapping[str, object], yields: Yields = "program") -> None:
         from exporter.targets.stock.decoder import check_kind
 
+        del yields
         check_kind(config)
 
     def check(self, options: StockOptions, config: Mapping[str, Any] | None, weights: Any) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from exporter.errors import CompileError
-from exporter.targets.onnx.families.base import Family, VisionGraph
+from exporter.targets.onnx.families.base import Family, VisionGraph, own_forward
 from exporter.targets.onnx.families.qwen_vl import Qwen3Vl, Qwen25Vl
 from exporter.targets.onnx.families.whole_images import Gemma3, InternVl, Llava, SmolVlm
 
-__all__ = ["FAMILIES", "Family", "VisionGraph", "family_of"]
+__all__ = ["FAMILIES", "Family", "VisionGraph", "family_of", "own_forward"]
 
 FAMILIES: dict[str, Family] = {
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "gpt2"), Family()),

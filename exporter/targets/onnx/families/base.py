@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +12,12 @@ from exporter.errors import CompileError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+def own_forward(model: PreTrainedModel) -> Callable[..., Any]:
+    """The forward of the stock class, also of a model that is steered by hooks around it."""
+    forward: Callable[..., Any] = type(model).forward
+    return getattr(forward, "__wrapped__", forward) if hasattr(model, "steering") else forward
 
 
 class Family:
@@ -26,8 +33,7 @@ class Family:
 
     def decode(self, model: PreTrainedModel, cache: object, **inputs: object) -> Tensor:
         """Logits [B, T, V] of a pass; ``cache`` takes the new keys and values."""
-        forward = getattr(type(model).forward, "__wrapped__", type(model).forward)
-        out = forward(model, past_key_values=cache, use_cache=True, return_dict=True, **inputs)
+        out = own_forward(model)(model, past_key_values=cache, use_cache=True, return_dict=True, **inputs)
         logits: Tensor = out.logits
         return logits
 
