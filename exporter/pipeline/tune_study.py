@@ -67,8 +67,8 @@ class Study:
         found = []
         for one in self._study.get_trials(deepcopy=False):
             told = one.user_attrs.get("told")
-            if one.state.is_finished() and told is not None:
-                values = cast("tuple[float, float, float]", tuple(one.values)) if one.values else None
+            values = cast("tuple[float, float, float]", tuple(one.values)) if one.values else None
+            if one.state.is_finished() and told is not None and (values is not None or told["reason"]):
                 found.append(Tried(one.number, values, told))
         return found
 
