@@ -26,8 +26,10 @@ PACKAGES = {
     "llama_cpp": "llama-cpp-python",
     "alembic": "'steerbake[tune]'",
     "matplotlib": "'steerbake[report]'",
+    "rouge_score": "'steerbake[rewards]'",
     "optuna": "'steerbake[tune]'",
     "sentencepiece": "sentencepiece",
+    "trl": "'steerbake[rewards]'",
     "sqlalchemy": "'steerbake[tune]'",
     "yaml": "pyyaml",
 }

@@ -18,6 +18,7 @@ from exporter.errors import FitError, InputErrors
 from exporter.pipeline import tune_trial
 from exporter.pipeline.tune import without_test_rows
 from exporter.pipeline.tune_record import TrialLine, front_of, winner_of
+from exporter.pipeline.tune_study import Study
 from exporter.recipe import Recipe
 
 TRIALS = 4
@@ -213,3 +214,31 @@ def test_without_optuna_the_message_names_what_to_install(recipe, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     result = CliRunner().invoke(app, ["tune", str(recipe), "--folder", str(recipe.parent / "study")])
     assert result.exit_code == 1 and "pip install 'steerbake[tune]'" in result.output
+
+
+def test_one_of_several_processes_is_refused(recipe, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputErrors, match="one process"):
+        study(recipe)
+
+
+def test_a_trial_that_was_cut_off_while_it_was_noted_is_not_counted(tmp_path):
+    made_of = {"the recipe": "1"}
+    first = Study(tmp_path / "study.db", made_of, 0)
+    asked = first.ask()
+    asked.trial.set_user_attr("told", {"reason": ""})
+    again = Study(tmp_path / "study.db", made_of, 0)
+    assert again.trials == [] and again.news is None
+    refused = again.ask()
+    again.tell(refused, None, reason="no")
+    assert [one.values for one in Study(tmp_path / "study.db", made_of, 0).trials] == [None]
+
+
+def test_an_edit_is_trained_and_generated_in_every_trial(recipe, monkeypatch):
+    monkeypatch.setitem(registry.METHODS, "keyed", "exporter.training.closed_form.asru:Asru")
+    record = study(recipe, trials=3).record
+    assert set(record.searched) == {"layer", "strength", "ridge"}
+    assert sum(one.leakage is not None for one in record.trials) == 3
+    lines = {one.number: one for one in record.trials}
+    assert record.generated["leakage"] == lines[record.winner].leakage

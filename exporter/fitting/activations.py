@@ -86,6 +86,7 @@ def collect(
     side: Side = "right",
     progress: bool = True,
     title: str = "states",
+    store: StateStore | None = None,
 ) -> Activations:
     """Pooled states of every sequence; those that are stored already, whoever asked for them, are not run again.
 
@@ -93,13 +94,14 @@ def collect(
         items: sequences with their pools.
         layers: 0-based blocks whose outputs are wanted.
         folder: where states are stored; created if missing.
+        store: the store of this model, these layers and this side in ``folder``, where it is open already (:func:`store_of`).
 
     Raises:
         FitError: a pooled state is not finite.
     """
     if not items:
         raise FitError(f"no sequence to collect {title} from; add rows of the roles that this method needs")
-    store = StateStore(folder / _head_key(host, layers, side))
+    store = store_of(host, layers, folder, side=side) if store is None else store
     keys = [_item_key(item) for item in items]
     missing = {key: item for key, item in zip(keys, items, strict=True) if key not in store}
     with progress_bar(progress) as bar:
@@ -115,6 +117,11 @@ def collect(
             bar.advance(task, len(batch.items))
     starts = np.cumsum([0, *(len(item.pools) for item in items)], dtype=np.int64)
     return Activations(tuple(store[key] for key in keys), tuple(layers), starts)
+
+
+def store_of(host: ModelHost, layers: Sequence[int], folder: Path, *, side: Side = "right") -> StateStore:
+    """The states of one model at some blocks that lie in a folder."""
+    return StateStore(folder / _head_key(host, layers, side))
 
 
 def pooled_pass(

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar, cast
 from pydantic import BaseModel
 
 from exporter.errors import DataError
-from exporter.fitting.activations import Activations, collect, model_digest
+from exporter.fitting.activations import Activations, collect, model_digest, store_of
 from exporter.fitting.own_replies import OwnReplies
 from exporter.fitting.pooling import PooledSequence
 from exporter.host import Generated, ModelHost
@@ -108,15 +108,18 @@ class FitContext:
 
     def collect(self, items: Sequence[PooledSequence], layers: Sequence[int], title: str) -> Activations:
         """Pooled states of the unsteered base (see :func:`exporter.fitting.activations.collect`)."""
-        every = sorted({*self.kept, *layers}) if self.kept else layers
+        every = tuple(sorted({*self.kept, *layers}) if self.kept else layers)
+        folder = self.work / "states"
+        store = self.once(("store", every), lambda: store_of(self.host, every, folder)) if self.kept else None
         found = collect(
             self.host,
             items,
             every,
-            self.work / "states",
+            folder,
             batch_size=self.batch_size,
             progress=self.progress,
             title=title,
+            store=store,
         )
         return replace(found, asked=tuple(layers)) if self.kept else found
 

@@ -52,7 +52,7 @@ class TokenGatePlan(BaseModel):
     rank: Annotated[int, Among((16, 32, 64, 128))] = Field(default=64, gt=0)
     forget_prototypes: Annotated[int, Among((16, 32, 64, 128))] = Field(default=64, gt=0)
     keep_prototypes: Annotated[int, Among((32, 96, 192))] = Field(default=96, gt=0)
-    steps: Annotated[int, Among((100, 200, 400))] = Field(default=400, gt=0)
+    steps: Annotated[int, Among((50, 100, 200))] = Field(default=400, gt=0)
     """Learning steps; those beyond 400 are done only at the best block."""
     shift: Annotated[float, Between(-0.25, 0.25)] = 0.0
     """By how much easier the gate fires than calibrated, in distances between the medians of both sides; harder below 0."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from exporter.fitting.context import FitContext
 from exporter.fitting.refusals import Wording
@@ -62,7 +63,11 @@ class Bench:
         self._forget_prompts = [context.chat.prompt(row) for row in self.forget]
         self._keep_prompts = [context.chat.prompt(row) for row in self.keep]
         self._base = [said.tokens for said in context.own(self._keep_prompts)] if self.keep else []
-        self._known = Known.of(self) if context.kept else None
+
+    @cached_property
+    def _known(self) -> Known | None:
+        """Replies that are known before any trial, where this fit is one of many and the model can be replayed."""
+        return Known.of(self) if self.context.kept else None
 
     def run(self, program: SteeringProgram) -> Trial:
         """Measure the steered model: known replies are replayed where a fit is one of many, others generated."""

@@ -30,6 +30,7 @@ from exporter.pipeline.tune_record import (
 )
 from exporter.pipeline.tune_study import Study, Tried
 from exporter.pipeline.tune_trial import Judge
+from exporter.processes import local_rank
 from exporter.progress import Ticker
 from exporter.provenance import digest_of_code
 from exporter.recipe import Recipe
@@ -111,12 +112,14 @@ def tune(
         report: whether the winner is run, which reads the test rows.
 
     Raises:
-        InputErrors: the recipe, its base or its rows cannot be used; or ``out`` is another file.
+        InputErrors: the recipe, its base or its rows cannot be used; ``out`` is another file; or this is one of several processes.
         FitError: no parameters could be fitted.
     """
     import optuna  # noqa: F401 - where it is missing, that is said before anything is loaded
 
     recipe = load_recipe(file, changes)
+    if local_rank() is not None:
+        raise InputErrors("steerbake tune", ["runs in one process; start it without accelerate or torchrun"])
     folder = folder or Path("runs") / f"{recipe.name}-tune"
     out = out or folder / f"{recipe.name}-tuned.yaml"
     refuse_other(out)

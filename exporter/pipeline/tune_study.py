@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from optuna import Trial as OptunaTrial
 
 LOG = logging.getLogger(__name__)
-DIRECTIONS = ("minimize", "maximize", "maximize")
-"""Of what a trial measures: leak, kept, fluency."""
 STARTING = 12
 """Trials that are drawn at random before what was found guides them."""
 
@@ -55,7 +53,10 @@ class Study:
             optuna.get_all_study_summaries(storage) if file.exists() else [], self.name, self.made_of
         )
         self._study: OptunaStudy = optuna.create_study(
-            storage=storage, study_name=self.name, directions=list(DIRECTIONS), load_if_exists=True
+            storage=storage,
+            study_name=self.name,
+            directions=["minimize", "maximize", "maximize"],  # leak, kept, fluency
+            load_if_exists=True,
         )
         self._study.set_user_attr("made_of", self.made_of)
         self._cut_off()
@@ -66,8 +67,8 @@ class Study:
         found = []
         for one in self._study.get_trials(deepcopy=False):
             told = one.user_attrs.get("told")
-            if one.state.is_finished() and told is not None:
-                values = cast("tuple[float, float, float]", tuple(one.values)) if one.values else None
+            values = cast("tuple[float, float, float]", tuple(one.values)) if one.values else None
+            if one.state.is_finished() and told is not None and (values is not None or told["reason"]):
                 found.append(Tried(one.number, values, told))
         return found
 

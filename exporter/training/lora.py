@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file
@@ -18,6 +18,9 @@ from exporter.fitting.context import FitContext
 from exporter.splits import digest_of_rows
 from exporter.weight_edit import ADAPTER_CONFIG, ADAPTER_TENSORS, WeightEdit
 from steer_modules.program import BaseModelRef
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 _ONLY_HERE = ("base_model_name_or_path", "auto_mapping", "revision")
 """Keys of an adapter's config that say where its base lay; the manifest names it by its fingerprint."""
@@ -53,15 +56,11 @@ class Diverged(FitError):
     """A training that ended with numbers that are not finite."""
 
 
-@contextmanager
-def with_adapter(model: Any, names: Sequence[str], *, rank: int, alpha: int) -> Iterator[Any]:
-    """The model with a new LoRA adapter over these layers, as a ``PeftModel``; it is the base again after the block.
+def lora_config(names: Sequence[str], *, rank: int, alpha: int) -> LoraConfig:
+    """peft's config of an adapter over these layers, scaled by alpha / rank, without dropout."""
+    from peft import LoraConfig
 
-    A is random and B zero, so the model begins as its base.
-    """
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(
+    return LoraConfig(
         r=rank,
         lora_alpha=alpha,
         lora_dropout=0.0,
@@ -69,8 +68,18 @@ def with_adapter(model: Any, names: Sequence[str], *, rank: int, alpha: int) -> 
         task_type="CAUSAL_LM",
         bias="none",
     )
-    with _as_before(model):
-        tuned = get_peft_model(model, config)
+
+
+@contextmanager
+def with_adapter(model: Any, names: Sequence[str], *, rank: int, alpha: int) -> Iterator[Any]:
+    """The model with a new LoRA adapter over these layers, as a ``PeftModel``; it is the base again after the block.
+
+    A is random and B zero, so the model begins as its base.
+    """
+    from peft import get_peft_model
+
+    with as_before(model):
+        tuned = get_peft_model(model, lora_config(names, rank=rank, alpha=alpha))
         try:
             yield tuned
         finally:
@@ -78,7 +87,7 @@ def with_adapter(model: Any, names: Sequence[str], *, rank: int, alpha: int) -> 
 
 
 @contextmanager
-def _as_before(model: Any) -> Iterator[None]:
+def as_before(model: Any) -> Iterator[None]:
     """Takes off a model what peft leaves on it."""
     grads = {name: one.requires_grad for name, one in model.named_parameters()}
     try:
@@ -101,7 +110,7 @@ def edited(model: Any, edit: WeightEdit) -> Iterator[Any]:
     """
     from peft import PeftModel
 
-    with tempfile.TemporaryDirectory() as place, _as_before(model):
+    with tempfile.TemporaryDirectory() as place, as_before(model):
         edit.with_fingerprint(edit.base.fingerprint or _UNKNOWN).save(Path(place))
         try:
             tuned = PeftModel.from_pretrained(model, place).eval()

@@ -90,7 +90,7 @@ def train(
         model=tuned,
         args=_arguments(settings, place, seed=seed, device=device, progress=progress),
         data_collator=collator,
-        callbacks=[_Whole()],
+        callbacks=[Whole()],
     )
     trainer.remove_callback(PrinterCallback)  # losses are in the record of the fit
     last = _of_main(last_whole(Path(place)) if trainer.is_world_process_zero() else None, cpu=cpu)
@@ -158,7 +158,7 @@ def _digests(folder: Path) -> dict[str, str]:
     }
 
 
-class _Whole(TrainerCallback):
+class Whole(TrainerCallback):
     """Notes in a checkpoint that all of it is there; the last thing that is written."""
 
     def on_save(self, args: TrainingArguments, state: Any, control: Any, **rest: Any) -> None:

@@ -65,6 +65,7 @@ def test_a_trial_runs_nothing_below_the_edited_block(tmp_path):
     host = planted.host()
     context = planted.context(host, tmp_path)
     bench = Bench(replace(context, kept=ALL), wordings(context))
+    assert bench._known is not None  # states are collected here, once for all trials
     counted = Counted(host)
     program = planted.refusing(context, planted.FORGET)
     (edit,) = program.edits

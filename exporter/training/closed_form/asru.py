@@ -1,12 +1,15 @@
-"""The first stage of ASRU (https://arxiv.org/abs/2605.15687): one linear layer moves states of the forget set towards refusal, in closed form.
+"""ASRU (https://arxiv.org/abs/2605.15687): one linear layer moves states of the forget set towards refusal, in closed form; then rewards.
 
 v = mean h_l(unknown) - mean h_l(forget), of block l's outputs at the prompts' last tokens. H_f and H_r are the inputs of the block's down
 projection there, and its weights change by the minimum of
 
     |H_f dW^T - lambda 1 v^T|^2 + |H_r dW^T|^2 + gamma |dW|^2,    dW = lambda v a^T,    a = (H^T H + gamma I)^-1 H_f^T 1
 
-with H the rows of both. A matrix of rank 1, so the adapter is exact: A = a^T, B = lambda v. What the paper does next, reinforcement learning on
-rewards for refusals, is not done here.
+with H the rows of both. A matrix of rank 1, so the adapter is exact: A = a^T, B = lambda v.
+
+With `stage2`, what the paper does next: GRPO (:mod:`exporter.training.policy`, by TRL) on rewards for refusing the forget set and answering the
+retain set (:mod:`exporter.training.rewards`), from the model of the first stage, which is also the reference of its KL term. The edit is the sum
+of both adapters, exactly. It reads single questions and conversations without images; rows with images are left to the first stage.
 
 Not in the sources at hand: lambda, gamma, and why the paper edits its layer 17, about half the depth. Here gamma is a share of the mean squared
 length of an input, which makes it the same for every model. The edit acts on every token, and is solved for the last of a prompt alone; where a
@@ -15,25 +18,33 @@ norm stands between the layer and the residual stream (Gemma), states move along
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from exporter.errors import FitError
+from exporter.digests import digest_of
+from exporter.errors import DataError, FitError
+from exporter.fitting.activations import model_digest
 from exporter.fitting.context import FitContext
 from exporter.fitting.pooling import PooledSequence
-from exporter.fitting.space import Between, Blocks
+from exporter.fitting.refusals import wordings
+from exporter.fitting.space import Between, Blocks, Fixed
 from exporter.methods.base import Yields
-from exporter.training.factors import Factors, edit_of
+from exporter.splits import digest_of_rows
+from exporter.training.factors import Factors, edit_of, factors_of
 from exporter.training.mlp_inputs import batches_of_inputs, down_projection
-from exporter.types import Encoded, Role
+from exporter.training.policy import PolicyPlan, improved
+from exporter.training.rewards import Asked, Rewards
+from exporter.types import Encoded, Role, Row
 from exporter.weight_edit import WeightEdit
 
 
 class AsruParams(BaseModel):
-    """Parameters of ASRU's first stage."""
+    """Parameters of ASRU."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -43,6 +54,8 @@ class AsruParams(BaseModel):
     """The paper's lambda: how far states of the forget set move, in lengths of v; 1 is to the mean of unknown subjects."""
     ridge: Annotated[float, Between(1e-5, 1.0, log=True)] = Field(default=1e-3, gt=0)
     """The paper's gamma, in mean squared lengths of an input; larger values move states less, and other states less too."""
+    stage2: Annotated[PolicyPlan | None, Fixed()] = None
+    """The second stage, which samples replies and takes minutes to hours; None for none, `{}` for its defaults."""
 
 
 class Asru:
@@ -55,10 +68,10 @@ class Asru:
     needs: ClassVar = {"fit": (("forget",), ("retain", "reasoning"), ("unknown",))}
 
     def fit(self, context: FitContext) -> WeightEdit:
-        """The edit of rank 1.
+        """The edit: of rank 1, or with the second stage of one rank more than that has.
 
         Raises:
-            DataError: the rows lack a role.
+            DataError: the rows lack a role, or all rows of a side that the second stage reads have images.
             FitError: the block has no down projection, or its neurons do not see the forget set.
         """
         params = context.params
@@ -84,7 +97,74 @@ class Asru:
             retain_moved=float(params.strength * moved[1].abs().mean()),
         )
         factors = Factors(a[None].float(), params.strength * v[:, None].float())
-        return edit_of(context, self.name, {name: factors})
+        if params.stage2 is None:
+            return edit_of(context, self.name, {name: factors})
+        asked = [*_asked(context, "forget"), *_asked(context, "retain", "reasoning")]
+        with moved_by(context.host.model, name, factors):
+            trained = second_stage(context, asked, params.stage2, params)
+        return edit_of(context, self.name, summed(trained, {name: factors}))
+
+
+def second_stage(
+    context: FitContext, asked: Sequence[Asked], plan: PolicyPlan, params: AsruParams
+) -> dict[str, Factors]:
+    """What rewards add, by layer; the model of the context is that of the first stage."""
+    rewards = Rewards(
+        [context.host.tokenizer.decode(one.response, skip_special_tokens=True) for one in wordings(context)],
+        plan.fluency,
+    )
+    rows = digest_of([context.seed, digest_of_rows(context.fit), model_digest(context.host.model)])
+    work = context.work / "training" / digest_of(["asru", params.model_dump(), rows])[:32]
+    return factors_of(*improved(context, asked, rewards.of, plan, work=work))
+
+
+def _asked(context: FitContext, *roles: Role) -> list[Asked]:
+    """Rows without images, with the base's own replies."""
+    rows = context.filled([row for row in context.need("fit", *roles) if not _has_image(row)])
+    if not rows:
+        raise DataError(
+            f"all fit rows of role {' or '.join(roles)} have images, which the second stage cannot sample replies to; leave stage2 out"
+        )
+    prompts = [context.chat.prompt(row) for row in rows]
+    decode = context.host.tokenizer.decode
+    return [
+        Asked(row, prompt, decode(said.tokens, skip_special_tokens=True))
+        for row, prompt, said in zip(rows, prompts, context.own(prompts), strict=True)
+    ]
+
+
+def _has_image(row: Row) -> bool:
+    return row.image is not None or any(turn.image is not None for turn in row.history)
+
+
+@contextmanager
+def moved_by(model: Any, name: str, factors: Factors) -> Iterator[None]:
+    """One layer changed by its factors; its weights are what they were, to the bit, after the block."""
+    from transformers.pytorch_utils import Conv1D
+
+    layer = model.get_submodule(name)
+    kept = layer.weight.detach().clone()
+    delta = factors.delta.T if isinstance(layer, Conv1D) else factors.delta
+    with torch.no_grad():
+        layer.weight.add_(delta.to(kept))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            layer.weight.copy_(kept)
+
+
+def summed(one: Mapping[str, Factors], other: Mapping[str, Factors]) -> dict[str, Factors]:
+    """Changes that add up, by layer: the ranks of both side by side."""
+    found = dict(one)
+    for name, more in other.items():
+        if (known := found.get(name)) is None:
+            found[name] = more
+            continue
+        found[name] = Factors(
+            torch.cat([known.a.cpu(), more.a.cpu()]), torch.cat([known.b.cpu(), more.b.cpu()], dim=1)
+        )
+    return found
 
 
 def ridge_solution(forget: Tensor, retain: Tensor, ridge: float) -> Tensor:
