@@ -17,6 +17,7 @@ from exporter.training.settings import TrainingSettings
 if TYPE_CHECKING:
     from exporter.fitting.context import FitContext
     from exporter.host import ModelHost
+    from exporter.weight_edit import EditedBase
     from steer_modules.program import SteeringProgram
 
 
@@ -25,12 +26,14 @@ def distilled(
     calibration_set: CalibrationSet,
     checkpoint: Path,
     settings: Mapping[str, object],
+    base: EditedBase,
 ) -> Distilled:
     """An adapter that was trained to what a checkpoint says, and how far it lies from it on conversations that were held out.
 
     Args:
         context: of the fit, with the unsteered base.
         settings: of the training (:class:`exporter.training.settings.TrainingSettings`).
+        base: what the adapter is to note of its base.
 
     Raises:
         FitError: the model has no layer to edit, or the training diverged.
@@ -53,7 +56,7 @@ def distilled(
     with edited(host.model, edit):
         near = measured(host, held, batch_size=calibration_set.batch_size)
     return Distilled(
-        edit=edit,
+        edit=edit.bound_to(base),
         method=program.method,
         sha256=program.sha256,
         forget=near.forget,

@@ -27,6 +27,7 @@ from exporter.reader import open_reader
 from exporter.recipe import Recipe
 from exporter.targets.base import TargetOptions
 from exporter.targets.base_weights import BaseWeights
+from exporter.targets.edited_base import edited_base
 from exporter.targets.values import CalibrationSet, Distilled, RenderedChat, RenderedPrompt
 from exporter.types import Conversation, Row, Turn
 
@@ -95,7 +96,8 @@ class _OfRecipe(Rendering):
 
     def distilled(self, checkpoint: Path, settings: Mapping[str, object]) -> Distilled:
         _, found = self.calibration(checkpoint, code=("exporter/targets/answers.py",))
-        return distilled(self._work(checkpoint).context(), found, checkpoint, settings)
+        work = self._work(checkpoint)
+        return distilled(work.context(), found, checkpoint, settings, edited_base(work.base))
 
     def _work(self, checkpoint: Path) -> Run:
         if self.opened is None:

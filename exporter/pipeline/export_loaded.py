@@ -20,6 +20,7 @@ from exporter.pipeline.distillation import distilled
 from exporter.pipeline.export import Rendering, export
 from exporter.pipeline.loaded_base import refuse_loaded
 from exporter.pipeline.loaded_context import at_rest, context_of, parted, working
+from exporter.pipeline.loaded_edited_base import edited_base_of
 from exporter.pipeline.loaded_fingerprint import fingerprint_of
 from exporter.pipeline.sources import refuse_source
 from exporter.recipe_keys import described
@@ -79,7 +80,8 @@ class _OfLoaded(Rendering):
     def distilled(self, checkpoint: Path, settings: Mapping[str, object]) -> Distilled:
         context = self._context(checkpoint)
         assert isinstance(context.chat, Chat)
-        return distilled(context, calibration_set(context, context.chat), checkpoint, settings)
+        base = edited_base_of(self.fitted_on.model)
+        return distilled(context, calibration_set(context, context.chat), checkpoint, settings, base)
 
     def _context(self, checkpoint: Path) -> FitContext:
         """Of a fit with the loaded model; raises CompileError where it is not the checkpoint's base."""

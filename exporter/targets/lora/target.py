@@ -110,7 +110,7 @@ class Lora(Target[LoraOptions]):
         if manifest.teacher.sha256 != reference.section["sha256"]:
             wrong.append("it was learned from another steered checkpoint")
         details = {"rank": manifest.rank, "fidelity": manifest.fidelity.data()}
-        return on_base(self.name, folder, manifest.base.fingerprint, reference, details, wrong)
+        return on_base(self.name, folder, manifest.base, reference, details, wrong)
 
     def check_loads(
         self, loaded: LoadedTarget, completions: Completions, trusted: Path | None = None
