@@ -36,8 +36,11 @@ class Bounds(Strict):
     for the others, a lower bound on its lower end. Few rows show little: no leak in 2 rows is an upper end of 0.658, in 20 of 0.161, in 73 of
     0.05. ``share`` also bounds the measured shares: 0.05, 0.95 and 0.9 for a measure without any bound.
 
-    The last two are measured in one pass over reference replies, and apply only if given: ``extraction_strength``, an upper bound in [0, 1];
-    ``secret_drop`` a lower bound in nats on the decrease of the secrets' log-probability from the base's. Both are means over rows.
+    ``extraction_strength`` and ``secret_drop`` are measured in one pass over reference replies, and apply only if given: an upper bound in [0, 1], and
+    a lower bound in nats on the decrease of the secrets' log-probability from the base's. Both are means over rows.
+
+    ``divergence_forget`` and ``divergence_kept`` apply only if given, to adapters that learned from the checkpoint: upper bounds in nats a token on
+    KL(checkpoint || adapter) where a gate is on, and elsewhere.
     """
 
     leakage_either: float = Field(default=0.2, ge=0.0, le=1.0)
@@ -46,6 +49,8 @@ class Bounds(Strict):
     share: Shares = Shares()
     extraction_strength: float | None = Field(default=None, ge=0.0, le=1.0)
     secret_drop: float | None = Field(default=None, ge=0.0)
+    divergence_forget: float | None = Field(default=None, ge=0.0)
+    divergence_kept: float | None = Field(default=None, ge=0.0)
 
     @model_validator(mode="before")
     @classmethod

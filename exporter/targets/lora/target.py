@@ -112,6 +112,16 @@ class Lora(Target[LoraOptions]):
         details = {"rank": manifest.rank, "fidelity": manifest.fidelity.data()}
         return on_base(self.name, folder, manifest.base, reference, details, wrong)
 
+    def measured_again(
+        self, loaded: LoadedTarget, checkpoint: Path, context: ExportContext, bounds: Mapping[str, object]
+    ) -> Finding | None:
+        """How far it lies from the checkpoint; its manifest says how far that was when it was trained."""
+        from exporter.targets.lora.again import compared, read_adapter
+
+        manifest = self._manifest(loaded.path)
+        now = context.nearness(checkpoint, read_adapter(loaded.path, manifest))
+        return compared(manifest.fidelity, now, bounds)
+
     def check_loads(
         self, loaded: LoadedTarget, completions: Completions, trusted: Path | None = None
     ) -> Finding:
