@@ -40,6 +40,9 @@ class Bounds(Strict):
     ``secret_drop`` a lower bound in nats on the decrease of the secrets' log-probability from the base's. Both are means over rows.
     ``max_worst_attack`` is an upper bound on the share of rows that leak under the worst way of asking of ``steerbake attack`` (docs/attacks.md),
     of those that the base answers in at least half of the rows; asking all of them is part of the verification then.
+
+    ``divergence_forget`` and ``divergence_kept`` apply only if given, to adapters that learned from the checkpoint: upper bounds in nats a token on
+    KL(checkpoint || adapter) where a gate is on, and elsewhere.
     """
 
     leakage_either: float = Field(default=0.2, ge=0.0, le=1.0)
@@ -49,6 +52,8 @@ class Bounds(Strict):
     extraction_strength: float | None = Field(default=None, ge=0.0, le=1.0)
     secret_drop: float | None = Field(default=None, ge=0.0)
     max_worst_attack: float | None = Field(default=None, ge=0.0, le=1.0)
+    divergence_forget: float | None = Field(default=None, ge=0.0)
+    divergence_kept: float | None = Field(default=None, ge=0.0)
 
     @model_validator(mode="before")
     @classmethod

@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from pydantic import JsonValue
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from exporter.artifact import Manifest, Strict
+from exporter.artifact import Given, Manifest
 from exporter.atomic import write_bytes, write_json
 from exporter.digests import digest_of_bytes
 from exporter.errors import VerificationError
@@ -28,16 +29,25 @@ ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_TENSORS = "adapter_model.safetensors"
 
 
-class EditedBase(Strict):
-    """The model that an edit belongs to."""
+class EditedBase(Given):
+    """The model that an edit belongs to; earlier versions did not write the last two keys."""
 
     architecture: str
     model_type: str
     fingerprint: str
     """Of its weights (docs/format.md)."""
+    weights_sha256: str | None = None
+    """Hex SHA-256 over all of its weights."""
+    settings: dict[str, JsonValue] | None = None
+    """Of its config.json: what it computes with."""
+
+    @property
+    def shown(self) -> dict[str, object]:
+        """The same without the settings, for readers: config.json has them."""
+        return {key: value for key, value in self.data().items() if key != "settings"}
 
 
-class EditManifest(Manifest):
+class EditManifest(Manifest, Given):
     """``weight_edit.json``: what an adapter was made by, from and for."""
 
     FILE = "weight_edit.json"
@@ -53,6 +63,11 @@ class EditManifest(Manifest):
     """Hex SHA-256 by name."""
 
     @property
+    def shown(self) -> dict[str, object]:
+        """The content for readers, without the settings of the base."""
+        return {**self.data(), "base": self.base.shown}
+
+    @property
     def digests(self) -> Mapping[str, str]:
         return self.files
 
@@ -63,6 +78,7 @@ class WeightEdit:
 
     Attributes:
         base: the model that it edits; ``fingerprint`` is None until the files of the base are known.
+        weights, settings: digest of all weights of the base, and its settings (:class:`EditedBase`); None where they are not known.
         rows: digest of the rows that it was fitted on.
         config: content of ``adapter_config.json``.
         tensors: the matrices A [r, in] and B [out, r] by peft's names.
@@ -74,6 +90,29 @@ class WeightEdit:
     rows: str
     config: Mapping[str, object]
     tensors: Mapping[str, Tensor]
+    weights: str | None = None
+    settings: Mapping[str, object] | None = None
+
+    def bound_to(self, base: EditedBase) -> WeightEdit:
+        """The same, of a base whose files are known.
+
+        Raises:
+            ValueError: it is not the base of the edit.
+        """
+        if (base.architecture, base.model_type) != (self.base.architecture, self.base.model_type):
+            raise ValueError(f"the edit is of a {self.base.architecture}, not of a {base.architecture}")
+        of = self.with_fingerprint(base.fingerprint)
+        return replace(of, weights=base.weights_sha256, settings=base.settings)
+
+    @property
+    def edited_base(self) -> EditedBase:
+        """The base as the manifest names it; raises ValueError where its fingerprint is not known."""
+        if self.base.fingerprint is None:
+            raise ValueError("the fingerprint of the base is not known")
+        noted = {"weights_sha256": self.weights, "settings": self.settings}
+        return EditedBase.model_validate(
+            {**self.base.section(), **{key: value for key, value in noted.items() if value is not None}}
+        )
 
     def with_fingerprint(self, fingerprint: str) -> WeightEdit:
         """The same of a base whose weights have this fingerprint."""
@@ -120,7 +159,8 @@ class WeightEdit:
         config = read_object(folder / ADAPTER_CONFIG, strict=False)
         base = manifest.base
         of = BaseModelRef(base.architecture, base.model_type, base.fingerprint)
-        return cls(manifest.method, of, manifest.seed, manifest.rows, config, tensors)
+        noted = (base.weights_sha256, base.settings)
+        return cls(manifest.method, of, manifest.seed, manifest.rows, config, tensors, *noted)
 
     def _files(self) -> dict[str, bytes]:
         plain = {
@@ -132,13 +172,11 @@ class WeightEdit:
 
     def manifest(self) -> EditManifest:
         """What stands beside the adapter; raises ValueError where the fingerprint of the base is not known."""
-        if self.base.fingerprint is None:
-            raise ValueError("the fingerprint of the base is not known")
         return EditManifest(
             format="steerbake-edit/1",
             method=self.method,
             seed=self.seed,
             rows=self.rows,
-            base=EditedBase.model_validate(self.base.section()),
+            base=self.edited_base,
             files={name: digest_of_bytes(content) for name, content in self._files().items()},
         )

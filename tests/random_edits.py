@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from exporter.targets.base_weights import BaseWeights
+from exporter.targets.edited_base import edited_base
 from exporter.training.lora import linear_layers, taken_out, with_adapter
 from exporter.weight_edit import WeightEdit
 from steer_modules.program import BaseModelRef
@@ -22,5 +22,5 @@ def random_edit(base: Path, model, *, vision: bool = False, seed: int = 0) -> We
                 if "lora_" in name:
                     one.copy_(torch.randn(one.shape) * 0.05)
         config, tensors = taken_out(tuned)
-    of = BaseModelRef(type(model).__name__, model.config.model_type, BaseWeights.read(base).fingerprint())
-    return WeightEdit("random", of, seed, "0" * 64, config, tensors)
+    of = BaseModelRef(type(model).__name__, model.config.model_type)
+    return WeightEdit("random", of, seed, "0" * 64, config, tensors).bound_to(edited_base(base))

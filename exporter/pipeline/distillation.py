@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from exporter.inspection import examine
 from exporter.splits import digest_of_rows
 from exporter.targets.answers import answer
-from exporter.targets.values import CalibrationSet, Distilled
+from exporter.targets.values import CalibrationSet, Distilled, Nearness
 from exporter.training.distil import Lesson, distil, lessons, measured
 from exporter.training.lora import edited
 from exporter.training.settings import TrainingSettings
@@ -17,6 +17,7 @@ from exporter.training.settings import TrainingSettings
 if TYPE_CHECKING:
     from exporter.fitting.context import FitContext
     from exporter.host import ModelHost
+    from exporter.weight_edit import EditedBase, WeightEdit
     from steer_modules.program import SteeringProgram
 
 
@@ -25,12 +26,14 @@ def distilled(
     calibration_set: CalibrationSet,
     checkpoint: Path,
     settings: Mapping[str, object],
+    base: EditedBase,
 ) -> Distilled:
     """An adapter that was trained to what a checkpoint says, and how far it lies from it on conversations that were held out.
 
     Args:
         context: of the fit, with the unsteered base.
         settings: of the training (:class:`exporter.training.settings.TrainingSettings`).
+        base: what the adapter is to note of its base.
 
     Raises:
         FitError: the model has no layer to edit, or the training diverged.
@@ -53,7 +56,7 @@ def distilled(
     with edited(host.model, edit):
         near = measured(host, held, batch_size=calibration_set.batch_size)
     return Distilled(
-        edit=edit,
+        edit=edit.bound_to(base),
         method=program.method,
         sha256=program.sha256,
         forget=near.forget,
@@ -62,6 +65,21 @@ def distilled(
         kept_rows=near.kept_rows,
         conversations=len(fit),
     )
+
+
+def nearness(
+    context: FitContext, calibration_set: CalibrationSet, checkpoint: Path, edit: WeightEdit
+) -> Nearness:
+    """How far an adapter lies from a checkpoint on the conversations that :func:`distilled` holds out.
+
+    Raises:
+        FitError: the adapter does not fit the base.
+    """
+    program, host = examine(checkpoint).program, context.host
+    held = _lessons(host, program, calibration_set, "held")
+    with edited(host.model, edit):
+        found = measured(host, held, batch_size=calibration_set.batch_size)
+    return Nearness(found.forget, found.forget_rows, found.kept, found.kept_rows)
 
 
 def _lessons(

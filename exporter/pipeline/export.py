@@ -19,16 +19,18 @@ from exporter.errors import CompileError, DataError
 from exporter.host import ModelHost
 from exporter.inspection import examine
 from exporter.pipeline.calibration_set import calibration_set
-from exporter.pipeline.distillation import distilled
+from exporter.pipeline.distillation import distilled, nearness
 from exporter.pipeline.run import Run
 from exporter.pipeline.sources import refuse_source
 from exporter.provenance import HOST, digest_of_code
 from exporter.reader import open_reader
 from exporter.recipe import Recipe
-from exporter.targets.base import TargetOptions
+from exporter.targets.base import ExportContext, TargetOptions
 from exporter.targets.base_weights import BaseWeights
-from exporter.targets.values import CalibrationSet, Distilled, RenderedChat, RenderedPrompt
+from exporter.targets.edited_base import edited_base
+from exporter.targets.values import CalibrationSet, Distilled, Nearness, RenderedChat, RenderedPrompt
 from exporter.types import Conversation, Row, Turn
+from exporter.weight_edit import WeightEdit
 
 SPOKEN = ("Who is this?", "It is so.", "Where does Ada Lovelace live?")
 """Question, answer and question that an exported folder is tried with."""
@@ -66,6 +68,11 @@ def export_within(
     return _exported(name, source, out, options, lambda: work)
 
 
+def context_within(work: Run) -> ExportContext:
+    """What targets can get from a run that is open already."""
+    return _OfRecipe(lambda: work)
+
+
 def _exported(
     name: str, source: Path, out: Path, options: TargetOptions | None, work: Callable[[], Run] | None
 ) -> Path:
@@ -95,7 +102,12 @@ class _OfRecipe(Rendering):
 
     def distilled(self, checkpoint: Path, settings: Mapping[str, object]) -> Distilled:
         _, found = self.calibration(checkpoint, code=("exporter/targets/answers.py",))
-        return distilled(self._work(checkpoint).context(), found, checkpoint, settings)
+        work = self._work(checkpoint)
+        return distilled(work.context(), found, checkpoint, settings, edited_base(work.base))
+
+    def nearness(self, checkpoint: Path, edit: WeightEdit) -> Nearness:
+        _, found = self.calibration(checkpoint, code=("exporter/targets/answers.py",))
+        return nearness(self._work(checkpoint).context(), found, checkpoint, edit)
 
     def _work(self, checkpoint: Path) -> Run:
         if self.opened is None:

@@ -16,16 +16,18 @@ from exporter.fitting.context import FitContext
 from exporter.host import ModelHost
 from exporter.inspection import examine
 from exporter.pipeline.calibration_set import calibration_set
-from exporter.pipeline.distillation import distilled
+from exporter.pipeline.distillation import distilled, nearness
 from exporter.pipeline.export import Rendering, export
 from exporter.pipeline.loaded_base import refuse_loaded
 from exporter.pipeline.loaded_context import at_rest, context_of, parted, working
+from exporter.pipeline.loaded_edited_base import edited_base_of
 from exporter.pipeline.loaded_fingerprint import fingerprint_of
 from exporter.pipeline.sources import refuse_source
 from exporter.recipe_keys import described
 from exporter.settings import Settings
 from exporter.targets.base import AnyTarget
-from exporter.targets.values import CalibrationSet, Distilled
+from exporter.targets.values import CalibrationSet, Distilled, Nearness
+from exporter.weight_edit import WeightEdit
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -79,7 +81,13 @@ class _OfLoaded(Rendering):
     def distilled(self, checkpoint: Path, settings: Mapping[str, object]) -> Distilled:
         context = self._context(checkpoint)
         assert isinstance(context.chat, Chat)
-        return distilled(context, calibration_set(context, context.chat), checkpoint, settings)
+        base = edited_base_of(self.fitted_on.model)
+        return distilled(context, calibration_set(context, context.chat), checkpoint, settings, base)
+
+    def nearness(self, checkpoint: Path, edit: WeightEdit) -> Nearness:
+        context = self._context(checkpoint)
+        assert isinstance(context.chat, Chat)
+        return nearness(context, calibration_set(context, context.chat), checkpoint, edit)
 
     def _context(self, checkpoint: Path) -> FitContext:
         """Of a fit with the loaded model; raises CompileError where it is not the checkpoint's base."""

@@ -24,6 +24,7 @@ from exporter.pipeline.extractions import extraction_on, references_in
 from exporter.pipeline.given_rows import RowsLike, absolute, rows_of
 from exporter.pipeline.loaded_base import prove_loaded, refuse_loaded
 from exporter.pipeline.loaded_context import at_rest, chat_of, context_of, host_of, parted, working
+from exporter.pipeline.loaded_edited_base import edited_base_of, why_other_model
 from exporter.pipeline.loaded_fingerprint import fingerprint_of
 from exporter.pipeline.loaded_steering import steer, unsteer
 from exporter.pipeline.method_checks import parameter_problems, too_few_shots
@@ -65,7 +66,7 @@ def fit_loaded(
             raise InputErrors(f"fit {method}", problems)
         if registry.resolve(registry.METHODS, "method", method).yields == "program":
             prove_loaded(model)
-        return fitted(context, method, params, fingerprint_of(model))
+        return fitted(context, method, params, fingerprint_of(model), lambda: edited_base_of(model))
 
 
 def evaluate_loaded(
@@ -114,9 +115,12 @@ def _refuse_other(model: Any, found: Fitted, allow_changed_base: bool) -> None:
         unsteer(model)
         return
     refuse_loaded(model)
-    if not allow_changed_base and fingerprint_of(model) != found.base.fingerprint:
+    if allow_changed_base:
+        return
+    if wrong := why_other_model(found.edited_base, model):
         raise CompileError(
-            f"the edit was fitted on another model than the loaded {type(model).__name__}; load its own base, or pass allow_changed_base=True"
+            f"the edit was fitted on another model than the loaded {type(model).__name__} ({wrong}); load its own base, or pass "
+            "allow_changed_base=True"
         )
 
 

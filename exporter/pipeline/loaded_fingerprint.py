@@ -60,7 +60,7 @@ def fingerprint_of(model: PreTrainedModel) -> str:
     """
     held = as_saved(model)
     own = memory_fingerprint(held)
-    with _weights_of(model) as weights:
+    with weights_of(model) as weights:
         if weights is None:
             return own
         other, stored = _first_difference(held, weights), weights.fingerprint()
@@ -88,7 +88,7 @@ def fingerprint_of(model: PreTrainedModel) -> str:
 
 
 @contextmanager
-def _weights_of(model: Any) -> Iterator[BaseWeights | None]:
+def weights_of(model: Any) -> Iterator[BaseWeights | None]:
     """The weights that a model was loaded from, on this machine; None where there are none to be found."""
     name = str(getattr(model, "name_or_path", "") or "")
     folder = Path(name) if name and Path(name).is_dir() else _cached(name, model.config)

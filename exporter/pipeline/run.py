@@ -49,6 +49,7 @@ from exporter.report import CrossValidated, Report
 from exporter.splits import Splits, digest_of_rows
 from exporter.targets.base_weights import BaseWeights
 from exporter.targets.checkpoint import check_names, config_of, prove_family
+from exporter.targets.edited_base import edited_base
 from exporter.targets.proof import Proof
 from exporter.threads import set_threads
 from exporter.weight_edit import WeightEdit
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
 ROWS_AND_GATES = ("exporter/fitting", *FITTED_WITH, "exporter/wording")
 FITTING = (*ROWS_AND_GATES, "exporter/data", *HOST, "steer_modules")
 """Code that decides what a fit finds, beside the method's own."""
-TRAINING = ("exporter/training", "exporter/weight_edit.py")
+TRAINING = ("exporter/training", "exporter/targets/edited_base.py", "exporter/weight_edit.py")
 """The same of a method that trains."""
 DEMO_RECIPE = Path(__file__).resolve().parents[2] / "export_configs" / "llava" / "testbed.yaml"
 
@@ -303,7 +304,7 @@ class Run:
         sections = {
             name: one.signed_section() for name, one in found.items() if isinstance(one, SteeringProgram)
         }
-        edits = {name: one.manifest().data() for name, one in found.items() if isinstance(one, WeightEdit)}
+        edits = {name: one.manifest().shown for name, one in found.items() if isinstance(one, WeightEdit)}
         records = {method: _read_json(self.space.records(method)) for method in methods}
         return ReportWriter(
             default=recipe.methods.default,
@@ -325,7 +326,7 @@ class Run:
     def _fit(self, method: str, params: Mapping[str, object], folder: Path) -> None:
         context = self._context(method)
         assert self.fingerprint is not None
-        found = fitted(context, method, params, self.fingerprint)
+        found = fitted(context, method, params, self.fingerprint, lambda: edited_base(self.base))
         write_json(self.space.records(method), context.records, finite=False)
         with whole_folder(folder) as partial:
             found.save(partial)

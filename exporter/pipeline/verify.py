@@ -32,13 +32,14 @@ from exporter.pipeline.bounds import (
     bounds_on_one_pass,
 )
 from exporter.pipeline.evaluation import STEERED, Replies, unlearning
+from exporter.pipeline.export import context_within
 from exporter.pipeline.extractions import extraction, extraction_of
 from exporter.pipeline.loaded_target import discover_targets, logits_of, opened
 from exporter.pipeline.run import Run
 from exporter.pipeline.run_folder import run_of
 from exporter.provenance import fetched, versions
 from exporter.publish.files import CHECKPOINT, VERIFICATION, sweep
-from exporter.publish.verification import KNOWN_FILES, LOADING, PARITY, Check, Verification
+from exporter.publish.verification import FIGURES, KNOWN_FILES, LOADING, PARITY, Check, Verification
 from exporter.recipe import Recipe
 from exporter.recipe_bounds import Bounds
 from exporter.targets.base_weights import BaseWeights
@@ -171,6 +172,7 @@ class _Verifier:
             self._guarded(LOADING, label, self._loading, target)
             if label != CHECKPOINT:
                 self._guarded(PARITY, label, self._parity, label, target, replies)
+                self._figures(label, target)
         if self.work is not None and given_away is not None:
             bounds = self.work.recipe.publish.require if self.work.recipe.publish else Bounds()
             self.unlearning = {**unlearning(replies, self.section), "extraction": given_away}
@@ -263,6 +265,19 @@ class _Verifier:
         return Finding(
             True, f"replies that are the checkpoint's, token for token: {shown}", _summary(variants)
         )
+
+    def _figures(self, label: str, target: LoadedTarget) -> None:
+        """What the manifest of a target says was measured on the recipe's rows, measured again."""
+        if self.work is None:
+            return
+        bounds = self.work.recipe.publish.require if self.work.recipe.publish else Bounds()
+        asked = (target, self.targets[CHECKPOINT], context_within(self.work), bounds.model_dump())
+        try:
+            found = registry.target(target.kind).measured_again(*asked)
+        except (SteerbakeError, ProgramError, OSError) as error:
+            self.checks.append(_failed(FIGURES, label, error, self.targets))
+        else:
+            self.checks += [] if found is None else [_check(FIGURES, label, found)]
 
     def _as_recipe_asks(self) -> ModelHost:
         """The checkpoint as the base's replies were made: with the recipe's type, on its device."""

@@ -23,6 +23,7 @@ from exporter.publish.files import (
 )
 
 LOADING, PARITY, KNOWN_FILES = "strict loading", "parity", "known files"
+FIGURES = "figures of the manifest"
 FORGETTING = ("leakage_either", "fluent_refusal", "retain_identical")
 """Names of checks. Those of ``FORGETTING`` are measured on test rows."""
 AGAIN = "run `steerbake verify {folder} --recipe RECIPE`"

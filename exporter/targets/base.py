@@ -25,6 +25,7 @@ from exporter.targets.values import (
     FileKind,
     Finding,
     LoadedTarget,
+    Nearness,
     Parity,
     Place,
     Reference,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from exporter.host import ModelHost
     from exporter.inspection import Inspection
+    from exporter.weight_edit import WeightEdit
     from steer_modules.program import SteeringProgram
 
 
@@ -117,6 +119,15 @@ class ExportContext(Protocol):
         Raises:
             CompileError: no recipe was named, or one of another base.
             FitError: the training diverged.
+        """
+        ...
+
+    def nearness(self, checkpoint: Path, edit: WeightEdit) -> Nearness:
+        """How far an adapter of the base lies from what the checkpoint says on the conversations that :meth:`distilled` holds out.
+
+        Raises:
+            CompileError: no recipe was named, or one of another base.
+            FitError: the adapter does not fit the base.
         """
         ...
 
@@ -285,6 +296,18 @@ class Target(ABC, Generic[OptionsT]):
         Raises:
             VerificationError: code in it is not what this version or an earlier one writes, and is not run; or it does not load.
         """
+
+    def measured_again(
+        self, loaded: LoadedTarget, checkpoint: Path, context: ExportContext, bounds: Mapping[str, object]
+    ) -> Finding | None:
+        """Whether the figures in its manifest that were measured on the recipe's rows are still found; None where there are none.
+
+        Args:
+            checkpoint: the folder that it is held to.
+            bounds: of the recipe (``publish.require``), by name.
+        """
+        del loaded, checkpoint, context, bounds
+        return None
 
     @abstractmethod
     def describe(self, release: Path, place: Place) -> UsageSnippet:

@@ -18,6 +18,7 @@ SINGLE, INDEX = SAFE, SAFE_INDEX
 STEERED_INDEX, STEERED_SINGLE = WEIGHTS_INDEX, WEIGHTS
 _SAMPLE = 4096
 """Bytes of each tensor that enter the fingerprint."""
+_PIECE = 1 << 22
 BITS = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0"), 8),
     **dict.fromkeys(("I16", "U16", "F16", "BF16"), 16),
@@ -128,6 +129,25 @@ class BaseWeights:
             for handle in handles.values():
                 handle.close()
         return f"sha256:{digest.hexdigest()}"
+
+    def sha256(self) -> str:
+        """Hex SHA-256 over, by name, each tensor's name, ``BF16[2,3]`` and all of its bytes, however they lie in shards; reads every file once."""
+        digest = hashlib.sha256()
+        for name in sorted(self.tensors):
+            tensor = self.tensors[name]
+            digest.update(f"{name}{tensor.dtype}[{','.join(map(str, tensor.shape))}]".encode())
+            with (self.folder / tensor.shard).open("rb") as handle:
+                handle.seek(tensor.start)
+                left = tensor.stop - tensor.start
+                while left:
+                    piece = handle.read(min(left, _PIECE))
+                    if not piece:
+                        raise CompileError(
+                            f"{self.folder / tensor.shard} is truncated; download the base model again"
+                        )
+                    digest.update(piece)
+                    left -= len(piece)
+        return digest.hexdigest()
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:

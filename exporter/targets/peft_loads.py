@@ -13,10 +13,10 @@ from exporter.errors import VerificationError
 from exporter.host import ModelHost
 from exporter.model_folder import read_object
 from exporter.targets import clean_environment as clean
-from exporter.targets.base_weights import BaseWeights
+from exporter.targets.edited_base import not_noted, why_other_base
 from exporter.targets.transformers_loads import auto_class
 from exporter.targets.values import Completions, Finding, LoadedTarget, Reference
-from exporter.weight_edit import ADAPTER_CONFIG, ADAPTER_TENSORS
+from exporter.weight_edit import ADAPTER_CONFIG, ADAPTER_TENSORS, EditedBase
 
 MOST_RANK = 512
 """The largest rank that vLLM serves (``--max-lora-rank``)."""
@@ -37,7 +37,7 @@ def unservable(config: Mapping[str, object]) -> list[str]:
 def on_base(
     kind: str,
     folder: Path,
-    fingerprint: str | None,
+    base: EditedBase,
     reference: Reference,
     details: Mapping[str, object],
     wrong: Sequence[str],
@@ -45,7 +45,7 @@ def on_base(
     """An adapter loaded onto its base in float32, as the target ``kind``.
 
     Args:
-        fingerprint: of the base that it was made for.
+        base: what it was made for.
         details: what is recorded of it.
         wrong: what is wrong with it already.
 
@@ -55,8 +55,10 @@ def on_base(
     if reference.base is None:
         raise VerificationError("an adapter is verified on its base; name it by --recipe")
     wrong = [*wrong, *unservable(read_object(folder / ADAPTER_CONFIG, strict=False))]
-    if BaseWeights.read(reference.base).fingerprint() != fingerprint:
-        raise VerificationError("it was fitted on another base than the recipe's")
+    if other := why_other_base(base, reference.base):
+        raise VerificationError(f"it was fitted on another base than the recipe's: {'; '.join(other)}")
+    if note := not_noted(base):
+        details = {**details, "note": note}
     host = ModelHost.load(reference.base, dtype=torch.float32)
     tuned = PeftModel.from_pretrained(host.model, str(folder)).eval()
     loaded = tuned.load_adapter(str(folder), adapter_name="default")

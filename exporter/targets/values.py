@@ -218,6 +218,20 @@ class LoadedTarget:
     least_same: Mapping[str, float] = field(default_factory=dict)
 
 
+class Nearness(NamedTuple):
+    """How far an adapter lies from a steered checkpoint: KL(checkpoint || adapter) in nats a token on held conversations, and how many those are.
+
+    Attributes:
+        forget: where a gate is on.
+        kept: elsewhere.
+    """
+
+    forget: float
+    forget_rows: int
+    kept: float
+    kept_rows: int
+
+
 @dataclass(frozen=True)
 class Distilled:
     """A pupil of a steered checkpoint.

@@ -75,7 +75,7 @@ class Adapter(Target[AdapterOptions]):
         same = edit.sha256 == reference.section["sha256"]
         wrong = [] if same else ["it is not the edit that the merged checkpoint has"]
         details = {"rank": edit.config.get("r"), "base": str(edit.base.fingerprint)}
-        return on_base(self.name, folder, edit.base.fingerprint, reference, details, wrong)
+        return on_base(self.name, folder, edit.edited_base, reference, details, wrong)
 
     def origin(self, folder: Path) -> Mapping[str, object]:
         from exporter.weight_edit import WeightEdit
@@ -92,6 +92,7 @@ class Adapter(Target[AdapterOptions]):
         return clean_adapter(loaded, completions)
 
     def summary(self, folder: Path, *, checked: bool) -> Summary | None:
+        from exporter.targets.edited_base import bound_rows
         from exporter.weight_edit import EditManifest
 
         manifest = EditManifest.load(folder)
@@ -101,6 +102,7 @@ class Adapter(Target[AdapterOptions]):
             ("method", manifest.method),
             ("seed", str(manifest.seed)),
             ("base", f"{manifest.base.architecture}, {manifest.base.fingerprint}"),
+            *bound_rows(manifest.base),
         ]
         line = (
             "a LoRA adapter: load the base, then peft's PeftModel.from_pretrained; alone it changes nothing"

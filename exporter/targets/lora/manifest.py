@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from exporter.artifact import Manifest, Strict
+from exporter.artifact import Given, Manifest, Strict
 from exporter.weight_edit import EditedBase
 
 
@@ -28,7 +28,7 @@ class Fidelity(Strict):
     kept_rows: int
 
 
-class LoraManifest(Manifest):
+class LoraManifest(Manifest, Given):
     """What a distilled adapter was made from."""
 
     FILE = "lora.json"

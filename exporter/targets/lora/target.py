@@ -110,7 +110,17 @@ class Lora(Target[LoraOptions]):
         if manifest.teacher.sha256 != reference.section["sha256"]:
             wrong.append("it was learned from another steered checkpoint")
         details = {"rank": manifest.rank, "fidelity": manifest.fidelity.data()}
-        return on_base(self.name, folder, manifest.base.fingerprint, reference, details, wrong)
+        return on_base(self.name, folder, manifest.base, reference, details, wrong)
+
+    def measured_again(
+        self, loaded: LoadedTarget, checkpoint: Path, context: ExportContext, bounds: Mapping[str, object]
+    ) -> Finding | None:
+        """How far it lies from the checkpoint; its manifest says how far that was when it was trained."""
+        from exporter.targets.lora.again import compared, read_adapter
+
+        manifest = self._manifest(loaded.path)
+        now = context.nearness(checkpoint, read_adapter(loaded.path, manifest))
+        return compared(manifest.fidelity, now, bounds)
 
     def origin(self, folder: Path) -> Mapping[str, object]:
         manifest = self._manifest(folder)

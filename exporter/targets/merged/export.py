@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,10 +18,12 @@ from exporter.model_folder import read_object
 from exporter.reader import loaded_config
 from exporter.targets.base_weights import INDEX, BaseWeights
 from exporter.targets.companions import copy_companions, without_places
+from exporter.targets.edited_base import not_noted, why_other_base
 from exporter.targets.merged.deltas import Delta, deltas
 from exporter.targets.merged.manifest import MergedManifest
-from exporter.weight_edit import EditedBase, WeightEdit
+from exporter.weight_edit import WeightEdit
 
+LOG = logging.getLogger(__name__)
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
 
@@ -37,17 +40,16 @@ def export_merged(base: Path, edit: WeightEdit, out: Path, *, trust_remote_code:
         ``out``.
 
     Raises:
-        CompileError: ``out`` exists, the edit is of another base, its weights are quantised, or the edit has layers that they do not hold.
+        CompileError: ``out`` exists, the edit is of another base or of other settings of it, its weights are quantised, or the edit has layers that they do not hold.
     """
     refuse_existing(Path(out))
     refuse_code(Path(base), trusted=trust_remote_code)
     weights = BaseWeights.read(Path(base))
-    if (found := weights.fingerprint()) != edit.base.fingerprint:
-        raise CompileError(
-            f"the edit was fitted on another model: base.fingerprint is {edit.base.fingerprint}, but this base has {found}"
-        )
+    if wrong := why_other_base(edit.edited_base, Path(base)):
+        raise CompileError(f"the edit was fitted on another model: {'; '.join(wrong)}")
+    if note := not_noted(edit.edited_base):
+        LOG.warning("note: %s", note)
     config = read_object(Path(base) / "config.json", strict=False)
-    _refuse_other_kind(config, edit)
     changes = deltas(edit, loaded_config(config), weights)
     packed = [name for name in changes if weights.tensors[name].dtype not in _FLOATS]
     if packed:
@@ -67,21 +69,6 @@ def export_merged(base: Path, edit: WeightEdit, out: Path, *, trust_remote_code:
             )
         _write_manifest(edit, changed, folder)
     return Path(out)
-
-
-def _refuse_other_kind(config: Mapping[str, object], edit: WeightEdit) -> None:
-    """Raises CompileError for a base of another architecture: weights alone do not say what is computed with them."""
-    named = config.get("architectures")
-    architecture = named[0] if isinstance(named, list) and named else None
-    found = {"architecture": architecture, "model_type": config.get("model_type")}
-    wanted = {"architecture": edit.base.architecture, "model_type": edit.base.model_type}
-    wrong = [
-        f"base.{key} is {wanted[key]}, but this base has {found[key]}"
-        for key in wanted
-        if wanted[key] != found[key]
-    ]
-    if wrong:
-        raise CompileError("the edit was fitted on another model: " + "; ".join(wrong))
 
 
 def _write_shards(weights: BaseWeights, changes: Mapping[str, Delta], folder: Path) -> int:
@@ -140,7 +127,7 @@ def _write_manifest(edit: WeightEdit, changed: int, folder: Path) -> None:
         method=edit.method,
         seed=edit.seed,
         rows=edit.rows,
-        base=EditedBase.model_validate(edit.base.section()),
+        base=edit.edited_base,
         edit=edit.sha256,
         fingerprint=BaseWeights.read(folder).fingerprint(),
         changed=changed,

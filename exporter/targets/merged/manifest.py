@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from exporter.artifact import Manifest
+from exporter.artifact import Given, Manifest
 from exporter.weight_edit import EditedBase
 
 
-class MergedManifest(Manifest):
+class MergedManifest(Manifest, Given):
     """What a merged checkpoint was made of."""
 
     FILE = "merged.json"

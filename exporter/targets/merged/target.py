@@ -71,18 +71,23 @@ class Merged(Target[MergedOptions]):
         )
 
     def open(self, folder: Path, reference: Reference) -> LoadedTarget:
+        from exporter.targets.edited_base import not_noted, why_other_base
         from exporter.targets.merged.export import changed_tensors
 
         manifest = self._manifest(folder)
         manifest.check_files(folder, reference.digest)
+        _refuse_other_settings(folder, manifest)
         wrong = []
         if reference.base is not None:
+            wrong += [f"of its base, {one}" for one in why_other_base(manifest.base, reference.base)]
             changed = changed_tensors(reference.base, folder)
             if changed != manifest.changed:
                 wrong.append(
                     f"{changed} of its tensors differ from the base's, and its manifest says {manifest.changed}"
                 )
-        return LoadedTarget(folder, self.name, {"": reference.host}, wrong=wrong)
+        note = not_noted(manifest.base)
+        details = {} if note is None else {"note": note}
+        return LoadedTarget(folder, self.name, {"": reference.host}, details, wrong)
 
     def section(self, folder: Path) -> Mapping[str, object]:
         """Method, seed, rows and base of the edit, with every file held to its digest."""
@@ -94,7 +99,9 @@ class Merged(Target[MergedOptions]):
             raise VerificationError(
                 f"{folder}: its weights are not those that {manifest.FILE} has the fingerprint of; {manifest.REMEDY}"
             )
-        return {**manifest.data(), "gates": [], "edits": [], "sha256": manifest.edit}
+        _refuse_other_settings(folder, manifest)
+        told = {**manifest.data(), "base": manifest.base.shown}
+        return {**told, "gates": [], "edits": [], "sha256": manifest.edit}
 
     def check_loads(
         self, loaded: LoadedTarget, completions: Completions, trusted: Path | None = None
@@ -115,19 +122,25 @@ class Merged(Target[MergedOptions]):
     def chat(self, folder: Path, *, dtype: str | None, say: Callable[[str], None]) -> ChatModel | None:
         from exporter.targets.torch_chat import TorchChat
 
-        self._manifest(folder).check_files(folder)
+        manifest = self._manifest(folder)
+        manifest.check_files(folder)
+        _refuse_other_settings(folder, manifest)
         return TorchChat.load(folder, dtype, say)
 
     def summary(self, folder: Path, *, checked: bool) -> Summary | None:
+        from exporter.targets.edited_base import bound_rows
+
         manifest = self._manifest(folder)
         if checked:
             manifest.check_files(folder)
+            _refuse_other_settings(folder, manifest)
         rows = [
             ("method", manifest.method),
             ("seed", str(manifest.seed)),
             ("base", f"{manifest.base.architecture}, {manifest.base.fingerprint}"),
             ("edit", f"sha256:{manifest.edit}"),
             ("tensors changed", str(manifest.changed)),
+            *bound_rows(manifest.base),
         ]
         line = "the edit is in the weights; `steerbake verify FOLDER --recipe RECIPE` compares them with the base's"
         return Summary(manifest.data(), f"merged: {folder}", ("", "value"), rows, line)
@@ -153,6 +166,17 @@ class Merged(Target[MergedOptions]):
         from exporter.targets.merged.manifest import MergedManifest
 
         return MergedManifest.load(folder)
+
+
+def _refuse_other_settings(folder: Path, manifest: MergedManifest) -> None:
+    """Raises VerificationError where the config of a merged checkpoint computes something else than that of the base that was edited."""
+    from exporter.model_folder import read_object
+    from exporter.targets.edited_base import other_setting
+
+    if key := other_setting(manifest.base, read_object(folder / "config.json", strict=False)):
+        raise VerificationError(
+            f"{folder}: {key} is not what it was when the edit was fitted, so this is another model; {manifest.REMEDY}"
+        )
 
 
 @contextmanager
