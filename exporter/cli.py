@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from exporter.cli_evaluate import evaluation
 from exporter.cli_export import exports
 from exporter.cli_publish import publishing
 from exporter.failures import answering, debugging, reported
@@ -284,6 +285,7 @@ def chat(
     display.converse(conversation, prompt, max_new_tokens)
 
 
+app.add_typer(evaluation)
 app.add_typer(publishing)
 
 

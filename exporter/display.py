@@ -107,7 +107,7 @@ def results(report: Mapping[str, object], out: Path) -> dict[str, object]:
 
 def print_results(content: Mapping[str, object], out: Path) -> None:
     """The table of a run's report.json, and where everything lies."""
-    console, report = _console(), Report.of(content)
+    console, report = terminal(), Report.of(content)
     models = report.models
     table = Table(
         title=f"{escape(str(report.recipe['name']))}: fractions on held-out rows", title_justify="left"
@@ -149,10 +149,10 @@ def print_results(content: Mapping[str, object], out: Path) -> None:
 def _lines(models: Mapping[str, Measures]) -> Iterator[tuple[str, Metric[object], list[Figure]]]:
     """A title, its metric and the figure of each model."""
     for name in models["base"].metrics:
-        yield name, _metric(name), [one.metrics[name] for one in models.values()]
+        yield name, metric_of(name), [one.metrics[name] for one in models.values()]
     for eval_slice, counted in models["base"].eval_slices.items():
-        for name in sorted(counted, key=lambda name: _metric(name).words.rank):
-            if (metric := _metric(name)).words.in_slices:
+        for name in sorted(counted, key=lambda name: metric_of(name).words.rank):
+            if (metric := metric_of(name)).words.in_slices:
                 yield (
                     f"{eval_slice}: {name}",
                     metric,
@@ -160,13 +160,14 @@ def _lines(models: Mapping[str, Measures]) -> Iterator[tuple[str, Metric[object]
                 )
 
 
-def _metric(name: str) -> Metric[object]:
+def metric_of(name: str) -> Metric[object]:
+    """The metric of a name in a file, which another installation may have written."""
     return registry.metrics().get(name) or unregistered(name)
 
 
 def print_inspection(found: Inspection) -> None:
     """What is steered where, by which gates, with hashes and files."""
-    console = _console()
+    console = terminal()
     program, base = found.program, found.program.base
     console.print(
         f"[bold]{escape(str(found.folder))}[/bold] ({found.kind}, {found.section['format']})", soft_wrap=True
@@ -197,7 +198,7 @@ def print_inspection(found: Inspection) -> None:
 
 def print_preflight(found: Preflight) -> None:
     """What a recipe would run with: rows, base, disk, and the stages to come."""
-    console = _console()
+    console = terminal()
     roles = sorted({role for counted in found.rows.values() for role in counted})
     table = Table("part", *roles, title=f"{escape(found.source)}: ready", title_justify="left")
     for part, counted in found.rows.items():
@@ -216,7 +217,7 @@ def print_preflight(found: Preflight) -> None:
 
 def print_verification(found: Mapping[str, Any]) -> None:
     """Every check with what came of it, and what base, checkpoint and other targets forget and keep."""
-    console = _console()
+    console = terminal()
     table = Table("check", "of", "", "told", title="Verification", title_justify="left")
     for check in found["checks"]:
         mark = "[green]holds[/green]" if check["holds"] else "[red]fails[/red]"
@@ -230,13 +231,13 @@ def print_verification(found: Mapping[str, Any]) -> None:
     for measure in next(iter(models.values())):
         values = [figures[measure] for figures in models.values()]
         if any(value["rows"] for value in values):
-            table.add_row(measure, *(_of_rows(_metric(measure), value) for value in values))
+            table.add_row(measure, *(_of_rows(metric_of(measure), value) for value in values))
     console.print(table)
 
 
 def print_sentences(statements: Iterable[str], wrong: Iterable[str]) -> None:
     """What is right and what is wrong, a line each."""
-    console, problems = _console(), list(wrong)
+    console, problems = terminal(), list(wrong)
     for line in statements:
         console.print(escape(line), soft_wrap=True)
     for line in problems:
@@ -259,7 +260,7 @@ def _with_interval(metric: Metric[object], one: Estimate) -> str:
 
 def print_summary(summary: Summary) -> None:
     """The summary of a folder."""
-    console = _console()
+    console = terminal()
     table = Table(*summary.header, title=escape(summary.title), title_justify="left")
     for row in summary.rows:
         table.add_row(*row)
@@ -293,8 +294,8 @@ def converse(talk: Talk, prompt: str | None, max_new_tokens: int) -> None:
             return
 
 
-def _console() -> Console:
-    """Where no terminal says how wide it is (a log, a pipe), tables of four models still fit."""
+def terminal() -> Console:
+    """The terminal. Where no terminal says how wide it is (a log, a pipe), tables of four models still fit."""
     console = Console()
     return console if console.is_terminal else Console(width=max(console.width, WIDTH_OF_LOGS))
 
