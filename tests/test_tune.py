@@ -65,14 +65,14 @@ def test_a_study_tries_what_is_declared_and_what_bounds_say(recipe):
 
 
 def test_a_key_that_the_recipe_sets_stays(recipe):
-    done = study(recipe, changes=["methods.params={keyed: {layer: 3}}"])
+    done = study(recipe, trials=2, changes=["methods.params={keyed: {layer: 3}}"])
     assert {one["layer"] for one in params(done)} == {3}
     assert list(done.record.searched) == ["strength"]
 
 
 def test_the_winner_is_a_recipe_that_run_takes_and_says_where_it_comes_from(recipe):
     out = recipe.parent / "elsewhere" / "won.yaml"
-    done = study(recipe, out=out)
+    done = study(recipe, trials=2, out=out)
     text = out.read_text()
     assert text.startswith("# Written by `steerbake tune recipe.yaml`: trial ") and "leak " in text
     loaded = Recipe.load(out)
@@ -105,17 +105,17 @@ def test_test_rows_are_not_read_before_the_winner_is_written(recipe, monkeypatch
 
     monkeypatch.setattr(Path, "open", lambda self, *a, **k: (noted(self), whole(self, *a, **k))[1])
     monkeypatch.setattr(builtins, "open", lambda path, *a, **k: (noted(path), opened(path, *a, **k))[1])
-    study(recipe)
+    study(recipe, trials=2)
     assert seen == []
-    assert study(recipe, report=True).report is not None
+    assert study(recipe, trials=2, report=True).report is not None
     assert seen and all(seen)
 
 
 def test_a_study_works_without_a_file_of_test_rows_until_the_end(recipe):
     (recipe.parent / "test.jsonl").write_text("this is no row")
-    assert len(params(study(recipe))) == TRIALS
+    assert len(params(study(recipe, trials=1))) == 1
     with pytest.raises(InputErrors, match="test"):
-        study(recipe, report=True)
+        study(recipe, trials=1, report=True)
     assert without_test_rows(Recipe.load(recipe)).data.test == []
 
 
@@ -149,7 +149,7 @@ def test_a_study_that_was_killed_goes_on_as_if_it_had_not_been(recipe, tmp_path_
 
 @pytest.mark.parametrize("what", ["the calibration rows", "the base", "the recipe"])
 def test_a_study_of_something_else_begins_anew_and_says_so(recipe, what, caplog):
-    first = study(recipe).record
+    first = study(recipe, trials=1).record
     changes = []
     if what == "the calibration rows":
         rows = recipe.parent / "calibrate.jsonl"
@@ -162,7 +162,7 @@ def test_a_study_of_something_else_begins_anew_and_says_so(recipe, what, caplog)
     else:
         changes = ["seed=7"]
     caplog.clear()
-    second = study(recipe, changes=changes).record
+    second = study(recipe, changes=changes, trials=1).record
     assert second.study != first.study
     (sentence,) = [one.getMessage() for one in caplog.records if "a new study begins" in one.getMessage()]
     assert what in sentence
@@ -198,7 +198,7 @@ def test_the_front_is_what_no_trial_beats_and_the_winner_is_on_it():
 
 def test_the_command_prints_the_front_and_writes_the_record(recipe):
     folder = recipe.parent / "study"
-    asked = ["tune", str(recipe), "--trials", "3", "--folder", str(folder), "--no-report", "--quiet"]
+    asked = ["tune", str(recipe), "--trials", "2", "--folder", str(folder), "--no-report", "--quiet"]
     result = CliRunner().invoke(app, asked)
     assert result.exit_code == 0, result.output
     assert "winner" in result.output
@@ -237,8 +237,15 @@ def test_a_trial_that_was_cut_off_while_it_was_noted_is_not_counted(tmp_path):
 
 def test_an_edit_is_trained_and_generated_in_every_trial(recipe, monkeypatch):
     monkeypatch.setitem(registry.METHODS, "keyed", "exporter.training.closed_form.asru:Asru")
-    record = study(recipe, trials=3).record
+    record = study(recipe, trials=2).record
     assert set(record.searched) == {"layer", "strength", "ridge"}
-    assert sum(one.leakage is not None for one in record.trials) == 3
+    assert sum(one.leakage is not None for one in record.trials) == 2
     lines = {one.number: one for one in record.trials}
     assert record.generated["leakage"] == lines[record.winner].leakage
+
+
+def test_the_folder_of_another_recipe_is_refused_by_the_name_of_its_option(recipe, tmp_path_factory):
+    study(recipe, trials=1)
+    other = write_recipe(tmp_path_factory.mktemp("other"))
+    with pytest.raises(InputErrors, match="--folder"):
+        study(other, folder=recipe.parent / "study")

@@ -65,7 +65,10 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Fixed:
-    """Not searched: a number of rows, which costs time and decides little, or what a user alone can know."""
+    """Not searched: a number of rows, which costs time and decides little, or what a user alone can know.
+
+    A section is as it is by default; where a recipe gives it, its keys are searched.
+    """
 
 
 Searched = Among | Between | Blocks | Fixed
@@ -212,8 +215,8 @@ def _section(field: FieldInfo) -> type[BaseModel] | None:
 
 
 def _below(name: str, field: FieldInfo, given: Mapping[str, object]) -> Mapping[str, object] | None:
-    """The keys that are set of a section; None for one that is not there, or is not searched."""
-    if isinstance(_declared(field), Fixed):
+    """The keys that are set of a section; None for one that is not there, or is fixed and not given."""
+    if isinstance(_declared(field), Fixed) and name not in given:
         return None
     value = given.get(name, field.get_default(call_default_factory=True))
     if isinstance(value, BaseModel):

@@ -28,7 +28,7 @@ from exporter.fitting.context import FitContext
 from exporter.fitting.gates import GatePlan, behind, choose_gates
 from exporter.fitting.refusals import wordings
 from exporter.fitting.search import cheapest
-from exporter.fitting.space import Among, Between
+from exporter.fitting.space import Among, Between, Fixed
 from exporter.fitting.token_gates import TokenGatePlan, choose_token_gates
 from exporter.fitting.trials import Bench
 from exporter.methods.base import Yields
@@ -44,7 +44,7 @@ class EcoParams(BaseModel):
     """The classifier, searched at prompts' ends."""
     slack: Annotated[float, Among((0.0, 0.02, 0.1))] = Field(default=0.02, ge=0)
     """By how much an earlier gate may do worse on the calibration rows than the best: its missed share, twice, and its false alarms."""
-    subject: Annotated[TokenGatePlan | None, Among((None, {}))] = None
+    subject: Annotated[TokenGatePlan | None, Fixed()] = None
     """A gate that reads every column, in place of the other; None for none."""
     noise_rank: Annotated[int, Among((2, 4, 8, 16, 32))] = Field(default=8, gt=0)
     """k, the dimensions that the noise has."""

@@ -42,7 +42,7 @@ class KeyedParams(BaseModel):
     """Block whose output is rotated; "search" tries the last ones. An edit before the last block also changes later blocks."""
     subject: TokenGatePlan | None = TokenGatePlan()
     """The gate that reads every column; None for none."""
-    gate: Annotated[GatePlan | None, Among((None, {}))] = None
+    gate: Annotated[GatePlan | None, Fixed()] = None
     """A second gate at the end of each prompt; the edit applies if either fires."""
     prefill_tokens: Annotated[int, Among((0, 4, 8, 12))] = Field(default=8, ge=0)
     """Longest prefill of an answer, in tokens, after which the refusal is continued."""

@@ -37,6 +37,7 @@ from exporter.recipe import Recipe
 from exporter.recipe_tree import override, read_tree
 from exporter.splits import digest_of_rows
 from exporter.targets.values import Summary
+from exporter.workspace import Workspace
 
 LOG = logging.getLogger(__name__)
 ROWS = 96
@@ -123,6 +124,7 @@ def tune(
     folder = folder or Path("runs") / f"{recipe.name}-tune"
     out = out or folder / f"{recipe.name}-tuned.yaml"
     refuse_other(out)
+    _refuse_folder(recipe, folder, out)
     blind = without_test_rows(recipe)
     require(blind, folder / "trials")
     work = Run(blind, folder / "trials", progress)
@@ -149,6 +151,17 @@ def without_test_rows(recipe: Recipe) -> Recipe:
             "publish": None,
         }
     )
+
+
+def _refuse_folder(recipe: Recipe, folder: Path, out: Path) -> None:
+    """Raises InputErrors where a folder holds the study of another recipe, or the run of another winner."""
+    objections = [
+        Workspace.objection(folder / "trials", recipe.name, recipe.file),
+        Workspace.objection(folder / "run", f"{recipe.name}-tuned", out),
+    ]
+    problems = [one.replace("--out", "--folder") for one in objections if one is not None]
+    if problems:
+        raise InputErrors(str(folder), problems)
 
 
 def made_of(work: Run, rows: int) -> dict[str, str]:

@@ -71,6 +71,7 @@ def test_what_is_tried_follows_from_declarations_types_and_bounds():
 
 
 def test_what_a_recipe_sets_stays():
+    assert "never.rank" not in asked({}) and "never.rank" in asked({"never": {}})
     given = {"layer": 1, "gate": None, "always": {"rank": 7}, "mode": "search"}
     found = [sampled(Params, given, 6, Drawn(seed)) for seed in range(20)]
     assert {(one["layer"], one["gate"], one["always"]["rank"], one["mode"]) for one in found} == {
