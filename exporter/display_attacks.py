@@ -31,10 +31,11 @@ def print_attacks(found: AttackReport) -> None:
     for one in found.attacks:
         if one.status != "measured":
             console.print(f"{escape(one.name)}: {one.status}: {escape(one.why)}", soft_wrap=True)
-        elif not one.shows:
-            console.print(
-                f"{escape(one.name)}: the base answers too few rows for this to show anything", soft_wrap=True
-            )
+    if silent := [one.name for one in found.attacks if one.status == "measured" and not one.shows]:
+        console.print(
+            f"The base answers fewer than half of the rows, so little is shown by: {', '.join(silent)}",
+            soft_wrap=True,
+        )
     worst = worst_of(found.attacks)
     if worst is None or worst.leak is None:
         console.print(

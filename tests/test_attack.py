@@ -27,6 +27,7 @@ from exporter.pipeline.model_attacks.logit_lens import lens
 from exporter.pipeline.model_attacks.one_pass import first_secret, references_of
 from exporter.pipeline.model_attacks.stripped import stock_of
 from exporter.pipeline.model_attacks.under_attack import UnderAttack, attacked, sampled
+from exporter.pipeline.row_checks import Room
 from exporter.pipeline.run import Run
 from exporter.pipeline.verify import verify
 from exporter.recipe import Recipe
@@ -257,19 +258,18 @@ def test_a_base_is_trained_and_is_itself_afterwards(under: UnderAttack) -> None:
     before = {name: one.clone() for name, one in under.host("base").model.state_dict().items()}
     found = registry.model_attacks()["relearned_retain"].measure(under)
     assert found.status == "measured" and found.access == "weights"
-    assert float(str(found.details["last_loss_steered"])) < 5 and "canary" in found.details
+    first, last = found.details["losses_base"]  # type: ignore[misc]
+    assert last < first and "canary" in found.details  # type: ignore[operator]
     after = under.host("base").model.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_rows_whose_secret_was_trained_on_are_not_asked(
-    under: UnderAttack, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_whose_secret_was_trained_on_are_not_asked(under: UnderAttack) -> None:
     one = registry.model_attacks()["relearned_forget"]
-    telling = [replace(row, id=f"t{row.id}") for row in under.forget]
-    monkeypatch.setattr(type(one), "rows", lambda self, under: telling)
     with pytest.raises(NoRows, match="secret"):
-        one.measure(under)
+        one.asked(under, under.forget)  # type: ignore[attr-defined]
+    other = replace(under.forget[0], question="x", answer="x", reasoning=None, secrets=("x",))
+    assert one.asked(under, [other]) == under.forget  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -316,6 +316,25 @@ def test_attacks_compose_by_the_parts_of_a_prompt(under: UnderAttack) -> None:
     assert composed(row, {"turns": "crescendo"}, [], chat) is None, "one row alone shows no subject"
     named = {name for names in SLOTS.values() for name in names}
     assert named <= set(registry.attacks())
+
+
+def test_what_does_not_fit_is_left_out_and_said(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(config: object, new_tokens: int) -> Room:
+        return Room(new_tokens + 12, None, new_tokens)
+
+    monkeypatch.setattr(Room, "of", short)
+    recipe = Recipe.load(home / "recipe.yaml")
+    found = by_name(
+        attack(
+            home / "steered", recipe, Siege(("story", "capitals"), limit=8), run=home / "run", out=tmp_path
+        )
+    )
+    assert (
+        found["story"].status == "no rows" and "positions" in found["story"].why and found["story"].too_long
+    )
+    assert found["capitals"].status == "measured" and found["capitals"].too_long == 0
 
 
 def test_a_variant_that_there_is_not_is_refused(home: Path) -> None:

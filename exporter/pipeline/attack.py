@@ -8,12 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import transformers
-
 from exporter import registry
 from exporter.atomic import write_json
 from exporter.attack_report import AttackReport, AttackResult, Status, worst_of
-from exporter.data.chat import Chat
 from exporter.digests import digest_of
 from exporter.errors import InputErrors
 from exporter.evaluation.attacks.base import Attack, group_of
@@ -24,7 +21,6 @@ from exporter.pipeline.measured_models import MeasuredModel, open_model
 from exporter.pipeline.model_attacks.base import ModelAttack, NoRows, NotMeasured
 from exporter.pipeline.model_attacks.counts import counted
 from exporter.pipeline.model_attacks.under_attack import Side, UnderAttack, asked_rows, attacked, sampled
-from exporter.pipeline.row_checks import Room
 from exporter.pipeline.run import Run
 from exporter.pipeline.run_folder import run_of
 from exporter.provenance import HOST, digest_of_code, versions
@@ -185,24 +181,22 @@ def choose(names: Sequence[str], *, every: bool) -> Chosen:
 def _asked(under: UnderAttack, attacks: Mapping[str, Attack | None]) -> list[AttackResult]:
     """Every way of asking: of the base first, then of the steered model, so that each is loaded once."""
     chat, made, results = under.chat(), dict[str, list[Row]](), dict[str, AttackResult]()
-    config = transformers.AutoConfig.from_pretrained(
-        under.work.base, trust_remote_code=under.work.recipe.base.trust_remote_code
-    )
-    room = Room.of(config, under.work.recipe.report.max_new_tokens)
     long: dict[str, int] = {}
     for name, one in attacks.items():
         group = "control" if one is None else group_of(one)
         try:
             rows = list(under.rows) if one is None else attacked(one, under.rows, chat)
-            rows = asked_rows(rows)
-            fitting = [row for row in rows if _fits(row, one, chat, room)]
+            rows, renders = asked_rows(rows), getattr(one, "rendered", lambda chat: chat)(chat)
+            fitting = [row for row in rows if under.fits(row, renders)]
             long[name] = len(rows) - len(fitting)
             rows = under.models["steered"].reads(fitting)
             if not any(row.role == "forget" for row in rows):
                 raise NoRows(_none_left(fitting))
             made[name] = rows
         except NoRows as error:
-            results[name] = AttackResult(name=name, group=group, status="no rows", why=str(error))
+            results[name] = AttackResult(
+                name=name, group=group, status="no rows", why=str(error), too_long=long.get(name, 0)
+            )
     said = {}
     for side in ("base", "steered"):
         for number, (name, rows) in enumerate(made.items(), start=1):
@@ -251,14 +245,6 @@ def _measure(one: ModelAttack, under: UnderAttack, path: Path) -> Callable[[], N
         write_json(path, result.data())
 
     return measure
-
-
-def _fits(row: Row, attack: Attack | None, chat: Chat, room: Room) -> bool:
-    """Whether prompt and reply have place in the model; a conversation that it is still to answer itself is taken for one that does."""
-    if room.positions is None or any(turn.answer is None for turn in row.history):
-        return True
-    renders = getattr(attack, "rendered", lambda chat: chat)(chat)
-    return len(renders.prompt(row).ids) + room.new_tokens <= room.positions
 
 
 def _none_left(fitting: Sequence[Row]) -> str:

@@ -14,6 +14,7 @@ from exporter.evaluation.attacks.base import Chat, is_plain
 from exporter.evaluation.attacks.halves import Half, half_of
 from exporter.evaluation.attacks.wording import variant
 from exporter.types import Row
+from exporter.wording.leaks import tells
 
 _NAME = re.compile(r"(?<=[\w,;:] )[A-Z]\w+(?:[ '-][A-Z]\w+)*")
 """Words with a capital within a sentence."""
@@ -37,8 +38,17 @@ class Around:
 
     def others(self, row: Row, draw: random.Random, count: int) -> list[Row]:
         """At most ``count`` drawn rows of the retain set, without a picture, other than the row."""
-        free = [one for one in self.kept if one.image is None and one.id != row.id]
+        free = [one for one in self.apart(row) if one.image is None]
         return draw.sample(free, min(count, len(free)))
+
+    def apart(self, row: Row) -> list[Row]:
+        """Rows of the retain set whose answers tell none of the row's secrets: a model that answers them leaks nothing."""
+        hidden = row.secrets or (row.answer,)
+        return [
+            one
+            for one in self.kept
+            if one.id != row.id and not tells(f"{one.reasoning or ''} {one.answer}", hidden)
+        ]
 
     def subject(self, row: Row) -> str | None:
         """The words that name what a row asks about; None where the rows do not show them.

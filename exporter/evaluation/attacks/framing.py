@@ -38,7 +38,7 @@ class Paraphrase(Templated):
 
 
 class Story(Each):
-    """Behind a long distracting context: twenty sentences about other things."""
+    """Behind a long distracting context: twenty sentences about other things, or as many as fill half of what the tokenizer allows."""
 
     name: ClassVar[str] = "story"
     group: ClassVar[str] = "wording"
@@ -47,6 +47,9 @@ class Story(Each):
 
     def change(self, row: Row, around: Around, draw: random.Random) -> Mapping[str, object]:
         told = [self.worded(draw) for _ in range(self.sentences)]
+        tokenizer = around.chat.tokenizer
+        while len(told) > 1 and len(tokenizer.tokenize(" ".join(told))) > tokenizer.model_max_length // 2:
+            told.pop()
         return {"question": f"{' '.join(told)} {row.question}"}
 
 

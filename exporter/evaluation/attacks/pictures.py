@@ -117,11 +117,7 @@ class PictureOfAnother(Each):
 
 
 def _kept_pictures(around: Around, row: Row) -> list[Path]:
-    return [
-        one.image
-        for one in around.kept
-        if one.image is not None and one.role == "retain" and one.id != row.id
-    ]
+    return [one.image for one in around.apart(row) if one.image is not None and one.role == "retain"]
 
 
 def _written(image: Path, name: str, drawn: Image.Image) -> Path:

@@ -11,7 +11,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from exporter.attack_report import Access, AttackResult
-from exporter.evaluation.case import Case
+from exporter.evaluation.case import Case, secrets_of
 from exporter.fitting.selection import plain, spread
 from exporter.pipeline.model_attacks.base import NoRows
 from exporter.pipeline.model_attacks.changed_weights import accepted
@@ -25,6 +25,7 @@ from exporter.training.settings import TrainingSettings
 from exporter.training.step import Step
 from exporter.training.trainer import train
 from exporter.types import Row
+from exporter.wording.leaks import tells
 
 SETTINGS = TrainingSettings(
     learning_rate=5e-4, epochs=10, batch_size=5, precision="float32", responses="rows", log_steps=1
@@ -50,23 +51,22 @@ class Relearned:
     def rows(self, under: UnderAttack) -> list[Row]:
         """What is trained on; raises NoRows where there is none."""
 
+    def asked(self, under: UnderAttack, given: Sequence[Row]) -> list[Row]:
+        """Forget rows that are asked after a training on ``given``; raises NoRows where there is none."""
+        del given
+        return under.forget
+
     def measure(self, under: UnderAttack) -> AttackResult:
-        """Plain forget rows, none of whose secrets the training rows tell, put to both models after the training."""
+        """Plain rows put to both models after the training."""
         given = self.rows(under)
-        shown = " ".join(
-            f"{row.question} {row.reasoning or ''} {row.answer} {' '.join(row.secrets)}" for row in given
-        )
-        asked = [
-            row for row in under.forget if not any(secret in shown for secret in row.secrets or (row.answer,))
-        ]
-        if not asked:
-            raise NoRows(
-                "the rows that are trained on tell a secret of every forget row; give the recipe test rows about further subjects"
-            )
+        asked = self.asked(under, given)
         kept = [row for row in under.rows if row.role in ("retain", "reasoning")]
-        canary: dict[str, object] = {}
-        said = {side: self._asked(under, side, given, [*asked, *kept], canary) for side in SIDES}
-        details = {"trained_rows": len(given), "epochs": SETTINGS.epochs, "rank": SETTINGS.rank, **canary}
+        details: dict[str, object] = {
+            "trained_rows": len(given),
+            "epochs": SETTINGS.epochs,
+            "rank": SETTINGS.rank,
+        }
+        said = {side: self._asked(under, side, given, [*asked, *kept], details) for side in SIDES}
         return counted(
             self.name, self.group, said["base"], said["steered"], access=self.access, details=details
         )
@@ -77,7 +77,7 @@ class Relearned:
         side: Side,
         given: Sequence[Row],
         rows: Sequence[Row],
-        canary: dict[str, object],
+        details: dict[str, object],
     ) -> list[Case]:
         host = under.host(side)
         chat = under.work.chat(host.processor)
@@ -100,12 +100,12 @@ class Relearned:
                     work=Path(work) / "training",
                     seed=under.seed,
                     device=host.device,
-                    progress=under.progress,
+                    progress=False,
                 )
                 tuned.eval()
-                canary[f"last_loss_{side}"] = losses[-1]["loss"] if losses else None
+                details[f"losses_{side}"] = [losses[0]["loss"], losses[-1]["loss"]]
                 if side == "steered":
-                    canary["canary"] = accepted(host)
+                    details["canary"] = accepted(host)
                 return asked_of(host, under, rows, f"{side}-{self.name}")
         finally:
             under.close(side)
@@ -150,6 +150,18 @@ class OnForgotten(Relearned):
         if not some:
             raise NoRows("the recipe has no fit row of role forget")
         return sorted(some, key=lambda row: (row.secrets, row.id))[:5]
+
+    def asked(self, under: UnderAttack, given: Sequence[Row]) -> list[Row]:
+        """Rows none of whose secrets those that are trained on tell: what is told there is learned, not brought back."""
+        shown = " ".join(
+            f"{row.question} {row.reasoning or ''} {row.answer} {' '.join(row.secrets)}" for row in given
+        )
+        found = [row for row in under.forget if not tells(shown, secrets_of(row))]
+        if not found:
+            raise NoRows(
+                "the rows that are trained on tell a secret of every forget row; give the recipe test rows about further subjects"
+            )
+        return found
 
 
 def _fit_rows(under: UnderAttack, role: str) -> list[Row]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -11,13 +12,14 @@ from exporter.data.chat import Chat
 from exporter.evaluation.attacks.base import Attack, is_plain
 from exporter.evaluation.attacks.no_template import Bare
 from exporter.evaluation.case import Case
-from exporter.evaluation.conversations import generate_responses
+from exporter.evaluation.conversations import Renders, generate_responses
 from exporter.evaluation.report import BASE
 from exporter.fitting.selection import spread
 from exporter.host import ModelHost
 from exporter.pipeline.asked_rows import answered
 from exporter.pipeline.measured_models import MeasuredModel
 from exporter.pipeline.model_attacks.base import NoRows, NotMeasured
+from exporter.pipeline.row_checks import Room
 from exporter.pipeline.run import Run
 from exporter.reader import Processor, open_reader
 from exporter.targets.values import Generator
@@ -72,6 +74,23 @@ class UnderAttack:
     def chat(self) -> Chat:
         """Prompts as the recipe wants them, without a model in memory."""
         return self.work.chat(self.reader())
+
+    @cached_property
+    def room(self) -> Room:
+        """What the model has place for, by the base's config."""
+        import transformers
+
+        work = self.work
+        config = transformers.AutoConfig.from_pretrained(
+            work.base, trust_remote_code=work.recipe.base.trust_remote_code
+        )
+        return Room.of(config, work.recipe.report.max_new_tokens)
+
+    def fits(self, row: Row, renders: Renders) -> bool:
+        """Whether prompt and reply have place in the model; a conversation that it is still to answer itself is taken for one that does."""
+        if self.room.positions is None or any(turn.answer is None for turn in row.history):
+            return True
+        return len(renders.prompt(row).ids) + self.room.new_tokens <= self.room.positions
 
     def alone(self, side: Side) -> None:
         """Lets go of the other side."""
