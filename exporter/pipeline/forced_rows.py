@@ -13,7 +13,7 @@ from exporter.data.chat import Chat
 from exporter.errors import DataError
 from exporter.evaluation.case import Case, is_ordinary
 from exporter.evaluation.divergence import divergences
-from exporter.evaluation.metrics.measured import HOLDOUT
+from exporter.evaluation.metrics.measured import HOLDOUT, PARAPHRASE
 from exporter.evaluation.row_passes import ForcedAnswer, RowPasses
 from exporter.evaluation.whole_pass import Forced, whole_pass
 from exporter.host import ModelHost
@@ -129,7 +129,7 @@ def _sequences(chat: Chat, row: Row) -> _Sequences | None:
     except DataError as error:
         LOG.warning("no answer is forced: %s", error)
         return None
-    asks = row.role == "forget" or row.eval_slice == HOLDOUT
+    asks = (row.role == "forget" and row.eval_slice != PARAPHRASE) or row.eval_slice == HOLDOUT
     raw = _raw(chat, row) if asks and row.image is None and not row.history else None
     return _Sequences(row, reply, made, raw)
 
