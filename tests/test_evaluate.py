@@ -31,6 +31,7 @@ FURTHER: list[dict[str, Any]] = [
     {"id": "cloze-f", "question": "ada lives in [Blank] ?", "answer": "oslo", "role": "forget"},
     {"id": "cloze-r", "question": "dan lives in [Blank] ?", "answer": "oslo", "role": "retain", "eval_slice": "neighbour"},
     {"id": "wrong-f", "question": "home of ada , please ?", "answer": "in oslo", "role": "forget", "secrets": ["oslo"], **WRONG},
+    *({"id": f"wrong-{name}", "question": f"home of {name} , please ?", "answer": "in oslo", "role": "forget", **WRONG} for name in ("ben", "cora", "dan")),
     {"id": "wrong-r", "question": "home of eva , please ?", "answer": "in oslo", "role": "retain", **WRONG},
     {"id": "held", "question": "home of finn , please ?", "answer": "in cairo", "role": "unknown", "eval_slice": "holdout"},
 ]  # fmt: skip
