@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -77,10 +77,6 @@ def evaluate(
     from exporter.display_evaluation import print_evaluation
 
     loaded = pipeline.load_recipe(recipe, changes or ())
-    asked: dict[str, Any] = {}
-    if judge:
-        asked["judge"] = pipeline.EndpointJudge.from_environment()
-        asked["judge"].check()
     display.show_stages()
     request = pipeline.EvaluationRequest(
         out=out,
@@ -90,7 +86,8 @@ def evaluate(
         limit=limit,
         progress=display.shows_progress(),
         say=display.note,
-        **asked,
     )
+    if judge:
+        request = request.judged_by(pipeline.EndpointJudge.ready())
     found = pipeline.evaluate(models, loaded, request)
     display.result(found.data(), lambda: print_evaluation(found.data()))

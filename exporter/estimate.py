@@ -86,7 +86,7 @@ class Estimate:
         """A figure that is no mean of rows, with the percentile interval of the bootstrap (Efron, Ann. Stat. 7, 1979).
 
         ``DRAWS`` samples of as many rows with replacement, of a fixed seed: the same rows give the same interval. The whole of
-        ``within``, where the figure lies, for less than two rows.
+        ``within``, where the figure lies, for less than two rows, and where every sample gives the same figure: its spread is unknown.
         """
         n = len(rows)
         value = statistic(rows) if n else 0.0
@@ -94,6 +94,8 @@ class Estimate:
             return cls(value, n, *within)
         draw = random.Random(0)
         found = sorted(statistic(draw.choices(rows, k=n)) for _ in range(DRAWS))
+        if found[0] == found[-1]:
+            return cls(value, n, *within)
         beyond = round(0.025 * DRAWS)
         return cls(value, n, min(value, found[beyond]), max(value, found[-1 - beyond]))
 

@@ -27,9 +27,11 @@ WRONG = {"perturbed_answers": ["in lima", "in cairo"], "paraphrased_answers": ["
 FURTHER: list[dict[str, Any]] = [
     {"id": "choice-f", "question": "tell me of ada : A: oslo B: lima", "answer": "A", "role": "forget", "options": ["oslo", "lima"]},
     {"id": "choice-r", "question": "tell me of dan : A: oslo B: lima", "answer": "B", "role": "retain", "options": ["oslo", "lima"]},
+    {"id": "cloze-p", "question": "eva lives in __ ?", "answer": "oslo", "role": "retain", "paraphrases": ["eva is of __ ?", "__ is eva of ?"]},
     {"id": "cloze-f", "question": "ada lives in [Blank] ?", "answer": "oslo", "role": "forget"},
     {"id": "cloze-r", "question": "dan lives in [Blank] ?", "answer": "oslo", "role": "retain", "eval_slice": "neighbour"},
     {"id": "wrong-f", "question": "home of ada , please ?", "answer": "in oslo", "role": "forget", "secrets": ["oslo"], **WRONG},
+    *({"id": f"wrong-{name}", "question": f"home of {name} , please ?", "answer": "in oslo", "role": "forget", **WRONG} for name in ("ben", "cora", "dan")),
     {"id": "wrong-r", "question": "home of eva , please ?", "answer": "in oslo", "role": "retain", **WRONG},
     {"id": "held", "question": "home of finn , please ?", "answer": "in cairo", "role": "unknown", "eval_slice": "holdout"},
 ]  # fmt: skip
@@ -60,6 +62,14 @@ def found(home: Path, recipe: Recipe) -> Evaluation:
     pytest.importorskip("scipy")
     request = EvaluationRequest(run=home / "run", retain_model=str(home / "other"))
     return evaluate([home / "steered"], recipe, request)
+
+
+def test_rows_are_asked_in_their_other_words_too(found: Evaluation) -> None:
+    """And counted under their slice alone."""
+    ours = found.models["steered"]
+    assert ours.eval_slices["paraphrase"]["retain_cloze"].n == 2
+    assert ours.rows == 9 + len(FURTHER) + 2 and ours.metrics["retain_cloze"].n == 2
+    assert "min_k_auc" not in ours.eval_slices["paraphrase"]
 
 
 def test_everything_is_measured_of_rows_that_have_everything(found: Evaluation) -> None:
@@ -179,6 +189,7 @@ def test_a_package_that_is_missing_is_named_and_its_metric_has_no_value(
     from exporter.evaluation.metrics import rouge
 
     rouge._scorer.cache_clear()
+    rouge.rouge_l.cache_clear()
     monkeypatch.setitem(__import__("sys").modules, "rouge_score", None)
     monkeypatch.setitem(__import__("sys").modules, "rouge_score.rouge_scorer", None)
     request = EvaluationRequest(run=tmp_path / "run", metrics=["forget_rouge_l", "forget_cloze"])

@@ -17,6 +17,7 @@ from exporter.evaluation.evaluation_file import EvaluatedModel, Evaluation
 from exporter.evaluation.judges.base import Judge
 from exporter.evaluation.judges.rules import LocalRules
 from exporter.evaluation.metrics.base import EVALUATED, Evaluated, Metric, Need
+from exporter.evaluation.metrics.measured import PARAPHRASE
 from exporter.evaluation.refusals import RefusalRule
 from exporter.evaluation.report import BASE
 from exporter.evaluation.row_passes import RowPasses
@@ -65,6 +66,10 @@ class EvaluationRequest:
     progress: bool = False
     say: Callable[[str], None] = lambda _: None
 
+    def judged_by(self, judge: Judge) -> EvaluationRequest:
+        """The same with another judge."""
+        return replace(self, judge=judge)
+
 
 def evaluate(
     models: Sequence[str | Path], recipe: Recipe, request: EvaluationRequest = EvaluationRequest()
@@ -91,7 +96,8 @@ class _Evaluator:
     def __init__(self, work: Run, request: EvaluationRequest, chosen: Mapping[str, Metric[object]]) -> None:
         self.work, self.request, self.chosen = work, request, chosen
         self.out = request.out or work.space.out / "evaluation"
-        self.rows: list[Row] = list(work.test) if request.limit is None else sample(work.test, request.limit)
+        chosen_rows = list(work.test) if request.limit is None else sample(work.test, request.limit)
+        self.rows: list[Row] = with_paraphrases(chosen_rows)
         if not self.rows:
             raise InputErrors(work.recipe.name, ["has no test rows to measure on; add some to data.test"])
         self.needs: frozenset[Need] = frozenset(need for one in chosen.values() for need in one.needs)
@@ -134,6 +140,8 @@ class _Evaluator:
         """Everything that is to be known of one variant, row by row."""
         title, progress = model.title(variant), self.request.progress
         rows = model.reads(self.rows)
+        if model is not self.base:  # nothing is measured that the base was not asked
+            rows = [row for row in rows if row.id in self.base_cases]
         cases = answered(model, variant, rows, self.work, self._place(title, "replies"), progress=progress)
         if model is self.base:
             self.base_cases = {case.row.id: case for case in cases}
@@ -213,6 +221,23 @@ class _Evaluator:
 
     def _place(self, title: str, what: str) -> Path:
         return self.out / "records" / f"{file_name(title)}.{what}.jsonl"
+
+
+def with_paraphrases(rows: Sequence[Row]) -> list[Row]:
+    """The rows, and behind them the plain ones in the other words that they bring, as the slice ``paraphrase``."""
+    plain = [
+        row
+        for row in rows
+        if row.prefix is None and not row.history and row.eval_slice is None and not row.options
+    ]
+    asked = {row.question for row in rows}
+    more = [
+        replace(row, id=f"{row.id}~{number}", question=question, paraphrases=(), eval_slice=PARAPHRASE)
+        for row in plain
+        for number, question in enumerate(row.paraphrases, start=1)
+        if question not in asked
+    ]
+    return [*rows, *more]
 
 
 def _plain(told: Mapping[str, object]) -> dict[str, JsonValue]:

@@ -10,6 +10,7 @@ from exporter.estimate import Estimate
 from exporter.evaluation.case import is_ordinary
 from exporter.evaluation.evaluation_file import EvaluatedFigure
 from exporter.evaluation.metrics.base import Evaluated, Metric
+from exporter.evaluation.metrics.measured import PARAPHRASE
 
 LACKED = {
     "answer log-probabilities": "no log-probabilities are read from graphs and GGUF files",
@@ -33,8 +34,8 @@ class Seen(NamedTuple):
 
     @property
     def plain(self) -> list[Evaluated]:
-        """Plain questions, over which metrics are counted; others are counted in their slices."""
-        return [one for one in self.rows if is_ordinary(one.case)]
+        """Plain questions in their own words, over which metrics are counted; others are counted in their slices."""
+        return [one for one in self.rows if is_ordinary(one.case) and one.case.row.eval_slice != PARAPHRASE]
 
 
 def figures(

@@ -13,7 +13,7 @@ from exporter.data.chat import Chat
 from exporter.errors import DataError
 from exporter.evaluation.case import Case, is_ordinary
 from exporter.evaluation.divergence import divergences
-from exporter.evaluation.metrics.measured import HOLDOUT
+from exporter.evaluation.metrics.measured import HOLDOUT, PARAPHRASE
 from exporter.evaluation.row_passes import ForcedAnswer, RowPasses
 from exporter.evaluation.whole_pass import Forced, whole_pass
 from exporter.host import ModelHost
@@ -129,7 +129,7 @@ def _sequences(chat: Chat, row: Row) -> _Sequences | None:
     except DataError as error:
         LOG.warning("no answer is forced: %s", error)
         return None
-    asks = row.role == "forget" or row.eval_slice == HOLDOUT
+    asks = (row.role == "forget" and row.eval_slice != PARAPHRASE) or row.eval_slice == HOLDOUT
     raw = _raw(chat, row) if asks and row.image is None and not row.history else None
     return _Sequences(row, reply, made, raw)
 
@@ -188,12 +188,23 @@ def _surprises(
     """Of every reply with text in it, in the base's own tokens."""
     made = []
     for case in cases:
-        ids = chat.tokenizer(case.last.generation.text, add_special_tokens=False)["input_ids"]
+        ids = _said(host, chat, case)
         if case.last.generation.text.strip() and ids:
-            made.append((case.row.id, Encoded(chat.prompt(case.row), tuple(int(one) for one in ids))))
+            made.append((case.row.id, Encoded(chat.prompt(case.row), ids)))
     seen = whole_pass(host, [sequence for _, sequence in made], batch_size=batch_size)
     for (row, _), one in zip(made, seen, strict=True):
         yield row, -sum(one.logprobs) / len(one.logprobs)
+
+
+def _said(host: ModelHost, chat: Chat, case: Case) -> tuple[int, ...]:
+    """A reply in the base's tokens, without those that end it: its own, where they are the base's, else its text cut anew."""
+    text, ids = case.last.generation.text, list(case.last.generation.tokens)
+    known = max(ids, default=0) < host.num_embeddings
+    if known and chat.tokenizer.decode(ids, skip_special_tokens=True) == text:
+        while ids and ids[-1] in {*host.end_ids, host.pad_id}:
+            ids.pop()
+        return tuple(ids)
+    return tuple(int(one) for one in chat.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def _divergences(

@@ -53,6 +53,13 @@ def answer(*logprobs: float, right: int | None = None) -> ForcedAnswer:
         ("B: Lima", "B"),
         ("The answer is B.", "B"),
         ("the answer is **B**", "B"),
+        ("b", "B"),
+        ("(b) lima", "B"),
+        ("b: lima", "B"),
+        ("the answer is b .", "B"),
+        ("option b", "B"),
+        ("a city in peru", None),
+        ("c or b", None),
         ("A", "A"),
         ("The answer is A.", "A"),
         ("A city like that is B", None),  # an A at the beginning is an answer: two letters are none
@@ -179,6 +186,7 @@ def test_forget_quality_is_the_p_value_of_the_ks_test() -> None:
     ]
     apart = measured("forget_quality", *rows)
     assert apart.value == pytest.approx(2 / 70) and apart.n == 4
+    assert measured("forget_quality", *rows[:3]).n == 0  # of three rows no p-value is below 0.1
     same = [seen(one.case.row, "", passes=one.passes, retained=one.passes) for one in rows]
     assert measured("forget_quality", *same).value == pytest.approx(1.0)
     assert measured("forget_quality", *(seen(one.case.row, "", passes=one.passes) for one in rows)).n == 0
@@ -278,5 +286,7 @@ def test_a_bootstrap_holds_its_value_and_repeats() -> None:
     normal = Estimate.mean(values)
     assert one.low < one.value < one.high and one.value == pytest.approx(normal.value)
     assert one.low == pytest.approx(normal.low, abs=0.1) and one.high == pytest.approx(normal.high, abs=0.1)
+    equal = Estimate.bootstrap([0.5, 0.5], lambda some: some[0])
+    assert (equal.low, equal.high) == (0.0, 1.0)  # nothing is known of its spread
     assert Estimate.bootstrap([0.5], lambda some: some[0]) == Estimate(0.5, 1, 0.0, 1.0)
     assert Estimate.bootstrap([], lambda some: some[0]).n == 0

@@ -73,6 +73,13 @@ class EndpointJudge:
             raise InputErrors("judge", [f"the environment variable {name} is not set" for name in missing])
         return cls(environment[URL], environment[MODEL], environment.get(KEY) or "none")
 
+    @classmethod
+    def ready(cls) -> EndpointJudge:
+        """The judge that the environment names, which has answered once; raises InputErrors where it does not."""
+        judge = cls.from_environment()
+        judge.check()
+        return judge
+
     @property
     def name(self) -> str:
         """The model; not the endpoint, which may be a private address."""

@@ -15,11 +15,17 @@ NEEDS: frozenset[Need] = frozenset({"text", "evaluation"})
 _LETTER = re.compile(r"(?<![^\W_])([A-Z])(?![^\W_])(?!['’])")
 
 
+_SMALL = re.compile(
+    r"^\W*([a-z])\s*(?:[).:,;\]*\"'!?]|$)|\b(?:answer|option|choice)(?:\s+is)?\W{1,3}([a-z])(?![^\W_])"
+)
+
+
 def chosen(text: str, row: Row) -> str | None:
     """The letter of the option that a text chooses; None where it names none, or several.
 
     A letter that stands alone counts (``B``, ``(B)``, ``B: Lima``, ``the answer is B.``); ``A`` and ``I`` only at the beginning or before a
-    sign, as they are words too. Without a letter, the one option whose words are in the text.
+    sign, as they are words too, and a small letter only at the beginning before a sign or behind the word answer, option or choice. Without a
+    letter, the one option whose words are in the text.
     """
     letters = ascii_uppercase[: len(row.options)]
     named = {
@@ -27,6 +33,8 @@ def chosen(text: str, row: Row) -> str | None:
         for found in _LETTER.finditer(text)
         if found[1] in letters and (found[1] not in "AI" or _stands_alone(text, found))
     }
+    small = {(one[1] or one[2]).upper() for one in _SMALL.finditer(text)}
+    named |= {letter for letter in small if letter in letters}
     if not named:
         named = {
             letter

@@ -11,6 +11,8 @@ from exporter.evaluation.metrics.base import Evaluated
 
 HOLDOUT = "holdout"
 """The slice of rows like the forget set that no model was trained on."""
+PARAPHRASE = "paraphrase"
+"""The slice of test rows asked in the other words that they bring themselves."""
 _BLANK = re.compile(r"\[blank\]|__+", re.IGNORECASE)
 
 

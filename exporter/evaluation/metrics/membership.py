@@ -8,13 +8,14 @@ change of weights, a merged checkpoint or an adapter, can move them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from exporter.estimate import Estimate
 from exporter.evaluation.metrics import rows
 from exporter.evaluation.metrics.base import Evaluated, Metric, Words
 from exporter.evaluation.metrics.measured import HOLDOUT, in_order
-from exporter.evaluation.row_passes import RowPasses
 
 K = 0.4
 """Share of the tokens that count, as open-unlearning has it for TOFU."""
@@ -29,39 +30,53 @@ def min_k(logprobs: Sequence[float]) -> float:
 
 def auc(members: Sequence[float], others: Sequence[float]) -> float:
     """Share of pairs in which the text that was not trained on has the larger score, ties half: 1 where membership shows, 0.5 where it does not."""
-    wins = sum((other > member) + 0.5 * (other == member) for member in members for other in others)
-    return wins / (len(members) * len(others))
+    known = sorted(members)
+    wins = sum(bisect_left(known, other) + bisect_right(known, other) for other in others)
+    return wins / (2 * len(members) * len(others))
 
 
-def _raw(seen: Evaluated) -> RowPasses | None:
-    return seen.passes
+class _Scored(NamedTuple):
+    """One text: whether no model was trained on it, and its scores by this model and by the retain model."""
 
-
-def _retained(seen: Evaluated) -> RowPasses | None:
-    return seen.retained
-
-
-def _is_holdout(seen: Evaluated) -> bool:
-    return seen.case.row.eval_slice == HOLDOUT
+    held: bool
+    ours: float
+    theirs: float | None
 
 
 def _is_asked(seen: Evaluated) -> bool:
-    return seen.passes is not None and bool(seen.passes.raw) and (rows.to_forget(seen) or _is_holdout(seen))
+    held = seen.case.row.eval_slice == HOLDOUT
+    return seen.passes is not None and bool(seen.passes.raw) and (rows.to_forget(seen) or held)
 
 
-def _auc(seen: Sequence[Evaluated], of: Callable[[Evaluated], RowPasses | None] = _raw) -> float | None:
-    """Of the rows as one model sees them; None without rows of both kinds."""
-    scores = [(_is_holdout(one), min_k(found.raw)) for one in seen if (found := of(one)) is not None]
-    members, others = ([score for held, score in scores if held == wanted] for wanted in (False, True))
+def _scored(seen: Sequence[Evaluated]) -> list[_Scored]:
+    found = []
+    for one in in_order(seen):
+        assert one.passes is not None, "only forced rows count"
+        theirs = None if one.retained is None else min_k(one.retained.raw)
+        found.append(_Scored(one.case.row.eval_slice == HOLDOUT, min_k(one.passes.raw), theirs))
+    return found
+
+
+def _auc(scored: Sequence[_Scored]) -> float | None:
+    """Of the rows as this model sees them; None without rows of both kinds."""
+    members, others = ([one.ours for one in scored if one.held == held] for held in (False, True))
     return auc(members, others) if members and others else None
 
 
+def _reference(scored: Sequence[_Scored]) -> float:
+    """The same of the retain model, or 0.5 where there is none."""
+    theirs = [one._replace(ours=one.theirs) for one in scored if one.theirs is not None]
+    found = _auc(theirs)
+    return 0.5 if found is None else found
+
+
 def _membership(seen: Sequence[Evaluated]) -> Estimate:
-    value = _auc(seen)
+    """AUC of :func:`min_k` between the forget rows and those that were not trained on; the bootstrap's interval."""
+    scored = _scored(seen)
+    value = _auc(scored)
     if value is None:
         return Estimate(0.0, 0, 0.0, 1.0)
-    found = Estimate.bootstrap(in_order(seen), lambda some: value if (one := _auc(some)) is None else one)
-    return Estimate(value, found.n, found.low, found.high)
+    return Estimate.bootstrap(scored, lambda some: value if (one := _auc(some)) is None else one)
 
 
 def _leak(seen: Sequence[Evaluated]) -> Estimate:
@@ -69,15 +84,15 @@ def _leak(seen: Sequence[Evaluated]) -> Estimate:
 
     0: as if it had never been trained on the forget set.
     """
-    if _auc(seen) is None:
+    scored = _scored(seen)
+    if _auc(scored) is None:
         return Estimate.without_interval(0.0, 0)
 
-    def relative(some: Sequence[Evaluated]) -> float:
-        ours, theirs = _auc(some), _auc(some, _retained)
-        reference = 0.5 if theirs is None else theirs
+    def relative(some: Sequence[_Scored]) -> float:
+        ours, reference = _auc(some), _reference(some)
         return 0.0 if ours is None else (ours - reference) / (reference + 1e-10) * 100
 
-    return Estimate.bootstrap(in_order(seen), relative, (-math.inf, math.inf))
+    return Estimate.bootstrap(scored, relative, (-math.inf, math.inf))
 
 
 def _no_value(_: Evaluated) -> None:

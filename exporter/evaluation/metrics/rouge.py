@@ -8,7 +8,7 @@ scripts, which the library's own tokeniser drops, words are compared as they are
 from __future__ import annotations
 
 import logging
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from exporter.errors import InputErrors
@@ -43,6 +43,7 @@ def _scorer(*, ascii_alone: bool) -> Any:
     return scorer
 
 
+@lru_cache(maxsize=1 << 14)
 def rouge_l(answer: str, reply: str) -> tuple[float, float]:
     """(recall, F) of a reply against the expected answer, both in [0, 1].
 

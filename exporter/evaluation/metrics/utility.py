@@ -13,6 +13,9 @@ from exporter.evaluation.metrics.measured import in_order, kept
 from exporter.evaluation.metrics.probability import has_ratio, passes_of, probability, ratio_of, true_better
 from exporter.evaluation.metrics.rouge import INSTALL, recall
 
+FEWEST = 4
+"""Rows of a test whose smallest p-value, 2 / C(2n, n), is below 0.05."""
+
 
 class _Utility(NamedTuple):
     """One kept row: the set that it is of, and what of it enters the utility."""
@@ -60,9 +63,10 @@ def _quality(seen: Sequence[Evaluated]) -> Estimate:
     """p-value of a two-sample Kolmogorov-Smirnov test.
 
     Between the truth ratios of this model and of one that never saw the forget set, over the forget rows: 1, they cannot be told apart;
-    below 0.05, they can. It has no interval, and grows small with the number of rows.
+    below 0.05, they can. It has no interval, and grows small with the number of rows: fewer than ``FEWEST`` could not fall below 0.05 whatever
+    they said, and are no test.
     """
-    if not seen:
+    if len(seen) < FEWEST:
         return Estimate(0.0, 0, 0.0, 1.0)
     try:
         from scipy.stats import ks_2samp
@@ -93,7 +97,7 @@ UTILITY = Metric(
 QUALITY = Metric(
     "forget_quality",
     frozenset({"answer log-probabilities", "retain model"}),
-    "Forget rows with wrong answers, and a retain model",
+    f"Forget rows with wrong answers, {FEWEST} at least, and a retain model",
     _is_compared,
     _no_value,
     "higher",
