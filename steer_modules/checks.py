@@ -19,6 +19,8 @@ from .schema import (
     FORMAT,
     GATE_KEYS,
     HEADER_POOLS,
+    HELD,
+    OPTIONAL_BASE_KEYS,
     OPTIONAL_SECTION_KEYS,
     POOLS,
     POSITIONS,
@@ -109,7 +111,7 @@ def _check_header(section: Section, problems: list[str]) -> None:
     if not isinstance(section["method"], str):
         problems.append(f"method is {section['method']!r}; expected a string")
     base = section["base"]
-    if _keys(base, BASE_KEYS, ("fingerprint",), "base", problems):
+    if _keys(base, BASE_KEYS, OPTIONAL_BASE_KEYS, "base", problems):
         problems += [
             f"base.{key} is {base[key]!r}; expected a name"
             for key in BASE_KEYS
@@ -118,6 +120,8 @@ def _check_header(section: Section, problems: list[str]) -> None:
         print_ = base.get("fingerprint", "sha256:" + "0" * 64)
         if not isinstance(print_, str) or not _FINGERPRINT.match(print_):
             problems.append(f"base.fingerprint is {print_!r}; expected 'sha256:' and 64 hex digits")
+        if base.get("settings", HELD) != HELD:
+            problems.append(f"base.settings is {base['settings']!r}; expected {HELD!r}, or no such key")
     for key in ("gates", "edits"):
         if not isinstance(section[key], list):
             problems.append(f"{key} is {type(section[key]).__name__}; expected a list")

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from .checks import ProgramError, check_program
-from .schema import FORMAT, Section
+from .schema import FORMAT, HELD, Section
 
 STEERING_JSON = "steering.json"
 STEERING_TENSORS = "steering.safetensors"
@@ -45,11 +45,15 @@ def program_sha256(section: Mapping[str, object], tensors: Mapping[str, Tensor])
 
 @dataclass(frozen=True)
 class BaseModelRef:
-    """The model a program was fitted on. ``fingerprint``: ``sha256:`` + hex, filled in by compile."""
+    """The model a program was fitted on. ``fingerprint``: ``sha256:`` + hex, filled in by compile.
+
+    ``settings``: HELD where a checkpoint of it must say with which settings it was compiled; None of a program of an earlier version.
+    """
 
     architecture: str
     model_type: str
     fingerprint: str | None = None
+    settings: str | None = None
 
     def section(self) -> Section:
         return _without_none(self.__dict__)
@@ -167,7 +171,8 @@ class SteeringProgram:
         return program_sha256(self.section(), self.tensors())
 
     def with_fingerprint(self, fingerprint: str) -> SteeringProgram:
-        return replace(self, base=replace(self.base, fingerprint=fingerprint))
+        """The same, of a base whose weights have this fingerprint and whose settings a checkpoint is held to."""
+        return replace(self, base=replace(self.base, fingerprint=fingerprint, settings=HELD))
 
     def save(self, folder: str | Path) -> None:
         """Writes ``steering.json`` and ``steering.safetensors`` into an existing folder."""

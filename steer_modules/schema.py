@@ -36,6 +36,9 @@ SECTION_KEYS = (
 OPTIONAL_SECTION_KEYS = ("canary",)
 CANARY_KEYS = ("ids", "gate", "argmax")
 BASE_KEYS = ("architecture", "model_type")
+OPTIONAL_BASE_KEYS = ("fingerprint", "settings")
+HELD = "held"
+"""What ``base.settings`` of a section says, where the config.json around it must have the settings that it was compiled with."""
 GATE_KEYS = ("name", "layer", "pool", "score", "threshold", "fires")
 EDIT_KEYS = ("layer", "gate", "op", "positions")
 

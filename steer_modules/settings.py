@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from transformers import PretrainedConfig, PreTrainedModel
 
 from .files import present
-from .schema import CONFIG_KEYS
+from .schema import CONFIG_KEYS, HELD
 
 KEY = "steering_settings"
 """Of a checkpoint's config.json: the settings that the steering was compiled with."""
@@ -85,10 +85,15 @@ def why_other_settings(
 
 
 def unlike_compiled(config: PretrainedConfig) -> str | None:
-    """The key of a config that is another than when the steering was compiled; None where none is, and where that is not known."""
+    """The key of a config that is another than when the steering was compiled; None where none is, and where that is not known.
+
+    It is known of every checkpoint whose signed section says so: there it cannot have been left out.
+    """
     compiled = getattr(config, KEY, None)
     if compiled is None:
-        return None
+        section = getattr(config, "steering", None)
+        held = section["base"].get("settings") if isinstance(section, Mapping) else None
+        return f"config.{KEY}" if held == HELD else None
     if not isinstance(compiled, Mapping):
         return KEY
     return other(_spelled(config, compiled), settings(config.to_dict()))

@@ -19,6 +19,7 @@ from exporter.methods.base import KINDS, Yields
 from exporter.pipeline.base_checks import BaseFacts, base_facts, told_of
 from exporter.pipeline.bounds import rows_lacking
 from exporter.pipeline.disk import Disk, amount, disk
+from exporter.pipeline.edit_checks import edit_problems
 from exporter.pipeline.method_checks import parameter_problems, too_few_shots
 from exporter.pipeline.row_checks import Room, RowLengths, counts, image_ids, missing_roles, remarks
 from exporter.pipeline.row_sources import read_parts, split
@@ -169,6 +170,8 @@ class _Look:
             return None  # nothing of a base that was refused is opened by Transformers
         if not self.facts.problems and self._steers():
             self._proof(folder)
+        if not self.facts.problems:
+            self._edits(folder)
         return folder if (folder / "config.json").is_file() else None
 
     def _steers(self) -> bool:
@@ -185,6 +188,15 @@ class _Look:
             problems = error.problems if isinstance(error, InputErrors) else [str(error)]
             self.problems += [f"base: {problem}" for problem in problems]
 
+    def _edits(self, base: Path) -> None:
+        """What the base cannot hold of weight edits that the methods would train."""
+        try:
+            with told_of(f"{base}: a model cannot be built from config.json"):
+                self.problems += edit_problems(self.recipe, self.facts)
+        except SteerbakeError as error:
+            problems = error.problems if isinstance(error, InputErrors) else [str(error)]
+            self.problems += [f"base: {problem}" for problem in problems]
+
     def _adapters(self) -> None:
         """Adapters that do not change weights cannot be merged."""
         try:
@@ -195,6 +207,12 @@ class _Look:
 
     def _parameters(self) -> None:
         """Checks of a method's layers and ranks against the model's sizes, and the method's own checks."""
+        names = self.recipe.methods.names
+        self.remarks += [
+            f"methods.params.{name} has no effect: {name} is neither methods.default nor in methods.compare"
+            for name in self.recipe.methods.params
+            if name not in names
+        ]
         for name in self.recipe.methods.names:
             given, where = self.recipe.methods.params.get(name, {}), f"methods.params.{name}"
             self.problems += parameter_problems(name, given, where, self.facts.layers, self.facts.width)

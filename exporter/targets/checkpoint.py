@@ -21,6 +21,7 @@ from exporter.targets.proof import Proof, prove
 from exporter.usable_base import other_model
 from steer_modules.files import WEIGHTS_INDEX
 from steer_modules.program import STEERING_TENSORS, SteeringProgram, save_tensors
+from steer_modules.schema import HELD
 from steer_modules.settings import KEY, settings
 from steer_modules.template import StockClasses, stock_classes
 from steer_modules.versions import requirement
@@ -129,6 +130,7 @@ def _for_base(program: SteeringProgram, config: dict[str, Any], weights: BaseWei
         "architecture": config["architectures"][0],
         "model_type": config.get("model_type"),
         "fingerprint": fingerprint,
+        "settings": HELD,
     }
     text = config.get("text_config") or config
     found_sizes = {"hidden_size": text.get("hidden_size", text.get("n_embd"))}

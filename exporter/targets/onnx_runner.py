@@ -439,8 +439,9 @@ def kind_of_graph(manifest: dict[str, Any]) -> str:
     Raises:
         FolderError: the manifest states both, or steering without a section.
     """
-    edit = manifest.get("edit")
-    if bool(manifest["steered"]) != isinstance(manifest["steering"], dict) or (manifest["steered"] and edit):
+    edit, section = manifest.get("edit"), manifest.get("steering")
+    signed = isinstance(section, dict) and "sha256" in section
+    if bool(manifest["steered"]) != signed or (signed and edit) or (section is not None and not signed):
         raise FolderError(
             "the manifest does not say whether its graphs are steered; download or export the folder again"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from dataclasses import replace
@@ -11,10 +12,11 @@ import pytest
 import tiny
 import torch
 import transformers
+from safetensors.torch import load_file
 
 from exporter.targets.checkpoint import compile_checkpoint
 from steer_modules.attach import steered as attached
-from steer_modules.program import Canary
+from steer_modules.program import Canary, program_sha256
 
 PROMPT = tiny.prompt("llama", 1)
 OTHERS = {
@@ -105,12 +107,46 @@ def test_saved_weights_of_another_type_keep_their_settings(folder, tmp_path):
     assert torch.equal(answers(load(tmp_path / "saved")), answers(model))
 
 
-def test_a_folder_of_an_earlier_version_is_held_to_its_file(folder, tmp_path):
-    copied = shutil.copytree(folder, tmp_path / "copied")
+def without_settings(folder: Path, out: Path, *, signed_again: bool) -> Path:
+    """A copy whose config.json does not say with which settings it was compiled; as earlier versions wrote it, where it is signed again."""
+    copied = shutil.copytree(folder, out)
     path = copied / "config.json"
     config = json.loads(path.read_text())
     del config["steering_settings"]
+    if signed_again:
+        del config["steering"]["base"]["settings"]
+        config["steering"]["sha256"] = program_sha256(
+            config["steering"], load_file(copied / "steering.safetensors")
+        )
     path.write_text(json.dumps(config))
+    return copied
+
+
+def test_a_folder_whose_settings_were_taken_out_is_refused(folder, tmp_path):
+    """Its signed section says that they are there."""
+    copied = without_settings(folder, tmp_path / "copied", signed_again=False)
+    with pytest.raises(RuntimeError, match=r"config\.steering_settings"):
+        load(copied)
+    path = copied / "config.json"
+    config = json.loads(path.read_text())
+    del config["steering"]["base"]["settings"]
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="sha256"):
+        load(copied)
+
+
+def test_a_model_that_is_built_without_them_and_filled_is_refused(folder):
+    model = load(folder)
+    config = copy.deepcopy(model.config)
+    del config.steering_settings
+    built = type(model)(config)
+    built.load_state_dict(model.state_dict())
+    with pytest.raises(RuntimeError, match=r"config\.steering_settings"):
+        built.eval()(**PROMPT)
+
+
+def test_a_folder_of_an_earlier_version_is_held_to_its_file(folder, tmp_path):
+    copied = without_settings(folder, tmp_path / "copied", signed_again=True)
     assert torch.equal(answers(load(copied)), answers(load(folder)))
     with pytest.raises(RuntimeError, match=r"config\.rms_norm_eps"):
         load(copied, rms_norm_eps=1.0)

@@ -7,7 +7,7 @@ for ``model.language_model.layers``). Which name is which is asked of a model wi
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from exporter.targets.base_weights import BaseWeights
     from exporter.weight_edit import WeightEdit
 
+FLOATS = ("F64", "F32", "F16", "BF16")
+"""Types of stored weights that an edit can be added to."""
 _MATRIX = re.compile(r"base_model\.model\.(?P<layer>.+)\.lora_(?P<side>[AB])\.weight")
 
 
@@ -102,6 +104,31 @@ def deltas(edit: WeightEdit, config: PretrainedConfig, weights: BaseWeights) -> 
                 "for another model"
             )
         found[name] = delta
+    return found
+
+
+def unmergeable(
+    layers: Callable[[Any], Sequence[str]], config: PretrainedConfig, weights: BaseWeights
+) -> list[str]:
+    """Why edits of these layers could not be added to a base's stored weights, one sentence each; told without reading a weight.
+
+    Args:
+        layers: the names of the layers that are edited, asked of a model without weights.
+    """
+    names = layers(_blank(config))
+    stored = stored_names(config, weights)
+    lost = [name for name in names if f"{name}.weight" not in stored]
+    dtypes = {weights.tensors[stored[f"{name}.weight"][0]].dtype for name in names if name not in lost}
+    found = []
+    if lost:
+        more = f" and {len(lost) - 1} other layers are" if len(lost) > 1 else " is"
+        found.append(
+            f"{lost[0]}{more} no tensor of its own in {weights.folder} (fused or tied with others), so an edit cannot be merged; use a steering method (keyed)"
+        )
+    if packed := sorted(dtypes - set(FLOATS)):
+        found.append(
+            f"its weights are {packed[0]}, quantised, so an edit cannot be merged; give its original weights"
+        )
     return found
 
 

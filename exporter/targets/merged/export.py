@@ -19,12 +19,11 @@ from exporter.reader import loaded_config
 from exporter.targets.base_weights import INDEX, BaseWeights
 from exporter.targets.companions import copy_companions, without_places
 from exporter.targets.edited_base import not_noted, why_other_base
-from exporter.targets.merged.deltas import Delta, deltas
+from exporter.targets.merged.deltas import FLOATS, Delta, deltas
 from exporter.targets.merged.manifest import MergedManifest
 from exporter.weight_edit import WeightEdit
 
 LOG = logging.getLogger(__name__)
-_FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 def export_merged(base: Path, edit: WeightEdit, out: Path, *, trust_remote_code: bool = False) -> Path:
@@ -51,7 +50,7 @@ def export_merged(base: Path, edit: WeightEdit, out: Path, *, trust_remote_code:
         LOG.warning("note: %s", note)
     config = read_object(Path(base) / "config.json", strict=False)
     changes = deltas(edit, loaded_config(config), weights)
-    packed = [name for name in changes if weights.tensors[name].dtype not in _FLOATS]
+    packed = [name for name in changes if weights.tensors[name].dtype not in FLOATS]
     if packed:
         raise CompileError(
             f"{packed[0]} of the base is {weights.tensors[packed[0]].dtype}, quantised; give its original weights"
