@@ -217,6 +217,12 @@ def _record(work: Run, study: Study, judge: Judge, done: Sequence[Tried]) -> Tun
     name = judge.name
     params = judge.method.Params.model_validate(winner.params)
     found: Fitted = judge.method().fit(judge.context_with(params))
+    generated = judge.generated(found).line()
+    judged = {"leakage": winner.leakage, "identical": winner.kept, "fluent": winner.fluent}
+    if other := [
+        f"{key} {generated[key]} for {value}" for key, value in judged.items() if generated[key] != value
+    ]:
+        LOG.warning("note: with all replies of the winner generated, its trial has %s", ", ".join(other))
     given = work.recipe.methods.params.get(name, {})
     return TuneRecord(
         format="steerbake-tune/1",
@@ -229,9 +235,7 @@ def _record(work: Run, study: Study, judge: Judge, done: Sequence[Tried]) -> Tun
         trials=lines,
         front=front_of(lines),
         winner=winner.number,
-        generated={
-            key: value for key, value in judge.generated(found).line().items() if isinstance(value, float)
-        },
+        generated={key: value for key, value in generated.items() if isinstance(value, float)},
     )
 
 

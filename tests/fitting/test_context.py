@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import numerals
 import pytest
+import torch
 
 from exporter.errors import DataError
-from exporter.types import Row, Turn
+from exporter.fitting.pooling import PooledSequence
+from exporter.types import Encoded, Row, Turn
 
 
 def row(name, role="retain", **keys):
@@ -54,3 +56,35 @@ def test_paraphrases_are_rows_and_missing_roles_are_named(tmp_path):
     ]
     with pytest.raises(DataError, match=r"calibrate rows .*role forget or unknown"):
         given.need("calibrate", "forget", "unknown")
+
+
+def test_of_many_fits_on_the_same_rows_each_sequence_is_run_once(tmp_path):
+    """Whatever kept blocks they read; the control is a context of one fit, which runs them for each."""
+    for kept, passes in (((0, 1), 1), ((), 2)):
+        host = numerals.host()
+        given = numerals.context(host, tmp_path / str(passes))
+        ran = []
+        host.blocks[0].register_forward_hook(lambda *_, ran=ran: ran.append(1))
+        items = [
+            PooledSequence(Encoded(numerals.prompt(text)), ((2,), (0, 1))) for text in ("8 9 10", "11 12 13")
+        ]
+        first = replace(given, kept=kept).collect(items, [1], "first")
+        count = len(ran)
+        second = replace(given, kept=kept).collect(items, [0], "second")
+        assert (count > 0, len(ran) == passes * count) == (True, True)
+        for found, layer in ((first, 1), (second, 0)):
+            assert found.states.shape[:2] == (4, 1)
+            assert torch.equal(found.states[:, 0], found.at(layer))
+
+
+def test_what_fits_share_is_made_once_and_by_a_fit_of_its_own_anew(tmp_path):
+    given = numerals.context(numerals.host(), tmp_path)
+    made = []
+    for context, times in ((replace(given, kept=(0,)), 1), (given, 3)):
+        made.clear()
+        for number in range(3):
+            assert (
+                replace(context, seed=0).once(("a", 1), lambda number=number: made.append(number) or "x")
+                == "x"
+            )
+        assert len(made) == times
