@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import tiny_run
 import torch
+from random_edits import random_edit
+from transformers import AutoModelForCausalLM
 
 from exporter import registry
 from exporter.attack_report import AttackReport, AttackResult, worst_of
@@ -335,6 +337,19 @@ def test_what_does_not_fit_is_left_out_and_said(
         found["story"].status == "no rows" and "positions" in found["story"].why and found["story"].too_long
     )
     assert found["capitals"].status == "measured" and found["capitals"].too_long == 0
+
+
+def test_a_model_without_a_layer_to_take_out_says_so(home: Path, tmp_path: Path) -> None:
+    edit = random_edit(home / "base", AutoModelForCausalLM.from_pretrained(home / "base"))
+    edit.save(tmp_path / "edit")
+    merged = registry.target("merged")
+    merged.export(home / "base", tmp_path / "merged", merged.Options(edit=tmp_path / "edit"), None)  # type: ignore[call-arg]
+    siege = Siege(("stripping", "frame"), limit=8)
+    recipe = Recipe.load(home / "recipe.yaml")
+    found = attack(tmp_path / "merged", recipe, siege, run=home / "run", out=tmp_path / "out")
+    stripped = by_name(found)["stripped"]
+    assert found.kind == "merged" and stripped.status == "not measured" and stripped.leak is None
+    assert by_name(found)["frame"].status == "measured"
 
 
 def test_a_variant_that_there_is_not_is_refused(home: Path) -> None:

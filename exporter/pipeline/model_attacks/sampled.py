@@ -44,7 +44,7 @@ class Sampled:
         generator = under.generator(side)
         if not hasattr(generator, "sample"):
             raise NotMeasured(
-                f"a {under.models[side].kind} folder decodes greedily only; attack the checkpoint that it was made from"
+                f"what the target {under.models[side].kind} wrote decodes greedily only; attack the checkpoint that it was made from"
             )
         sampler = cast(Sampler, generator)
         chat, settings = under.chat(), under.work.recipe.report

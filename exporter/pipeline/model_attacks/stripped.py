@@ -37,7 +37,8 @@ class Stripped:
         model = under.models["steered"]
         if model.kind != REFERENCE:
             raise NotMeasured(
-                f"a {model.kind} folder has no layer that can be left out by loading it otherwise; who has its base has what the base knows"
+                f"steering is taken out of a steered checkpoint only, not of what the target {model.kind} wrote; whoever has its base has "
+                "what the base knows"
             )
         before = under.ask("base", rows)
         under.close("base")

@@ -113,7 +113,7 @@ class UnderAttack:
         found = self.models[side].host
         if found is None:
             raise NotMeasured(
-                f"a {self.models[side].kind} folder gives no states or scores; attack the checkpoint that it was made from"
+                f"what the target {self.models[side].kind} wrote gives no states or scores; attack the checkpoint that it was made from"
             )
         return found
 
