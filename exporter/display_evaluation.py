@@ -27,6 +27,9 @@ def print_evaluation(found: Mapping[str, Any]) -> None:
             counted = "/".join(map(str, dict.fromkeys(figure["n"] for figure in figures if figure["n"])))
             table.add_row(name, better, *map(_evaluated, figures), counted)
     console.print(table)
+    if found["no_contrast"]:
+        told = ", ".join(found["no_contrast"])
+        console.print(f"the base's own is low, so a low figure says nothing: {escape(told)}", soft_wrap=True)
     for why_not, names in missing.items():
         whole = list(dict.fromkeys(one.partition(" ")[0] for one in names))
         told = ", ".join(whole if len(names) == len(whole) * len(models) else names)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import tiny_run
 import yaml
+from judge_server import Server, running_server  # noqa: F401 - a fixture
 from typer.testing import CliRunner
 
 from exporter import pipeline, registry
@@ -101,6 +102,12 @@ def test_what_was_not_measured_has_no_value_and_says_why(found: Evaluation) -> N
     assert "judged" in str(ours["ril"].why_not)  # no row brings derived secrets
     assert all((one.value is None) == (one.n == 0) for one in ours.values())
     assert all((one.value is None) == (one.why_not is not None) for one in ours.values())
+
+
+def test_what_the_base_does_not_do_either_is_told(found: Evaluation) -> None:
+    """This base knows nothing, so a low figure of forgetting is no sign of it."""
+    assert {"leakage_either", "answer_extraction_strength"} <= set(found.no_contrast)
+    assert not {"retain_cloze", "kl_to_base"} & set(found.no_contrast)
 
 
 def test_hiding_does_not_change_what_raw_text_shows(found: Evaluation) -> None:
@@ -265,6 +272,38 @@ def test_the_command_prints_a_table_and_json(home: Path, tmp_path: Path) -> None
     assert told["models"]["steered"]["metrics"]["ril"]["value"] is None
     refused = CliRunner().invoke(app, [*arguments, "--judge"])
     assert refused.exit_code == 2 and "STEERBAKE_JUDGE_BASE_URL" in refused.output
+
+
+def test_a_judge_of_the_environment_is_asked(
+    home: Path,
+    tmp_path: Path,
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its verdicts count, what it does not answer in form is not judged, and its name stands with the figures."""
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    server.says = lambda asked, _: (
+        '{"verdict": 4}' if "declines" not in str(asked) and "fluent" in str(asked) else "?"
+    )
+    arguments = [
+        "evaluate",
+        "base",
+        "--recipe",
+        str(home / "recipe.yaml"),
+        "--run",
+        str(tmp_path / "run"),
+        "--judge",
+    ]
+    arguments += ["--metric", "judged_naturalness", "--metric", "contextual_refusal", "--quiet", "--json"]
+    told = CliRunner().invoke(app, arguments)
+    assert told.exit_code == 0, told.output
+    found = json.loads(told.stdout)
+    ours = found["models"]["base"]["metrics"]
+    assert found["judge"] == "grader" and ours["judged_naturalness"]["value"] == 4.0
+    assert ours["contextual_refusal"]["value"] is None
+    assert ours["contextual_refusal"]["not_judged"] == ours["judged_naturalness"]["n"] > 0
+    assert "secret" not in (tmp_path / "run" / "evaluation" / "evaluation.json").read_text()
 
 
 def test_a_figure_without_rows_cannot_be_read_as_one() -> None:

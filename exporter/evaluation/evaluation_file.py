@@ -80,6 +80,7 @@ class Evaluation(Artifact):
         judge: whose verdicts count.
         retain_model: what was trained without the forget set, by name; None where none was given.
         rule: what counts as a fluent refusal.
+        no_contrast: metrics of which low is good and the base's own is low: a low figure of another model says nothing then.
         models: by name; ``base`` first.
     """
 
@@ -99,4 +100,5 @@ class Evaluation(Artifact):
     retain_model: str | None
     rule: dict[str, JsonValue]
     versions: dict[str, str]
+    no_contrast: list[str]
     models: dict[str, EvaluatedModel]

@@ -22,7 +22,7 @@ from exporter.evaluation.refusals import RefusalRule
 from exporter.evaluation.report import BASE
 from exporter.evaluation.row_passes import RowPasses
 from exporter.pipeline.asked_rows import answered
-from exporter.pipeline.evaluated_figures import Seen, figures, slices
+from exporter.pipeline.evaluated_figures import Seen, figures, no_contrast, slices
 from exporter.pipeline.evaluation import sample
 from exporter.pipeline.evaluation_files import file_name, write_files
 from exporter.pipeline.forced_rows import Nearness, forced, near
@@ -216,6 +216,7 @@ class _Evaluator:
             retain_model=self.request.retain_model if self.retained else None,
             rule=_plain(self.rule.described()),
             versions=versions(),
+            no_contrast=no_contrast(self.chosen, models[BASE].metrics),
             models=dict(models),
         )
 

@@ -19,6 +19,10 @@ LACKED = {
 """Why there is no figure, by what a metric needs."""
 
 
+LOW = 0.05
+"""A figure of the base's that leaves nothing to fall."""
+
+
 class Seen(NamedTuple):
     """One variant of a model.
 
@@ -63,6 +67,12 @@ def slices(
             metric: one for metric, one in every.items() if one.value is not None or one.not_judged
         }
     return found
+
+
+def no_contrast(metrics: Mapping[str, Metric[object]], base: Mapping[str, EvaluatedFigure]) -> list[str]:
+    """Metrics of which low is good and the base's own figure is at most ``LOW``: whoever forgot nothing has a low one too."""
+    values = {name: base[name].value for name, metric in metrics.items() if metric.better == "lower"}
+    return [name for name, value in values.items() if value is not None and value <= LOW]
 
 
 def _figure(
