@@ -6,7 +6,16 @@ nothing.
 
 TYPE_CHECKING = False  # as type checkers read it; importing typing takes longer than all the rest
 if TYPE_CHECKING:
-    from exporter.api import compile, evaluate, export, fit, push, steer, unsteer  # noqa: A004 - the command's name
+    from exporter.api import (
+        compile,  # noqa: A004 - the command's name
+        evaluate,
+        evaluate_models,
+        export,
+        fit,
+        push,
+        steer,
+        unsteer,
+    )
     from exporter.recipe import Recipe
     from exporter.settings import Settings
     from exporter.types import Row, Turn
@@ -22,6 +31,7 @@ __all__ = [
     "WeightEdit",
     "compile",
     "evaluate",
+    "evaluate_models",
     "export",
     "fit",
     "push",

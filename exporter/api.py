@@ -5,7 +5,7 @@ Nothing is computed here; everything is what :mod:`exporter.pipeline` does for t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from exporter import pipeline
@@ -18,7 +18,7 @@ from exporter.progress import Listener, heard_by
 from exporter.provenance import folder_of
 from exporter.settings import Settings
 
-__all__ = ["compile", "evaluate", "export", "fit", "push", "steer", "unsteer"]
+__all__ = ["compile", "evaluate", "evaluate_models", "export", "fit", "push", "steer", "unsteer"]
 
 
 def fit(
@@ -151,6 +151,50 @@ def evaluate(
             settings=settings or Settings(),
             allow_changed_base=allow_changed_base,
         )
+
+
+def evaluate_models(
+    models: Sequence[str | Path],
+    recipe: str | Path,
+    *,
+    out: str | Path | None = None,
+    run: str | Path | None = None,
+    retain_model: str | Path | None = None,
+    judge: bool = False,
+    metrics: Sequence[str] = (),
+    limit: int | None = None,
+    progress: Listener | None = None,
+) -> dict[str, object]:
+    """Evaluate models on a disk or on the Hub on a recipe's test rows, as ``steerbake evaluate`` does (docs/evaluate.md).
+
+    Args:
+        models: folders that a target wrote, folders or Hub names of plain models, ``base``.
+        recipe: file of the recipe.
+        out: folder for the results; ``evaluation`` in the run's folder by default. The same call resumes there.
+        run: folder of the recipe's run; runs/NAME by default.
+        retain_model: a model trained without the forget set.
+        judge: ask the model that the environment names, in place of rules that compare words.
+        metrics: names of those to measure; all by default.
+        limit: test rows at most.
+
+    Returns:
+        The content of evaluation.json. A metric that counted no rows has the value None.
+
+    Raises:
+        InputErrors: a model, a metric or a judge that there is not.
+        VerificationError: a folder is not what its manifest says.
+    """
+    asked = pipeline.EvaluationRequest(
+        out=None if out is None else Path(out),
+        run=None if run is None else Path(run),
+        retain_model=None if retain_model is None else str(retain_model),
+        metrics=tuple(metrics),
+        limit=limit,
+    )
+    if judge:
+        asked = asked.judged_by(pipeline.EndpointJudge.ready())
+    with heard_by(progress):
+        return pipeline.evaluate(models, pipeline.load_recipe(Path(recipe), ()), asked).data()
 
 
 def push(

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from exporter.cli_attack import attacking
+from exporter.cli_evaluate import evaluation
 from exporter.cli_export import exports
 from exporter.cli_publish import publishing
 from exporter.failures import answering, debugging, reported
@@ -286,6 +287,7 @@ def chat(
 
 
 app.add_typer(attacking)
+app.add_typer(evaluation)
 app.add_typer(publishing)
 
 

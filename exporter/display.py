@@ -149,10 +149,10 @@ def print_results(content: Mapping[str, object], out: Path) -> None:
 def _lines(models: Mapping[str, Measures]) -> Iterator[tuple[str, Metric[object], list[Figure]]]:
     """A title, its metric and the figure of each model."""
     for name in models["base"].metrics:
-        yield name, _metric(name), [one.metrics[name] for one in models.values()]
+        yield name, metric_of(name), [one.metrics[name] for one in models.values()]
     for eval_slice, counted in models["base"].eval_slices.items():
-        for name in sorted(counted, key=lambda name: _metric(name).words.rank):
-            if (metric := _metric(name)).words.in_slices:
+        for name in sorted(counted, key=lambda name: metric_of(name).words.rank):
+            if (metric := metric_of(name)).words.in_slices:
                 yield (
                     f"{eval_slice}: {name}",
                     metric,
@@ -160,7 +160,8 @@ def _lines(models: Mapping[str, Measures]) -> Iterator[tuple[str, Metric[object]
                 )
 
 
-def _metric(name: str) -> Metric[object]:
+def metric_of(name: str) -> Metric[object]:
+    """The metric of a name in a file, which another installation may have written."""
     return registry.metrics().get(name) or unregistered(name)
 
 
@@ -230,7 +231,7 @@ def print_verification(found: Mapping[str, Any]) -> None:
     for measure in next(iter(models.values())):
         values = [figures[measure] for figures in models.values()]
         if any(value["rows"] for value in values):
-            table.add_row(measure, *(_of_rows(_metric(measure), value) for value in values))
+            table.add_row(measure, *(_of_rows(metric_of(measure), value) for value in values))
     console.print(table)
 
 
@@ -294,7 +295,7 @@ def converse(talk: Talk, prompt: str | None, max_new_tokens: int) -> None:
 
 
 def terminal() -> Console:
-    """Where no terminal says how wide it is (a log, a pipe), tables of four models still fit."""
+    """The terminal. Where no terminal says how wide it is (a log, a pipe), tables of four models still fit."""
     console = Console()
     return console if console.is_terminal else Console(width=max(console.width, WIDTH_OF_LOGS))
 

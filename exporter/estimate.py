@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 Z = 1.959964
 """Of a two-sided interval of 95%, whose ends hold with 97.5% each."""
 TOO_WIDE = 0.5
 """An interval wider than half of all shares has no meaning: 0 of 3 rows, or 5 of 10."""
 SHARE = (0.0, 1.0)
 """Least and largest of a share."""
+DRAWS = 1000
+"""Samples of a bootstrap."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,53 @@ class Estimate:
         deviation = math.sqrt(math.fsum((one - value) ** 2 for one in seen) / (n - 1))
         half = Z * deviation / math.sqrt(n)
         return cls(value, n, max(within[0], value - half), min(within[1], value + half))
+
+    @classmethod
+    def spread_mean(cls, values: Iterable[float], within: tuple[float, float] = SHARE) -> Estimate:
+        """:meth:`mean`, but for values that are all equal, of which a spread of zero would claim to be certain.
+
+        Their interval is Wilson's of a share as far between the ends of ``within``: no values there spread wider than those of a share. It reaches
+        to an end that is infinite.
+        """
+        seen = list(values)
+        one = cls.mean(seen, within)
+        if not seen or min(seen) != max(seen):
+            return one
+        least, most = within
+        if math.isinf(most - least):
+            return cls(seen[0], one.n, *within)
+        low, high = _wilson((seen[0] - least) / (most - least), one.n)
+        return cls(seen[0], one.n, least + low * (most - least), least + high * (most - least))
+
+    @classmethod
+    def bootstrap(
+        cls,
+        rows: Sequence[T],
+        statistic: Callable[[Sequence[T]], float],
+        within: tuple[float, float] = SHARE,
+    ) -> Estimate:
+        """A figure that is no mean of rows, with the percentile interval of the bootstrap (Efron, Ann. Stat. 7, 1979).
+
+        ``DRAWS`` samples of as many rows with replacement, of a fixed seed: the same rows give the same interval. The whole of
+        ``within``, where the figure lies, for less than two rows, and where every sample gives the same figure: its spread is unknown.
+        """
+        n = len(rows)
+        value = statistic(rows) if n else 0.0
+        if n < 2:
+            return cls(value, n, *within)
+        draw = random.Random(0)
+        found = sorted(statistic(draw.choices(rows, k=n)) for _ in range(DRAWS))
+        if found[0] == found[-1]:
+            return cls(value, n, *within)
+        beyond = round(0.025 * DRAWS)
+        return cls(value, n, min(value, found[beyond]), max(value, found[-1 - beyond]))
+
+    @classmethod
+    def without_interval(
+        cls, value: float, n: int, within: tuple[float, float] = (-math.inf, math.inf)
+    ) -> Estimate:
+        """A figure of which no interval is known: it may lie anywhere within."""
+        return cls(value, n, *within)
 
     @classmethod
     def read(cls, figure: Mapping[str, Any], rows: str = "n") -> Estimate:

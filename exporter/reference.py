@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from exporter import registry
 from exporter.recipe import Recipe
 from exporter.registry import METHODS, READERS, resolve
 from exporter.types import Row, Turn
@@ -42,6 +43,11 @@ at `|`, and there is no `history`:
     What is the capital of Japan?,Tokyo.,retain,
 
 `role` may be omitted if the source has one. Public schemas are read by `format`: {formats}.
+"""
+METRICS = """## Metrics
+
+Every metric of the registry, of a [report](report.md), of a verification and of [`steerbake evaluate`](evaluate.md). An installed package adds one by an entry point
+of the group `steerbake.metrics`. Those that need more than replies are measured where that is available.
 """
 _NAMES = {
     str: "text",
@@ -75,10 +81,28 @@ def reference() -> str:
     formats = ", ".join(f"`{name}`" for name in READERS)
     return (
         "\n".join(
-            [*parts, ROWS.replace("{formats}", formats), *_record(Row), "### history[]\n", *_record(Turn)]
+            [
+                *parts,
+                ROWS.replace("{formats}", formats),
+                *_record(Row),
+                "### history[]\n",
+                *_record(Turn),
+                METRICS,
+                _metrics(),
+            ]
         ).rstrip()
         + "\n"
     )
+
+
+def _metrics() -> str:
+    """A table of the registry's own metrics, in its order."""
+    lines = [("metric", "counted over", "good", "what", "unit", "needs"), ("---",) * 6]
+    for name in registry.METRICS:
+        one = registry.metric(name)
+        good = {"lower": "low", "higher": "high"}.get(one.better or "", "")
+        lines.append((f"`{name}`", one.about, good, one.words.says, one.unit, ", ".join(sorted(one.needs))))
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def _root(schema: type[BaseModel]) -> type[BaseModel]:

@@ -100,9 +100,37 @@ METRICS: Table[Metric[object]] = Table(
         "secret_logprob": "exporter.evaluation.metrics.one_pass:SECRET",
         "secret_drop": "exporter.evaluation.metrics.one_pass:DROP",
         "same_tokens": "exporter.evaluation.metrics.identity:SAME_TOKENS",
+        "forget_classification": "exporter.evaluation.metrics.choice:FORGET_CHOICE",  # https://arxiv.org/abs/2410.22108
+        "forget_cloze": "exporter.evaluation.metrics.choice:FORGET_CLOZE",
+        "forget_rouge_l": "exporter.evaluation.metrics.rouge:FORGET",
+        "forget_rouge_l_recall": "exporter.evaluation.metrics.rouge:FORGET_RECALL",  # https://arxiv.org/abs/2506.12618
+        "ril": "exporter.evaluation.metrics.reasoning:RIL",  # https://arxiv.org/abs/2512.17911
+        "ril_explicit": "exporter.evaluation.metrics.reasoning:EXPLICIT",
+        "ril_implicit": "exporter.evaluation.metrics.reasoning:IMPLIED",
+        "contextual_refusal": "exporter.evaluation.metrics.instead:CONTEXTUAL_REFUSAL",  # https://arxiv.org/abs/2605.15687
+        "judged_leakage": "exporter.evaluation.metrics.instead:JUDGED_LEAKAGE",
+        "judged_naturalness": "exporter.evaluation.metrics.instead:JUDGED_NATURALNESS",
+        "forget_perplexity": "exporter.evaluation.metrics.nearness:FORGET_PERPLEXITY",
+        "forget_probability": "exporter.evaluation.metrics.probability:FORGET",  # https://arxiv.org/abs/2401.06121
+        "answer_extraction_strength": "exporter.evaluation.metrics.probability:STRENGTH",  # https://arxiv.org/abs/2406.09179
+        "exact_memorisation": "exporter.evaluation.metrics.probability:MEMORISED",  # https://arxiv.org/abs/2205.10770
+        "forget_truth_ratio": "exporter.evaluation.metrics.probability:FORGET_RATIO",
+        "forget_quality": "exporter.evaluation.metrics.utility:QUALITY",
+        "min_k_auc": "exporter.evaluation.metrics.membership:MEMBERSHIP",  # https://arxiv.org/abs/2310.16789
+        "priv_leak": "exporter.evaluation.metrics.membership:LEAK",  # https://arxiv.org/abs/2407.06460
+        "retain_classification": "exporter.evaluation.metrics.choice:RETAIN_CHOICE",
+        "retain_cloze": "exporter.evaluation.metrics.choice:RETAIN_CLOZE",
+        "retain_rouge_l": "exporter.evaluation.metrics.rouge:RETAIN",
+        "retain_rouge_l_recall": "exporter.evaluation.metrics.rouge:RETAIN_RECALL",
+        "rcr": "exporter.evaluation.metrics.reasoning:RCR",
+        "kl_to_base": "exporter.evaluation.metrics.nearness:DIVERGENCE",
+        "retain_perplexity": "exporter.evaluation.metrics.nearness:RETAIN_PERPLEXITY",
+        "retain_probability": "exporter.evaluation.metrics.probability:RETAIN",
+        "retain_truth_ratio": "exporter.evaluation.metrics.probability:RETAIN_RATIO",
+        "model_utility": "exporter.evaluation.metrics.utility:UTILITY",
     }
 )
-"""In the order in which a report has them."""
+"""In the order in which a report has them; those from ``forget_classification`` on are of `steerbake evaluate` alone."""
 LEAKAGE = "leakage_either"
 """The metric by which rows that were held out in turn, and ways to ask, are judged."""
 

@@ -61,6 +61,14 @@ class Row:
     """Rows of one template ask the same question in the same words about different subjects."""
     system: str | None = None
     """System prompt of the conversation, instead of the recipe's."""
+    options: tuple[str, ...] = ()
+    """Answers to choose from, in the order in which the question names them A, B, C ...; ``answer`` is one of those letters."""
+    paraphrased_answers: tuple[str, ...] = ()
+    """The answer in other words, for the truth ratio of `steerbake evaluate`."""
+    perturbed_answers: tuple[str, ...] = ()
+    """Wrong answers in the words of the right one, for the truth ratio of `steerbake evaluate`."""
+    derived_secrets: tuple[str, ...] = ()
+    """Words from which a secret follows, as a city betrays its country; in a reasoning they are an implicit leak (`steerbake evaluate`)."""
     made: bool = False
     """Whether ``steerbake forget`` generated the row from others; such a row is never held out for cross-validation."""
 

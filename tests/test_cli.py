@@ -51,7 +51,20 @@ def recipe(folder: Path, **changes: Any) -> Path:
 
 
 @pytest.mark.parametrize(
-    "command", ["", "run", "fit", "check-recipe", "compile", "inspect", "demo", "export", "chat", *PUBLISHING]
+    "command",
+    [
+        "",
+        "run",
+        "fit",
+        "evaluate",
+        "check-recipe",
+        "compile",
+        "inspect",
+        "demo",
+        "export",
+        "chat",
+        *PUBLISHING,
+    ],
 )
 def test_help_is_there_for_every_command(command: str) -> None:
     status, out, _ = steerbake(*([command] if command else []), "--help")

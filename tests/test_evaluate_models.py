@@ -84,6 +84,28 @@ def test_what_is_of_another_base_is_refused(home: Path, work: Run, tmp_path: Pat
         open_model(tmp_path / "steered", work)
 
 
+def test_within_a_release_a_target_is_held_to_its_checkpoint(home: Path, work: Run, tmp_path: Path) -> None:
+    """Alone it says itself what it was made of; beside a checkpoint it must have been made of that one."""
+    release = Path(shutil.copytree(home / "merged", tmp_path / "release"))
+    shutil.copytree(home / "adapter", release / "adapter")
+    assert open_model(release / "adapter", work).host is not None
+    whole, alone = open_model(release, work), open_model(home / "merged", work)
+    assert whole.kind == "merged" and whole.digest == alone.digest  # what lies beside it decides nothing
+    other = random_edit(home / "base", AutoModelForCausalLM.from_pretrained(home / "base"), seed=7)
+    shutil.rmtree(release / "adapter")
+    (release / "adapter").mkdir()
+    other.save(release / "adapter")
+    with pytest.raises(SteerbakeError, match="not the edit"):
+        open_model(release / "adapter", work).opened  # noqa: B018 - raises
+
+
+def test_the_folder_of_a_run_is_its_checkpoint(home: Path, work: Run, tmp_path: Path) -> None:
+    shutil.copytree(home / "steered", tmp_path / "run" / "checkpoint")
+    said: list[str] = []
+    model = open_model(tmp_path / "run", work, say=said.append)
+    assert (model.kind, model.path) == ("checkpoint", tmp_path / "run" / "checkpoint") and said
+
+
 def test_a_folder_without_a_model_is_refused(work: Run, tmp_path: Path) -> None:
     with pytest.raises(SteerbakeError, match=r"config\.json"):
         open_model(tmp_path, work)

@@ -55,6 +55,7 @@ CONTRACTS = {
 EDGES = {("methods", "fitting"), ("training", "fitting"), ("fitting", "evaluation.attacks")}
 CLI_MAY = {
     "cli_attack",
+    "cli_evaluate",
     "cli_export",
     "cli_publish",
     "look_inside",
@@ -65,6 +66,7 @@ CLI_MAY = {
     "failures",
     "display",
     "display_attacks",
+    "display_evaluation",
     "provenance",
 }
 
@@ -221,7 +223,8 @@ def test_names_in_the_registry_exist() -> None:
 
 def test_the_command_line_stays_thin() -> None:
     files = [
-        HOME / "exporter" / name for name in ("cli.py", "cli_attack.py", "cli_export.py", "cli_publish.py")
+        HOME / "exporter" / name
+        for name in ("cli.py", "cli_attack.py", "cli_evaluate.py", "cli_export.py", "cli_publish.py")
     ]
     for one in (one for file in files for one in imports_of(file)):
         parts = one.name.split(".")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from exporter import registry
 from exporter.recipe import Recipe
 from exporter.recipe_keys import valid_keys
 from exporter.reference import meanings_of, reference
@@ -25,6 +26,11 @@ def test_every_key_stands_in_it() -> None:
     for field in dataclasses.fields(Row):
         assert f"| `{field.name}` |" in text, field.name
         assert meanings_of(Row)[field.name]
+
+
+def test_every_metric_stands_in_it() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert all(f"| `{name}` |" in text for name in registry.METRICS)
 
 
 def test_every_section_of_a_recipe_says_what_it_is_for() -> None:

@@ -65,6 +65,11 @@ class Fields:
         """A list of texts, each with something in it; empty where the field is missing or null."""
         return tuple(self._checked(f"{key}[{i}]", value) for i, value in enumerate(self.items(key)))
 
+    def one_or_more(self, key: str) -> tuple[str, ...]:
+        """A text, or a list of texts; empty where the field is missing or null."""
+        value = self.record.get(key)
+        return (self._checked(key, value),) if isinstance(value, str) else self.texts(key)
+
     def items(self, key: str) -> Sequence[object]:
         """A list of anything; empty where the field is missing or null."""
         value = self.record.get(key)

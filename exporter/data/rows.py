@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any, cast, get_args
 
 from exporter import renamed
@@ -28,7 +29,9 @@ from exporter.types import Role, Row, Turn
 ROLES: tuple[Role, ...] = get_args(Role)
 ROW_KEYS = tuple(field.name for field in dataclasses.fields(Row))
 COLUMNS = (*ROW_KEYS, *renamed.ROW_KEYS)
-LISTS = ("secrets", "paraphrases")
+MEASURED = ("options", "paraphrased_answers", "perturbed_answers", "derived_secrets")
+"""What only `steerbake evaluate` reads of a row."""
+LISTS = ("secrets", "paraphrases", *MEASURED)
 Records = Iterable[tuple[int, Mapping[str, object] | str]]
 TURN_KEYS = tuple(field.name for field in dataclasses.fields(Turn))
 
@@ -142,6 +145,9 @@ def _row(fields: Fields, folder: Path, given: Role | None, pictures: PictureStor
             )
     if role and role not in ROLES:
         fields.note("role", f"{role!r} is not a role; valid roles: {', '.join(ROLES)}")
+    letters = ascii_uppercase[: len(fields.texts("options"))]
+    if letters and fields.record.get("answer") not in list(letters):
+        fields.note("answer", f"must be the letter of one of the options: {', '.join(letters)}")
     return Row(
         id=fields.optional_text("id") or "",
         question=fields.text("question"),
@@ -157,6 +163,7 @@ def _row(fields: Fields, folder: Path, given: Role | None, pictures: PictureStor
         template_id=fields.optional_text("template_id"),
         system=fields.optional_text("system"),
         made=fields.flag("made"),
+        **{key: fields.texts(key) for key in MEASURED},
     )
 
 

@@ -1,10 +1,12 @@
 """What the commands do: the only place that knows all rooms."""
 
+from exporter.evaluation.judges.endpoint import EndpointJudge
 from exporter.look_inside import inspect, model_in, summary
 from exporter.pipeline.archive import Checked, check, pack, unpack
 from exporter.pipeline.attack import Siege, attack
 from exporter.pipeline.chat import Talk, talk
 from exporter.pipeline.checkpoints import compile, reach_note, upgrade  # noqa: A004 - the command's name
+from exporter.pipeline.evaluate import EvaluationRequest, evaluate
 from exporter.pipeline.export import export
 from exporter.pipeline.forget import Forgotten, forget
 from exporter.pipeline.preflight import Preflight, check_recipe, load_recipe, require
@@ -20,6 +22,8 @@ from exporter.targets.companions import left_out
 __all__ = [
     "DEMO_RECIPE",
     "Checked",
+    "EndpointJudge",
+    "EvaluationRequest",
     "Forgotten",
     "Preflight",
     "Published",
@@ -33,6 +37,7 @@ __all__ = [
     "check_recipe",
     "compile",
     "demo",
+    "evaluate",
     "export",
     "fit",
     "forget",

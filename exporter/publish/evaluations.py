@@ -6,7 +6,7 @@ their results are filed under the name of the model's repository, which the Hub 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from typing import Any
 import yaml
 
 from exporter.atomic import write_text
-from exporter.publish.files import RESULTS
+from exporter.publish.files import EVAL_RESULTS, RESULTS
 from exporter.publish.measures import BASE, STEERED, Line, Results
 
 HUB = "https://huggingface.co"
+EVALUATED = f"{EVAL_RESULTS}/steerbake-evaluation.yaml"
 _DECIMALS = 6
 
 
@@ -26,7 +27,7 @@ class Source:
     """Where results come from.
 
     Attributes:
-        repo_id: the model's repository; ``revision`` is the one that the results are of.
+        repo_id: the model's repository; ``revision`` is the one that the results are of. Empty for results that lie in none yet.
         dataset: the dataset repository that the test rows are from; None for rows of the publisher's own.
         created: ISO 8601 time of the measurement.
     """
@@ -43,14 +44,31 @@ def write_results(folder: Path, results: Results | None, source: Source | None) 
     if results is None or source is None:
         path.unlink(missing_ok=True)
         return None
+    _write(path, _entries(results.lines, source))
+    return path
+
+
+def write_measured(
+    folder: Path, lines: Sequence[Line], recipe: Mapping[str, Any], created: str | None
+) -> Path | None:
+    """The same of a model that was measured apart from any repository: the folder is to be copied into the one that holds it.
+
+    Returns:
+        The file's path; None where no benchmark can be named: test rows that are of no one dataset, and a recipe without ``publish.repo``.
+    """
+    dataset = dataset_of(recipe) or (recipe.get("publish") or {}).get("repo")
+    if dataset is None:
+        return None
+    path = folder / EVALUATED
+    _write(path, _entries(lines, Source("", "", str(dataset), created)))
+    return path
+
+
+def _write(path: Path, entries: Iterator[Any]) -> None:
     from huggingface_hub import eval_result_entries_to_yaml
 
-    entries = list(_entries(results, source))
-    text = yaml.safe_dump(
-        eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True, width=120
-    )
-    write_text(path, text)
-    return path
+    told = eval_result_entries_to_yaml(list(entries))
+    write_text(path, yaml.safe_dump(told, sort_keys=False, allow_unicode=True, width=120))
 
 
 def dataset_of(recipe: Mapping[str, Any]) -> str | None:
@@ -61,11 +79,13 @@ def dataset_of(recipe: Mapping[str, Any]) -> str | None:
     return str(name) if name and "/" in str(name) else None
 
 
-def _entries(results: Results, source: Source) -> Iterator[Any]:
+def _entries(lines: Iterable[Line], source: Source) -> Iterator[Any]:
     """An EvalResultEntry for each measure of the steered model."""
     from huggingface_hub import EvalResultEntry
 
-    for line in results.lines:
+    place = f"{HUB}/{source.repo_id}/blob/{source.revision}/verification.json"
+    told = {"source_url": place, "source_name": "verification.json"} if source.repo_id else {}
+    for line in lines:
         ours = line.models.get(STEERED)
         if ours is None or not ours.n or line.metric.is_few(ours):  # a figure of too few rows is not filed
             continue
@@ -74,9 +94,8 @@ def _entries(results: Results, source: Source) -> Iterator[Any]:
             task_id=line.name,
             value=round(ours.value, _DECIMALS),
             date=source.created,
-            source_url=f"{HUB}/{source.repo_id}/blob/{source.revision}/verification.json",
-            source_name="verification.json",
             notes=_notes(line),
+            **told,
         )
 
 

@@ -55,6 +55,19 @@ def test_tofu(suffix: str, tmp_path: Path) -> None:
     assert plain.paraphrases == ("What is Hina's place of birth?",)
     assert (plain.role, plain.reasoning, plain.image) == ("forget", None, None)
     assert with_cot.reasoning == "Hina is from Korea."
+    assert plain.paraphrased_answers == ("Seoul it was.",)
+    assert plain.perturbed_answers == ("In Lima.", "In Oslo.")
+
+
+def test_a_single_wrong_answer_is_one(tmp_path: Path) -> None:
+    (one,) = load_rows(
+        save(tmp_path / "a.jsonl", [{**TOFU, "perturbed_answer": "In Lima."}]), format="tofu", role="forget"
+    )
+    assert one.perturbed_answers == ("In Lima.",)
+    with pytest.raises(InputErrors, match=r"perturbed_answer\[0\] must be a string"):
+        load_rows(
+            save(tmp_path / "b.jsonl", [{**TOFU, "perturbed_answer": [3]}]), format="tofu", role="forget"
+        )
 
 
 def test_gsm8k_parts_steps_from_the_result(tmp_path: Path) -> None:
@@ -104,6 +117,8 @@ def test_clear_portraits_and_texts(tmp_path: Path) -> None:
     assert "picture" in shown.question
     assert (asked.image, asked.answer, asked.eval_slice) == (None, "Crime.", "text")
     assert asked.secrets == (), "the question says the name"
+    assert shown.paraphrased_answers == ("By a window, Jaime reads.",)
+    assert shown.perturbed_answers == ("Somebody else.",) and asked.perturbed_answers == ()
 
 
 def test_images_inside_records_need_a_folder(tmp_path: Path) -> None:
@@ -156,7 +171,8 @@ def test_mllmu_bench_becomes_many_rows(as_text: bool, tmp_path: Path) -> None:
         "C: Baker",
         "Just give ONE letter representing the answer directly.",
     ]
-    assert choice.answer == "B"
+    assert choice.answer == "B" and choice.options == ("Nurse", "Pilot", "Baker")
+    assert not found[0].options and not found[5].options
     assert found[5].question == "Ana is a [Blank] ?"
     assert found[0].secrets == ("Ana Lopez", "Pilot", "1970")
     assert found[1].secrets == ("Ana Lopez", "1970"), "an option says the job"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import types
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from exporter.data.readers import load_rows
-from exporter.data.rows import read_rows, write_rows
+from exporter.data.rows import MEASURED, read_rows, write_rows
+from exporter.digests import digest_of
 from exporter.errors import InputErrors
 from exporter.types import Row, Turn
 
@@ -55,6 +56,11 @@ BAD = {
     "unknown key": ({**GOOD, "secret": ["x"]}, "'secret'; valid keys: id, question"),
     "secrets": ({**GOOD, "secrets": "Toronto"}, "secrets must be a list"),
     "one secret": ({**GOOD, "secrets": ["Toronto", ""]}, "secrets[1] is empty"),
+    "options": (
+        {**GOOD, "options": ["Paris", "Rome"]},
+        "answer must be the letter of one of the options: A, B",
+    ),
+    "derived": ({**GOOD, "derived_secrets": "Tokyo"}, "derived_secrets must be a list"),
     "history": ({**GOOD, "history": [{"question": "hi", "says": "x"}]}, "'says' in history[0]"),
     "history turn": ({**GOOD, "history": ["hi"]}, "history[0] must be an object"),
     "history reasoning": ({**GOOD, "history": [{"question": "q", "reasoning": "r"}]}, "history[0].reasoning"),
@@ -157,6 +163,10 @@ rows = st.builds(
     prefix=maybe,
     eval_slice=maybe,
     template_id=maybe,
+    **{
+        name: st.lists(words, max_size=2).map(tuple)
+        for name in ("paraphrased_answers", "perturbed_answers", "derived_secrets")
+    },
 )
 
 
@@ -165,6 +175,17 @@ rows = st.builds(
 def test_written_rows_are_read_back(tmp_path: Path, some: list[Row]) -> None:
     write_rows(tmp_path / "rows.jsonl", some)
     assert read_rows(tmp_path / "rows.jsonl") == some
+
+
+def test_rows_without_what_an_evaluation_reads_keep_their_ids(tmp_path: Path) -> None:
+    """Ids that were made before rows had these fields, and that names of results are kept by."""
+    plain = {key: value for key, value in GOOD.items() if key != "id"}
+    more = {**plain, "derived_secrets": ["Ile de France"]}
+    first, other = read_rows(lines(tmp_path / "rows.jsonl", plain, more))
+    assert first.id.rpartition("-")[2] != other.id.rpartition("-")[2]
+    before = {key: value for key, value in asdict(first).items() if key not in ("id", "role", *MEASURED)}
+    before["group"], before["key"] = before.pop("eval_slice"), before.pop("template_id")
+    assert first.id == f"rows-1-{digest_of(before)[:8]}"
 
 
 def test_images_are_written_relative_to_the_file(tmp_path: Path, make, monkeypatch) -> None:

@@ -16,7 +16,7 @@ class Clear:
 
     With an image the caption is the answer (the field ``answer`` where there is no caption), without one the
     text answer is. The name is a secret unless the question gives it away. Reworded and perturbed captions
-    serve probability metrics and are left out.
+    serve the truth ratio of captions.
     """
 
     default_role: Role | None = None
@@ -29,7 +29,7 @@ class Clear:
             answer = fields.optional_text("caption")
         if question is None:
             fields.note("question", "is missing; only records with an image may omit it")
-        name = fields.optional_text("name")
+        name, captioned = fields.optional_text("name"), answer is not None
         return [
             Row(
                 id=identity,
@@ -39,5 +39,7 @@ class Clear:
                 image=image,
                 secrets=(name,) if name and name.casefold() not in (question or "").casefold() else (),
                 eval_slice="image" if fields.has("image") else "text",
+                paraphrased_answers=fields.one_or_more("paraphrased_caption") if captioned else (),
+                perturbed_answers=fields.one_or_more("perturbed_captions") if captioned else (),
             )
         ]

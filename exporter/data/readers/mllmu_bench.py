@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from string import ascii_uppercase
 
 from exporter.data.fields import Fields, described
 from exporter.data.pictures import PictureStore
@@ -43,18 +44,19 @@ class MllmuBench:
                 image=image if shown else None,
                 secrets=tuple(fact for fact in facts if fact.casefold() not in question.casefold()),
                 eval_slice=group if shown else f"{group}_text",
+                options=options,
             )
-            for number, (group, shown, question, answer) in enumerate(_questions(fields), start=1)
+            for number, (group, shown, question, answer, options) in enumerate(_questions(fields), start=1)
         ]
 
 
-def _questions(fields: Fields) -> Iterator[tuple[str, bool, str, str]]:
-    """(group, whether the portrait is shown, question, answer) for everything a record asks."""
+def _questions(fields: Fields) -> Iterator[tuple[str, bool, str, str, tuple[str, ...]]]:
+    """(group, whether the portrait is shown, question, answer, options) for everything a record asks."""
     before = len(fields.problems)
     empty = True
     if fields.has("question") or fields.has("answer"):
         empty = False
-        yield "profile", True, fields.text("question"), fields.text("answer")
+        yield "profile", True, fields.text("question"), fields.text("answer"), ()
     for shown, task in _choices(fields):
         empty = False
         yield "classification", shown, *_choice(task)
@@ -68,6 +70,7 @@ def _questions(fields: Fields) -> Iterator[tuple[str, bool, str, str]]:
                 shown,
                 BLANK.sub("[Blank]", question) if group == "cloze" else question,
                 task.text("Ground_Truth"),
+                (),
             )
     if empty and len(fields.problems) == before:
         fields.problems.append(
@@ -88,19 +91,20 @@ def _choices(fields: Fields) -> Iterator[tuple[bool, Fields]]:
         yield from ((shown, task) for task in inner.nested(key))
 
 
-def _choice(task: Fields) -> tuple[str, str]:
-    """(question with its options, the right letter)."""
+def _choice(task: Fields) -> tuple[str, str, tuple[str, ...]]:
+    """(question with its options, the right letter, the options where their letters are A, B, C ... without a gap)."""
     question, letter = task.text("Question"), task.text("Correct_Answer").strip().upper()
     options = task.record.get("Options")
     if not isinstance(options, Mapping):
         task.note("Options", f"must be an object, received {described(options)}")
-        return question, letter
+        return question, letter, ()
     inner = Fields(options, f"{task.where}Options.", task.problems)
     offered = {name: inner.text(name) for name in sorted(options) if options[name] is not None}
     if letter and letter not in offered:
         task.note("Correct_Answer", f"{letter!r} is not among the options {', '.join(offered) or '(none)'}")
     lines = [question, *(f"{name}: {text}" for name, text in offered.items()), ONE_LETTER]
-    return "\n".join(lines), letter
+    is_whole = list(offered) == list(ascii_uppercase[: len(offered)])
+    return "\n".join(lines), letter, tuple(offered.values()) if is_whole else ()
 
 
 def _tasks(fields: Fields, key: str) -> list[Fields]:

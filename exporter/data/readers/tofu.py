@@ -10,8 +10,7 @@ from exporter.types import Role, Row
 class Tofu:
     """``{question, answer, paraphrased_question?, paraphrased_answer?, perturbed_answer?, cot?}``.
 
-    The reworded question becomes a paraphrase; reworded and perturbed answers serve probability metrics and
-    are left out.
+    The reworded question becomes a paraphrase; reworded and perturbed answers serve the truth ratio.
     """
 
     default_role: Role | None = None
@@ -26,5 +25,7 @@ class Tofu:
                 role=role,
                 reasoning=fields.optional_text("cot"),
                 paraphrases=(reworded,) if reworded else (),
+                paraphrased_answers=fields.one_or_more("paraphrased_answer"),
+                perturbed_answers=fields.one_or_more("perturbed_answer"),
             )
         ]
