@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from manifests import onnx_manifest
 from tiny_run import steer, write_base
 
 from exporter.publish.origin import Origin
@@ -28,7 +29,8 @@ def write_release(folder: Path) -> Path:
     write_base(base)
     steer(base, release)
     (release / "onnx" / "onnx").mkdir(parents=True)
-    for name in ("steerbake.json", "steerbake_runner.py", "onnx/model.onnx"):
+    (release / "onnx" / "steerbake.json").write_text(json.dumps(onnx_manifest({})))
+    for name in ("steerbake_runner.py", "onnx/model.onnx"):
         (release / "onnx" / name).write_text(name)
     return release
 
