@@ -207,6 +207,13 @@ def _searched(study: Study, judge: Judge, work: Run, wanted: int) -> list[Tried]
     if not fitted:
         reasons = sorted({str(one.told["reason"]) for one in done})
         raise FitError(f"none of {len(done)} trials could be fitted: {'; '.join(reasons[:3])}")
+    if len(fitted) < wanted:
+        LOG.warning(
+            "note: %d of %d trials: %d parameters were refused (reasons in tune.json); the same command goes on with more --trials",
+            len(fitted),
+            wanted,
+            len(done) - len(fitted),
+        )
     return done
 
 

@@ -155,8 +155,9 @@ def write_recipe(
 def _head(record: TuneRecord, source: Path, place: str) -> list[str]:
     """Comments that say where a recipe comes from."""
     lines = {one.number: one for one in record.trials}
+    fitted = sum(one.leakage is not None for one in record.trials)
     found = [
-        f"{WRITTEN} {source.name}`: trial {record.winner} of {len(record.trials)}, study {record.study} ({place}).",
+        f"{WRITTEN} {source.name}`: trial {record.winner}, of {fitted} that were fitted, study {record.study} ({place}).",
         f"# On {record.rows['forget']} calibration rows to forget and {record.rows['keep']} to keep: {_shares(lines[record.winner])}.",
     ]
     own = next((one for one in record.trials if not one.reason and one is record.trials[0]), None)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from optuna import Trial as OptunaTrial
 
 LOG = logging.getLogger(__name__)
+WORST = (1.0, 0.0, 0.0)
+"""Leak, kept and fluency of parameters that cannot be fitted, for the sampler alone."""
 STARTING = 12
 """Trials that are drawn at random before what was found guides them."""
 
@@ -67,9 +69,9 @@ class Study:
         found = []
         for one in self._study.get_trials(deepcopy=False):
             told = one.user_attrs.get("told")
-            values = cast("tuple[float, float, float]", tuple(one.values)) if one.values else None
-            if one.state.is_finished() and told is not None and (values is not None or told["reason"]):
-                found.append(Tried(one.number, values, told))
+            if told is not None and one.values:
+                values = cast("tuple[float, float, float]", tuple(one.values))
+                found.append(Tried(one.number, None if told["reason"] else values, told))
         return found
 
     def ask(self) -> Asked:
@@ -81,14 +83,13 @@ class Study:
         return Asked(self._study.ask())
 
     def tell(self, asked: Asked, values: Sequence[float] | None, **told: object) -> None:
-        """What came of a trial; without values, that its parameters cannot be fitted."""
-        from optuna.trial import TrialState
+        """What came of a trial; without values, that its parameters cannot be fitted, and the ``reason``.
 
+        The sampler is told the worst of these, so that it keeps away from them.
+        """
+        assert (values is None) == bool(told["reason"])
         asked.trial.set_user_attr("told", told)
-        if values is None:
-            self._study.tell(asked.trial, state=TrialState.FAIL)
-        else:
-            self._study.tell(asked.trial, list(values))
+        self._study.tell(asked.trial, list(WORST if values is None else values))
 
     def _cut_off(self) -> None:
         """Closes trials that a process which was killed left open: they are not counted."""
