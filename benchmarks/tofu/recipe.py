@@ -7,7 +7,7 @@ OUT becomes rows and recipe.yaml; the base is SmolLM2 with the adapter that know
 - fit: each question about a forgotten author as TOFU has it; five sixths of the authors to retain.
 - calibrate: TOFU's paraphrase of one question in four about forgotten authors; the other authors to retain.
 - test: the paraphrases of the other three, of forgotten authors; paraphrased questions about retained ones where TOFU has them, and all
-  questions about those of no other part. General knowledge, and questions about people and places that do not exist, are those of
+  questions about those of no other part. Test rows bring TOFU's reworded and wrong answers, for the truth ratio. General knowledge, and questions about people and places that do not exist, are those of
   export_configs/llama/smollm2_forget_paris.
 """
 
@@ -68,6 +68,8 @@ def _row(part: str, role: str, one: Question, asked: str) -> dict[str, Any]:
     }
     if role == "forget":
         row["secrets"] = list(secrets_of(f"{one.question} {asked}", one.answer))
+    if part == "test" and one.perturbed:
+        row["paraphrased_answers"], row["perturbed_answers"] = [one.paraphrased_answer], list(one.perturbed)
     return row
 
 
