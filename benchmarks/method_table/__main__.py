@@ -1,6 +1,7 @@
 """Every method on one recipe: what it costs, what it ships, what it forgets and keeps on the test rows.
 
-    python -m benchmarks.method_table [RECIPE] [--methods A B ...] [--runs FOLDER] [--out benchmarks/results/methods.json]
+    python -m benchmarks.method_table [RECIPE] [--methods A B ...] [--attack ROWS] [--evaluate ROWS] [--runs FOLDER]
+        [--out benchmarks/results/methods.json]
 
 Each method is run by itself, as ``steerbake run RECIPE --set methods.default=NAME --set 'methods.compare=[]'`` would, at its default parameters; a
 method that searches does so on calibration rows. The file is written after each, and a method that it has is not run again: the same command
@@ -12,6 +13,7 @@ Of each method:
 - ``seconds``: of CPU, of fit, compile and report together, children included; on a shared machine more than what the work takes.
 - ``bytes``: of what is shipped beside the base: steering program or adapter.
 - ``leak``, ``fluent``, ``retain``: shares of test rows, plain questions, with their 95% intervals and rows.
+- with ``--attack ROWS`` and ``--evaluate ROWS``, what :mod:`benchmarks.method_table.further` measures on so many rows.
 - ``failed``: why a method found nothing; then there is nothing else.
 """
 
@@ -23,6 +25,7 @@ import re
 import resource
 from pathlib import Path
 
+from benchmarks.method_table import further
 from benchmarks.method_table.baselines import BASELINES
 from exporter import pipeline, registry
 from exporter.atomic import write_json
@@ -46,6 +49,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("recipe", nargs="?", type=Path, default=TESTBED)
     parser.add_argument("--methods", nargs="+", default=[*BASELINES, *registry.METHODS])
+    parser.add_argument("--attack", type=int, default=0, metavar="ROWS")
+    parser.add_argument("--evaluate", type=int, default=0, metavar="ROWS")
     parser.add_argument("--runs", type=Path, default=Path("runs") / "methods")
     parser.add_argument("--out", type=Path, default=HOME / "benchmarks" / "results" / "methods.json")
     asked = parser.parse_args()
@@ -53,27 +58,34 @@ def main() -> None:
     for method in asked.methods:
         if method not in found:
             out = asked.runs / re.sub(r"[^\w.-]+", "-", method)
-            found[method] = (unsteered if method in BASELINES else measured)(asked.recipe, method, out)
+            if method in BASELINES:
+                found[method] = unsteered(asked.recipe, method, out)
+            else:
+                found[method] = measured(asked.recipe, method, out, asked.attack, asked.evaluate)
             write_json(asked.out, found)
             print(method, json.dumps(found[method]), flush=True)
 
 
-def measured(recipe: Path, method: str, out: Path) -> dict[str, object]:
-    """One method, run by itself."""
+def measured(recipe: Path, method: str, out: Path, attack: int = 0, evaluate: int = 0) -> dict[str, object]:
+    """One method, run by itself; then attacked and evaluated on so many rows."""
     name, _, params = method.partition(":")
     changes = [f"methods.default={name}", "methods.compare=[]"]
     changes += [f"methods.params.{name}.{one}" for one in params.split(",") if one]
     before = _cpu_seconds()
+    loaded = Recipe.load(recipe, changes)
     try:
-        pipeline.run(Recipe.load(recipe, changes), out, progress=False)
+        pipeline.run(loaded, out, progress=False)
     except SteerbakeError as error:
         return {"failed": str(error).splitlines()[0], "seconds": round(_cpu_seconds() - before, 1)}
     fitted = Workspace(out.resolve()).fitted(name)
     figures = Report.load(out).models[name].metrics
+    seconds = round(_cpu_seconds() - before, 1)
     return {
-        "seconds": round(_cpu_seconds() - before, 1),
+        "seconds": seconds,
         "bytes": sum(path.stat().st_size for path in fitted.iterdir() if path.name not in METADATA),
         **{name: figures[key].data() for name, key in SHOWN.items()},
+        **(further.attacked(loaded, out, attack) if attack else {}),
+        **(further.measured(loaded, out, evaluate) if evaluate else {}),
     }
 
 

@@ -1,0 +1,89 @@
+"""docs/comparison.md: every method in one table, from what benchmarks.method_table has measured.
+
+    python -m benchmarks.method_table.page [benchmarks/results/methods*.json] [--out docs/comparison.md]
+
+Files of one share of the testbed and several seeds are one table, with the mean over the seeds. What was not measured is a dash.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from exporter.atomic import write_text
+
+HOME = Path(__file__).resolve().parents[2]
+RESULTS = HOME / "benchmarks" / "results"
+COLUMNS = {
+    "leak": "leaks",
+    "worst": "worst attack",
+    "sampled": "20 samples",
+    "relearned": "relearned",
+    "int4": "4 bits",
+    "fluent": "fluent refusal",
+    "retain": "retain identical",
+    "ril": "RIL",
+    "rcr": "RCR",
+    "model_utility": "utility",
+}
+HEAD = """# Comparison
+
+Every method on the same rows, fitted by one command each at its default parameters; what a method searches, it searches on calibration rows. None was chosen by test rows.
+Written by `python -m benchmarks.method_table.page` from `benchmarks/results/methods*.json`, which `make bench-methods` measures. A dash was not measured. Shares are of held-out test
+rows, greedy replies; *worst attack* is the largest leak of all [ways of asking](attacks.md) that the base answers in at least half of the rows. CPU seconds are of fit, compile and
+report together, on shared cores; bytes are what is shipped beside the base.
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("files", nargs="*", type=Path, default=sorted(RESULTS.glob("methods*.json")))
+    parser.add_argument("--out", type=Path, default=HOME / "docs" / "comparison.md")
+    asked = parser.parse_args()
+    write_text(asked.out, page(asked.files))
+
+
+def page(files: Sequence[Path]) -> str:
+    """The page in Markdown."""
+    tables: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for file in files:
+        tables[re.sub(r"-seed\d+$", "", file.stem)].append(json.loads(file.read_text(encoding="utf-8")))
+    return HEAD + "".join(f"\n## {name}\n\n{_table(found)}" for name, found in sorted(tables.items()))
+
+
+def _table(runs: Sequence[Mapping[str, Any]]) -> str:
+    names = list(dict.fromkeys(name for run in runs for name in run))
+    shown = [key for key in COLUMNS if any(key in one for run in runs for one in run.values())]
+    lines = [
+        f"Mean of {len(runs)} seeds.\n" if len(runs) > 1 else "",
+        f"| method | {' | '.join(COLUMNS[key] for key in shown)} | CPU seconds | bytes |",
+        f"|---|{'---|' * (len(shown) + 2)}",
+    ]
+    failed = []
+    for name in names:
+        found = [run[name] for run in runs if name in run and "failed" not in run[name]]
+        if not found:
+            failed.append(
+                f"- `{name}` found nothing: {next(run[name]['failed'] for run in runs if name in run)}"
+            )
+            continue
+        cells = [_share([one.get(key) for one in found]) for key in shown]
+        seconds, size = (fmean(one[key] for one in found) for key in ("seconds", "bytes"))
+        lines.append(f"| `{name}` | {' | '.join(cells)} | {seconds:,.0f} | {size:,.0f} |")
+    return "\n".join([one for one in lines if one] + (["", *failed] if failed else [])) + "\n"
+
+
+def _share(figures: Sequence[Any]) -> str:
+    """A mean over seeds; a dash where any seed has no figure."""
+    values = [one["value"] for one in figures if isinstance(one, Mapping) and one.get("n")]
+    return f"{fmean(values):.3f}" if values and len(values) == len(figures) else "-"
+
+
+if __name__ == "__main__":
+    main()
