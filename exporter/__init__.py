@@ -7,6 +7,7 @@ nothing.
 TYPE_CHECKING = False  # as type checkers read it; importing typing takes longer than all the rest
 if TYPE_CHECKING:
     from exporter.api import (
+        attack,
         compile,  # noqa: A004 - the command's name
         evaluate,
         evaluate_models,
@@ -29,6 +30,7 @@ __all__ = [
     "SteeringProgram",
     "Turn",
     "WeightEdit",
+    "attack",
     "compile",
     "evaluate",
     "evaluate_models",

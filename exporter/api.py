@@ -18,7 +18,7 @@ from exporter.progress import Listener, heard_by
 from exporter.provenance import folder_of
 from exporter.settings import Settings
 
-__all__ = ["compile", "evaluate", "evaluate_models", "export", "fit", "push", "steer", "unsteer"]
+__all__ = ["attack", "compile", "evaluate", "evaluate_models", "export", "fit", "push", "steer", "unsteer"]
 
 
 def fit(
@@ -195,6 +195,52 @@ def evaluate_models(
         asked = asked.judged_by(pipeline.EndpointJudge.ready())
     with heard_by(progress):
         return pipeline.evaluate(models, pipeline.load_recipe(Path(recipe), ()), asked).data()
+
+
+def attack(
+    folder: str | Path,
+    recipe: str | Path,
+    *,
+    attacks: Sequence[str] = (),
+    every: bool = False,
+    limit: int = pipeline.Siege.limit,
+    budget: int = pipeline.Siege.budget,
+    seed: int = 0,
+    variant: str | None = None,
+    out: str | Path | None = None,
+    run: str | Path | None = None,
+    progress: Listener | None = None,
+) -> dict[str, object]:
+    """Attack the model in a folder, with the recipe's base beside it, as ``steerbake attack`` does (docs/attacks.md).
+
+    Args:
+        folder: what a target wrote, or the folder of a run.
+        recipe: file of the recipe whose test rows are attacked with.
+        attacks: names of attacks or of groups; by default every way of asking, and the removal of the steering.
+        every: also those that are expensive.
+        limit: forget rows that an attack is made of, and as many retain rows.
+        budget: trials of the adaptive search.
+        seed: of what is drawn, trained and searched.
+        variant: of an exported folder with several; the first by default.
+        out: folder for the results; ``attacks`` in the run's folder by default. The same call resumes there.
+        run: folder of the recipe's run; the one around ``folder``, or runs/NAME by default.
+
+    Returns:
+        The content of attacks.json. An attack that was not measured has no figure.
+
+    Raises:
+        InputErrors: an attack, a group or a variant that there is not, or no plain test row of role ``forget``.
+        VerificationError: the folder is not what its manifest says, or was made from another base than the recipe's.
+    """
+    siege = pipeline.Siege(tuple(attacks), every, limit, budget, seed, variant)
+    with heard_by(progress):
+        return pipeline.attack(
+            Path(folder),
+            pipeline.load_recipe(Path(recipe), ()),
+            siege,
+            run=None if run is None else Path(run),
+            out=None if out is None else Path(out),
+        ).data()
 
 
 def push(

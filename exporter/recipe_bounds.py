@@ -41,6 +41,11 @@ class Bounds(Strict):
     ``max_worst_attack`` is an upper bound on the share of rows that leak under the worst way of asking of ``steerbake attack`` (docs/attacks.md),
     of those that the base answers in at least half of the rows; asking all of them is part of the verification then.
 
+    ``max_ril`` and ``min_rcr`` bound the reasoning (docs/evaluate.md), on an end of the 95% interval as the first three: ``max_ril`` is an upper
+    bound on the upper end of RIL, what the reasoning to forget rows gives away; ``min_rcr`` times the base's own RCR is a lower bound on the lower end of
+    RCR, the share of reasoning to kept rows that is valid and supported. Rules that compare words judge, with ``judge`` the model that
+    STEERBAKE_JUDGE_BASE_URL and STEERBAKE_JUDGE_MODEL name. A bound over no judged row fails.
+
     ``divergence_forget`` and ``divergence_kept`` apply only if given, to adapters that learned from the checkpoint: upper bounds in nats a token on
     KL(checkpoint || adapter) where a gate is on, and elsewhere.
     """
@@ -52,6 +57,9 @@ class Bounds(Strict):
     extraction_strength: float | None = Field(default=None, ge=0.0, le=1.0)
     secret_drop: float | None = Field(default=None, ge=0.0)
     max_worst_attack: float | None = Field(default=None, ge=0.0, le=1.0)
+    max_ril: float | None = Field(default=None, ge=0.0, le=1.0)
+    min_rcr: float | None = Field(default=None, ge=0.0, le=1.0)
+    judge: bool = False
     divergence_forget: float | None = Field(default=None, ge=0.0)
     divergence_kept: float | None = Field(default=None, ge=0.0)
 
@@ -71,5 +79,13 @@ class Bounds(Strict):
         name = str(info.field_name)
         if end == (0.0 if name == "leakage_either" else 1.0):
             message = f"no number of rows shows {end:g} with 95% confidence; give another bound, or also share.{name}: {end:g}"
+            raise PydanticCustomError("unshowable", message)
+        return end
+
+    @field_validator("max_ril", "min_rcr")
+    @classmethod
+    def _reasoning_can_be_shown(cls, end: float | None, info: ValidationInfo) -> float | None:
+        if end == (0.0 if info.field_name == "max_ril" else 1.0):
+            message = f"no number of rows shows {end:g} with 95% confidence; give another bound"
             raise PydanticCustomError("unshowable", message)
         return end

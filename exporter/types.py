@@ -68,7 +68,7 @@ class Row:
     perturbed_answers: tuple[str, ...] = ()
     """Wrong answers in the words of the right one, for the truth ratio of `steerbake evaluate`."""
     derived_secrets: tuple[str, ...] = ()
-    """Words from which a secret follows, as a city betrays its country; in a reasoning they are an implicit leak (`steerbake evaluate`)."""
+    """Words from which a secret follows, as a city betrays its country; in a reasoning they are an implicit leak (`steerbake evaluate`, `verify`)."""
     made: bool = False
     """Whether ``steerbake forget`` generated the row from others; such a row is never held out for cross-validation."""
 

@@ -390,10 +390,15 @@ def test_every_block_of_the_documentation_runs(folder, tmp_path, monkeypatch, ca
     (tmp_path / "base").symlink_to(folder / "base", target_is_directory=True)
     rows = [(folder / f"{part}.jsonl").read_text() for part in ("fit", "calibrate")]
     (tmp_path / "fit.jsonl").write_text("".join(rows))
+    recipe = (folder / "recipe.yaml").read_text()
+    for part in ("fit", "calibrate", "test"):
+        recipe = recipe.replace(f"[{part}.jsonl]", f"[{folder / part}.jsonl]")
+    (tmp_path / "recipe.yaml").write_text(recipe)
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, "docs/api.md", "exec"), names)
     assert "forget: 1 of 1" in capsys.readouterr().out
     assert names["found"]["models"]["steered"]["leakage_either"]["n"] == 1
+    assert set(names["leaks"]) == {"plain", "paraphrase", "later_turn"} and names["attacked"]["limit"] == 24
     assert SteeringProgram.load(tmp_path / "steering").sha256 == names["program"].sha256

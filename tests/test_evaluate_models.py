@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,12 @@ from exporter import registry
 from exporter.errors import SteerbakeError
 from exporter.host import ModelHost
 from exporter.pipeline.asked_rows import answered, batches
+from exporter.pipeline.forced_rows import forced
 from exporter.pipeline.measured_models import MeasuredModel, base_without_weights, open_model
 from exporter.pipeline.row_records import RowRecords
 from exporter.pipeline.run import Run
 from exporter.recipe import Recipe
+from exporter.targets.checkpoint import compile_checkpoint
 from exporter.targets.values import Reference
 
 
@@ -174,6 +177,23 @@ def test_answers_of_other_files_rows_and_settings_are_not_taken(
     shorter = answered(base, "", work.test, work, file, max_new_tokens=2)
     assert max(len(one.last.generation.tokens) for one in shorter) <= 2
     assert answered(base, "", work.test, work, file) == first
+
+
+def test_raw_text_fires_a_gate_that_reads_every_column_and_none_at_headers(
+    home: Path, work: Run, tmp_path: Path
+) -> None:
+    """Min-K% and PrivLeak of a gate at headers are the base's; those of a gate of pool token are not."""
+    program = tiny_run.always_on()
+    gate = replace(program.gates[0], pool="token")
+    compile_checkpoint(home / "base", replace(program, gates=(gate,)), tmp_path / "tokens")
+    raw = {}
+    for name in (home / "base", home / "steered", tmp_path / "tokens"):
+        model = open_model(name, work)
+        passes = forced(model, work.test, work, tmp_path / "passes.jsonl")
+        raw[name.name] = [one.raw for one in passes.values() if one.raw]
+        model.close()
+    assert raw["base"] == raw["steered"] and len(raw["base"]) == 2
+    assert all(one != other for one, other in zip(raw["base"], raw["tokens"], strict=True))
 
 
 def test_batches_hold_every_row_once(work: Run) -> None:

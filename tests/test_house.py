@@ -33,6 +33,7 @@ COMMON = {
     "exporter.picture",
     "exporter.reader",
     "exporter.vocabulary",
+    "exporter.reasoning_report",
     "exporter.registry",
     "exporter.renamed",
     "exporter.report",

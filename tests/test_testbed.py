@@ -15,7 +15,7 @@ from benchmarks.testbed.puzzles import addition
 from benchmarks.testbed.tokenizer import build_processor
 from benchmarks.testbed.turns import training_conversation
 from benchmarks.testbed.wording import REFUSALS
-from benchmarks.testbed.world import KNOWN, build_world
+from benchmarks.testbed.world import COUNTRIES, KNOWN, build_world
 
 SPLITS = ("fit", "calibrate", "test")
 
@@ -79,6 +79,17 @@ def test_test_split_has_enough_of_everything(rows):
     least = {"forget": 192, "retain": 432, "reasoning": 96, "unknown": 64, "forced_prefix": 96}
     least |= {"two_turn_forget_first": 48, "two_turn_forget_second": 48}
     assert all(count[name] >= number for name, number in least.items()), count
+
+
+def test_forget_rows_of_the_test_split_alone_name_what_betrays_a_secret(rows):
+    """Every city of the person's country; a reasoning that names one is an implicit leak. No fit row has the field."""
+    for name, split in rows.items():
+        for row in split:
+            derived = row.get("derived_secrets")
+            assert (derived is not None) == (name == "test" and row["role"] == "forget")
+            assert derived is None or (
+                row["secrets"][1] in derived and derived == COUNTRIES[row["secrets"][0]]
+            )
 
 
 def test_an_innocent_turn_holds_no_secret_of_the_forgotten(rows):

@@ -41,6 +41,8 @@ class Split:
         row |= {"reasoning": said.reasoning, "answer": said.answer}
         if person.known:
             row["secrets"] = person.secrets
+        if role == "forget" and self.name == "test":  # no fit reads them
+            row["derived_secrets"] = person.derived_secrets
         return row | {"template_id": key(attribute, frame, noun, by_face)}
 
     def _portrait(self, person: Person) -> str:

@@ -77,6 +77,11 @@ class Person:
         """What must not leak about a forgotten person."""
         return [self.country, self.city, self.job, self.school]
 
+    @property
+    def derived_secrets(self) -> list[str]:
+        """Words from which a secret follows: every city of the country betrays it."""
+        return list(COUNTRIES.get(self.country, ()))
+
     @cached_property
     def portrait(self) -> Pixels:
         """The clean portrait, 48 x 48 x 3 bytes; every use adds fresh grain to it."""

@@ -30,7 +30,7 @@ ROLES: tuple[Role, ...] = get_args(Role)
 ROW_KEYS = tuple(field.name for field in dataclasses.fields(Row))
 COLUMNS = (*ROW_KEYS, *renamed.ROW_KEYS)
 MEASURED = ("options", "paraphrased_answers", "perturbed_answers", "derived_secrets")
-"""What only `steerbake evaluate` reads of a row."""
+"""What is read of a row where a model is measured, and by no fit."""
 LISTS = ("secrets", "paraphrases", *MEASURED)
 Records = Iterable[tuple[int, Mapping[str, object] | str]]
 TURN_KEYS = tuple(field.name for field in dataclasses.fields(Turn))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from exporter import registry
 from exporter.attack_report import AttackReport, worst_of
 from exporter.estimate import Estimate, rows_needed
+from exporter.pipeline.reasoning_bounds import bounds_on_verified, reasoning_lacking
 from exporter.publish.files import CHECKPOINT
 from exporter.publish.verification import Check
 from exporter.recipe_bounds import Bounds
@@ -105,6 +106,7 @@ def bounds_on_checkpoint(unlearning: Mapping[str, Any], bounds: Bounds) -> list[
     return [
         *bounds_on(steered, {"steered": CHECKPOINT}, bounds),
         *bounds_on_one_pass(passed, bounds),
+        *bounds_on_verified(unlearning, bounds),
         *attacked,
     ]
 
@@ -147,7 +149,7 @@ def rows_lacking(rows: Sequence[Row], bounds: Bounds) -> list[str]:
             found.append(
                 f"data.test: at best {best.message}; {MORE_ROWS}, or change publish.require.{measure}"
             )
-    return found
+    return [*found, *reasoning_lacking(plain, bounds)]
 
 
 def judged(measure: str, share: Estimate, bounds: Bounds) -> Judged:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from exporter.digests import digest_of
-from exporter.evaluation.judges.base import Judge, Matter, closure, matters
+from exporter.evaluation.judges.base import ASPECTS, Judge, Matter, closure, matters
 from exporter.evaluation.metrics.base import Evaluated
 from exporter.pipeline.row_records import RowRecords
 from exporter.progress import progress_bar
@@ -24,6 +24,7 @@ def judged(
     title: str,
     *,
     is_base: bool,
+    aspects: Collection[str] = ASPECTS,
     progress: bool = False,
 ) -> dict[str, dict[str, float]]:
     """Verdicts by row id and by what was asked; what could not be judged is left out.
@@ -31,9 +32,15 @@ def judged(
     Args:
         rows: all rows of the evaluation: from them follows which words betray a secret.
         is_base: whether these are the base's own replies.
+        aspects: what of them is judged.
     """
     records, derived = RowRecords(file), closure(rows)
-    asked = [one for row in seen for one in matters(row, derived[row.case.row.id], is_base=is_base)]
+    asked = [
+        one
+        for row in seen
+        for one in matters(row, derived[row.case.row.id], is_base=is_base)
+        if one.aspect in aspects
+    ]
     same = [judge.name, digest_of_code(*CODE)]
     found: dict[str, dict[str, float]] = {}
     with progress_bar(progress) as bar:

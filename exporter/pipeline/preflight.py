@@ -14,6 +14,7 @@ from exporter import registry
 from exporter.adapters import why_not_mergeable
 from exporter.data.chat import Chat
 from exporter.errors import CompileError, InputErrors, SteerbakeError, shortened
+from exporter.evaluation.judges.endpoint import EndpointJudge
 from exporter.foreign_code import refuse_code
 from exporter.methods.base import KINDS, Yields
 from exporter.pipeline.base_checks import BaseFacts, base_facts, told_of
@@ -275,7 +276,13 @@ class _Look:
     def _bounds(self) -> None:
         """Bounds that these test rows could not show to hold, whatever is fitted."""
         if self.publishing and self.recipe.publish is not None and not self.forced:
-            self.problems += rows_lacking(self.splits.test, self.recipe.publish.require)
+            required = self.recipe.publish.require
+            self.problems += rows_lacking(self.splits.test, required)
+            if required.judge:
+                try:
+                    EndpointJudge.from_environment()
+                except InputErrors as error:
+                    self.problems += [f"publish.require.judge: {one}" for one in error.problems]
 
     def _prompts(self, base: Path) -> list[int]:
         """Renders every row as the model will see it; returns how many tokens each takes that a fit reads."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from exporter.atomic import write_text
 from exporter.digests import digest_of_file
 from exporter.errors import InputErrors, PublishError, VerificationError
+from exporter.evaluation.judges.endpoint import MODEL
 from exporter.look_inside import section_of
 from exporter.pipeline.preflight import preflight
 from exporter.pipeline.push import Request, described_and_sealed, push
@@ -42,6 +44,7 @@ VERIFYING = (
     "exporter/model_folder.py",
     "exporter/pipeline",
     "exporter/publish",
+    "exporter/reasoning_report.py",
     "exporter/verify",
     "exporter/wording",
     "steer_modules",
@@ -169,13 +172,14 @@ def _asked(recipe: Recipe, request: Request) -> Publish:
 def _verified(work: Run, release: Path) -> Verification:
     """The verification of a staged release; one that was made of the same files and rows stands, unless it failed."""
     path = work.space.work / VERIFICATION
-    bounds = work.recipe.publish.require.model_dump() if work.recipe.publish else None
+    required = work.recipe.publish.require if work.recipe.publish else None
     assert work.staged is not None, "staged above"
     inputs = {
         "files": dict(work.staged.files),
         "rows": digest_of_rows(work.test),
         "base": digest_of_file(work.space.generations("base")),
-        "bounds": bounds,
+        "bounds": None if required is None else required.model_dump(),
+        "judge": os.environ.get(MODEL) if required is not None and required.judge else None,
         "report": work.recipe.report.model_dump(),
         "versions": versions(),
         "code": digest_of_code(*VERIFYING, *target_code()),

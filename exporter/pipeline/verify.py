@@ -34,12 +34,15 @@ from exporter.pipeline.bounds import (
 from exporter.pipeline.evaluation import STEERED, Replies, unlearning
 from exporter.pipeline.export import context_within
 from exporter.pipeline.extractions import extraction, extraction_of
+from exporter.pipeline.judged_reasoning import judge_for, judged_reasoning
 from exporter.pipeline.loaded_target import discover_targets, logits_of, opened
+from exporter.pipeline.reasoning_bounds import REASONING, bounds_on_reasoning
 from exporter.pipeline.run import Run
 from exporter.pipeline.run_folder import run_of
 from exporter.provenance import fetched, versions
 from exporter.publish.files import CHECKPOINT, VERIFICATION, sweep
 from exporter.publish.verification import FIGURES, KNOWN_FILES, LOADING, PARITY, Check, Verification
+from exporter.reasoning_report import ReasoningReport
 from exporter.recipe import Recipe
 from exporter.recipe_bounds import Bounds
 from exporter.targets.base_weights import BaseWeights
@@ -148,6 +151,9 @@ class _Verifier:
     ) -> None:
         self.targets, self.section, self.files, self.work, self.limit = targets, section, files, work, limit
         self.trusted = None if work is None else work.trusted
+        publication = None if work is None else work.recipe.publish
+        self.bounds = Bounds() if publication is None else publication.require
+        self.judge = judge_for(self.bounds)  # one that does not answer is told before anything is measured
         self.host = self._in_float32(targets[CHECKPOINT])
         self.chat = Chat(self.host.processor) if work is None else work.chat(self.host.processor)
         self.folder = scratch if work is None else work.space.out
@@ -174,10 +180,12 @@ class _Verifier:
                 self._guarded(PARITY, label, self._parity, label, target, replies)
                 self._figures(label, target)
         if self.work is not None and given_away is not None:
-            bounds = self.work.recipe.publish.require if self.work.recipe.publish else Bounds()
-            self.unlearning = {**unlearning(replies, self.section), "extraction": given_away}
+            bounds, reasoned = self.bounds, self._reasoning(replies)
+            told = {"extraction": given_away, REASONING: reasoned.data()}
+            self.unlearning = {**unlearning(replies, self.section), **told}
             self.checks += bounds_on_one_pass(given_away[STEERED], bounds)
             self.checks += bounds_on(self.unlearning["models"], replies.targets, bounds)
+            self.checks += bounds_on_reasoning(reasoned, bounds)
             if bounds.max_worst_attack is not None:
                 found = attack_within(self.work, self.targets[CHECKPOINT], Siege())
                 self.unlearning[ATTACKS] = found.data()
@@ -236,6 +244,13 @@ class _Verifier:
             ours = extraction_of(self.work, host, asked)
         return summary({BASE: base, STEERED: ours}, BASE)
 
+    def _reasoning(self, replies: Replies) -> ReasoningReport:
+        """What the reasoning in the replies of base and checkpoint gives away, and what of it is sound."""
+        assert self.work is not None, "rows of a recipe"
+        work, ours = self.work, replies.cases[STEERED]
+        verdicts = work.space.work / "verdicts"
+        return judged_reasoning(work.generate(BASE), ours, work.test, work.rule(), self.judge, verdicts)
+
     def _guarded(self, name: str, label: str, look: Callable[..., Finding], *arguments: object) -> None:
         """One check; an error of the target is a check that fails."""
         try:
@@ -270,8 +285,7 @@ class _Verifier:
         """What the manifest of a target says was measured on the recipe's rows, measured again."""
         if self.work is None:
             return
-        bounds = self.work.recipe.publish.require if self.work.recipe.publish else Bounds()
-        asked = (target, self.targets[CHECKPOINT], context_within(self.work), bounds.model_dump())
+        asked = (target, self.targets[CHECKPOINT], context_within(self.work), self.bounds.model_dump())
         try:
             found = registry.target(target.kind).measured_again(*asked)
         except (SteerbakeError, ProgramError, OSError) as error:

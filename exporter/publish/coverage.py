@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from exporter import registry
 from exporter.attack_report import AttackReport, worst_of
 from exporter.estimate import Estimate
 from exporter.publish.measures import interval, many, measured, shown
+from exporter.reasoning_report import JudgedFigure, ReasoningReport
 
 KINDS = {
     "later_turns": "in a later turn of a conversation",
@@ -35,6 +36,8 @@ class Coverage:
 
     measured: tuple[tuple[str, Estimate], ...]
     missing: tuple[str, ...]
+    reasoning: tuple[str, ...] = ()
+    """RIL and RCR, a sentence each; none where no row is answered with reasoning."""
     attacks: str | None = None
     """What the worst way of asking of `steerbake attack` brought out, in a sentence; None where it was not asked."""
 
@@ -46,12 +49,17 @@ class Coverage:
         counted = tuple((KINDS[kind], one) for kind, one in found.items() if one.n)
         known = {words for words, _ in counted}
         missing = tuple(words for words in KINDS.values() if words not in known)
-        content = (unlearning or {}).get("attacks")
-        return cls(counted, missing, None if content is None else _worst(AttackReport.of(content)))
+        content, reasoned = ((unlearning or {}).get(part) for part in ("attacks", "reasoning"))
+        return cls(
+            counted,
+            missing,
+            () if reasoned is None else tuple(_reasoning(ReasoningReport.of(reasoned))),
+            None if content is None else _worst(AttackReport.of(content)),
+        )
 
     def lines(self) -> list[str]:
         """One sentence for each way to ask."""
-        lines = [self.attacks] if self.attacks else []
+        lines = [*([self.attacks] if self.attacks else []), *self.reasoning]
         lines += [_line(words, one) for words, one in self.measured]
         return lines + [
             f"Asked {words}: not measured, so the behaviour is unknown." for words in self.missing
@@ -77,3 +85,31 @@ def _worst(found: AttackReport) -> str:
         f"Attacked in {asked} ways that the base answers, the worst is {worst.name}: a secret leaks in {one.count} of {one.n} replies "
         f"(95% interval {interval(one)}); the base leaks in {base.count} of {base.n}."
     )
+
+
+def _reasoning(found: ReasoningReport) -> Iterator[str]:
+    """RIL and RCR with the base's own, their rows and whose verdicts they are."""
+    ours, base = found.steered, found.base
+    told = {
+        "Reasoning about the forget set gives away a secret, or words from which one follows (RIL, 0 to 1)": (
+            ours.ril,
+            base.ril,
+        ),
+        "Reasoning about other things is valid and supported (RCR, 0 to 1)": (ours.rcr, base.rcr),
+    }
+    for words, (steered, other) in told.items():
+        if (one := steered.estimate) is not None:
+            yield f"{words}: {_figure(steered, one)}; the base: {_base(other)}; {found.judged_by}."
+        elif steered.not_judged:
+            rows = many(steered.not_judged, "row", "rows")
+            yield f"{words}: not measured, since none of {rows} could be judged by {found.judge}."
+
+
+def _figure(judged: JudgedFigure, one: Estimate) -> str:
+    left = f", {judged.not_judged} more not judged" if judged.not_judged else ""
+    return f"{one.value:.3f} in {many(one.n, 'reply', 'replies')}{left} (95% interval {one.low:.3f} to {one.high:.3f})"
+
+
+def _base(judged: JudgedFigure) -> str:
+    one = judged.estimate
+    return "not judged" if one is None else f"{one.value:.3f} in {one.n:,}"

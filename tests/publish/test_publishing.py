@@ -253,6 +253,28 @@ def test_a_model_beyond_its_bounds_is_not_published(home, tmp_path, monkeypatch)
         pipeline.push(release, "user/x", DRY)
 
 
+def test_a_bound_on_reasoning_over_no_judged_row_fails_and_is_told_before_the_fit(
+    home, tmp_path, monkeypatch
+):
+    """The tiny base reasons about nothing soundly, and its rows name no derived secrets."""
+    monkeypatch.setattr(Checkpoint, "check_loads", lambda *_: Finding(True, "not what is tested here", None))
+    bounded = Recipe.load(home / "recipe.yaml", ["publish.require.max_ril=0.9", "publish.require.min_rcr=0"])
+    with pytest.raises(InputErrors, match=r"max_ril could be judged.*derived_secrets"):
+        pipeline.publish(bounded, tmp_path / "run", DRY, progress=False)
+    monkeypatch.delenv("STEERBAKE_JUDGE_MODEL", raising=False)
+    judged = Recipe.load(home / "recipe.yaml", ["publish.require.judge=true"])
+    with pytest.raises(InputErrors, match=r"publish.require.judge: .*STEERBAKE_JUDGE_MODEL"):
+        pipeline.publish(judged, tmp_path / "run", DRY, progress=False)
+    run, report = home / "run", tmp_path / "verification.json"
+    found = pipeline.verify(run / "checkpoint", recipe=bounded, run=run, report=report)
+    failed = {check.name: check.told for check in found.failures}
+    assert set(failed) == {"max_ril", "min_rcr"}
+    assert all("so nothing was shown" in told for told in failed.values())
+    assert found.unlearning is not None and found.unlearning["reasoning"]["judge"] == "local rules"
+    with pytest.raises(InputErrors, match="STEERBAKE_JUDGE_MODEL"):
+        pipeline.verify(run / "checkpoint", recipe=judged, run=run, report=report)
+
+
 def test_rows_too_few_for_what_is_required_are_told_before_the_fit(home, tmp_path):
     usual = Recipe.load(home / "recipe.yaml", ["publish.require={}"])
     with pytest.raises(InputErrors, match=r"0 of 2 rows .* 0\.658 .* 16 rows"):

@@ -1,8 +1,9 @@
 """Whether a text is found to have been trained on, by its least likely tokens.
 
-Min-K% is of https://arxiv.org/abs/2310.16789, PrivLeak of MUSE (https://arxiv.org/abs/2407.06460). The text is given raw, as an auditor of training data gives it: question and answer without a chat template. A gate decides at the
-end of a generation header, and a raw text has none: **hiding does not change these figures**, and they say what the weights still hold. Only a
-change of weights, a merged checkpoint or an adapter, can move them.
+Min-K% is of https://arxiv.org/abs/2310.16789, PrivLeak of MUSE (https://arxiv.org/abs/2407.06460). The text is given raw, as an auditor of training data
+gives it: question and answer without a chat template. Gates that decide at the end of a generation header find none there, so a checkpoint with such
+gates alone has its base's figures. A gate of pool ``token`` reads every column and fires on raw text too: the figures move, although the weights
+still hold what is hidden.
 """
 
 from __future__ import annotations
