@@ -55,6 +55,7 @@ def main() -> None:
         pipeline.export("lora", asked.run / "checkpoint", folder, options, recipe=recipe, run=asked.run)
         seconds = round(_cpu_seconds() - before, 1)
     found = {**_made(folder), "cpu_seconds": seconds, **_verified(asked.run, folder, recipe)}
+    write_json(out, found)
     if asked.vllm_python is not None:
         found["models"]["vllm"] = _served(asked.vllm_python, asked.run, folder, recipe)
     write_json(out, found)

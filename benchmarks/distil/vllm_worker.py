@@ -20,7 +20,13 @@ def main(asked: str, said: str) -> None:
     adapter = Path(request["adapter"])
     rank = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["r"]
     model = LLM(
-        request["base"], enable_lora=True, max_lora_rank=rank, dtype="float32", max_model_len=2048, seed=0
+        request["base"],
+        enable_lora=True,
+        max_lora_rank=rank,
+        dtype="float32",
+        max_model_len=2048,
+        gpu_memory_utilization=0.2,  # of main memory, on a CPU
+        seed=0,
     )
     outputs = model.generate(
         [TokensPrompt(prompt_token_ids=ids) for ids in request["prompts"]],
