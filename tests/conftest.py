@@ -24,10 +24,10 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 # torch describes every graph that it traces to whoever listens, and pytest listens to each logger that does not propagate.
 logging.getLogger("torch.__trace").propagate = True
 
-# CI tries the same examples every time; elsewhere each run looks for new ones.
+# CI tries the same examples every time; elsewhere each run looks for new ones. On a shared machine, how long one takes says nothing.
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
-if os.environ.get("CI"):
-    hypothesis.settings.load_profile("ci")
+hypothesis.settings.register_profile("here", deadline=None)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
