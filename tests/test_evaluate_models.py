@@ -13,7 +13,10 @@ from random_edits import random_edit
 from transformers import AutoModelForCausalLM
 
 from exporter import registry
+from exporter.digests import digest_of
 from exporter.errors import SteerbakeError
+from exporter.evaluation.cases import replies_of
+from exporter.evaluation.row_passes import ForcedAnswer, RowPasses
 from exporter.host import ModelHost
 from exporter.pipeline.asked_rows import answered, batches
 from exporter.pipeline.measured_models import MeasuredModel, base_without_weights, open_model
@@ -151,7 +154,7 @@ def test_a_killed_command_goes_on_where_it_stopped(
     monkeypatch.setattr(ModelHost, "generate", counted)
     with pytest.raises(KeyboardInterrupt):
         answered(model, "", work.test, work, file, batch_size=3)
-    done = len(RowRecords(file).found)
+    done = len(RowRecords(file, replies_of).found)
     assert 0 < done < len(work.test)
     file.write_bytes(file.read_bytes() + b'{"key": "cut sho')
     asked[:] = [0] * 3
@@ -181,16 +184,63 @@ def test_batches_hold_every_row_once(work: Run) -> None:
     assert sorted(found) == sorted(row.id for row in work.test)
 
 
+def a_word(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("no word")
+    return value
+
+
 def test_damaged_records_are_left_out(tmp_path: Path) -> None:
     file = tmp_path / "records.jsonl"
-    records = RowRecords(file)
-    records.add({"a": 1, "b": "x\u2028y"})
+    records = RowRecords(file, a_word)
+    records.add({"a": "1", "b": "x\u2028y"})
     with file.open("ab") as open_file:
-        open_file.write(b'not json\n{"key": "c"}\n[1]\n{"key": "d", "fou')
-    again = RowRecords(file)
-    assert again.found == {"a": 1, "b": "x\u2028y"}
-    again.add({"d": 2})
-    assert RowRecords(file).found == {"a": 1, "b": "x\u2028y", "d": 2}
+        open_file.write(b'not json\n{"key": "c"}\n[1]\n"x"\n\xff\n' + b"[" * 100_000 + b'\n{"key": "d", "fou')
+    again = RowRecords(file, a_word)
+    assert again.found == {"a": "1", "b": "x\u2028y"}
+    again.add({"d": "2"})
+    assert RowRecords(file, a_word).found == {"a": "1", "b": "x\u2028y", "d": "2"}
+
+
+def test_a_record_that_was_edited_is_left_out(tmp_path: Path) -> None:
+    """Of a line without a digest, or with that of another content or key, nothing is known."""
+    file = tmp_path / "records.jsonl"
+    RowRecords(file, a_word).add({"a": "oslo"})
+    line = json.loads(file.read_text())
+    for change in ({"found": "lima"}, {"key": "b"}, {"sha256": None}):
+        file.write_text(json.dumps(line | change) + "\n")
+        assert RowRecords(file, a_word).found == {}, change
+    file.write_text(json.dumps({"key": "a", "found": "oslo"}) + "\n")
+    assert RowRecords(file, a_word).found == {}
+    with pytest.raises(ValueError, match="no word"):
+        RowRecords(file, a_word).add({"a": ""})
+
+
+@pytest.mark.parametrize("damage", [None, {}, "x", [], [[]], [{}], "text"])
+def test_replies_that_were_damaged_are_asked_again(work: Run, tmp_path: Path, damage: object) -> None:
+    """Also where somebody counted the line's digest anew: a case without replies is none."""
+    base, file, rows = open_model("base", work), tmp_path / "answers.jsonl", work.test[:2]
+    whole = answered(base, "", rows, work, file)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    for line in lines:
+        if damage == "text":
+            line["found"][0]["text"] = "i do not know"
+        else:
+            line["found"] = damage
+            line["sha256"] = digest_of([line["key"], damage])
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert answered(base, "", rows, work, file) == whole
+
+
+@pytest.mark.parametrize(
+    "damage", [None, [], {"answer": []}, {"answer": [[1], [1], []]}, {"raw": [None]}, {"perturbed": 1}]
+)
+def test_passes_are_read_whole_or_not_at_all(damage: object) -> None:
+    one = ForcedAnswer((1, 2), (1, 3), (-0.5, -1.0))
+    whole = RowPasses(one, (one,), (), (-1.0,)).data()
+    assert RowPasses.read(json.loads(json.dumps(whole))).data() == whole
+    with pytest.raises((ValueError, LookupError)):
+        RowPasses.read({**whole, **damage} if isinstance(damage, dict) else damage)
 
 
 def test_float16_is_where_the_recipe_asks_for_it(home: Path, tmp_path: Path) -> None:

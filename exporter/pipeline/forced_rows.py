@@ -14,7 +14,7 @@ from exporter.errors import DataError
 from exporter.evaluation.case import Case, is_ordinary
 from exporter.evaluation.divergence import divergences
 from exporter.evaluation.metrics.measured import HOLDOUT, PARAPHRASE
-from exporter.evaluation.row_passes import ForcedAnswer, RowPasses
+from exporter.evaluation.row_passes import ForcedAnswer, RowPasses, finite
 from exporter.evaluation.whole_pass import Forced, whole_pass
 from exporter.host import ModelHost
 from exporter.pipeline.asked_rows import batches, row_keys
@@ -39,6 +39,13 @@ class Nearness(NamedTuple):
 
     divergence: float | None
     surprise: float | None
+
+    @classmethod
+    def read(cls, data: object) -> Nearness:
+        """From a list of both; raises ValueError for anything else."""
+        if not isinstance(data, list | tuple) or len(data) != 2:
+            raise ValueError("a divergence and a surprise are needed")
+        return cls(*(None if one is None else finite(one) for one in data))
 
 
 class _Sequences(NamedTuple):
@@ -69,7 +76,7 @@ def forced(
         "exporter/pipeline/forced_rows.py",
     )
     keys = row_keys(model, "", some, work, {"passes": code})
-    records = RowRecords(file)
+    records = RowRecords(file, RowPasses.read)
     with progress_bar(progress) as bar:
         task = bar.add_task(f"{model.name}: answers forced", total=len(some))
         for batch in batches(some, work.recipe.report.batch_size):
@@ -77,9 +84,7 @@ def forced(
                 found = _passes(host, [made[row.id] for row in batch], work.recipe.report.batch_size)
                 records.add({keys[row]: cast(JsonValue, one.data()) for row, one in found.items()})
             bar.advance(task, len(batch))
-    return {
-        row.id: RowPasses.read(cast("Mapping[str, Sequence[object]]", records[keys[row.id]])) for row in some
-    }
+    return {row.id: RowPasses.read(records[keys[row.id]]) for row in some}
 
 
 def near(
@@ -103,7 +108,7 @@ def near(
     keys = row_keys(
         model, variant, [case.row for case in some], work, {"near": code, "base": base.digest, "said": said}
     )
-    records, by_id = RowRecords(file), {case.row.id: case for case in some}
+    records, by_id = RowRecords(file, Nearness.read), {case.row.id: case for case in some}
     with progress_bar(progress) as bar:
         task = bar.add_task(f"{model.title(variant)}: beside the base", total=len(some))
         for batch in batches([case.row for case in some], work.recipe.report.batch_size):
@@ -112,7 +117,7 @@ def near(
                 found = _near(base, model, own, base_cases, work)
                 records.add({keys[row]: list(one) for row, one in found.items()})
             bar.advance(task, len(batch))
-    return {case.row.id: Nearness(*cast("list[float | None]", records[keys[case.row.id]])) for case in some}
+    return {case.row.id: Nearness.read(records[keys[case.row.id]]) for case in some}
 
 
 def _sequences(chat: Chat, row: Row) -> _Sequences | None:

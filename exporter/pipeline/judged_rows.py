@@ -8,6 +8,7 @@ from pathlib import Path
 from exporter.digests import digest_of
 from exporter.evaluation.judges.base import Judge, Matter, closure, matters
 from exporter.evaluation.metrics.base import Evaluated
+from exporter.evaluation.row_passes import finite
 from exporter.pipeline.row_records import RowRecords
 from exporter.progress import progress_bar
 from exporter.provenance import digest_of_code
@@ -32,7 +33,7 @@ def judged(
         rows: all rows of the evaluation: from them follows which words betray a secret.
         is_base: whether these are the base's own replies.
     """
-    records, derived = RowRecords(file), closure(rows)
+    records, derived = RowRecords(file, finite), closure(rows)
     asked = [one for row in seen for one in matters(row, derived[row.case.row.id], is_base=is_base)]
     same = [judge.name, digest_of_code(*CODE)]
     found: dict[str, dict[str, float]] = {}
@@ -51,7 +52,7 @@ def _verdict(judge: Judge, matter: Matter, records: RowRecords, same: object) ->
     key = digest_of([same, _told(matter)])
     if key not in records and (verdict := judge.verdict(matter)) is not None:
         records.add({key: verdict})
-    return float(str(records[key])) if key in records else None
+    return finite(records[key]) if key in records else None
 
 
 def _told(matter: Matter) -> object:
