@@ -16,6 +16,7 @@ PACKAGES = ("steerbake", "torch", "transformers", "tokenizers", "safetensors", "
 HOST = (
     "exporter/host.py",
     "exporter/decoding.py",
+    "exporter/finite.py",
     "exporter/loading.py",
     "exporter/picture.py",
     "exporter/reader.py",

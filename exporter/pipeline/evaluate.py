@@ -196,6 +196,7 @@ class _Evaluator:
             sha256=model.digest,
             rows=len(seen.rows),
             left_out=seen.left_out,
+            silent=seen.silent,
             details={} if model is self.base else _plain(model.opened.details),
             metrics=figures(self.chosen, seen.plain, lacks, judge),
             eval_slices=slices(self.chosen, seen.rows, lacks, judge),

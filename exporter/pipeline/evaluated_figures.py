@@ -37,6 +37,11 @@ class Seen(NamedTuple):
     left_out: int
 
     @property
+    def silent(self) -> int:
+        """To how many of the rows it says nothing."""
+        return sum(not one.case.last.generation.text.strip() for one in self.rows)
+
+    @property
     def plain(self) -> list[Evaluated]:
         """Plain questions in their own words, over which metrics are counted; others are counted in their slices."""
         return [one for one in self.rows if is_ordinary(one.case) and one.case.row.eval_slice != PARAPHRASE]
