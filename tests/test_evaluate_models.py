@@ -10,9 +10,10 @@ import pytest
 import tiny_run
 import torch
 from random_edits import random_edit
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from exporter import registry
+from exporter import pipeline, registry
 from exporter.digests import digest_of
 from exporter.errors import SteerbakeError
 from exporter.evaluation.cases import replies_of
@@ -22,6 +23,7 @@ from exporter.pipeline.asked_rows import answered, batches
 from exporter.pipeline.measured_models import MeasuredModel, base_without_weights, open_model
 from exporter.pipeline.row_records import RowRecords
 from exporter.pipeline.run import Run
+from exporter.pipeline.same_base import why_of_another_base
 from exporter.recipe import Recipe
 from exporter.targets.values import Reference
 
@@ -85,6 +87,53 @@ def test_what_is_of_another_base_is_refused(home: Path, work: Run, tmp_path: Pat
     tiny_run.steer(tmp_path / "base", tmp_path / "steered")
     with pytest.raises(SteerbakeError, match="another base"):
         open_model(tmp_path / "steered", work)
+
+
+@pytest.fixture
+def turned(home: Path, tmp_path: Path) -> Path:
+    """A recipe with the same base under another rotary base: the same weights, and another model."""
+    folder = Path(shutil.copytree(home / "base", tmp_path / "base"))
+    for file in home.glob("*.jsonl"):
+        shutil.copy(file, tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    config["rope_parameters"]["rope_theta"] = 50.0
+    (folder / "config.json").write_text(json.dumps(config))
+    return Path(shutil.copy(home / "recipe.yaml", tmp_path))
+
+
+@pytest.mark.parametrize("name", ["steered", "merged", "adapter"])
+def test_what_is_of_the_same_weights_under_other_settings_is_refused(
+    home: Path, turned: Path, tmp_path: Path, name: str
+) -> None:
+    work = Run(Recipe.load(turned), tmp_path / "run", progress=False)
+    with pytest.raises(SteerbakeError, match="rope_theta"):
+        open_model(home / name, work).opened  # noqa: B018 - raises
+
+
+def test_verify_holds_a_release_to_the_settings_of_the_recipe_s_base(
+    home: Path, turned: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(SteerbakeError, match="rope_theta"):
+        pipeline.verify(home / "steered", recipe=Recipe.load(turned), run=tmp_path / "run")
+
+
+def test_a_base_that_spells_its_defaults_is_the_same(home: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(home / "base", tmp_path / "base"))
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "pretraining_tp": 1, "use_cache": False}))
+    for name in ("steered", "merged", "adapter"):
+        section = registry.target(str(registry.kind_of(home / name))).origin(home / name)
+        assert why_of_another_base(home / name, section, base) is None, name
+
+
+def test_an_edit_is_held_to_every_weight_of_its_base(home: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(home / "base", tmp_path / "base"))
+    tensors = load_file(base / "model.safetensors")
+    largest = max(tensors, key=lambda name: tensors[name].numel())
+    tensors[largest][-1] += 1
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    section = registry.target("merged").origin(home / "merged")
+    assert "fingerprint does not read" in str(why_of_another_base(home / "merged", section, base))
 
 
 def test_within_a_release_a_target_is_held_to_its_checkpoint(home: Path, work: Run, tmp_path: Path) -> None:
