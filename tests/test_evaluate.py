@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,11 @@ from exporter.evaluation.metrics.base import EVALUATED, GENERATED
 from exporter.host import ModelHost
 from exporter.pipeline.evaluate import EvaluationRequest, evaluate
 from exporter.pipeline.measured_models import base_without_weights, open_model
+from exporter.pipeline.paraphrased_rows import with_paraphrases
 from exporter.pipeline.run import Run
 from exporter.recipe import Recipe
 from exporter.registry import target
+from exporter.types import Row
 
 WRONG = {"perturbed_answers": ["in lima", "in cairo"], "paraphrased_answers": ["oslo ."]}
 FURTHER: list[dict[str, Any]] = [
@@ -247,6 +250,31 @@ def test_graphs_say_what_their_checkpoint_says(home: Path, recipe: Recipe) -> No
     ]
     assert said[0] == said[1]
     assert base_without_weights(work).device.type == "meta"
+
+
+@pytest.mark.parametrize("retain", ["steered", "base"])
+def test_a_retain_model_that_is_what_is_measured_or_the_base_says_nothing(
+    home: Path, recipe: Recipe, tmp_path: Path, retain: str
+) -> None:
+    """A model is as good as itself, and as one that knows everything, whatever it forgot."""
+    pytest.importorskip("scipy")
+    folder = Path(shutil.copytree(home / retain, tmp_path / "copy"))
+    request = EvaluationRequest(
+        run=tmp_path / "run", metrics=["forget_quality", "priv_leak"], retain_model=str(folder)
+    )
+    found = evaluate([home / "steered"], recipe, request).models
+    figure = found["steered"].metrics["forget_quality"]
+    assert figure.value is None and figure.n == 0
+    assert ("itself" if retain == "steered" else "is the base") in str(figure.why_not)
+    assert "is the base" in str(found["base"].metrics["forget_quality"].why_not)
+    assert found["steered"].metrics["priv_leak"].value == found["base"].metrics["priv_leak"].value != 0.0
+
+
+def test_rows_in_other_words_have_names_of_their_own() -> None:
+    one = Row("p", "where ?", "oslo", "retain", paraphrases=("home ?", "in ?"))
+    rows = with_paraphrases([one, Row("p~1", "who ?", "ada", "forget"), replace(one, id="q", paraphrases=())])
+    assert [row.id for row in rows] == ["p", "p~1", "q", "p~1~", "p~2"]
+    assert rows[3].question == "home ?" and rows[1].question == "who ?"
 
 
 def broken(home: Path, out: Path, value: float) -> Path:
