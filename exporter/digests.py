@@ -61,7 +61,7 @@ class FileDigests:
 
 
 def remembered_digest(path: Path) -> str:
-    """The same for a file that is read often and not used in verification, such as images of rows.
+    """The same for a file that is read often and not used in verification: images of rows, and weights that a record names.
 
     Read again unless device, inode, size and both times are those of the last reading, and the file had rested for ``SETTLED`` seconds then.
     A write through a mapping that was open before may go unseen.

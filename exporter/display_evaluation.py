@@ -30,6 +30,10 @@ def print_evaluation(found: Mapping[str, Any]) -> None:
     if found["no_contrast"]:
         told = ", ".join(found["no_contrast"])
         console.print(f"the base's own is low, so a low figure says nothing: {escape(told)}", soft_wrap=True)
+    for name, one in models.items():
+        if one["rows"] and one["silent"] == one["rows"]:
+            told = f"{name} says nothing to any of its {one['rows']} rows: that it leaks nothing is no forgetting"
+            console.print(escape(told), soft_wrap=True)
     for why_not, names in missing.items():
         whole = list(dict.fromkeys(one.partition(" ")[0] for one in names))
         told = ", ".join(whole if len(names) == len(whole) * len(models) else names)

@@ -59,5 +59,25 @@ class VerificationError(SteerbakeError):
     """An artifact that is not what it claims to be."""
 
 
+class NotFinite(SteerbakeError):
+    """A model whose scores for the next token are no finite numbers: what is taken for its reply is an accident, and forgets everything.
+
+    Args:
+        place: of the prompt, in the order in which they were given.
+        named: the model and the row, where they are known.
+    """
+
+    def __init__(self, place: int, named: str | None = None) -> None:
+        self.place = place
+        super().__init__(
+            f"{named or f'prompt {place + 1}'}: the model's scores for the next token are not finite numbers, so nothing can be said of it; "
+            "its weights are damaged, or overflow in this dtype: load it in float32 (base.dtype), or make it anew"
+        )
+
+    def of(self, model: str, row: str) -> NotFinite:
+        """The same with the names of the model and the row."""
+        return NotFinite(self.place, f"{model}, row {row}")
+
+
 class PublishError(SteerbakeError):
     """A folder or repository that cannot be published or verified; the message states its current state."""

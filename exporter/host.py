@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
+from transformers import LogitsProcessorList
 from transformers.cache_utils import Cache
 from transformers.generation.streamers import BaseStreamer
 
 from exporter.decoding import decoded_by, decoding
 from exporter.errors import DataError, FitError, InputErrors
+from exporter.finite import FiniteScores
 from exporter.foreign_code import check_code
 from exporter.loading import loaded_whole
 from exporter.picture import open_rgb
@@ -266,14 +268,16 @@ class ModelHost:
         """Continue every prompt greedily: of the model's own generation config its end tokens alone count.
 
         Prompts are sorted by length and left-padded; results come in the order given. A steered model's gates come along.
+
+        Raises:
+            NotFinite: its scores for the next token of a reply are no finite numbers.
         """
         order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i].ids), i))
         done: dict[int, Generated] = {}
         for first in ticked(range(0, len(order), batch_size), "batches of replies"):
             chosen = order[first : first + batch_size]
-            done.update(
-                zip(chosen, self._continue([prompts[i] for i in chosen], max_new_tokens), strict=True)
-            )
+            said = self._continue([prompts[i] for i in chosen], max_new_tokens, places=chosen)
+            done.update(zip(chosen, said, strict=True))
         return [done[i] for i in range(len(prompts))]
 
     def sample(
@@ -298,7 +302,8 @@ class ModelHost:
             for first in ticked(range(0, len(order), batch_size), "batches of draws"):
                 places = [place for place, _ in order[first : first + batch_size]]
                 some = [prompts[place] for place in places]
-                said = self._continue(some, max_new_tokens, temperature=temperature, top_p=1.0, top_k=0)
+                options = {"temperature": temperature, "top_p": 1.0, "top_k": 0}
+                said = self._continue(some, max_new_tokens, places=places, **options)
                 for place, one in zip(places, said, strict=True):
                     done[place].append(one)
         return done
@@ -329,11 +334,12 @@ class ModelHost:
         prompts: Sequence[Prompt],
         max_new_tokens: int,
         *,
+        places: Sequence[int] = (0,),
         memory: Memory | None = None,
         streamer: BaseStreamer | None = None,
         **sampling: Any,
     ) -> Iterator[Generated]:
-        """One batch, greedily but for ``sampling``; ``memory`` and ``streamer`` are for a single prompt."""
+        """One batch, greedily but for ``sampling``; ``memory`` and ``streamer`` are for a single prompt. ``places`` are those of the prompts, for an error."""
         inputs: dict[str, Any] = self.batch([Encoded(prompt) for prompt in prompts], "left")
         if memory is not None and memory.covers(prompts[0]):
             inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
@@ -341,7 +347,12 @@ class ModelHost:
         ends = self.end_ids
         settings = decoding(ends=ends, pad=self.pad_id, max_new_tokens=max_new_tokens, **sampling)
         with torch.no_grad(), decoded_by(self.model, settings):
-            out = self.model.generate(**inputs, generation_config=settings, streamer=streamer)
+            out = self.model.generate(
+                **inputs,
+                generation_config=settings,
+                streamer=streamer,
+                logits_processor=LogitsProcessorList([FiniteScores(places)]),
+            )
         cache = cache_of(out)
         gates = gates_of(self.model, out)
         if memory is not None and cache is not None:

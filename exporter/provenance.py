@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from inspect import getfile
 from pathlib import Path
 
-from exporter.digests import digest_of, digest_of_file
+from exporter.digests import digest_of, digest_of_file, remembered_digest
 from exporter.errors import InputErrors
 from exporter.recipe import Recipe
 from exporter.registry import targets
@@ -16,6 +16,7 @@ PACKAGES = ("steerbake", "torch", "transformers", "tokenizers", "safetensors", "
 HOST = (
     "exporter/host.py",
     "exporter/decoding.py",
+    "exporter/finite.py",
     "exporter/loading.py",
     "exporter/picture.py",
     "exporter/reader.py",
@@ -23,8 +24,6 @@ HOST = (
 )
 """Code that decides how a model is loaded and how its generations are decoded."""
 _HOME = Path(__file__).resolve().parent.parent
-_WEIGHTS = 1 << 26
-"""Files of this many bytes and more are distinguished by size and by the bytes at their ends."""
 
 
 def versions() -> dict[str, str]:
@@ -68,19 +67,9 @@ def target_code() -> list[str]:
 
 
 def digest_of_base(folder: Path) -> str:
-    """Hex SHA-256 over a model's files: whole where they are small, by size and both ends where they are weights."""
+    """Hex SHA-256 over every byte of a model's files; a file that has not changed since is not read a second time in one process."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith("."))
-    return digest_of([[path.relative_to(folder).as_posix(), _digest_of_weights(path)] for path in files])
-
-
-def _digest_of_weights(path: Path) -> str:
-    size = path.stat().st_size
-    if size < _WEIGHTS:
-        return digest_of_file(path)
-    with path.open("rb") as file:
-        head = file.read(1 << 20)
-        file.seek(size - (1 << 20))
-        return digest_of([size, head.hex(), file.read().hex()])
+    return digest_of([[path.relative_to(folder).as_posix(), remembered_digest(path)] for path in files])
 
 
 def fetched(recipe: Recipe) -> Path:

@@ -14,10 +14,10 @@ from exporter.evaluation.judges.endpoint import EndpointJudge
 
 
 class Server:
-    """An endpoint that says what a function makes of the request; an integer is a status."""
+    """An endpoint that says what a function makes of the request; an integer is a status, and bytes are the whole body."""
 
     def __init__(self) -> None:
-        self.says: Callable[[dict[str, Any], int], str | int] = lambda _, __: '{"verdict": 1}'
+        self.says: Callable[[dict[str, Any], int], str | int | bytes] = lambda _, __: '{"verdict": 1}'
         self.requests: list[dict[str, Any]] = []
         outer = self
 
@@ -26,12 +26,12 @@ class Server:
                 asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 outer.requests.append({**asked, "key": self.headers["Authorization"], "path": self.path})
                 said = outer.says(asked, len(outer.requests))
-                status, text = (said, "no") if isinstance(said, int) else (200, said)
+                status, text = (said, "no") if isinstance(said, int) else (200, str(said))
                 reply = {"id": "x", "object": "chat.completion", "created": 0, "model": asked["model"]}
                 reply["choices"] = [
                     {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
                 ]
-                content = json.dumps(reply).encode()
+                content = said if isinstance(said, bytes) else json.dumps(reply).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(content)))

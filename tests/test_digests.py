@@ -12,6 +12,7 @@ import pytest
 
 from exporter import digests
 from exporter.digests import SETTLED, digest_of_file, remembered_digest
+from exporter.provenance import digest_of_base
 
 
 @pytest.fixture(autouse=True)
@@ -77,3 +78,30 @@ def test_a_file_that_is_changed_or_replaced_is_read_again(
     (tmp_path / "other").write_bytes(b"six")
     (tmp_path / "other").replace(path)
     assert remembered_digest(path) == sha(b"six")
+
+
+def test_a_model_is_known_by_every_byte_of_its_weights(tmp_path: Path) -> None:
+    """Records of what was made from it are not taken for those of one whose middle layers changed in place."""
+    shard = tmp_path / "model.safetensors"
+    with shard.open("wb") as file:
+        file.truncate((1 << 26) + 8)
+    before = digest_of_base(tmp_path)
+    with shard.open("r+b") as file:
+        file.seek(1 << 25)
+        file.write(b"\1")
+    changed = digest_of_base(tmp_path)
+    assert changed != before
+    with shard.open("r+b") as file:
+        file.seek(1 << 25)
+        file.write(b"\0")
+    assert digest_of_base(tmp_path) == before
+
+
+def test_weights_that_rest_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard, read = tmp_path / "model.safetensors", []
+    shard.write_bytes(b"weights")
+    rested(shard, monkeypatch)
+    whole = digests.digest_of_file
+    monkeypatch.setattr(digests, "digest_of_file", lambda path: read.append(path) or whole(path))
+    assert digest_of_base(tmp_path) == digest_of_base(tmp_path)
+    assert read == [shard]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +12,23 @@ import pytest
 import tiny_run
 import yaml
 from judge_server import Server, running_server  # noqa: F401 - a fixture
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from exporter import pipeline, registry
 from exporter.cli import app
+from exporter.display_evaluation import print_evaluation
 from exporter.errors import InputErrors, SteerbakeError
 from exporter.evaluation.evaluation_file import EvaluatedFigure, Evaluation
 from exporter.evaluation.metrics.base import EVALUATED, GENERATED
 from exporter.host import ModelHost
 from exporter.pipeline.evaluate import EvaluationRequest, evaluate
 from exporter.pipeline.measured_models import base_without_weights, open_model
+from exporter.pipeline.paraphrased_rows import with_paraphrases
 from exporter.pipeline.run import Run
 from exporter.recipe import Recipe
 from exporter.registry import target
+from exporter.types import Row
 
 WRONG = {"perturbed_answers": ["in lima", "in cairo"], "paraphrased_answers": ["oslo ."]}
 FURTHER: list[dict[str, Any]] = [
@@ -244,6 +250,75 @@ def test_graphs_say_what_their_checkpoint_says(home: Path, recipe: Recipe) -> No
     ]
     assert said[0] == said[1]
     assert base_without_weights(work).device.type == "meta"
+
+
+@pytest.mark.parametrize("retain", ["steered", "base"])
+def test_a_retain_model_that_is_what_is_measured_or_the_base_says_nothing(
+    home: Path, recipe: Recipe, tmp_path: Path, retain: str
+) -> None:
+    """A model is as good as itself, and as one that knows everything, whatever it forgot."""
+    pytest.importorskip("scipy")
+    folder = Path(shutil.copytree(home / retain, tmp_path / "copy"))
+    request = EvaluationRequest(
+        run=tmp_path / "run", metrics=["forget_quality", "priv_leak"], retain_model=str(folder)
+    )
+    found = evaluate([home / "steered"], recipe, request).models
+    figure = found["steered"].metrics["forget_quality"]
+    assert figure.value is None and figure.n == 0
+    assert ("itself" if retain == "steered" else "is the base") in str(figure.why_not)
+    assert "is the base" in str(found["base"].metrics["forget_quality"].why_not)
+    assert found["steered"].metrics["priv_leak"].value == found["base"].metrics["priv_leak"].value != 0.0
+
+
+def test_rows_in_other_words_have_names_of_their_own() -> None:
+    one = Row("p", "where ?", "oslo", "retain", paraphrases=("home ?", "in ?"))
+    rows = with_paraphrases([one, Row("p~1", "who ?", "ada", "forget"), replace(one, id="q", paraphrases=())])
+    assert [row.id for row in rows] == ["p", "p~1", "q", "p~1~", "p~2"]
+    assert rows[3].question == "home ?" and rows[1].question == "who ?"
+
+
+def broken(home: Path, out: Path, value: float) -> Path:
+    """The base with a last norm of this value."""
+    folder = Path(shutil.copytree(home / "base", out))
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"][:] = value
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_a_model_whose_scores_are_no_numbers_has_no_figures(
+    home: Path, recipe: Recipe, tmp_path: Path
+) -> None:
+    """Its likeliest token is an accident that leaks nothing."""
+    folder = broken(home, tmp_path / "torn", float("nan"))
+    with pytest.raises(SteerbakeError, match=r"torn, row \S+: .* not finite"):
+        evaluate(
+            [folder], recipe, EvaluationRequest(run=tmp_path / "run", metrics=["leakage_either"], limit=4)
+        )
+    assert not (tmp_path / "run" / "evaluation" / "evaluation.json").exists()
+
+
+def test_passes_over_answers_are_held_to_numbers_too(home: Path, recipe: Recipe, tmp_path: Path) -> None:
+    """A retain model is asked nothing else."""
+    folder = broken(home, tmp_path / "torn", float("inf"))
+    request = EvaluationRequest(
+        run=tmp_path / "run", metrics=["forget_quality"], limit=4, retain_model=str(folder)
+    )
+    with pytest.raises(SteerbakeError, match=r"torn, row \S+: .* not finite"):
+        evaluate(["base"], recipe, request)
+
+
+def test_a_model_that_says_nothing_is_told(
+    home: Path, recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = broken(
+        home, tmp_path / "mute", 0.0
+    )  # every score is 0, so the first token, which pads, is likeliest
+    request = EvaluationRequest(run=tmp_path / "run", metrics=["leakage_either"], limit=4)
+    found = evaluate([folder], recipe, request)
+    assert found.models["mute"].silent == found.models["mute"].rows > 0 == found.models["base"].silent
+    print_evaluation(found.model_dump(mode="json"))
+    assert "mute says nothing to any of its" in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_two_models_of_one_name_are_two(home: Path, recipe: Recipe, tmp_path: Path) -> None:

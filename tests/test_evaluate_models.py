@@ -11,16 +11,21 @@ import pytest
 import tiny_run
 import torch
 from random_edits import random_edit
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from exporter import registry
+from exporter import pipeline, registry
+from exporter.digests import digest_of
 from exporter.errors import SteerbakeError
+from exporter.evaluation.cases import replies_of
+from exporter.evaluation.row_passes import ForcedAnswer, RowPasses
 from exporter.host import ModelHost
 from exporter.pipeline.asked_rows import answered, batches
 from exporter.pipeline.forced_rows import forced
 from exporter.pipeline.measured_models import MeasuredModel, base_without_weights, open_model
 from exporter.pipeline.row_records import RowRecords
 from exporter.pipeline.run import Run
+from exporter.pipeline.same_base import why_of_another_base
 from exporter.recipe import Recipe
 from exporter.targets.checkpoint import compile_checkpoint
 from exporter.targets.values import Reference
@@ -85,6 +90,53 @@ def test_what_is_of_another_base_is_refused(home: Path, work: Run, tmp_path: Pat
     tiny_run.steer(tmp_path / "base", tmp_path / "steered")
     with pytest.raises(SteerbakeError, match="another base"):
         open_model(tmp_path / "steered", work)
+
+
+@pytest.fixture
+def turned(home: Path, tmp_path: Path) -> Path:
+    """A recipe with the same base under another rotary base: the same weights, and another model."""
+    folder = Path(shutil.copytree(home / "base", tmp_path / "base"))
+    for file in home.glob("*.jsonl"):
+        shutil.copy(file, tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    config["rope_parameters"]["rope_theta"] = 50.0
+    (folder / "config.json").write_text(json.dumps(config))
+    return Path(shutil.copy(home / "recipe.yaml", tmp_path))
+
+
+@pytest.mark.parametrize("name", ["steered", "merged", "adapter"])
+def test_what_is_of_the_same_weights_under_other_settings_is_refused(
+    home: Path, turned: Path, tmp_path: Path, name: str
+) -> None:
+    work = Run(Recipe.load(turned), tmp_path / "run", progress=False)
+    with pytest.raises(SteerbakeError, match="rope_theta"):
+        open_model(home / name, work).opened  # noqa: B018 - raises
+
+
+def test_verify_holds_a_release_to_the_settings_of_the_recipe_s_base(
+    home: Path, turned: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(SteerbakeError, match="rope_theta"):
+        pipeline.verify(home / "steered", recipe=Recipe.load(turned), run=tmp_path / "run")
+
+
+def test_a_base_that_spells_its_defaults_is_the_same(home: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(home / "base", tmp_path / "base"))
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "pretraining_tp": 1, "use_cache": False}))
+    for name in ("steered", "merged", "adapter"):
+        section = registry.target(str(registry.kind_of(home / name))).origin(home / name)
+        assert why_of_another_base(home / name, section, base) is None, name
+
+
+def test_an_edit_is_held_to_every_weight_of_its_base(home: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(home / "base", tmp_path / "base"))
+    tensors = load_file(base / "model.safetensors")
+    largest = max(tensors, key=lambda name: tensors[name].numel())
+    tensors[largest][-1] += 1
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    section = registry.target("merged").origin(home / "merged")
+    assert "fingerprint does not read" in str(why_of_another_base(home / "merged", section, base))
 
 
 def test_within_a_release_a_target_is_held_to_its_checkpoint(home: Path, work: Run, tmp_path: Path) -> None:
@@ -154,7 +206,7 @@ def test_a_killed_command_goes_on_where_it_stopped(
     monkeypatch.setattr(ModelHost, "generate", counted)
     with pytest.raises(KeyboardInterrupt):
         answered(model, "", work.test, work, file, batch_size=3)
-    done = len(RowRecords(file).found)
+    done = len(RowRecords(file, replies_of).found)
     assert 0 < done < len(work.test)
     file.write_bytes(file.read_bytes() + b'{"key": "cut sho')
     asked[:] = [0] * 3
@@ -201,16 +253,63 @@ def test_batches_hold_every_row_once(work: Run) -> None:
     assert sorted(found) == sorted(row.id for row in work.test)
 
 
+def a_word(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("no word")
+    return value
+
+
 def test_damaged_records_are_left_out(tmp_path: Path) -> None:
     file = tmp_path / "records.jsonl"
-    records = RowRecords(file)
-    records.add({"a": 1, "b": "x\u2028y"})
+    records = RowRecords(file, a_word)
+    records.add({"a": "1", "b": "x\u2028y"})
     with file.open("ab") as open_file:
-        open_file.write(b'not json\n{"key": "c"}\n[1]\n{"key": "d", "fou')
-    again = RowRecords(file)
-    assert again.found == {"a": 1, "b": "x\u2028y"}
-    again.add({"d": 2})
-    assert RowRecords(file).found == {"a": 1, "b": "x\u2028y", "d": 2}
+        open_file.write(b'not json\n{"key": "c"}\n[1]\n"x"\n\xff\n' + b"[" * 100_000 + b'\n{"key": "d", "fou')
+    again = RowRecords(file, a_word)
+    assert again.found == {"a": "1", "b": "x\u2028y"}
+    again.add({"d": "2"})
+    assert RowRecords(file, a_word).found == {"a": "1", "b": "x\u2028y", "d": "2"}
+
+
+def test_a_record_that_was_edited_is_left_out(tmp_path: Path) -> None:
+    """Of a line without a digest, or with that of another content or key, nothing is known."""
+    file = tmp_path / "records.jsonl"
+    RowRecords(file, a_word).add({"a": "oslo"})
+    line = json.loads(file.read_text())
+    for change in ({"found": "lima"}, {"key": "b"}, {"sha256": None}):
+        file.write_text(json.dumps(line | change) + "\n")
+        assert RowRecords(file, a_word).found == {}, change
+    file.write_text(json.dumps({"key": "a", "found": "oslo"}) + "\n")
+    assert RowRecords(file, a_word).found == {}
+    with pytest.raises(ValueError, match="no word"):
+        RowRecords(file, a_word).add({"a": ""})
+
+
+@pytest.mark.parametrize("damage", [None, {}, "x", [], [[]], [{}], "text"])
+def test_replies_that_were_damaged_are_asked_again(work: Run, tmp_path: Path, damage: object) -> None:
+    """Also where somebody counted the line's digest anew: a case without replies is none."""
+    base, file, rows = open_model("base", work), tmp_path / "answers.jsonl", work.test[:2]
+    whole = answered(base, "", rows, work, file)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    for line in lines:
+        if damage == "text":
+            line["found"][0]["text"] = "i do not know"
+        else:
+            line["found"] = damage
+            line["sha256"] = digest_of([line["key"], damage])
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert answered(base, "", rows, work, file) == whole
+
+
+@pytest.mark.parametrize(
+    "damage", [None, [], {"answer": []}, {"answer": [[1], [1], []]}, {"raw": [None]}, {"perturbed": 1}]
+)
+def test_passes_are_read_whole_or_not_at_all(damage: object) -> None:
+    one = ForcedAnswer((1, 2), (1, 3), (-0.5, -1.0))
+    whole = RowPasses(one, (one,), (), (-1.0,)).data()
+    assert RowPasses.read(json.loads(json.dumps(whole))).data() == whole
+    with pytest.raises((ValueError, LookupError)):
+        RowPasses.read({**whole, **damage} if isinstance(damage, dict) else damage)
 
 
 def test_float16_is_where_the_recipe_asks_for_it(home: Path, tmp_path: Path) -> None:

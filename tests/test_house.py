@@ -22,6 +22,7 @@ COMMON = {
     "exporter.digests",
     "exporter.types",
     "exporter.errors",
+    "exporter.finite",
     "exporter.fitted",
     "exporter.foreign_code",
     "exporter.host",
@@ -192,7 +193,8 @@ def test_what_rooms_share_knows_nothing_above_it() -> None:
     below["weight_edit"] = {"artifact", "atomic", "digests", "errors", "model_folder"}
     below["fitted"] = {"weight_edit"}
     below["host"] = {"types", "errors", "foreign_code", "loading", "progress"}
-    below["host"] |= {"decoding", "picture", "reader", "vocabulary"}
+    below["finite"] = {"errors"}
+    below["host"] |= {"decoding", "finite", "picture", "reader", "vocabulary"}
     below["inspection"] = {"errors", "registry"}
     below["look_inside"] = {"errors", "fitted", "inspection", "registry", "workspace", "earlier_code"}
     below["onnx_graph"] = set()

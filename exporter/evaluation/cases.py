@@ -6,8 +6,29 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, JsonValue
+
 from exporter.evaluation.case import Case, Reply
 from exporter.types import Generation, Row
+
+
+class Line(BaseModel):
+    """One reply as plain data: what :func:`as_lines` writes."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    model: str
+    id: str
+    role: str
+    prompt: str
+    text: str
+    tokens: list[int]
+    row: str
+    reasoning: str | None
+    answer: str | None
+    chain: int
+    gates: dict[str, float] | None
+    image: str | list[str] | None = None
 
 
 def public_line(reply: Reply) -> dict[str, object]:
@@ -53,6 +74,17 @@ def as_lines(case: Case) -> list[dict[str, object]]:
 def from_lines(row: Row, lines: Iterable[Mapping[str, Any]]) -> Case:
     """The case of a row from what :func:`as_lines` made of it."""
     return Case(row, tuple(_reply(fields) for fields in lines))
+
+
+def replies_of(found: JsonValue) -> list[Mapping[str, Any]]:
+    """The lines of one case, checked: :func:`from_lines` reads them.
+
+    Raises:
+        ValueError: they are not what :func:`as_lines` writes, or there is none.
+    """
+    if not isinstance(found, list) or not found:
+        raise ValueError("a case has at least one reply")
+    return [Line.model_validate(one).model_dump() for one in found]
 
 
 def loaded(text: str, rows: Sequence[Row]) -> list[Case]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from exporter.errors import NotFinite
 from exporter.evaluation.case import Case, Reply
 from exporter.targets.values import Completion, Decodes, Generator
 from exporter.types import Encoded, Generation, Prompt, Row, Turn
@@ -42,6 +43,9 @@ def generate_responses(
         chat: renders the rows with that model's processor.
         name: the model's name in the report.
         folder: image paths are reported relative to it.
+
+    Raises:
+        NotFinite: the model's scores are no finite numbers; model and row are named.
     """
     replies: dict[str, list[Reply]] = {row.id: [] for row in rows}
     waiting = list(rows)
@@ -49,7 +53,10 @@ def generate_responses(
     while waiting:
         asked = [_first_open_turn(row) for row in waiting]
         prompts = [chat.prompt(row) for row in asked]
-        completions = generator.generate(prompts, max_new_tokens=max_new_tokens, batch_size=batch_size)
+        try:
+            completions = generator.generate(prompts, max_new_tokens=max_new_tokens, batch_size=batch_size)
+        except NotFinite as error:
+            raise error.of(name, asked[error.place].id) from error
         still = []
         for row, now, prompt, completion in zip(waiting, asked, prompts, completions, strict=True):
             encoded = chat.continue_with(prompt, completion.tokens)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from exporter.errors import NotFinite
 from exporter.host import ModelHost
 from exporter.types import Encoded
 
@@ -16,6 +18,7 @@ def divergences(base: ModelHost, other: ModelHost, sequences: Sequence[Encoded])
 
     Raises:
         ValueError: the models have vocabularies of different sizes.
+        NotFinite: scores of one of them, or the divergence, are no finite numbers.
     """
     logits = [_logits(host, sequences) for host in (base, other)]
     if logits[0].shape[-1] != logits[1].shape[-1]:
@@ -25,6 +28,8 @@ def divergences(base: ModelHost, other: ModelHost, sequences: Sequence[Encoded])
         columns = slice(sequence.prompt_end, len(sequence) - 1)
         ours, theirs = (one[row, columns].float().log_softmax(-1) for one in logits)
         found.append(float((ours.exp() * (ours - theirs)).sum(-1).mean().clamp(min=0)))
+        if not math.isfinite(found[-1]):
+            raise NotFinite(row)
     return found
 
 

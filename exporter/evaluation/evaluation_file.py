@@ -55,6 +55,7 @@ class EvaluatedModel(Strict):
         kind: the target that wrote it; ``base`` or ``model`` for one without steering.
         sha256: over the files that decide what it says.
         rows: how many it was asked; ``left_out`` of the recipe's are with images, which it does not read.
+        silent: to how many of these it says nothing. To all of them: a low figure of leakage is no forgetting then.
         details: what its target tells of it.
         metrics: by name.
         eval_slices: those that were measured, over the rows of each slice.
@@ -65,6 +66,7 @@ class EvaluatedModel(Strict):
     sha256: str
     rows: int
     left_out: int
+    silent: int
     details: dict[str, JsonValue]
     metrics: dict[str, EvaluatedFigure]
     eval_slices: dict[str, dict[str, EvaluatedFigure]]

@@ -71,17 +71,38 @@ class RowPasses(NamedTuple):
         }
 
     @classmethod
-    def read(cls, data: Mapping[str, Sequence[object]]) -> RowPasses:
-        """From what :meth:`data` made; JSON has lists for tuples."""
+    def read(cls, data: object) -> RowPasses:
+        """From what :meth:`data` made; JSON has lists for tuples.
 
-        def answer(found: object) -> ForcedAnswer:
-            assert isinstance(found, list | tuple), "written by data"
-            return ForcedAnswer(*(tuple(part) for part in found))
+        Raises:
+            ValueError, LookupError: it is something else.
+        """
+        if not isinstance(data, Mapping) or not all(isinstance(one, list | tuple) for one in data.values()):
+            raise ValueError("lists by name are needed")
+        several = {key: tuple(map(_answer, data[key])) for key in ("paraphrased", "perturbed")}
+        raw = tuple(finite(one) for one in data["raw"])
+        bare = _answer(data["bare"]) if data["bare"] else None
+        return cls(_answer(data["answer"]), several["paraphrased"], several["perturbed"], raw, bare)
 
-        several = {key: tuple(map(answer, data[key])) for key in ("paraphrased", "perturbed")}
-        raw = tuple(float(str(one)) for one in data["raw"])
-        bare = answer(data["bare"]) if data["bare"] else None
-        return cls(answer(data["answer"]), several["paraphrased"], several["perturbed"], raw, bare)
+
+def finite(value: object) -> float:
+    """A number; raises ValueError for anything else, infinities and not-a-number among it."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"a number is needed, not {value!r}")
+    return float(value)
+
+
+def _answer(found: object) -> ForcedAnswer:
+    """T tokens, T likeliest ones and T log-probabilities, at least one of each."""
+    if not isinstance(found, list | tuple) or len(found) != 3:
+        raise ValueError("an answer has three parts")
+    parts = [list(part) if isinstance(part, list | tuple) else [] for part in found]
+    if len({len(part) for part in parts}) != 1 or not parts[0]:
+        raise ValueError("an answer has as many tokens as log-probabilities")
+    if not all(type(one) is int for part in parts[:2] for one in part):
+        raise ValueError("tokens are integers")
+    tokens, likeliest, logprobs = parts
+    return ForcedAnswer(tuple(tokens), tuple(likeliest), tuple(map(finite, logprobs)))
 
 
 def _geometric(answers: Sequence[ForcedAnswer]) -> float:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from pydantic import JsonValue
 
 from exporter.digests import digest_of
 from exporter.evaluation.case import Case
-from exporter.evaluation.cases import as_lines, from_lines
+from exporter.evaluation.cases import as_lines, from_lines, replies_of
 from exporter.evaluation.conversations import generate_responses
 from exporter.ledger import contents
 from exporter.pipeline.measured_models import MeasuredModel
@@ -49,7 +49,7 @@ def answered(
     most = settings.max_new_tokens if max_new_tokens is None else max_new_tokens
     batch = settings.batch_size if batch_size is None else batch_size
     title = model.title(variant)
-    records = RowRecords(file)
+    records = RowRecords(file, replies_of)
     keys = row_keys(model, variant, rows, work, {"max_new_tokens": most, "batch_size": batch})
     with progress_bar(progress) as bar:
         task = bar.add_task(f"{title}: replies", total=len(rows))
@@ -66,7 +66,7 @@ def answered(
                 )
                 records.add({keys[one.row.id]: cast(JsonValue, as_lines(one)) for one in cases})
             bar.advance(task, len(some))
-    return [from_lines(row, _lines(records[keys[row.id]])) for row in rows]
+    return [from_lines(row, replies_of(records[keys[row.id]])) for row in rows]
 
 
 def row_keys(
@@ -101,8 +101,3 @@ def _length(row: Row) -> tuple[int, int]:
     turns = [text for turn in row.history for text in (turn.question, turn.answer)]
     said = [row.system, row.prefix, row.question, *turns]
     return sum(image is not None for image in images), sum(len(text) for text in said if text)
-
-
-def _lines(found: JsonValue) -> list[Mapping[str, Any]]:
-    assert isinstance(found, list), "written by answered"
-    return cast("list[Mapping[str, Any]]", found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -17,17 +18,26 @@ from exporter.evaluation.evaluation_file import EvaluatedModel, Evaluation
 from exporter.evaluation.judges.base import Judge
 from exporter.evaluation.judges.rules import LocalRules
 from exporter.evaluation.metrics.base import EVALUATED, Evaluated, Metric, Need
-from exporter.evaluation.metrics.measured import PARAPHRASE
 from exporter.evaluation.refusals import RefusalRule
 from exporter.evaluation.report import BASE
 from exporter.evaluation.row_passes import RowPasses
 from exporter.pipeline.asked_rows import answered
-from exporter.pipeline.evaluated_figures import Seen, figures, no_contrast, slices
+from exporter.pipeline.evaluated_figures import (
+    NO_PASSES,
+    NO_RETAIN,
+    RETAIN_IS_BASE,
+    RETAIN_IS_THIS,
+    Seen,
+    figures,
+    no_contrast,
+    slices,
+)
 from exporter.pipeline.evaluation import sample
 from exporter.pipeline.evaluation_files import file_name, write_files
 from exporter.pipeline.forced_rows import Nearness, forced, near
 from exporter.pipeline.judged_rows import judged
 from exporter.pipeline.measured_models import MeasuredModel, open_model
+from exporter.pipeline.paraphrased_rows import with_paraphrases
 from exporter.pipeline.run import Run
 from exporter.provenance import versions
 from exporter.recipe import Recipe
@@ -100,11 +110,15 @@ class _Evaluator:
         self.rows: list[Row] = with_paraphrases(chosen_rows)
         if not self.rows:
             raise InputErrors(work.recipe.name, ["has no test rows to measure on; add some to data.test"])
+        if twice := [name for name, count in Counter(row.id for row in self.rows).items() if count > 1]:
+            raise InputErrors(work.recipe.name, [f"two test rows are called {twice[0]!r}; rename one"])
         self.needs: frozenset[Need] = frozenset(need for one in chosen.values() for need in one.needs)
         self.rule: RefusalRule = work.rule()
         self.base = open_model(BASE, work)
         self.base_cases: dict[str, Case] = {}
+        self.base_passes: dict[str, RowPasses] = {}
         self.retained: dict[str, RowPasses] = {}
+        self.retain_digest: str | None = None
 
     def evaluated(self, models: Sequence[str | Path]) -> Evaluation:
         """All of them, the base first; files are written when the last is done."""
@@ -133,8 +147,18 @@ class _Evaluator:
             raise InputErrors(
                 model.name, [f"a retain model must give log-probabilities, and {model.kind} gives none"]
             )
-        self.retained = self._forced(model)
+        self.retained, self.retain_digest = self._forced(model), model.digest
         model.close()
+
+    def _why_no_retain(self, model: MeasuredModel, passes: Mapping[str, RowPasses]) -> str | None:
+        """Why the retain model does not stand beside a model: there is none, or it is the base or that very model, by its files or by every pass."""
+        if not self.retained:
+            return NO_RETAIN
+        if self.retain_digest == model.digest and model is not self.base:
+            return RETAIN_IS_THIS
+        if self.retain_digest == self.base.digest or _same(self.retained, self.base_passes):
+            return RETAIN_IS_BASE
+        return RETAIN_IS_THIS if self.retained == passes else None
 
     def _seen(self, model: MeasuredModel, variant: str) -> Seen:
         """Everything that is to be known of one variant, row by row."""
@@ -146,13 +170,17 @@ class _Evaluator:
         if model is self.base:
             self.base_cases = {case.row.id: case for case in cases}
         passes = self._forced(model) if ANSWERS in self.needs else {}
+        if model is self.base:
+            self.base_passes = passes
+        no_retain = self._why_no_retain(model, passes)
+        retained = {} if no_retain else self.retained
         beside: dict[str, Nearness] = {}
         if BESIDE in self.needs:
             place = self._place(title, "beside")
             beside = near(
                 self.base, model, variant, cases, self.base_cases, self.work, place, progress=progress
             )
-        seen = [self._of_row(case, passes, beside) for case in cases]
+        seen = [self._of_row(case, passes, retained, beside) for case in cases]
         if JUDGE in self.needs:
             place = self._place(title, "verdicts")
             asked = [one for one in seen if is_ordinary(one.case)]
@@ -166,10 +194,14 @@ class _Evaluator:
                 progress=progress,
             )
             seen = [replace(one, verdicts=verdicts.get(one.case.row.id, {})) for one in seen]
-        return Seen(seen, model.host is not None, len(self.rows) - len(rows))
+        return Seen(seen, model.host is not None, len(self.rows) - len(rows), no_retain)
 
     def _of_row(
-        self, case: Case, passes: Mapping[str, RowPasses], beside: Mapping[str, Nearness]
+        self,
+        case: Case,
+        passes: Mapping[str, RowPasses],
+        retained: Mapping[str, RowPasses],
+        beside: Mapping[str, Nearness],
     ) -> Evaluated:
         row, close = case.row.id, beside.get(case.row.id, Nearness(None, None))
         return Evaluated(
@@ -177,7 +209,7 @@ class _Evaluator:
             self.base_cases,
             self.rule,
             passes=passes.get(row),
-            retained=self.retained.get(row),
+            retained=retained.get(row),
             divergence=close.divergence,
             surprise=close.surprise,
         )
@@ -187,8 +219,9 @@ class _Evaluator:
         return forced(model, self.rows, self.work, place, progress=self.request.progress)
 
     def _figures(self, model: MeasuredModel, variant: str, seen: Seen) -> EvaluatedModel:
-        lacks = set() if seen.whole else {ANSWERS}
-        lacks |= set() if self.retained else {RETAIN}
+        lacks = {} if seen.whole else {ANSWERS: NO_PASSES}
+        if seen.no_retain:
+            lacks[RETAIN] = seen.no_retain
         judge = self.request.judge.name
         return EvaluatedModel(
             kind=model.kind,
@@ -196,6 +229,7 @@ class _Evaluator:
             sha256=model.digest,
             rows=len(seen.rows),
             left_out=seen.left_out,
+            silent=seen.silent,
             details={} if model is self.base else _plain(model.opened.details),
             metrics=figures(self.chosen, seen.plain, lacks, judge),
             eval_slices=slices(self.chosen, seen.rows, lacks, judge),
@@ -224,21 +258,12 @@ class _Evaluator:
         return self.out / "records" / f"{file_name(title)}.{what}.jsonl"
 
 
-def with_paraphrases(rows: Sequence[Row]) -> list[Row]:
-    """The rows, and behind them the plain ones in the other words that they bring, as the slice ``paraphrase``."""
-    plain = [
-        row
-        for row in rows
-        if row.prefix is None and not row.history and row.eval_slice is None and not row.options
-    ]
-    asked = {row.question for row in rows}
-    more = [
-        replace(row, id=f"{row.id}~{number}", question=question, paraphrases=(), eval_slice=PARAPHRASE)
-        for row in plain
-        for number, question in enumerate(row.paraphrases, start=1)
-        if question not in asked
-    ]
-    return [*rows, *more]
+def _same(one: Mapping[str, RowPasses], other: Mapping[str, RowPasses]) -> bool:
+    """Whether two models read every raw text alike, so that they have the same weights, steered or not; without any, every answer."""
+    raw = {row: passes.raw for row, passes in one.items() if passes.raw}
+    if not raw:
+        return one == other
+    return all(row in other and other[row].raw == found for row, found in raw.items())
 
 
 def _plain(told: Mapping[str, object]) -> dict[str, JsonValue]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from exporter.errors import InputErrors
@@ -12,13 +12,10 @@ from exporter.evaluation.evaluation_file import EvaluatedFigure
 from exporter.evaluation.metrics.base import Evaluated, Metric
 from exporter.evaluation.metrics.measured import PARAPHRASE
 
-LACKED = {
-    "answer log-probabilities": "no log-probabilities are read from graphs and GGUF files",
-    "retain model": "no model that was trained without the forget set (--retain-model)",
-}
-"""Why there is no figure, by what a metric needs."""
-
-
+NO_PASSES = "no log-probabilities are read from graphs and GGUF files"
+NO_RETAIN = "no model that was trained without the forget set (--retain-model)"
+RETAIN_IS_BASE = "the retain model is the base, or the base under steering, whose weights know the forget set: give one that was trained without it"
+RETAIN_IS_THIS = "the retain model is this model itself: it says nothing to compare a model with itself"
 LOW = 0.05
 """A figure of the base's that leaves nothing to fall."""
 
@@ -30,11 +27,18 @@ class Seen(NamedTuple):
         rows: all that it was asked.
         whole: whether it takes whole passes.
         left_out: how many rows it was not asked, as it does not read them.
+        no_retain: why no retain model stands beside it.
     """
 
     rows: Sequence[Evaluated]
     whole: bool
     left_out: int
+    no_retain: str | None
+
+    @property
+    def silent(self) -> int:
+        """To how many of the rows it says nothing."""
+        return sum(not one.case.last.generation.text.strip() for one in self.rows)
 
     @property
     def plain(self) -> list[Evaluated]:
@@ -43,19 +47,19 @@ class Seen(NamedTuple):
 
 
 def figures(
-    metrics: Mapping[str, Metric[object]], seen: Sequence[Evaluated], lacks: Collection[str], judge: str
+    metrics: Mapping[str, Metric[object]], seen: Sequence[Evaluated], lacks: Mapping[str, str], judge: str
 ) -> dict[str, EvaluatedFigure]:
     """Every metric over rows, by name.
 
     Args:
-        lacks: needs of metrics that cannot be met for this model.
+        lacks: needs of metrics that cannot be met for this model, with why.
         judge: whose verdicts count, by name.
     """
     return {name: _figure(metric, seen, lacks, judge) for name, metric in metrics.items()}
 
 
 def slices(
-    metrics: Mapping[str, Metric[object]], seen: Sequence[Evaluated], lacks: Collection[str], judge: str
+    metrics: Mapping[str, Metric[object]], seen: Sequence[Evaluated], lacks: Mapping[str, str], judge: str
 ) -> dict[str, dict[str, EvaluatedFigure]]:
     """The same over the rows of each slice, of those metrics that have any there."""
     names = sorted({one.case.row.eval_slice for one in seen if one.case.row.eval_slice is not None})
@@ -76,11 +80,11 @@ def no_contrast(metrics: Mapping[str, Metric[object]], base: Mapping[str, Evalua
 
 
 def _figure(
-    metric: Metric[object], seen: Sequence[Evaluated], lacks: Collection[str], judge: str
+    metric: Metric[object], seen: Sequence[Evaluated], lacks: Mapping[str, str], judge: str
 ) -> EvaluatedFigure:
     lacked = sorted(metric.needs & set(lacks))
     if lacked:
-        return EvaluatedFigure(value=None, n=0, why_not="; ".join(LACKED.get(one, one) for one in lacked))
+        return EvaluatedFigure(value=None, n=0, why_not="; ".join(lacks[one] for one in lacked))
     not_judged = metric.unjudged(seen) if "judge" in metric.needs else 0
     try:
         one = metric.estimate(seen)

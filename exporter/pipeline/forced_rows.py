@@ -10,11 +10,12 @@ from typing import NamedTuple, cast
 from pydantic import JsonValue
 
 from exporter.data.chat import Chat
-from exporter.errors import DataError
+from exporter.errors import DataError, NotFinite
 from exporter.evaluation.case import Case, is_ordinary
 from exporter.evaluation.divergence import divergences
 from exporter.evaluation.metrics.measured import HOLDOUT, PARAPHRASE
-from exporter.evaluation.row_passes import ForcedAnswer, RowPasses
+from exporter.evaluation.report import BASE
+from exporter.evaluation.row_passes import ForcedAnswer, RowPasses, finite
 from exporter.evaluation.whole_pass import Forced, whole_pass
 from exporter.host import ModelHost
 from exporter.pipeline.asked_rows import batches, row_keys
@@ -39,6 +40,13 @@ class Nearness(NamedTuple):
 
     divergence: float | None
     surprise: float | None
+
+    @classmethod
+    def read(cls, data: object) -> Nearness:
+        """From a list of both; raises ValueError for anything else."""
+        if not isinstance(data, list | tuple) or len(data) != 2:
+            raise ValueError("a divergence and a surprise are needed")
+        return cls(*(None if one is None else finite(one) for one in data))
 
 
 class _Sequences(NamedTuple):
@@ -69,17 +77,17 @@ def forced(
         "exporter/pipeline/forced_rows.py",
     )
     keys = row_keys(model, "", some, work, {"passes": code})
-    records = RowRecords(file)
+    records = RowRecords(file, RowPasses.read)
     with progress_bar(progress) as bar:
         task = bar.add_task(f"{model.name}: answers forced", total=len(some))
         for batch in batches(some, work.recipe.report.batch_size):
             if records.missing([keys[row.id] for row in batch]):
-                found = _passes(host, [made[row.id] for row in batch], work.recipe.report.batch_size)
+                found = _passes(
+                    model.name, host, [made[row.id] for row in batch], work.recipe.report.batch_size
+                )
                 records.add({keys[row]: cast(JsonValue, one.data()) for row, one in found.items()})
             bar.advance(task, len(batch))
-    return {
-        row.id: RowPasses.read(cast("Mapping[str, Sequence[object]]", records[keys[row.id]])) for row in some
-    }
+    return {row.id: RowPasses.read(records[keys[row.id]]) for row in some}
 
 
 def near(
@@ -103,7 +111,7 @@ def near(
     keys = row_keys(
         model, variant, [case.row for case in some], work, {"near": code, "base": base.digest, "said": said}
     )
-    records, by_id = RowRecords(file), {case.row.id: case for case in some}
+    records, by_id = RowRecords(file, Nearness.read), {case.row.id: case for case in some}
     with progress_bar(progress) as bar:
         task = bar.add_task(f"{model.title(variant)}: beside the base", total=len(some))
         for batch in batches([case.row for case in some], work.recipe.report.batch_size):
@@ -112,7 +120,7 @@ def near(
                 found = _near(base, model, own, base_cases, work)
                 records.add({keys[row]: list(one) for row, one in found.items()})
             bar.advance(task, len(batch))
-    return {case.row.id: Nearness(*cast("list[float | None]", records[keys[case.row.id]])) for case in some}
+    return {case.row.id: Nearness.read(records[keys[case.row.id]]) for case in some}
 
 
 def _sequences(chat: Chat, row: Row) -> _Sequences | None:
@@ -145,9 +153,17 @@ def _raw(chat: Chat, row: Row) -> Encoded | None:
     return Encoded(Prompt("", tuple(ids[:1])), tuple(ids[1:])) if len(ids) > 1 else None
 
 
-def _passes(host: ModelHost, made: Sequence[_Sequences], batch_size: int) -> dict[str, RowPasses]:
-    flat = [one for row in made for one in (row.reply, *row.answers, *([row.raw] if row.raw else []))]
-    seen = iter(whole_pass(host, flat, batch_size=batch_size))
+def _passes(name: str, host: ModelHost, made: Sequence[_Sequences], batch_size: int) -> dict[str, RowPasses]:
+    """Of the model of this name; raises NotFinite, with the row, where its scores are no numbers."""
+    flat = [
+        (row.row.id, one)
+        for row in made
+        for one in (row.reply, *row.answers, *([row.raw] if row.raw else []))
+    ]
+    try:
+        seen = iter(whole_pass(host, [one for _, one in flat], batch_size=batch_size))
+    except NotFinite as error:
+        raise error.of(name, flat[error.place][0]) from error
     found = {}
     for row in made:
         reply = _answer(row.reply, next(seen), whole=True)
@@ -191,7 +207,10 @@ def _surprises(
         ids = _said(host, chat, case)
         if case.last.generation.text.strip() and ids:
             made.append((case.row.id, Encoded(chat.prompt(case.row), ids)))
-    seen = whole_pass(host, [sequence for _, sequence in made], batch_size=batch_size)
+    try:
+        seen = whole_pass(host, [sequence for _, sequence in made], batch_size=batch_size)
+    except NotFinite as error:
+        raise error.of(BASE, made[error.place][0]) from error
     for (row, _), one in zip(made, seen, strict=True):
         yield row, -sum(one.logprobs) / len(one.logprobs)
 
@@ -228,5 +247,8 @@ def _divergences(
     ]
     if not made or host.num_embeddings != other.num_embeddings:
         return
-    found = divergences(host, other, [sequence for _, sequence in made])
+    try:
+        found = divergences(host, other, [sequence for _, sequence in made])
+    except NotFinite as error:
+        raise error.of(f"{base.name} or {model.name}", made[error.place][0]) from error
     yield from ((row, one) for (row, _), one in zip(made, found, strict=True))

@@ -8,6 +8,7 @@ from pathlib import Path
 from exporter.digests import digest_of
 from exporter.evaluation.judges.base import ASPECTS, Judge, Matter, closure, matters
 from exporter.evaluation.metrics.base import Evaluated
+from exporter.evaluation.row_passes import finite
 from exporter.pipeline.row_records import RowRecords
 from exporter.progress import progress_bar
 from exporter.provenance import digest_of_code
@@ -34,7 +35,7 @@ def judged(
         is_base: whether these are the base's own replies.
         aspects: what of them is judged.
     """
-    records, derived = RowRecords(file), closure(rows)
+    records, derived = RowRecords(file, finite), closure(rows)
     asked = [
         one
         for row in seen
@@ -58,7 +59,7 @@ def _verdict(judge: Judge, matter: Matter, records: RowRecords, same: object) ->
     key = digest_of([same, _told(matter)])
     if key not in records and (verdict := judge.verdict(matter)) is not None:
         records.add({key: verdict})
-    return float(str(records[key])) if key in records else None
+    return finite(records[key]) if key in records else None
 
 
 def _told(matter: Matter) -> object:

@@ -22,11 +22,11 @@ from exporter.host import ModelHost
 from exporter.look_inside import model_in, section_of
 from exporter.model_folder import read_object
 from exporter.pipeline.run import Run
+from exporter.pipeline.same_base import why_of_another_base
 from exporter.provenance import digest_of_base, folder_of
 from exporter.publish.files import covered
 from exporter.reader import Processor, open_reader, takes_images
 from exporter.targets.base import AnyTarget
-from exporter.targets.base_weights import BaseWeights
 from exporter.targets.values import Generator, Reference
 from exporter.threads import set_threads
 from exporter.types import Row
@@ -234,11 +234,9 @@ def _section(target: AnyTarget, folder: Path) -> Mapping[str, object]:
 
 
 def _refuse_other_base(folder: Path, section: Mapping[str, object], work: Run) -> None:
-    base = section.get("base")
-    found = base.get("fingerprint") if isinstance(base, Mapping) else None
-    if found is not None and BaseWeights.read(work.base).fingerprint() != found:
+    if reason := why_of_another_base(folder, section, work.base):
         raise VerificationError(
-            f"{folder} was made from another base than that of {work.recipe.name}; give the recipe of its own base"
+            f"{folder} was made from another base than that of {work.recipe.name}: {reason}; give the recipe of its own base"
         )
 
 

@@ -39,13 +39,13 @@ from exporter.pipeline.loaded_target import discover_targets, logits_of, opened
 from exporter.pipeline.reasoning_bounds import REASONING, bounds_on_reasoning
 from exporter.pipeline.run import Run
 from exporter.pipeline.run_folder import run_of
+from exporter.pipeline.same_base import why_of_another_base
 from exporter.provenance import fetched, versions
 from exporter.publish.files import CHECKPOINT, VERIFICATION, sweep
 from exporter.publish.verification import FIGURES, KNOWN_FILES, LOADING, PARITY, Check, Verification
 from exporter.reasoning_report import ReasoningReport
 from exporter.recipe import Recipe
 from exporter.recipe_bounds import Bounds
-from exporter.targets.base_weights import BaseWeights
 from exporter.targets.values import EXPORT_AGAIN, Completions, Finding, LoadedTarget
 from exporter.types import Prompt, Row
 from exporter.verify.parity import BATCHES
@@ -312,9 +312,9 @@ class _Verifier:
 
 def _refuse_other_base(work: Run, folder: Path, section: Mapping[str, Any]) -> None:
     """Raises CompileError where the run's base is not the one that was steered."""
-    if BaseWeights.read(work.base).fingerprint() != section["base"]["fingerprint"]:
+    if reason := why_of_another_base(folder, section, work.base):
         raise CompileError(
-            f"{folder} was compiled from another base than the base of {work.recipe.name}; give its own recipe"
+            f"{folder} was compiled from another base than the base of {work.recipe.name}: {reason}; give its own recipe"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from judge_server import Server, running_server  # noqa: F401 - a fixture
@@ -77,13 +78,29 @@ def test_what_is_judged_of_which_row() -> None:
     assert of(JAPAN, "no", "no") == [*SCALES]
     assert of(KEPT, "<t>a</t>b", "<t>a</t>b") == ["supported"]
     assert of(row("u", "unknown"), "<t>a</t>b", "<t>a</t>b") == []
+    assert of(JAPAN, "<t>a</t>b", "no") == [
+        *SCALES
+    ]  # every model is counted over the rows whose base reasons
+    assert of(KEPT, "<t>a</t>b", "no") == []
 
 
 @pytest.mark.parametrize(
     ("text", "scale", "value"),
     [
         ('{"verdict": 1}', (0, 1), 1.0),
-        ('Sure:\n{"verdict": "0"}', (0, 1), 0.0),
+        ('{"verdict": "0"}', (0, 1), 0.0),
+        ('\n```json\n{"verdict": 4}\n```\n', (0, 5), 4.0),
+        ('```\n{"verdict": 4}\n```', (0, 5), 4.0),
+        ('Sure:\n{"verdict": 0}', (0, 1), None),
+        ('I cannot grade this. The reply says {"verdict": 0} to me.', (0, 1), None),
+        ('{"reply": {"verdict": 0}}', (0, 1), None),
+        ('[{"verdict": 0}]', (0, 1), None),
+        ('{"verdict": 1, "verdict": 0}', (0, 1), None),
+        ('{"verdict": [0]}', (0, 1), None),
+        ('{"verdict": null}', (0, 1), None),
+        ('{"verdict": NaN}', (0, 5), None),
+        ('{"verdict": ""}', (0, 1), None),
+        ("[" * 100_000, (0, 1), None),
         ('{"verdict": 3, "why": "x"}', (0, 5), 3.0),
         ('{"verdict": 6}', (0, 5), None),
         ('{"verdict": 0}', (1, 5), None),
@@ -142,6 +159,51 @@ def test_an_endpoint_that_is_not_there_is_told_before_anything_is_measured(serve
         server.judge().check()
     with pytest.raises(InputErrors, match="STEERBAKE_JUDGE_MODEL is not set"):
         EndpointJudge.from_environment({"STEERBAKE_JUDGE_BASE_URL": "http://127.0.0.1:9/v1"})
+
+
+def body(**message: object) -> bytes:
+    return json.dumps({"id": "x", "choices": [{"index": 0, "message": message}]}).encode()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"<html>login</html>",
+        b"",
+        b"[]",
+        b"null",
+        b'"ok"',
+        b'{"choices": [',
+        b"\xff\xfe",
+        b'{"error": {"message": "no credit"}}',
+        b'{"error": {"message": "no credit"}, "choices": [{"message": {"content": "{\\"verdict\\": 0}"}}]}',
+        b'{"choices": []}',
+        b'{"choices": {}}',
+        b'{"choices": [null]}',
+        b'{"choices": [{"index": 0, "message": null}]}',
+        body(role="assistant", content=None),
+        body(role="assistant", content=""),
+        body(role="assistant", content=[{"type": "text", "text": '{"verdict": 0}'}]),
+    ],
+)
+def test_what_is_no_chat_completion_is_told_before_and_is_no_vote(server: Server, sent: bytes) -> None:
+    """With status 200, as proxies and pages to log in send it."""
+    server.says = lambda _, __: sent
+    with pytest.raises(InputErrors, match="does not answer"):
+        server.judge().check()
+    assert server.judge().verdict(matter()) is None
+    assert server.judge().verdict(matter("leakage")) is None
+
+
+def test_a_page_that_says_it_is_one_is_no_chat_completion_either(server: Server) -> None:
+    """The package of the client hands such a body on as text."""
+    judge = server.judge()
+    judge.client = SimpleNamespace(
+        chat=SimpleNamespace(completions=SimpleNamespace(create=lambda **_: "<html>"))
+    )
+    with pytest.raises(InputErrors, match="no chat completion"):
+        judge.check()
+    assert judge.verdict(matter()) is None
 
 
 def test_verdicts_are_kept_and_failures_are_asked_again(server: Server, tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ JUDGED: frozenset[Need] = frozenset({"text", "base", "judge"})
 
 
 def reasons(seen: Evaluated) -> bool:
-    """The base, or this model, writes a reasoning. Of a reply without any the whole text is searched."""
-    return seen.case.last.reasoning is not None or seen.other.last.reasoning is not None
+    """The base writes a reasoning, so that every model is counted over the same rows. Of a reply without any the whole text is searched."""
+    return seen.other.last.reasoning is not None
 
 
 def about_forgotten(seen: Evaluated) -> bool:
