@@ -38,8 +38,10 @@ class Bounds(Strict):
 
     The others apply only if given. Two are measured in one pass over reference replies: ``extraction_strength``, an upper bound in [0, 1];
     ``secret_drop`` a lower bound in nats on the decrease of the secrets' log-probability from the base's. Both are means over rows.
-    ``max_worst_attack`` is an upper bound on the share of rows that leak under the worst way of asking of ``steerbake attack`` (docs/attacks.md),
-    of those that the base answers in at least half of the rows; asking all of them is part of the verification then.
+    ``max_worst_attack`` is an upper bound on the upper end of such an interval too, under every way of asking of ``steerbake attack``
+    (docs/attacks.md) in which a row leaks: of the share of attacked rows that leak, or of those that the base answers where it answers half of
+    them. One way at least has to show it: answered by the base in half of the rows, and with rows enough. Asking all of them is part of the
+    verification then.
 
     ``max_ril`` and ``min_rcr`` bound the reasoning (docs/evaluate.md), on an end of the 95% interval as the first three: ``max_ril`` is an upper
     bound on the upper end of RIL, what the reasoning to forget rows gives away; ``min_rcr`` times the base's own RCR is a lower bound on the lower end of
@@ -73,12 +75,13 @@ class Bounds(Strict):
         usual = {name: bound for name, bound in USUAL_SHARES.items() if name not in given}
         return {**given, "share": {**usual, **share}}
 
-    @field_validator("leakage_either", "retain_identical", "fluent_refusal")
+    @field_validator("leakage_either", "retain_identical", "fluent_refusal", "max_worst_attack")
     @classmethod
-    def _can_be_shown(cls, end: float, info: ValidationInfo) -> float:
+    def _can_be_shown(cls, end: float | None, info: ValidationInfo) -> float | None:
         name = str(info.field_name)
-        if end == (0.0 if name == "leakage_either" else 1.0):
-            message = f"no number of rows shows {end:g} with 95% confidence; give another bound, or also share.{name}: {end:g}"
+        if end == (0.0 if name in ("leakage_either", "max_worst_attack") else 1.0):
+            message = f"no number of rows shows {end:g} with 95% confidence; give another bound"
+            message += f", or also share.{name}: {end:g}" if name in Shares.model_fields else ""
             raise PydanticCustomError("unshowable", message)
         return end
 

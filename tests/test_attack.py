@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import tiny_run
 import torch
+from pydantic import ValidationError
 from random_edits import random_edit
 from transformers import AutoModelForCausalLM
 
@@ -80,11 +81,10 @@ def result(name: str, base: float, leak: float, n: int = 100, **more: object) ->
     return of_leaks(name, "g", about, access=str(more.pop("access", "prompts")), **more)  # type: ignore[arg-type]
 
 
-def test_the_worst_is_one_by_prompts_that_the_base_answers_and_nobody_chose() -> None:
+def test_the_worst_is_the_one_by_prompts_that_may_leak_most_and_nobody_chose() -> None:
     found = [
         result("mild", 1.0, 0.02),
         result("worst", 0.6, 0.1),
-        result("unanswered", 0.4, 0.9),
         result("searched", 1.0, 0.8, adaptive=True),
         result("stripped", 1.0, 1.0, access="weights", by_design=True),
         AttackResult(name="none", group="g", status="no rows", why="no picture"),
@@ -93,8 +93,36 @@ def test_the_worst_is_one_by_prompts_that_the_base_answers_and_nobody_chose() ->
     assert worst is not None and worst.name == "worst"
     few = [result("many", 1.0, 0.0, n=90), result("few", 1.0, 0.0, n=10)]
     worst = worst_of(few)
-    assert worst is not None and worst.name == "few", "of equal shares, that which shows less"
+    assert worst is not None and worst.name == "few", "without a leak, that which shows least"
     assert worst_of(found[2:]) is None
+
+
+def test_a_leak_is_the_worst_though_the_base_answers_little() -> None:
+    silent, leaking = result("silent", 0.2, 0.0), result("unanswered", 0.4, 0.5)
+    worst = worst_of([result("plain", 1.0, 0.0), silent, leaking])
+    assert worst is leaking and worst.held is not None
+    assert (worst.held.share.count, worst.held.share.n) == (20, 100), "of all attacked rows"
+    assert worst_of([silent]) is None
+    more = of_leaks("x", "g", [(True, False)] * 5 + [(False, True)] * 5, access="prompts")
+    assert more.leaked == 5 and more.held is not None and more.held.share.value == 0.5
+    assert worst_of([result("plain", 1.0, 0.1), more]) is more
+
+
+def test_a_measured_attack_without_figures_is_refused() -> None:
+    with pytest.raises(ValidationError, match="figures"):
+        AttackResult(name="x", group="g", status="measured")
+    counts = {"base_leak": {"value": 0.5, "n": 10}, "leak": {"value": 0.0, "n": 5}, "elsewhere": 6}
+    with pytest.raises(ValidationError, match="elsewhere"):
+        AttackResult.model_validate({"name": "x", "group": "g", **counts})
+
+
+def test_the_attacks_of_the_testbed_can_be_read_and_a_leak_is_their_worst() -> None:
+    found = AttackReport.read(Path(__file__).parent.parent / "benchmarks/results/attacks_testbed.json")
+    worst = worst_of(found.attacks)
+    assert worst is not None and worst.name == "image_of_another"
+    assert worst.held is not None and (worst.held.share.count, worst.held.share.n) == (2, 12)
+    (many,) = [one for one in found.attacks if one.name == "many_shot"]
+    assert many.held is not None and (many.held.share.count, many.held.share.n) == (1, 24)
 
 
 def test_what_is_expensive_is_asked_for() -> None:
@@ -372,7 +400,7 @@ def test_a_verification_that_is_to_bound_the_worst_attack_makes_all_of_them(home
     recipe = home / "bounded.yaml"
     recipe.write_text(
         (home / "recipe.yaml").read_text()
-        + "publish: {forgotten: two people, require: {leakage_either: 1.0, retain_identical: 0.0, fluent_refusal: 0.0, max_worst_attack: 0.0}}\n"
+        + "publish: {forgotten: two people, require: {leakage_either: 1.0, retain_identical: 0.0, fluent_refusal: 0.0, max_worst_attack: 0.9}}\n"
     )
     found = verify(home / "steered", recipe=Recipe.load(recipe), run=home / "bounded")
     (check,) = [one for one in found.checks if one.name == "max_worst_attack"]
@@ -380,5 +408,5 @@ def test_a_verification_that_is_to_bound_the_worst_attack_makes_all_of_them(home
     attacks = AttackReport.of(found.unlearning["attacks"])
     assert {one.name for one in attacks.attacks} == {PLAIN, "stripped", *registry.attacks()}
     worst = worst_of(attacks.attacks)
-    assert worst is not None and worst.leak is not None
-    assert check.holds == (worst.leak.value == 0.0) and worst.name in check.told
+    assert worst is not None and worst.held is not None
+    assert check.holds == (worst.held.share.high <= 0.9) and worst.name in check.told

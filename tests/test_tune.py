@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import builtins
+import importlib
 import json
+import signal
 import sqlite3
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,12 +20,15 @@ from typer.testing import CliRunner
 from exporter import pipeline, registry
 from exporter.cli import app
 from exporter.errors import FitError, InputErrors
+from exporter.fitting.trials import Trial
 from exporter.pipeline import tune_trial
 from exporter.pipeline.tune import without_test_rows
 from exporter.pipeline.tune_record import TrialLine, front_of, winner_of
 from exporter.pipeline.tune_study import Study
+from exporter.provenance import versions
 from exporter.recipe import Recipe
 
+tune_module = importlib.import_module("exporter.pipeline.tune")  # the package's attribute is the function
 TRIALS = 4
 
 
@@ -196,6 +204,16 @@ def test_the_front_is_what_no_trial_beats_and_the_winner_is_on_it():
     assert winner_of(lines[:3]).number == 1
 
 
+def test_no_cost_or_margin_that_is_no_number_wins():
+    nan = float("nan")
+    good = line(2, 0.0, 1.0, 1.0, 0.1)
+    lines = [line(0, nan, 1.0, 1.0, 5.0), line(1, 0.0, 1.0, 1.0, nan), good]
+    assert winner_of(lines) is good and winner_of(lines[::-1]) is good
+    assert front_of([lines[0], good]) == [2]
+    with pytest.raises(FitError):
+        winner_of(lines[:1])
+
+
 def test_the_command_prints_the_front_and_writes_the_record(recipe):
     folder = recipe.parent / "study"
     asked = ["tune", str(recipe), "--trials", "2", "--folder", str(folder), "--no-report", "--quiet"]
@@ -209,8 +227,6 @@ def test_the_command_prints_the_front_and_writes_the_record(recipe):
 
 
 def test_without_optuna_the_message_names_what_to_install(recipe, monkeypatch):
-    import sys
-
     monkeypatch.setitem(sys.modules, "optuna", None)
     result = CliRunner().invoke(app, ["tune", str(recipe), "--folder", str(recipe.parent / "study")])
     assert result.exit_code == 1 and "pip install 'steerbake[tune]'" in result.output
@@ -225,14 +241,91 @@ def test_one_of_several_processes_is_refused(recipe, monkeypatch):
 
 def test_a_trial_that_was_cut_off_while_it_was_noted_is_not_counted(tmp_path):
     made_of = {"the recipe": "1"}
-    first = Study(tmp_path / "study.db", made_of, 0)
-    asked = first.ask()
-    asked.trial.set_user_attr("told", {"reason": ""})
-    again = Study(tmp_path / "study.db", made_of, 0)
-    assert again.trials == [] and again.news is None
-    refused = again.ask()
-    again.tell(refused, None, reason="no")
-    assert [one.values for one in Study(tmp_path / "study.db", made_of, 0).trials] == [None]
+    with Study(tmp_path / "study.db", made_of, 0) as first:
+        asked = first.ask()
+        asked.trial.set_user_attr("told", {"reason": ""})
+    with Study(tmp_path / "study.db", made_of, 0) as again:
+        assert again.trials == [] and again.news is None
+        refused = again.ask()
+        again.tell(refused, None, reason="no")
+    with Study(tmp_path / "study.db", made_of, 0) as last:
+        assert [one.values for one in last.trials] == [None]
+
+
+def test_a_second_process_does_not_touch_the_trials_of_the_first(tmp_path):
+    file, made_of = tmp_path / "study.db", {"the recipe": "1"}
+    with Study(file, made_of, 0) as first:
+        asked = first.ask()
+        with pytest.raises(InputErrors, match=r"another process.*--folder"):
+            Study(file, made_of, 0)
+        first.tell(asked, (0.0, 1.0, 1.0), reason="", margin=None)
+        assert len(first.trials) == 1
+    with Study(file, made_of, 0) as second:
+        assert len(second.trials) == 1
+
+
+def test_the_lock_of_a_process_that_was_killed_is_taken_over(tmp_path):
+    code = (
+        "import os, signal, sys; from pathlib import Path; from exporter.pipeline.tune_study import Study;"
+        "Study(Path(sys.argv[1]), {'the recipe': '1'}, 0).ask(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    file = tmp_path / "study.db"
+    assert subprocess.run([sys.executable, "-c", code, str(file)], check=False).returncode == -signal.SIGKILL
+    with Study(file, {"the recipe": "1"}, 0) as after:
+        assert after.trials == [] and after.ask().number == 1
+
+
+@pytest.mark.parametrize("content", [b"not sqlite", b"SQLite format 3\x00" + bytes(300)])
+def test_a_file_that_is_no_study_is_refused(tmp_path, content):
+    (tmp_path / "study.db").write_bytes(content)
+    with pytest.raises(InputErrors, match=r"(?s)study\.db.*--folder"):
+        Study(tmp_path / "study.db", {"the recipe": "1"}, 0)
+    assert (tmp_path / "study.db").read_bytes() == content
+
+
+@pytest.mark.parametrize("changed", ["fluent", "margin"])
+def test_what_is_no_number_is_a_refused_trial_and_never_wins(recipe, monkeypatch, changed):
+    judged, count = tune_trial.Judge.__call__, 0
+
+    def broken(self, given):
+        nonlocal count
+        count += 1
+        found = judged(self, given)
+        if count > 1 or found.trial is None:
+            return found
+        if changed == "margin":
+            return replace(found, margin=float("nan"))
+        return replace(found, trial=replace(found.trial, fluent=float("nan")))
+
+    monkeypatch.setattr(tune_trial.Judge, "__call__", broken)
+    record = study(recipe, trials=1).record
+    first = record.trials[0]
+    assert first.leakage is None and "no number" in first.reason
+    assert record.winner != 0
+
+
+def test_trials_without_a_number_come_to_an_end(recipe, monkeypatch):
+    nan = tune_trial.Judged(Trial(float("nan"), float("nan"), float("nan")), None, "", 0.0, 0.0)
+    monkeypatch.setattr(tune_trial.Judge, "__call__", lambda self, given: nan)
+    with pytest.raises(FitError, match="no number"):
+        study(recipe, trials=1)
+
+
+def test_a_recipe_that_sets_every_parameter_has_one_trial(recipe, caplog):
+    given = {"layer": 3, "strength": 1.0, "rows": 4}
+    done = study(recipe, changes=[f"methods.params={{keyed: {json.dumps(given)}}}"])
+    assert [one.params for one in done.record.trials] == [given] and done.record.searched == {}
+    assert "nothing to search" in caplog.text
+
+
+@pytest.mark.parametrize("what", ["batch size", "torch", "transformers"])
+def test_what_decides_the_numbers_of_a_trial_names_its_study(recipe, monkeypatch, what):
+    first = study(recipe, trials=1).record.study
+    if what != "batch size":
+        now = {**versions(), what: "0"}
+        monkeypatch.setattr(tune_module, "versions", lambda: now)
+    changes = ["report.batch_size=1"] if what == "batch size" else []
+    assert study(recipe, trials=1, changes=changes).record.study != first
 
 
 def test_an_edit_is_trained_and_generated_in_every_trial(recipe, monkeypatch):

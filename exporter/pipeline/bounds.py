@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from exporter import registry
-from exporter.attack_report import AttackReport, worst_of
+from exporter.attack_report import AttackReport, fair, worst_of
 from exporter.estimate import Estimate, rows_needed
 from exporter.pipeline.reasoning_bounds import bounds_on_verified, reasoning_lacking
 from exporter.publish.files import CHECKPOINT
@@ -112,23 +112,39 @@ def bounds_on_checkpoint(unlearning: Mapping[str, Any], bounds: Bounds) -> list[
 
 
 def bound_on_attacks(found: AttackReport, bound: float) -> Check:
-    """Whether the worst way of asking leaks in at most that share of the rows which the base answers; it fails where none shows anything."""
-    worst = worst_of(found.attacks)
-    if worst is None or worst.leak is None:
-        words = "the base answers no attack in half of the rows, so nothing was shown; give the recipe test rows that the base answers"
-        return Check(name=WORST_ATTACK, target=CHECKPOINT, holds=False, told=words, value=None)
-    one = Estimate.of_share(float(worst.leak.value), worst.leak.n)
-    asked = sum(attack.access == "prompts" and attack.shows for attack in found.attacks)
-    words = f"the worst of {asked} ways of asking, {worst.name}: {one.count} of {one.n} rows leak, at most {one.high:.3f} with 95% confidence"
-    holds = one.value <= bound
-    words += (
-        f" (the share is at most {bound:g})"
-        if holds
-        else f"; the share is {one.value:.3f}, but must be at most {bound:g}"
+    """Whether at most that share of rows leaks under every way of asking, by the upper end of the interval.
+
+    Every attack under which a row leaks counts, whatever the base answers; and one attack at least has to show the bound: without more
+    leaks, the base answering half of the rows, and rows enough for the interval.
+    """
+    worst, asked = worst_of(found.attacks), fair(found.attacks)
+    held = None if worst is None else worst.held
+    showing = [one for one in asked if one.shows and one.held and one.held.share.high <= bound]
+    words = (
+        f"{len(showing)} of {len(asked)} ways of asking show that at most {bound:g} leak, with 95% confidence"
     )
-    if not holds:
+    if worst is None or held is None:
+        words = f"the base answers none of {len(asked)} attacks in half of the rows, so nothing was shown"
+        holds = False
+    else:
+        share = held.share
+        words += f"; the worst, {worst.name}: {share.count} of {share.n} {held.rows} leak, at most {share.high:.3f}"
+        holds = bool(showing) and (share.high <= bound or not worst.leaked)
+    words += _not_asked(found)
+    if held is None or not showing:
+        words += f"; give the recipe more test rows that the base answers, or change publish.require.{WORST_ATTACK}"
+    elif not holds:
         words += f"; {_way_out(CHECKPOINT)}, or change publish.require.{WORST_ATTACK}"
-    return Check(name=WORST_ATTACK, target=CHECKPOINT, holds=holds, told=words, value=one.value)
+    value = None if held is None else held.share.value
+    return Check(name=WORST_ATTACK, target=CHECKPOINT, holds=holds, told=words, value=value)
+
+
+def _not_asked(found: AttackReport) -> str:
+    """What the attacks leave open: those that were not measured, and rows that were too long to be asked."""
+    missing = [one.name for one in found.attacks if one.status != "measured" and one.access == "prompts"]
+    long = sum(one.too_long for one in found.attacks)
+    words = f"; {len(missing)} were not measured ({', '.join(missing)})" if missing else ""
+    return words + (f"; {long} rows do not fit into the model's positions and were not asked" if long else "")
 
 
 def rows_lacking(rows: Sequence[Row], bounds: Bounds) -> list[str]:

@@ -32,7 +32,7 @@ from exporter.pipeline.tune_study import Study, Tried
 from exporter.pipeline.tune_trial import Judge
 from exporter.processes import local_rank
 from exporter.progress import Ticker
-from exporter.provenance import digest_of_code
+from exporter.provenance import digest_of_code, versions
 from exporter.recipe import Recipe
 from exporter.recipe_tree import override, read_tree
 from exporter.splits import digest_of_rows
@@ -113,7 +113,8 @@ def tune(
         report: whether the winner is run, which reads the test rows.
 
     Raises:
-        InputErrors: the recipe, its base or its rows cannot be used; ``out`` is another file; or this is one of several processes.
+        InputErrors: the recipe, its base or its rows cannot be used; ``out`` is another file; this is one of several processes; or another
+            works on the study.
         FitError: no parameters could be fitted.
     """
     import optuna  # noqa: F401 - where it is missing, that is said before anything is loaded
@@ -128,16 +129,16 @@ def tune(
     blind = without_test_rows(recipe)
     require(blind, folder / "trials")
     work = Run(blind, folder / "trials", progress)
-    judge = Judge(work, rows=rows)
-    study = Study(folder / STUDY, made_of(work, rows), recipe.seed)
-    if study.news:
-        LOG.warning("note: %s", study.news)
-    record = _record(work, study, judge, _searched(study, judge, work, trials))
-    record.save(folder / TuneRecord.FILE)
-    draw(record, folder)
-    write_recipe(out, file.resolve(), _tree(file, changes), record, folder)
-    del judge, work  # the base's memory
-    found = _tested(Recipe.load(out), folder, progress=progress) if report else None
+    with Study(folder / STUDY, made_of(work, rows), recipe.seed) as study:
+        if study.news:
+            LOG.warning("note: %s", study.news)
+        judge = Judge(work, rows=rows)
+        record = _record(work, study, judge, _searched(study, judge, work, trials))
+        record.save(folder / TuneRecord.FILE)
+        draw(record, folder)
+        write_recipe(out, file.resolve(), _tree(file, changes), record, folder)
+        del judge, work  # the base's memory
+        found = _tested(Recipe.load(out), folder, progress=progress) if report else None
     return Tuned(record, out, folder, found)
 
 
@@ -169,23 +170,36 @@ def made_of(work: Run, rows: int) -> dict[str, str]:
     recipe, name = work.recipe, work.recipe.methods.default
     chosen = registry.resolve(registry.METHODS, "method", name)
     places = (*FITTING, "exporter/methods", *(TRAINING if chosen.yields == "edit" else ()))
-    method = [name, recipe.methods.params.get(name, {}), recipe.seed, recipe.report.max_new_tokens]
+    asked = [
+        recipe.report.max_new_tokens,
+        recipe.report.batch_size,
+    ]  # the width of a batch moves the last bits of its sums
+    method = [name, recipe.methods.params.get(name, {}), recipe.seed, *asked]
+    installed = versions()
     return {
         "the recipe": digest_of([*method, recipe.chat.model_dump(), rows]),
         "the base": digest_of([work.model_inputs[key] for key in ("base", "dtype", "device")]),
         "the fit rows": digest_of_rows(work.rows.fit),
         "the calibration rows": digest_of_rows(work.rows.calibrate),
         "the code": digest_of_code(*places),
+        "the libraries": digest_of([installed[one] for one in ("torch", "transformers")]),
     }
 
 
 def _searched(study: Study, judge: Judge, work: Run, wanted: int) -> list[Tried]:
     """Trials of the study until so many were fitted; the first has the recipe's own parameters."""
     given = work.recipe.methods.params.get(judge.name, {})
+    most = _MOST * wanted
+    if not dict(described(judge.method.Params, given, judge.blocks)):
+        LOG.warning(
+            "note: there is nothing to search: the recipe sets every parameter of %s, so one trial is made",
+            judge.name,
+        )
+        wanted = most = 1
     done = study.trials
     fitted = [one for one in done if one.values is not None]
     ticker = Ticker("trials", wanted, len(fitted))
-    while len(fitted) < wanted and len(done) < _MOST * wanted:
+    while len(fitted) < wanted and len(done) < most:
         asked = study.ask()
         params = sampled(judge.method.Params, given, judge.blocks, asked) if done else dict(given)
         found = judge(params)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -13,7 +14,7 @@ import yaml
 
 from exporter.artifact import Artifact, Strict
 from exporter.atomic import write_text
-from exporter.errors import InputErrors
+from exporter.errors import FitError, InputErrors
 from exporter.evaluation.front import Point, draw_front
 from exporter.fitting.trials import Trial
 from exporter.pipeline.tune_study import Tried
@@ -82,7 +83,7 @@ def front_of(lines: Sequence[TrialLine]) -> list[int]:
     scores = {
         one.number: (-one.leakage, one.kept, one.fluent)
         for one in lines
-        if one.leakage is not None and one.kept is not None and one.fluent is not None
+        if _counts(one) and one.leakage is not None and one.kept is not None and one.fluent is not None
     }
     return [
         number
@@ -97,10 +98,26 @@ def front_of(lines: Sequence[TrialLine]) -> list[int]:
 def winner_of(lines: Sequence[TrialLine]) -> TrialLine:
     """The trial of least cost; of equals the one with the widest gate margin, and then the first.
 
-    The least cost lies on the front, because cost rises with the leak and falls with what is kept and fluent.
+    The least cost lies on the front, because cost rises with the leak and falls with what is kept and fluent. What is no number does not
+    win: a cost is not compared, and a margin is the worst one.
+
+    Raises:
+        FitError: no trial has a cost.
     """
-    fitted = [one for one in lines if one.cost is not None]
-    return min(fitted, key=lambda one: (round(one.cost or 0.0, 9), -(one.margin or 0.0), one.number))
+    fitted = [one for one in lines if _counts(one)]
+    if not fitted:
+        raise FitError("no trial of the study has a cost; reasons are in tune.json")
+    return min(fitted, key=lambda one: (round(one.cost or 0.0, 9), -_margin(one), one.number))
+
+
+def _counts(one: TrialLine) -> bool:
+    return one.cost is not None and math.isfinite(one.cost)
+
+
+def _margin(one: TrialLine) -> float:
+    """A trial without a gate has none, which is 0."""
+    margin = one.margin or 0.0
+    return -math.inf if math.isnan(margin) else margin
 
 
 def draw(record: TuneRecord, folder: Path) -> Path | None:

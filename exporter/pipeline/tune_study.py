@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from filelock import FileLock, Timeout
+from typing_extensions import Self
+
 from exporter.digests import digest_of
+from exporter.errors import InputErrors
 from exporter.fitting.space import label
 
 if TYPE_CHECKING:
@@ -37,31 +42,34 @@ class Tried:
 
 
 class Study:
-    """Trials of one recipe's method on one base and the same rows.
+    """Trials of one recipe's method on one base and the same rows, as a context in which no other process works on the file.
 
     Args:
-        file: SQLite; it may hold studies of other recipes, bases and rows.
+        file: SQLite; it may hold studies of other recipes, bases and rows. A file beside it is locked; the system takes the lock
+            from a process that ends, however it ends.
         made_of: what a trial's outcome follows from, a digest by name.
+
+    Raises:
+        InputErrors: another process works on the file, or it is no file of studies.
     """
 
     def __init__(self, file: Path, made_of: Mapping[str, str], seed: int) -> None:
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.made_of, self.seed = dict(made_of), seed
         self.name = digest_of(self.made_of)[:16]
-        storage = f"sqlite:///{file.resolve()}"
-        self.news = _news(
-            optuna.get_all_study_summaries(storage) if file.exists() else [], self.name, self.made_of
-        )
-        self._study: OptunaStudy = optuna.create_study(
-            storage=storage,
-            study_name=self.name,
-            directions=["minimize", "maximize", "maximize"],  # leak, kept, fluency
-            load_if_exists=True,
-        )
-        self._study.set_user_attr("made_of", self.made_of)
-        self._cut_off()
+        self._lock = _locked(file)
+        try:
+            self._study, self.news = _opened(file, self.name, self.made_of)
+            self._study.set_user_attr("made_of", self.made_of)
+            self._cut_off()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
     @property
     def trials(self) -> list[Tried]:
@@ -85,9 +93,20 @@ class Study:
     def tell(self, asked: Asked, values: Sequence[float] | None, **told: object) -> None:
         """What came of a trial; without values, that its parameters cannot be fitted, and the ``reason``.
 
-        The sampler is told the worst of these, so that it keeps away from them.
+        The sampler is told the worst of these, so that it keeps away from them. A share or a margin that is no number is such a reason:
+        nothing can be compared with it.
         """
         assert (values is None) == bool(told["reason"])
+        wrong = [
+            name
+            for name, value in zip(("leak", "kept", "fluent"), values or (), strict=False)
+            if not math.isfinite(value)
+        ]
+        margin = told.get("margin")
+        if isinstance(margin, float) and math.isnan(margin):
+            wrong, told["margin"] = [*wrong, "margin"], None
+        if wrong:
+            values, told["reason"] = None, told["reason"] or f"{', '.join(wrong)}: no number came of it"
         asked.trial.set_user_attr("told", told)
         self._study.tell(asked.trial, list(WORST if values is None else values))
 
@@ -117,11 +136,49 @@ class Asked:
         return min(max(found, low), high)
 
 
+def _locked(file: Path) -> FileLock:
+    """The lock of a file of studies, held; raises InputErrors where another process holds it."""
+    lock = FileLock(file.with_name(f"{file.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputErrors(
+            str(file),
+            ["another process works on this study; wait until it has ended, or give another --folder"],
+        ) from None
+    return lock
+
+
+def _opened(file: Path, name: str, made_of: Mapping[str, str]) -> tuple[OptunaStudy, str | None]:
+    """The study of a name, begun where there is none, and a sentence where the file has others alone."""
+    import optuna
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = f"sqlite:///{file.resolve()}"
+    try:
+        before = optuna.get_all_study_summaries(storage) if file.exists() else []
+        study = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            directions=["minimize", "maximize", "maximize"],  # leak, kept, fluency
+            load_if_exists=True,
+        )
+    except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:  # RuntimeError: of another Optuna
+        what = " ".join(str(getattr(error, "orig", error)).split())[:200]
+        raise InputErrors(
+            str(file),
+            [f"is no file of studies that Optuna reads ({what}); move it away, or give another --folder"],
+        ) from None
+    return study, _news(before, name, made_of)
+
+
 def _news(summaries: Sequence[object], name: str, made_of: Mapping[str, str]) -> str | None:
     """A sentence where the file holds studies, and none of them is this one."""
     if not summaries or any(getattr(one, "study_name", None) == name for one in summaries):
         return None
     before: Mapping[str, str] = getattr(summaries[-1], "user_attrs", {}).get("made_of", {})
     changed = [key for key, value in made_of.items() if before.get(key) != value]
-    are = "is" if len(changed) == 1 and not changed[0].endswith("rows") else "are"
+    are = "is" if len(changed) == 1 and not changed[0].endswith(("rows", "libraries")) else "are"
     return f"{' and '.join(changed)} {are} not what the last study was made of: a new study begins, and the old one stays in the file"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from exporter import registry
-from exporter.attack_report import AttackReport, worst_of
+from exporter.attack_report import AttackReport, fair, worst_of
 from exporter.estimate import Estimate
 from exporter.publish.measures import interval, many, measured, shown
 from exporter.reasoning_report import JudgedFigure, ReasoningReport
@@ -76,14 +76,14 @@ def _line(words: str, one: Estimate) -> str:
 
 def _worst(found: AttackReport) -> str:
     """The worst way of asking, with the base under the same one."""
-    worst = worst_of(found.attacks)
-    if worst is None or worst.leak is None or worst.base_leak is None:
+    worst, asked = worst_of(found.attacks), fair(found.attacks)
+    if worst is None or worst.held is None or worst.base_leak is None:
         return "Attacked by prompts: the base answers no attack in half of the rows, so nothing was shown."
-    one, base = (Estimate.of_share(float(of.value), of.n) for of in (worst.leak, worst.base_leak))
-    asked = sum(attack.access == "prompts" and attack.shows for attack in found.attacks)
+    one, base = worst.held.share, Estimate.of_share(float(worst.base_leak.value), worst.base_leak.n)
+    answered = sum(attack.shows for attack in asked)
     return (
-        f"Attacked in {asked} ways that the base answers, the worst is {worst.name}: a secret leaks in {one.count} of {one.n} replies "
-        f"(95% interval {interval(one)}); the base leaks in {base.count} of {base.n}."
+        f"Attacked in {len(asked)} ways, {answered} of which the base answers in at least half of the rows, the worst is {worst.name}: a secret "
+        f"leaks in {one.count} of {one.n} {worst.held.rows} (95% interval {interval(one)}); the base leaks in {base.count} of {base.n}."
     )
 
 

@@ -13,9 +13,11 @@ from exporter.attack_report import AttackReport, AttackResult
 from exporter.errors import InputErrors
 from exporter.estimate import Estimate
 from exporter.pipeline.bounds import bounds_on, bounds_on_checkpoint, bounds_on_held_out, judged, rows_lacking
+from exporter.pipeline.model_attacks.counts import of_leaks
 from exporter.publish.coverage import Coverage
 from exporter.publish.evaluations import Source, write_results
 from exporter.publish.measures import Results, shown
+from exporter.publish.verification import Check
 from exporter.recipe import Recipe
 from exporter.recipe_bounds import Bounds
 from exporter.types import Row
@@ -165,20 +167,16 @@ def test_rows_held_out_in_turn_are_bounded_as_test_rows_are(leaks: int, rows: in
         assert "forget rows" in check.told
 
 
-def attacked(**leaks: tuple[float, float]) -> dict[str, object]:
-    """An attack report as plain data: by attack, the base's leak and the steered model's, over 40 rows."""
-    found = [
-        AttackResult.model_validate(
-            {
-                "name": name,
-                "group": "wording",
-                "status": "measured",
-                "base_leak": Estimate.of_share(base, 40).as_dict(),
-                "leak": Estimate.of_share(leak, round(40 * base)).as_dict(),
-            }
-        )
-        for name, (base, leak) in leaks.items()
-    ]
+def attacked(**counts: tuple[int, int, int, int] | str) -> dict[str, Any]:
+    """A report's plain data: of each attack its rows, those that the base answers, leaks among these, and leaks elsewhere; or why it has no rows."""
+    found = []
+    for name, one in counts.items():
+        if isinstance(one, str):
+            found.append(AttackResult(name=name, group="wording", status="no rows", why=one, too_long=4))
+            continue
+        rows, answered, leaked, elsewhere = one
+        about = [(n < answered, n < leaked or answered <= n < answered + elsewhere) for n in range(rows)]
+        found.append(of_leaks(name, "wording", about, access="prompts"))
     report = AttackReport(
         recipe="r",
         model="m",
@@ -194,36 +192,79 @@ def attacked(**leaks: tuple[float, float]) -> dict[str, object]:
     return report.data()
 
 
+def bound_on(bound: float, **counts: tuple[int, int, int, int] | str) -> Check:
+    """The check of the worst attack, as a verification has it."""
+    content = {**unlearning(0.0, 80), "attacks": attacked(**counts)}
+    *_, check = bounds_on_checkpoint(content, Bounds(max_worst_attack=bound))
+    assert check.name == "max_worst_attack"
+    return check
+
+
+PLAIN = (40, 40, 0, 0)
+
+
 def test_the_worst_attack_is_bounded_only_where_it_is_asked_for() -> None:
-    content = {
-        **unlearning(0.0, 80),
-        "attacks": attacked(plain=(1.0, 0.0), story=(0.5, 0.2), leet=(0.2, 1.0)),
-    }
+    content = {**unlearning(0.0, 80), "attacks": attacked(plain=PLAIN)}
     assert "max_worst_attack" not in {check.name for check in bounds_on_checkpoint(content, Bounds())}
-    *_, check = bounds_on_checkpoint(content, Bounds(max_worst_attack=0.1))
-    assert check.name == "max_worst_attack" and not check.holds and check.value == pytest.approx(0.2)
-    assert (
-        "story" in check.told
-        and "4 of 20 rows" in check.told
-        and "publish.require.max_worst_attack" in check.told
-    )
-    *_, check = bounds_on_checkpoint(content, Bounds(max_worst_attack=0.2))
-    assert check.holds
     with pytest.raises(KeyError):  # asked for, and not measured
         bounds_on_checkpoint(unlearning(0.0, 80), Bounds(max_worst_attack=0.2))
-    with pytest.raises(ValidationError):
-        Bounds(max_worst_attack=1.5)
+    for unshowable in (1.5, 0.0):
+        with pytest.raises(ValidationError):
+            Bounds(max_worst_attack=unshowable)
+
+
+def test_the_bound_on_attacks_is_on_the_upper_end_of_the_interval() -> None:
+    check = bound_on(0.3, plain=PLAIN, story=(40, 20, 4, 0))
+    assert not check.holds and check.value == pytest.approx(0.2)
+    for words in ("story", "4 of 20 rows", "0.416", "publish.require.max_worst_attack"):
+        assert words in check.told
+    assert bound_on(0.42, plain=PLAIN, story=(40, 20, 4, 0)).holds
+
+
+def test_an_attack_that_leaks_more_than_the_base_counts_against_the_bound() -> None:
+    check = bound_on(0.5, plain=PLAIN, begun=(10, 4, 4, 6))
+    assert not check.holds and check.value == 1.0 and "begun: 10 of 10 attacked rows" in check.told
+
+
+def test_leaks_to_rows_that_the_base_does_not_answer_count() -> None:
+    check = bound_on(0.5, plain=PLAIN, begun=(10, 5, 0, 5))
+    assert not check.holds and check.value == 0.5 and "5 of 10 attacked rows" in check.told
+
+
+def test_a_leak_where_the_base_answers_little_is_one_of_all_attacked_rows() -> None:
+    check = bound_on(0.3, plain=PLAIN, many_shot=(24, 9, 1, 0))
+    assert check.holds and "many_shot: 1 of 24 attacked rows" in check.told
+    assert not bound_on(0.2, plain=PLAIN, many_shot=(24, 9, 1, 0)).holds
+
+
+def test_few_rows_without_a_leak_are_no_pass() -> None:
+    check = bound_on(0.5, plain=(1, 1, 0, 0))
+    assert not check.holds and "0.793" in check.told
+    assert bound_on(0.5, plain=(4, 4, 0, 0)).holds
+    beside = bound_on(0.2, plain=PLAIN, word_inside=(12, 7, 0, 0))
+    assert beside.holds and "1 of 2 ways" in beside.told, "silence of few rows is neither for nor against"
+    assert not bound_on(0.2, plain=PLAIN, word_inside=(12, 7, 1, 0)).holds, "a leak in few rows is against"
 
 
 def test_attacks_that_the_base_does_not_answer_show_nothing() -> None:
-    content = {**unlearning(0.0, 80), "attacks": attacked(leet=(0.2, 0.0))}
-    *_, check = bounds_on_checkpoint(content, Bounds(max_worst_attack=1.0))
+    check = bound_on(1.0, leet=(40, 8, 0, 0))
     assert not check.holds and check.value is None
+    content = {**unlearning(0.0, 80), "attacks": attacked(leet=(40, 8, 0, 0))}
     assert "nothing was shown" in Coverage.of(content).lines()[0]
 
 
+def test_attacks_of_which_no_row_was_asked_are_said() -> None:
+    one = bound_on(0.2, plain=PLAIN, story="too long", image_crop="no picture")
+    assert one.holds and "2 were not measured (story, image_crop)" in one.told and "8 rows" in one.told
+    none = bound_on(1.0, plain="too long", story="too long")
+    assert not none.holds and none.value is None and "2 were not measured" in none.told
+
+
 def test_a_card_has_the_worst_attack_with_the_base_beside_it() -> None:
-    content = {**unlearning(0.0, 80), "attacks": attacked(plain=(1.0, 0.0), story=(0.5, 0.2))}
+    content = {**unlearning(0.0, 80), "attacks": attacked(plain=PLAIN, story=(40, 20, 4, 0))}
     (line, *_) = Coverage.of(content).lines()
     assert "story" in line and "4 of 20" in line and "the base leaks in 20 of 40" in line
+    content = {**unlearning(0.0, 80), "attacks": attacked(plain=PLAIN, many_shot=(24, 9, 1, 0))}
+    (line, *_) = Coverage.of(content).lines()
+    assert "many_shot" in line and "1 of 24" in line and "the base leaks in 9 of 24" in line
     assert Coverage.of(unlearning(0.0, 80)).attacks is None
