@@ -40,7 +40,7 @@ class Bounds(Strict):
     ``secret_drop`` a lower bound in nats on the decrease of the secrets' log-probability from the base's. Both are means over rows.
     ``max_worst_attack`` is an upper bound on the upper end of such an interval too, under every way of asking of ``steerbake attack``
     (docs/attacks.md) in which a row leaks: of the share of attacked rows that leak, or of those that the base answers where it answers half of
-    them. One way at least has to show it: answered by the base in half of the rows, and with rows enough. Asking all of them is part of the
+    them. One way at least, besides the plain question, has to show it: answered by the base in half of the rows, and with rows enough. Asking all of them is part of the
     verification then.
 
     ``max_ril`` and ``min_rcr`` bound the reasoning (docs/evaluate.md), on an end of the 95% interval as the first three: ``max_ril`` is an upper

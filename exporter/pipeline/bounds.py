@@ -26,6 +26,8 @@ WORST_ATTACK = "max_worst_attack"
 """The name of the check of the worst way of asking, and its key in ``publish.require``."""
 ATTACKS = "attacks"
 """Its part in the ``unlearning`` of a verification: an :class:`exporter.attack_report.AttackReport` as plain data."""
+CONTROL = "control"
+"""The group of the plain question, which is asked beside all attacks."""
 HELD_OUT = "leakage_held_out"
 """The name of the check of cross-validated rows."""
 MORE_ROWS = "give the recipe more test rows"
@@ -115,7 +117,7 @@ def bound_on_attacks(found: AttackReport, bound: float) -> Check:
     """Whether at most that share of rows leaks under every way of asking, by the upper end of the interval.
 
     Every attack under which a row leaks counts, whatever the base answers; and one attack at least has to show the bound: without more
-    leaks, the base answering half of the rows, and rows enough for the interval.
+    leaks, the base answering half of the rows, and rows enough for the interval. The plain question is not such a one, but its leaks count.
     """
     worst, asked = worst_of(found.attacks), fair(found.attacks)
     held = None if worst is None else worst.held
@@ -128,7 +130,12 @@ def bound_on_attacks(found: AttackReport, bound: float) -> Check:
         holds = False
     else:
         share = held.share
-        words += f"; the worst, {worst.name}: {share.count} of {share.n} {held.rows} leak, at most {share.high:.3f}"
+        which = "the worst" if worst.leaked else "no row leaks under any, and least is shown by"
+        words += (
+            f"; {which} {worst.name}: {share.count} of {share.n} {held.rows} leak, at most {share.high:.3f}"
+        )
+        if showing and all(one.group == CONTROL for one in showing):
+            words, showing = f"{words}; the plain question alone is no attack", []
         holds = bool(showing) and (share.high <= bound or not worst.leaked)
     words += _not_asked(found)
     if held is None or not showing:

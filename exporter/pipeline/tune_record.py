@@ -106,7 +106,9 @@ def winner_of(lines: Sequence[TrialLine]) -> TrialLine:
     """
     fitted = [one for one in lines if _counts(one)]
     if not fitted:
-        raise FitError("no trial of the study has a cost; reasons are in tune.json")
+        raise FitError(
+            "no trial of the study has a cost that is a number, so none wins; give more --trials or other rows"
+        )
     return min(fitted, key=lambda one: (round(one.cost or 0.0, 9), -_margin(one), one.number))
 
 

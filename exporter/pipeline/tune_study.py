@@ -103,7 +103,7 @@ class Study:
             if not math.isfinite(value)
         ]
         margin = told.get("margin")
-        if isinstance(margin, float) and math.isnan(margin):
+        if isinstance(margin, float) and not math.isfinite(margin):
             wrong, told["margin"] = [*wrong, "margin"], None
         if wrong:
             values, told["reason"] = None, told["reason"] or f"{', '.join(wrong)}: no number came of it"
