@@ -27,7 +27,7 @@ class FiniteScores(LogitsProcessor):
     def __init__(self, places: Sequence[int]) -> None:
         self.places = places
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # type: ignore[override]
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Scores [B, V] as they are."""
         del input_ids
         broken = ~scores.amax(-1).isfinite()

@@ -302,8 +302,9 @@ class ModelHost:
             for first in ticked(range(0, len(order), batch_size), "batches of draws"):
                 places = [place for place, _ in order[first : first + batch_size]]
                 some = [prompts[place] for place in places]
-                options = {"temperature": temperature, "top_p": 1.0, "top_k": 0}
-                said = self._continue(some, max_new_tokens, places=places, **options)
+                said = self._continue(
+                    some, max_new_tokens, places=places, temperature=temperature, top_p=1.0, top_k=0
+                )
                 for place, one in zip(places, said, strict=True):
                     done[place].append(one)
         return done
@@ -325,7 +326,7 @@ class ModelHost:
         """
         memory = Memory() if memory is None else memory
         (said,) = self._continue(
-            [prompt], max_new_tokens, streamer=_TokenStream(write), memory=memory, **sampling
+            [prompt], max_new_tokens, places=(0,), streamer=_TokenStream(write), memory=memory, **sampling
         )
         return said
 

@@ -39,6 +39,27 @@ class FolderError(ValueError):
     """A folder that does not match its manifest, or that this runner cannot run as requested."""
 
 
+class NotFinite(FolderError):
+    """Graphs whose scores for the next token are no finite numbers: the likeliest token is an accident then.
+
+    Args:
+        place: of the prompt, in the order in which they were given.
+    """
+
+    def __init__(self, place: int) -> None:
+        self.place = place
+        super().__init__(
+            f"prompt {place + 1}: the scores for the next token are not finite numbers; the graphs are damaged, or overflow in this precision: use another variant"
+        )
+
+
+def refuse_not_finite(logits: np.ndarray, rows: Sequence[bool]) -> None:
+    """Raises NotFinite for the first of the ``rows`` that go on of which logits [B, V] have no finite maximum; words that are ruled out may be -inf."""
+    broken = np.asarray(rows) & ~np.isfinite(logits.max(-1))
+    if broken.any():
+        raise NotFinite(int(broken.argmax()))
+
+
 @dataclass
 class Sampling:
     """How the next token is chosen: greedily where ``temperature`` is 0. ``top_k`` 0 and ``top_p`` 1 leave all tokens in."""
@@ -259,6 +280,9 @@ class OnnxModel:
             on_token: called at each step with the new token of each prompt, None where it has ended.
             state: of earlier turns (:meth:`empty` for the first); the prompts are what comes behind it. It moves on, and holds
                 everything but the last token of each answer, which the next prompt begins with (:meth:`State.rest`).
+
+        Raises:
+            NotFinite: the scores for the next token of a prompt are no finite numbers.
         """
         sampling = sampling or Sampling()
         ids, mask = left_padded(prompts, self.manifest["pad_id"])
@@ -267,6 +291,7 @@ class OnnxModel:
         said: list[list[int]] = [[] for _ in prompts]
         open_rows = [True] * len(prompts)
         for step in range(max_new_tokens):
+            refuse_not_finite(logits[:, -1], open_rows)
             chosen = sampling.choose(logits[:, -1])
             for row, token in enumerate(chosen.tolist()):
                 if open_rows[row]:

@@ -228,7 +228,10 @@ def test_ril_is_half_explicit_and_half_implicit() -> None:
 
 def test_what_was_not_judged_is_no_pass() -> None:
     one = row("f", "forget", secrets=("Japan",))
-    rows = [seen(one, "<t>hm</t>x", "<t>so</t>y"), seen(one, "<t>Tokyo</t>x", verdicts={"implicit": 1.0})]
+    rows = [
+        seen(one, "<t>hm</t>x", "<t>so</t>y"),
+        seen(one, "<t>Tokyo</t>x", "<t>so</t>y", verdicts={"implicit": 1.0}),
+    ]
     for name in ("ril", "ril_implicit"):
         metric = registry.metric(name)
         assert (metric.estimate(rows).n, metric.unjudged(rows)) == (1, 1)
@@ -244,8 +247,10 @@ def test_a_reply_that_does_not_reason_any_more_is_searched_whole() -> None:
 
 def test_rcr_is_a_share_of_kept_rows() -> None:
     kept, about = row("r", "reasoning"), row("f", "forget")
-    rows = [seen(kept, "<t>a</t>b", verdicts={"supported": value}) for value in (1.0, 1.0, 0.0)]
-    found = measured("rcr", *rows, seen(about, "<t>a</t>b", verdicts={"supported": 0.0}))
+    same = ("<t>a</t>b", "<t>a</t>b")
+    rows = [seen(kept, *same, verdicts={"supported": value}) for value in (1.0, 1.0, 0.0)]
+    rows.append(seen(kept, "<t>a</t>b", "no reasoning", verdicts={"supported": 0.0}))  # the base has none
+    found = measured("rcr", *rows, seen(about, *same, verdicts={"supported": 0.0}))
     assert (found.value, found.n) == (pytest.approx(2 / 3), 3)
 
 

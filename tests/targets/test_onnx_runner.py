@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx_bed
@@ -18,11 +19,18 @@ import torch
 from onnx_bed import FORGET, MODES, RETAIN, Bed, damaged, runner, whole
 from transformers import LlamaForCausalLM
 
-from exporter import pipeline
+from exporter import errors, pipeline
 from exporter.errors import InputErrors
 from exporter.targets.checkpoint import compile_checkpoint
 from exporter.targets.onnx.host import OnnxHost
-from exporter.targets.onnx_runner import FolderError, OnnxModel, Sampling, left_padded
+from exporter.targets.onnx_runner import (
+    FolderError,
+    NotFinite,
+    OnnxModel,
+    Sampling,
+    left_padded,
+    refuse_not_finite,
+)
 from exporter.types import Prompt
 from steer_modules.attach import steered
 from steer_modules.program import Edit
@@ -219,6 +227,32 @@ def test_the_carried_runner_says_what_is_wrong(bed, tmp_path):
         and "tokenizer.json has 2 bytes" in done.stderr
         and "Traceback" not in done.stderr
     )
+
+
+def test_scores_that_are_no_numbers_are_refused_by_row() -> None:
+    """Of rows that have ended nothing is asked, and a word that is ruled out is no damage."""
+    logits = np.array([[0.0, -np.inf], [np.nan, 1.0], [np.inf, 0.0]])
+    refuse_not_finite(logits, [True, False, False])
+    for rows, place in (([True, True, True], 1), ([True, False, True], 2)):
+        with pytest.raises(NotFinite, match="not finite") as caught:
+            refuse_not_finite(logits, rows)
+        assert caught.value.place == place
+    with pytest.raises(NotFinite):
+        refuse_not_finite(np.full((1, 2), -np.inf), [True])
+
+
+def test_the_prompt_whose_scores_are_no_numbers_is_named() -> None:
+    """Batches are sorted by length; the place is that of the prompt as it was given."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise NotFinite(1)
+
+    model = SimpleNamespace(manifest={"pad_id": 0, "image": None}, generate=broken)
+    host = OnnxHost(model, SimpleNamespace())
+    host._images = lambda _: None
+    with pytest.raises(errors.NotFinite) as caught:
+        host.generate([Prompt("long", (1, 2, 3)), Prompt("short", (1,))], max_new_tokens=1)
+    assert caught.value.place == 0
 
 
 def test_sampling_draws_from_what_is_left():

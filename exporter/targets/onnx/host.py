@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from exporter.errors import NotFinite
 from exporter.host import Generated, PromptBatcher
+from exporter.targets import onnx_runner
 from exporter.targets.onnx_runner import OnnxModel, Sampling, State
 from exporter.types import Encoded, Prompt, Trace
 
@@ -46,15 +48,24 @@ class OnnxHost:
     def generate(
         self, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int = 32
     ) -> list[Generated]:
-        """Continue every prompt greedily; results come in the order given."""
+        """Continue every prompt greedily; results come in the order given.
+
+        Raises:
+            NotFinite: the scores for the next token of a reply are no finite numbers.
+        """
         order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i].ids), i))
         done: dict[int, Generated] = {}
         for first in range(0, len(order), batch_size):
             chosen = order[first : first + batch_size]
             asked = [prompts[i] for i in chosen]
-            said = self.model.generate(
-                [prompt.ids for prompt in asked], max_new_tokens=max_new_tokens, images=self._images(asked)
-            )
+            try:
+                said = self.model.generate(
+                    [prompt.ids for prompt in asked],
+                    max_new_tokens=max_new_tokens,
+                    images=self._images(asked),
+                )
+            except onnx_runner.NotFinite as error:
+                raise NotFinite(chosen[error.place]) from error
             done.update(
                 (i, Generated(tuple(one.tokens), one.gates)) for i, one in zip(chosen, said, strict=True)
             )
