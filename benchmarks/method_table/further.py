@@ -16,16 +16,17 @@ METRICS = ("ril", "rcr", "model_utility", "forget_rouge_l", "forget_probability"
 
 
 def attacked(recipe: Recipe, run: Path, limit: int) -> dict[str, object]:
-    """``worst``: the worst way of asking, of those that the base answers in half of the rows; and leaks of attacks on the model.
+    """``worst``: the way of asking under which most may leak (:func:`exporter.attack_report.worst_of`); and leaks of attacks on the model.
 
-    An attack that could not be measured is a sentence.
+    What could not be measured is a sentence.
     """
     siege = Siege((*registry.attacks(), *ON_THE_MODEL.values()), limit=limit)
     found = pipeline.attack(run / "checkpoint", recipe, siege, run=run)
-    named = {one.name: one for one in found.attacks}
-    worst = worst_of(found.attacks)
+    named, worst = {one.name: one for one in found.attacks}, worst_of(found.attacks)
     return {
-        "worst": "the base answers no attack" if worst is None else {"attack": worst.name, **_leak(worst)},
+        "worst": "the base answers no attack"
+        if worst is None or worst.held is None
+        else {"attack": worst.name, **worst.held.share.as_dict("n")},
         **{name: _shown(named[attack]) for name, attack in ON_THE_MODEL.items()},
     }
 

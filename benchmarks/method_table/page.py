@@ -36,7 +36,7 @@ HEAD = """# Comparison
 
 Every method on the same rows, fitted by one command each at its default parameters; what a method searches, it searches on calibration rows. None was chosen by test rows.
 Written by `python -m benchmarks.method_table.page` from `benchmarks/results/methods*.json`, which `make bench-methods` measures. A dash was not measured. Shares are of held-out test
-rows, greedy replies; *worst attack* is the largest leak of all [ways of asking](attacks.md) that the base answers in at least half of the rows. CPU seconds are of fit, compile and
+rows, greedy replies; *worst attack* is the leak under the [way of asking](attacks.md#the-worst-attack-and-a-bound-on-it) under which most may leak. CPU seconds are of fit, compile and
 report together, on shared cores; bytes are what is shipped beside the base.
 """
 
