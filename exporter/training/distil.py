@@ -3,6 +3,9 @@
 The exact steered model is the teacher: on the forget set it says what is to be said, on everything else it is the base, to the bit. The adapter
 is trained to the teacher's distributions over prompts and replies, KL(teacher || student) (https://arxiv.org/abs/1503.02531, at temperature 1). Of
 each distribution the ``TOP`` most likely tokens are kept, and the rest as one: distributions over a whole vocabulary would fill a disk.
+
+Where no gate is on, the teacher is the base, so the student is compared with its own model without the adapter, in the same pass and type: a teacher
+in float32 would have a student in bfloat16 learn to undo its rounding, which changes replies in float32. Such conversations weigh ``KEPT`` times.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from exporter.training.examples import Batch
 from exporter.training.lora import linear_layers, taken_out, with_adapter
 from exporter.training.objective import seeded
 from exporter.training.settings import TrainingSettings
-from exporter.training.step import run_pass
+from exporter.training.step import Step, run_pass
 from exporter.training.trainer import train
 from exporter.types import Encoded
 from exporter.weight_edit import WeightEdit
@@ -34,6 +37,8 @@ from steer_modules.program import BaseModelRef, SteeringProgram
 
 TOP = 64
 """Tokens of a distribution that are kept by themselves."""
+KEPT = 4.0
+"""Weight of a conversation in which no gate is on: one token that changes is a changed reply."""
 METHOD = "distil"
 
 
@@ -150,17 +155,40 @@ class _Collator:
             length = len(one.sequence)
             ids[row, :length], logprobs[row, :length] = one.ids, one.logprobs.float()
             counted[row, : length - 1] = True
-        batch |= {"teacher_ids": ids, "teacher_logprobs": logprobs, "counted": counted}
-        return {"lesson": batch}
+        fired = torch.tensor([one.fired for one in items])
+        return {"lesson": {**batch, **dict(zip(_OURS, (ids, logprobs, counted, fired), strict=True))}}
 
 
-_OURS = ("teacher_ids", "teacher_logprobs", "counted")
+_OURS = ("teacher_ids", "teacher_logprobs", "counted", "fired")
 
 
-def _loss(model: Any, batch: Batch) -> Tensor:
+def _loss(step: Step) -> Tensor:
+    """Of a step of the training: float32 [B]."""
+    batch = step.sides["lesson"]
     inputs = {key: value for key, value in batch.items() if key not in _OURS}
-    logits = run_pass(model, inputs, ()).logits
-    return divergence(logits, *(batch[name] for name in _OURS))
+    ids, teacher, counted, fired = (batch[name] for name in _OURS)
+    if not bool(fired.all()):
+        teacher = teacher.clone()
+        teacher[~fired] = _own(step, inputs, ~fired).gather(-1, ids[~fired].long())
+    found = divergence(step.edited(inputs).logits, ids, teacher, counted)
+    return torch.where(fired, found, KEPT * found)
+
+
+def _own(step: Step, inputs: Batch, kept: Tensor) -> Tensor:
+    """log p of the model without its adapter, of the rows that are kept: [rows, T, V]."""
+    shape = inputs["input_ids"].shape
+    if all(value.shape == shape for value in inputs.values()):
+        logits = step.base({key: value[kept] for key, value in inputs.items()}).logits
+    else:  # pixels are not by rows
+        logits = step.base(inputs).logits[kept]
+    return logits.float().log_softmax(-1)
+
+
+def _against_teacher(model: Any, batch: Batch) -> Tensor:
+    """KL of a model to the teacher as it was recorded: float32 [B]."""
+    inputs = {key: value for key, value in batch.items() if key not in _OURS}
+    ids, teacher, counted, _ = (batch[name] for name in _OURS)
+    return divergence(run_pass(model, inputs, ()).logits, ids, teacher, counted)
 
 
 def distil(
@@ -198,7 +226,7 @@ def distil(
     with seeded(seed), with_adapter(host.model, names, rank=settings.rank, alpha=settings.alpha) as tuned:
         train(
             tuned,
-            lambda step: _loss(step.model, step.sides["lesson"]),
+            _loss,
             _Balanced(fit, settings.epochs, seed),
             _Collator(host),
             settings,
@@ -222,7 +250,7 @@ def measured(host: ModelHost, held: Sequence[Lesson], *, batch_size: int) -> Div
             key: one.to(host.device) for key, one in collate(some)["lesson"].items()
         }
         with torch.no_grad():
-            for one, value in zip(some, _loss(host.model, batch).tolist(), strict=True):
+            for one, value in zip(some, _against_teacher(host.model, batch).tolist(), strict=True):
                 values[one.fired].append(value)
     mean = {fired: sum(some) / max(len(some), 1) for fired, some in values.items()}
     return Divergence(mean[True], len(values[True]), mean[False], len(values[False]))
