@@ -229,6 +229,7 @@ def beyond_bounds(folder: Path, provenance: Origin) -> list[str]:
 
 def _untold(found: FileDigests, section: Mapping[str, Any]) -> Origin:
     """The provenance of a folder without one, for a push with --force."""
+    base = {name: section["base"].get(name) for name in ("fingerprint", "architecture", "model_type")}
     return Origin(
         publication={"forgotten": UNTOLD, "language": ["en"]},
         recipe={},
@@ -237,7 +238,7 @@ def _untold(found: FileDigests, section: Mapping[str, Any]) -> Origin:
         seed=None,
         method=str(section["method"]),
         section=dict(section),
-        base=PinnedBase(repo=None, commit=None, license=None, **section["base"], shards=shards_of(found)),
+        base=PinnedBase(**base, shards=shards_of(found)),
         forget_rows=ForgetRows(count=0, hmac_sha256=[]),
     )
 

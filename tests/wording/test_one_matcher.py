@@ -69,4 +69,4 @@ def test_nothing_else_looks_for_secrets_in_texts() -> None:
             for alias in node.names
         }
         assert not names & {"contains_any", "found_in"}, file
-        assert "contains_words" not in names or file.name == "accuracy.py", file
+        assert "contains_words" not in names or file.name in {"accuracy.py", "rules.py"}, file
