@@ -25,6 +25,7 @@ def main(asked: str, said: str) -> None:
         max_lora_rank=rank,
         dtype="float32",
         max_model_len=2048,
+        enforce_eager=True,  # compiling takes minutes on two cores, and vLLM gives up on a worker after five
         gpu_memory_utilization=0.2,  # of main memory, on a CPU
         seed=0,
     )
