@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from benchmarks.testbed.world import GROUP, KNOWN
 from exporter.atomic import write_text
 
 HOME = Path(__file__).resolve().parents[2]
@@ -54,7 +55,14 @@ def page(files: Sequence[Path]) -> str:
     tables: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for file in files:
         tables[re.sub(r"-seed\d+$", "", file.stem)].append(json.loads(file.read_text(encoding="utf-8")))
-    return HEAD + "".join(f"\n## {name}\n\n{_table(found)}" for name, found in sorted(tables.items()))
+    return HEAD + "".join(f"\n## {_title(name)}\n\n{_table(found)}" for name, found in sorted(tables.items()))
+
+
+def _title(name: str) -> str:
+    people = re.fullmatch(r"methods-(\d+)-people", name)
+    if people:
+        return f"Testbed, {people[1]} of {KNOWN} people forgotten"
+    return f"Testbed, {GROUP} of {KNOWN} people forgotten: the bundled rows" if name == "methods" else name
 
 
 def _table(runs: Sequence[Mapping[str, Any]]) -> str:
