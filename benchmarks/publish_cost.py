@@ -12,8 +12,7 @@ Of each command:
   refused there are counted apart), ``apart`` in a process of their own that traces graphs.
 - ``rows``: test rows put to each model, and how many of those a second time; ``one_pass`` the same of passes over forced replies.
 - ``hashed``: of the files of the release, bytes that were hashed over bytes that there are, and the most passes over one file.
-  ``whole``: to verify. ``record``: for the record of what a stage was made from, which reads the ends of large
-  outputs only, and every byte of a base or checkpoint that one was made of, once while it does not change.
+  ``whole``: to verify. ``record``: for the record of what a stage was made from and what it wrote, every byte once while it does not change.
 """
 
 from __future__ import annotations
@@ -66,7 +65,6 @@ class Counts:
         _around(exporter.evaluation.whole_pass, "whole_pass", self._one_pass)
         _around(exporter.digests, "digest_of_file", self._file)
         _around(exporter.targets.onnx_runner, "sha256_of", self._file)
-        _around(exporter.digests, "quick_digest", self._quick)
         _around(exporter.digests, "remembered_digest", self._remembered)
 
     def told(self, release: Path) -> dict[str, Any]:
@@ -139,16 +137,6 @@ class Counts:
         """What is read, and counted where it is, for the record."""
         token = _FOR.set("record")
         try:
-            return do(path)
-        finally:
-            _FOR.reset(token)
-
-    def _quick(self, do: Callable[..., Any], path: Path) -> Any:
-        """Of a small file it is the whole one's, which is counted where that is taken; of a large one, two megabytes."""
-        token = _FOR.set("record")
-        try:
-            if (stat := path.stat()).st_size >= 1 << 26:
-                self.hashed[("record", stat.st_dev, stat.st_ino)].append(1 << 21)
             return do(path)
         finally:
             _FOR.reset(token)

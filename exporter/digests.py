@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CHUNK = 1 << 20
-_LARGE = 1 << 26
-"""Files of this many bytes and more are distinguished by size and by the bytes at their ends."""
 SETTLED = 2.0
 """Seconds since a file was changed, from which on another change would show in its times: they are as coarse as a second or two on some disks."""
 _KNOWN: dict[tuple[int, ...], str] = {}
@@ -78,17 +76,6 @@ def remembered_digest(path: Path) -> str:
             _KNOWN.clear()
         _KNOWN[before] = digest
     return digest
-
-
-def quick_digest(path: Path) -> str:
-    """Hex SHA-256 of a file: of all its bytes, or of size and both ends where it is as large as weights are."""
-    size = path.stat().st_size
-    if size < _LARGE:
-        return digest_of_file(path)
-    with path.open("rb") as file:
-        head = file.read(CHUNK)
-        file.seek(size - CHUNK)
-        return digest_of([size, head.hex(), file.read().hex()])
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

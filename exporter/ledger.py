@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from exporter.atomic import remove, write_json
-from exporter.digests import digest_of, digest_of_file, quick_digest
+from exporter.digests import digest_of, digest_of_file, remembered_digest
 
 LOG = logging.getLogger(__name__)
 _VERIFICATION = "verification.json"
@@ -73,6 +73,6 @@ class Ledger:
 def _state(output: Path) -> dict[str, str]:
     """Digest of each file of an output, by path; what ``verify`` wrote into it afterwards is no part of it."""
     if output.is_file():
-        return {output.name: quick_digest(output)}
+        return {output.name: remembered_digest(output)}
     files = (path for path in sorted(output.rglob("*")) if path.is_file() and path.name != _VERIFICATION)
-    return {path.relative_to(output).as_posix(): quick_digest(path) for path in files}
+    return {path.relative_to(output).as_posix(): remembered_digest(path) for path in files}
