@@ -68,3 +68,28 @@ def test_a_mean_over_parts_is_the_mean_over_all(rows, half, seed):
     whole = mean_nll(logits, labels).mean()
     parts = [mean_nll(logits[one::2], labels[one::2]).mean() for one in (0, 1)]
     assert torch.stack(parts).mean().item() == pytest.approx(whole.item(), abs=1e-5)
+
+
+@given(st.integers(1, 3), st.integers(0, 2**16))
+def test_what_stands_in_other_columns_is_not_read(rows, seed):
+    """Neither values nor gradients, even where a model has none there: padding may be anything."""
+    generator = torch.Generator().manual_seed(seed)
+    logits, other = (torch.randn(rows, 6, 5, generator=generator) for _ in range(2))
+    labels = torch.randint(0, 5, (rows, 6), generator=generator)
+    labels[:, :3] = -100
+    spoilt = logits.clone()
+    spoilt[:, [0, 1, 5]] = torch.nan
+    for loss in (
+        mean_nll,
+        lambda one, at: divergence(other, one, at),
+        lambda one, at: soft_nll(other, one, at),
+    ):
+        found = []
+        for values in (logits, spoilt):
+            asked = values.clone().requires_grad_()
+            value = loss(asked, labels)
+            value.sum().backward()
+            found.append((value.detach(), asked.grad))
+        assert torch.equal(found[0][0], found[1][0])
+        assert torch.equal(found[0][1], found[1][1])
+        assert not found[0][1][:, [0, 1, 5]].any()
