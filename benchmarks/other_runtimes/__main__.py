@@ -1,11 +1,12 @@
 """Runs the exported layouts of a finished run in the runtimes that they are for, and compares token for token.
 
-    python -m benchmarks.other_runtimes RUN [--prompts 20] [--out benchmarks/results/other_runtimes_NAME.json]
+    python -m benchmarks.other_runtimes RUN [--prompts 20] [--base FOLDER] [--out benchmarks/results/other_runtimes_NAME.json]
 
-RUN is the folder of ``steerbake run``. Its checkpoint is exported once for onnxruntime-genai and once for transformers.js; both
+RUN is the folder of ``steerbake run``. Its checkpoint is exported once for onnxruntime-genai and once for transformers.js, and, where a weight edit
+is merged into it, once for llama.cpp; with ``--base``, the model that was edited, llama.cpp also runs that with the edit as an adapter. All
 continue prompts of RUN/generations.jsonl greedily in float32, and must say the very tokens that stand there, which are those of
-the checkpoint in Transformers. Exits 1 on any difference. The runtimes are installed under .cache/other_runtimes, the
-second needs Node.
+the checkpoint in Transformers. Exits 1 on any difference. The runtimes are installed under .cache/other_runtimes; the
+second needs Node, the converters of the third sentencepiece.
 """
 
 from __future__ import annotations
@@ -20,23 +21,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.other_runtimes.prompts import Line, chosen, lines_of, write_prompts
-from benchmarks.other_runtimes.runtimes import Genai, Runtime, RuntimeMissingError, TransformersJs, call
+from benchmarks.other_runtimes.prompts import Line, chosen, lines_of
+from benchmarks.other_runtimes.runtimes import (
+    Genai,
+    LlamaCpp,
+    LlamaCppAdapter,
+    Runtime,
+    RuntimeMissingError,
+    TransformersJs,
+    call,
+)
 from exporter.errors import CompileError, VerificationError
-from exporter.pipeline import export
 from exporter.report import Report
-from exporter.targets.onnx.target import OnnxOptions as Options
 from exporter.targets.onnx_runner import FolderError
 
 
 def answers(runtime: Runtime, run: Path, lines: Sequence[Line], max_new_tokens: int) -> dict[str, Any]:
     """What a runtime says to lines, by their ids, and the versions it runs with."""
     with tempfile.TemporaryDirectory(prefix="other-runtimes-") as name:
-        work = Path(name)
-        folder, asked, out = work / runtime.layout, work / "prompts.json", work / "said.json"
-        export("onnx", run / "checkpoint", folder, Options(layout=runtime.layout))
-        write_prompts(folder, lines, max_new_tokens, asked)
-        call(runtime.command(folder, asked, out))
+        work, out = Path(name), Path(name) / "said.json"
+        runtime.prepare(run, lines, max_new_tokens, work)
+        call(runtime.command(work, out))
         found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
     return found
 
@@ -79,6 +84,16 @@ def show(found: dict[str, Any]) -> None:
             print(f"  {one['id']}: checkpoint {list(one['checkpoint'])}, runtime {one['runtime']}")
 
 
+def runtimes(options: argparse.Namespace) -> list[Runtime]:
+    """Those that can run what the run exports."""
+    found: list[Runtime] = [Genai(options.genai_python), TransformersJs(options.node_modules)]
+    if LlamaCpp.reads(options.run):
+        found.append(LlamaCpp(options.llama_python))
+        if options.base is not None:
+            found.append(LlamaCppAdapter(options.llama_python, options.base))
+    return [one for one in found if options.only is None or one.name in options.only]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -88,15 +103,18 @@ def main() -> int:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--genai-python", type=Path, help="a Python that has onnxruntime-genai and numpy")
     parser.add_argument("--node-modules", type=Path, help="a folder that holds @huggingface/transformers")
+    parser.add_argument("--llama-python", type=Path, help="a Python that has xllamacpp")
+    parser.add_argument("--base", type=Path, help="the model that was edited")
+    parser.add_argument("--only", nargs="+", metavar="RUNTIME")
     options = parser.parse_args()
     out = options.out or Path(f"benchmarks/results/other_runtimes_{options.run.resolve().name}.json")
     report = Report.load(options.run)
     lines = chosen(lines_of(options.run, report), options.prompts)
     packages = ("torch", "transformers", "onnx", "onnxscript", "tokenizers", "numpy", "pillow")
     found: dict[str, Any] = {
-        "what": "greedy float32 tokens of the exported layouts against those of the steered checkpoint in Transformers",
+        "what": "greedy float32 tokens of what is exported against those of the checkpoint in Transformers",
         "method": report.default,
-        "steering_sha256": report.steering_sha256[report.default],
+        "steering_sha256": report.steering_sha256.get(report.default),
         "max_new_tokens": report.max_new_tokens,
         "prompts": kinds_of(lines),
         "prompt_ids": [line.id for line in lines],
@@ -105,7 +123,7 @@ def main() -> int:
         "runtimes": {},
     }
     try:
-        for runtime in (Genai(options.genai_python), TransformersJs(options.node_modules)):
+        for runtime in runtimes(options):
             runtime.install()
             replies = answers(runtime, options.run, lines, report.max_new_tokens)
             found["runtimes"][runtime.name] = {

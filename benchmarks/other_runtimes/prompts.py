@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from exporter.reader import open_reader
 from exporter.report import Report
 from exporter.targets.onnx_runner import OnnxModel, pixels
 
@@ -71,7 +72,7 @@ def write_prompts(folder: Path, lines: Sequence[Line], max_new_tokens: int, out:
     """Writes ``out`` and, beside it, an .npy file for the images of each prompt that has some.
 
     Args:
-        folder: an exported folder, whose tokenizer and manifest are used.
+        folder: exported ONNX graphs, whose tokenizer and manifest are used.
     """
     model = OnnxModel(folder, provider="cpu")
     image = model.manifest["image"]
@@ -83,4 +84,15 @@ def write_prompts(folder: Path, lines: Sequence[Line], max_new_tokens: int, out:
             np.save(out.parent / array, pixels(line.images, image)["pixel_values"])
         tokens = [image["tokens"]] * len(line.images) if line.images else []
         prompts.append({"id": line.id, "ids": ids, "images": array, "image_tokens": tokens})
+    _write(prompts, max_new_tokens, out)
+
+
+def write_text_prompts(checkpoint: Path, lines: Sequence[Line], max_new_tokens: int, out: Path) -> None:
+    """Writes ``out`` of prompts without images, as the tokenizer of a checkpoint cuts them."""
+    tokenizer = open_reader(checkpoint).backend_tokenizer
+    ids = [tokenizer.encode(line.prompt, add_special_tokens=False).ids for line in lines]
+    _write([{"id": line.id, "ids": one} for line, one in zip(lines, ids, strict=True)], max_new_tokens, out)
+
+
+def _write(prompts: Sequence[object], max_new_tokens: int, out: Path) -> None:
     out.write_text(json.dumps({"max_new_tokens": max_new_tokens, "prompts": prompts}), encoding="utf-8")

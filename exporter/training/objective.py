@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -14,12 +15,11 @@ from torch import Tensor, nn
 from exporter.digests import digest_of
 from exporter.fitting.activations import model_digest
 from exporter.fitting.context import FitContext
-from exporter.fitting.refusals import wordings
-from exporter.fitting.trials import Bench
 from exporter.methods.base import Yields
 from exporter.splits import digest_of_rows
 from exporter.training.examples import Collator, examples
-from exporter.training.lora import Diverged, as_edit, edited, linear_layers, taken_out, with_adapter
+from exporter.training.lora import as_edit, linear_layers, taken_out, with_adapter
+from exporter.training.search import cheapest_edit
 from exporter.training.settings import TrainingSettings
 from exporter.training.trainer import train
 from exporter.types import Role
@@ -68,27 +68,11 @@ class Objective(ABC):
         """
         params = context.params
         assert isinstance(params, TrainingSettings)
-        rates = params.tried
-        if len(rates) == 1:
-            return self.fit_once(context)
-        chosen = wordings(context) if context.rows("fit", "unknown") else []
-        bench = Bench(context, chosen, forget=params.trial_rows, keep=params.trial_rows)
-        best: tuple[float, WeightEdit] | None = None
-        for rate in rates:
-            at = params.model_copy(update={"learning_rate": rate})
-            try:
-                edit = self.fit_once(replace(context, params=at))
-            except Diverged:
-                if best is None and rate == rates[-1]:
-                    raise
-                continue
-            with edited(context.host.model, edit):
-                trial = bench.measure()
-            context.record("trained", learning_rate=rate, **trial.line())
-            if best is None or trial.cost < best[0] - 1e-9:
-                best = trial.cost, edit
-        assert best is not None
-        return best[1]
+        attempts = [
+            (partial(self.fit_once, replace(context, params=at)), {"learning_rate": at.learning_rate})
+            for at in (params.model_copy(update={"learning_rate": rate}) for rate in params.tried)
+        ]
+        return cheapest_edit(context, "trained", attempts, rows=params.trial_rows)
 
     def fit_once(self, context: FitContext) -> WeightEdit:
         """The adapter of one learning rate, that of the context's parameters; raises as :meth:`fit` does."""

@@ -75,7 +75,7 @@ def test_asru_is_its_formula(tmp_path):
     assert torch.allclose((b @ a).double(), wanted, atol=1e-5)
     (record,) = context.records["asru"]
     assert record["layer"] == LAYER
-    assert record["forget_moved"] > 1.5
+    assert record["forget_moved"] > 0.75, "in lengths of v, before the strength"
     assert record["retain_moved"] < 0.2
 
 
@@ -203,6 +203,32 @@ def test_of_a_block_no_more_is_zeroed_than_servers_take(tmp_path, monkeypatch):
     monkeypatch.setattr("exporter.training.closed_form.manu.LARGEST_RANK", 2)
     context = planted.context(planted.host(neurons=True), tmp_path, ManuParams(share=1.0))
     assert Manu().fit(context).config["r"] == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "key", "least"),
+    [
+        (Asru, AsruParams(layer=LAYER, ridge=0.05, strengths=(0.01, 2.0)), "strength", 2.0),
+        (
+            Manu,
+            ManuParams(layers=(LAYER,), shares=(1e-6, 3 / len(planted.PEOPLE))),
+            "share",
+            3 / len(planted.PEOPLE),
+        ),
+    ],
+    ids=["asru", "manu"],
+)
+def test_the_main_knob_is_searched_on_calibration_rows(tmp_path, method, params, key, least):
+    """The first value leaves all that is known, and the second takes it."""
+    context = planted.context(planted.host(neurons=True), tmp_path, params)
+    found = method().fit(context)
+    trials = context.records["trials"]
+    assert [one[key] for one in trials] == list(getattr(params, f"{key}s" if key == "share" else "strengths"))
+    assert trials[1]["cost"] < trials[0]["cost"]
+    fixed = planted.context(planted.host(neurons=True), tmp_path, params.model_copy(update={key: least}))
+    alone = method().fit(fixed)
+    assert "trials" not in fixed.records
+    assert all(torch.equal(found.tensors[name], one) for name, one in alone.tensors.items())
 
 
 def test_manu_says_that_nothing_is_to_be_zeroed(tmp_path):

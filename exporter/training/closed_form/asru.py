@@ -20,7 +20,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, ClassVar
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -39,6 +40,7 @@ from exporter.training.factors import Factors, edit_of, factors_of
 from exporter.training.mlp_inputs import batches_of_inputs, down_projection
 from exporter.training.policy import PolicyPlan, improved
 from exporter.training.rewards import Asked, Rewards
+from exporter.training.search import cheapest_edit
 from exporter.types import Encoded, Role, Row
 from exporter.weight_edit import WeightEdit
 
@@ -50,8 +52,14 @@ class AsruParams(BaseModel):
 
     layer: Annotated[int | None, Blocks()] = Field(default=None, ge=0)
     """Block whose down projection is edited; by default the one at half the depth."""
-    strength: Annotated[float, Between(0.25, 8.0, log=True)] = Field(default=1.0, gt=0)
-    """The paper's lambda: how far states of the forget set move, in lengths of v; 1 is to the mean of unknown subjects."""
+    strength: Annotated[Annotated[float, Field(gt=0)] | Literal["search"], Between(0.25, 8.0, log=True)] = (
+        "search"
+    )
+    """The paper's lambda: how far states of the forget set move, in lengths of v; 1 is to the mean of unknown subjects. `search` tries each of `strengths`."""
+    strengths: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(0.5, 1.0, 2.0, 4.0), min_length=1)
+    """Strengths that `search` tries on the calibration rows."""
+    trial_rows: int = Field(default=48, gt=0)
+    """Calibration rows of the forget set, and as many to keep, on which `search` judges."""
     ridge: Annotated[float, Between(1e-5, 1.0, log=True)] = Field(default=1e-3, gt=0)
     """The paper's gamma, in mean squared lengths of an input; larger values move states less, and other states less too."""
     stage2: Annotated[PolicyPlan | None, Fixed()] = None
@@ -65,7 +73,10 @@ class Asru:
     Params: ClassVar[type[BaseModel]] = AsruParams
     paper: ClassVar[str] = "https://arxiv.org/abs/2605.15687"
     yields: ClassVar[Yields] = "edit"
-    needs: ClassVar = {"fit": (("forget",), ("retain", "reasoning"), ("unknown",))}
+    needs: ClassVar = {
+        "fit": (("forget",), ("retain", "reasoning"), ("unknown",)),
+        "calibrate": (("forget",),),
+    }
 
     def fit(self, context: FitContext) -> WeightEdit:
         """The edit: of rank 1, or with the second stage of one rank more than that has.
@@ -93,16 +104,26 @@ class Asru:
             "asru",
             layer=layer,
             length=float(v.norm()),
-            forget_moved=float(params.strength * moved[0].mean()),
-            retain_moved=float(params.strength * moved[1].abs().mean()),
+            forget_moved=float(moved[0].mean()),
+            retain_moved=float(moved[1].abs().mean()),
         )
-        factors = Factors(a[None].float(), params.strength * v[:, None].float())
+        first = self._first(context, params, name, Factors(a[None].float(), v[:, None].float()))
         if params.stage2 is None:
-            return edit_of(context, self.name, {name: factors})
+            return first
+        factors = factors_of(first.config, first.tensors)[name]
         asked = [*_asked(context, "forget"), *_asked(context, "retain", "reasoning")]
         with moved_by(context.host.model, name, factors):
             trained = second_stage(context, asked, params.stage2, params)
         return edit_of(context, self.name, summed(trained, {name: factors}))
+
+    def _first(self, context: FitContext, params: AsruParams, name: str, unit: Factors) -> WeightEdit:
+        """The edit of the first stage, of the strength that does best; ``unit`` has strength 1."""
+        tried = params.strengths if params.strength == "search" else (params.strength,)
+        attempts = [
+            (partial(edit_of, context, self.name, {name: Factors(unit.a, one * unit.b)}), {"strength": one})
+            for one in tried
+        ]
+        return cheapest_edit(context, "trials", attempts, rows=params.trial_rows)
 
 
 def second_stage(

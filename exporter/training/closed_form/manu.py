@@ -16,8 +16,9 @@ go, of all its blocks by default, those with S > 0 alone, and at most 512 of a b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,11 +26,13 @@ from torch import Tensor, nn
 
 from exporter.errors import FitError
 from exporter.fitting.context import FitContext
+from exporter.fitting.search import Fraction
 from exporter.fitting.space import Between, Fixed
 from exporter.methods.base import Yields
 from exporter.training.examples import Responses, examples
 from exporter.training.factors import LARGEST_RANK, Factors, edit_of
 from exporter.training.mlp_inputs import batches_of_inputs, down_projection
+from exporter.training.search import cheapest_edit
 from exporter.types import Encoded
 from exporter.weight_edit import WeightEdit
 
@@ -37,6 +40,8 @@ ACTIVE = 0.1
 """Absolute value from which a neuron counts as active."""
 SMALLEST = 1e-5
 """Added to the importance on the retain set."""
+Scores = Mapping[str, Tensor]
+"""S of every neuron, float64 [in], by layer."""
 _AT_ONCE = 4
 """Conversations of a batch, since the inputs of all layers are in memory together."""
 
@@ -46,8 +51,12 @@ class ManuParams(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    share: Annotated[float, Between(0.005, 0.1, log=True)] = Field(default=0.02, gt=0, le=1)
-    """Share of the neurons that are zeroed; the paper takes 0.01 to 0.05."""
+    share: Annotated[Fraction | Literal["search"], Between(0.005, 0.1, log=True)] = "search"
+    """Share of the neurons that are zeroed; `search` tries each of `shares`."""
+    shares: tuple[Fraction, ...] = Field(default=(0.01, 0.02, 0.05), min_length=1)
+    """Shares that `search` tries on the calibration rows; the paper takes 0.01 to 0.05."""
+    trial_rows: int = Field(default=48, gt=0)
+    """Calibration rows of the forget set, and as many to keep, on which `search` judges."""
     layers: tuple[int, ...] | None = Field(default=None, min_length=1)
     """Blocks whose neurons may be zeroed; by default all."""
     frequency_weight: Annotated[float, Between(0.0, 1.0)] = Field(default=0.0, ge=0)
@@ -63,7 +72,7 @@ class Manu:
     Params: ClassVar[type[BaseModel]] = ManuParams
     paper: ClassVar[str] = "https://arxiv.org/abs/2502.15910"
     yields: ClassVar[Yields] = "edit"
-    needs: ClassVar = {"fit": (("forget",), ("retain", "reasoning"))}
+    needs: ClassVar = {"fit": (("forget",), ("retain", "reasoning")), "calibrate": (("forget",),)}
 
     def fit(self, context: FitContext) -> WeightEdit:
         """The edit, of the rank of the block that loses most.
@@ -77,17 +86,27 @@ class Manu:
         host = context.host
         blocks = range(host.num_layers) if params.layers is None else params.layers
         names = [down_projection(host, block) for block in blocks]
-        chosen = chosen_neurons(context, params, names)
-        if not any(bool(one.any()) for one in chosen.values()):
+        scores = neuron_scores(context, params, names)
+        if not any(bool((one > 0).any()) for side in scores for one in side.values()):
             raise FitError(
                 "no neuron is more active on the forget set than on the retain set; set other `layers`, or use a method that trains (npo)"
             )
+        tried = params.shares if params.share == "search" else (params.share,)
+        by_name = dict(zip(names, blocks, strict=True))
+        attempts = [
+            (partial(self._edit, context, scores, by_name, share), {"share": share}) for share in tried
+        ]
+        return cheapest_edit(context, "trials", attempts, rows=params.trial_rows)
+
+    def _edit(
+        self, context: FitContext, scores: Sequence[Scores], blocks: Mapping[str, int], share: float
+    ) -> WeightEdit:
         factors = {}
-        for block, name in zip(blocks, names, strict=True):
-            neurons = chosen[name].nonzero()[:, 0]
-            context.record("manu", layer=block, neurons=len(neurons), of=len(chosen[name]))
+        for name, picked in chosen_neurons(scores, share).items():
+            neurons = picked.nonzero()[:, 0]
+            context.record("manu", share=share, layer=blocks[name], neurons=len(neurons), of=len(picked))
             if len(neurons):
-                factors[name] = zeroing(host.model.get_submodule(name), neurons)
+                factors[name] = zeroing(context.host.model.get_submodule(name), neurons)
         return edit_of(context, self.name, factors)
 
 
@@ -100,10 +119,10 @@ def zeroing(layer: nn.Module, neurons: Tensor) -> Factors:
     return Factors(picks, -weight[:, neurons.to(weight.device)].float().cpu())
 
 
-def chosen_neurons(context: FitContext, params: ManuParams, names: Sequence[str]) -> dict[str, Tensor]:
-    """Neurons that are zeroed, by the full names of the layers that read them: bool [in]."""
+def neuron_scores(context: FitContext, params: ManuParams, names: Sequence[str]) -> list[Scores]:
+    """S of every neuron, by the full names of the layers that read them: of conversations without images, and of those with."""
     found = examples(context, responses=params.responses, epochs=1, sides=frozenset({"forget", "retain"}))
-    chosen, scores = {}, []
+    scores: list[Scores] = []
     for seen in (False, True):
         forget, retain = (
             [one for one in side if bool(one.prompt.images) is seen] for side in (found.forget, found.retain)
@@ -113,8 +132,14 @@ def chosen_neurons(context: FitContext, params: ManuParams, names: Sequence[str]
             scores.append(
                 {name: score(known[0][name], known[1][name], params.frequency_weight) for name in names}
             )
-    parts = [best(one, params.share) for one in scores]
-    for name in names:
+    return scores
+
+
+def chosen_neurons(scores: Sequence[Scores], share: float) -> dict[str, Tensor]:
+    """Neurons that are zeroed, by layer: bool [in]."""
+    parts = [best(one, share) for one in scores]
+    chosen = {}
+    for name in scores[0]:
         taken = torch.stack([part[name] for part in parts]).any(0)
         highest = torch.stack([one[name] for one in scores]).amax(0)
         chosen[name] = taken & _first(highest.masked_fill(~taken, -torch.inf))
@@ -145,7 +170,7 @@ def score(forget: Tensor, retain: Tensor, frequency_weight: float) -> Tensor:
     return weights @ (forget / (retain + SMALLEST) - 1)
 
 
-def best(scores: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+def best(scores: Scores, share: float) -> dict[str, Tensor]:
     """Neurons with the largest scores of all layers together, those above 0: bool [in] by layer."""
     every = torch.cat(list(scores.values()))
     least = every.topk(max(int(share * len(every)), 1)).values[-1]
