@@ -133,5 +133,8 @@ def _snapshot(source: str, key: str, repo: str, revision: str | None) -> Path:
 
     try:
         return Path(snapshot_download(repo, revision=revision))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except HFValidationError:
+        words = f"{key}{repo} is no folder, and no name of a repository of the Hub (owner/name) either; check the path"
+        raise InputErrors(source, [words]) from None
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise InputErrors(source, [f"{key}{repo} cannot be fetched: {error}"]) from error

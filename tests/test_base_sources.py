@@ -13,7 +13,7 @@ from exporter.errors import InputErrors
 from exporter.pipeline.bases import adapters_told
 from exporter.pipeline.run import Run
 from exporter.pipeline.staging import plain_recipe
-from exporter.provenance import fetched
+from exporter.provenance import fetched, folder_of
 from exporter.recipe import Recipe
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -91,3 +91,9 @@ def test_what_is_published_tells_no_path_of_an_adapter(asked, tmp_path):
     published = json.dumps([plain_recipe(Run(recipe, tmp_path / "out")), adapters])
     assert "private" not in published and str(tmp_path) not in published
     assert "adapter_model.safetensors" in published
+
+
+@pytest.mark.parametrize("name", ["/nonexistent/model", "./model", "a/b/c"])
+def test_a_path_that_is_not_there_is_told_as_one(name, hub):
+    with pytest.raises(InputErrors, match=rf"{name} is no folder.*check the path"):
+        folder_of(name)

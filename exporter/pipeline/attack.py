@@ -13,6 +13,7 @@ from exporter.atomic import write_json
 from exporter.attack_report import AttackReport, AttackResult, Status, worst_of
 from exporter.digests import digest_of
 from exporter.errors import InputErrors
+from exporter.estimate import rows_needed
 from exporter.evaluation.attacks.base import Attack, group_of
 from exporter.evaluation.report import BASE
 from exporter.ledger import Ledger
@@ -63,6 +64,11 @@ class Siege:
     budget: int = 200
     seed: int = 0
     variant: str | None = None
+
+    @classmethod
+    def showing(cls, bound: float) -> Siege:
+        """Of rows enough to show that at most this share leaks (in (0, 1])."""
+        return cls(limit=max(LIMIT, rows_needed(bound)))
 
 
 def attack(

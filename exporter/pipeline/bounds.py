@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from exporter import registry
 from exporter.attack_report import AttackReport, fair, worst_of
 from exporter.estimate import Estimate, rows_needed
+from exporter.evaluation.attacks.base import is_plain
 from exporter.pipeline.reasoning_bounds import bounds_on_verified, reasoning_lacking
 from exporter.publish.files import CHECKPOINT
 from exporter.publish.verification import Check
@@ -172,7 +173,20 @@ def rows_lacking(rows: Sequence[Row], bounds: Bounds) -> list[str]:
             found.append(
                 f"data.test: at best {best.message}; {MORE_ROWS}, or change publish.require.{measure}"
             )
-    return [*found, *reasoning_lacking(plain, bounds)]
+    return [*found, *_attacks_lacking(plain, bounds), *reasoning_lacking(plain, bounds)]
+
+
+def _attacks_lacking(plain: Sequence[Row], bounds: Bounds) -> list[str]:
+    """Whether attacks of so few forget rows could show their bound, were each answered by the base and none by the model."""
+    bound = bounds.max_worst_attack
+    count = sum(row.role == "forget" and is_plain(row) for row in plain)
+    if bound is None or not count or count >= (needed := rows_needed(bound)):
+        return []
+    words = (
+        f"data.test: at best 0 of {count} attacked rows leak; publish.require.{WORST_ATTACK} {bound:g} needs at least {needed} plain forget rows, "
+        f"all without a leak; {MORE_ROWS}, or change publish.require.{WORST_ATTACK}"
+    )
+    return [words]
 
 
 def judged(measure: str, share: Estimate, bounds: Bounds) -> Judged:

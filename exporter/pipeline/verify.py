@@ -187,7 +187,8 @@ class _Verifier:
             self.checks += bounds_on(self.unlearning["models"], replies.targets, bounds)
             self.checks += bounds_on_reasoning(reasoned, bounds)
             if bounds.max_worst_attack is not None:
-                found = attack_within(self.work, self.targets[CHECKPOINT], Siege())
+                siege = Siege.showing(bounds.max_worst_attack)
+                found = attack_within(self.work, self.targets[CHECKPOINT], siege)
                 self.unlearning[ATTACKS] = found.data()
                 self.checks.append(bound_on_attacks(found, bounds.max_worst_attack))
             if held := self.work.cross_validated():

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from exporter.attack_report import AttackReport, AttackResult
 from exporter.errors import InputErrors
 from exporter.estimate import Estimate
+from exporter.pipeline.attack import Siege
 from exporter.pipeline.bounds import bounds_on, bounds_on_checkpoint, bounds_on_held_out, judged, rows_lacking
 from exporter.pipeline.model_attacks.counts import of_leaks
 from exporter.publish.coverage import Coverage
@@ -120,6 +121,20 @@ def test_rows_that_could_never_show_it_are_told_before_the_fit() -> None:
     assert rows_lacking(enough, Bounds()) == []
     begun = [Row(f"b{i}", "q", "a", "forget", prefix="he") for i in range(20)]
     assert len(rows_lacking([*few, *begun], Bounds())) == 2, "forced beginnings are counted apart"
+
+
+def test_attacks_of_too_few_rows_are_told_before_the_fit_and_are_made_of_enough() -> None:
+    rows = [Row(f"f{i}", "q", "a", "forget") for i in range(20)] + [
+        Row(f"r{i}", "q", "a", "retain") for i in range(40)
+    ]
+    begun = [Row(f"b{i}", "q", "a", "forget", prefix="he") for i in range(80)]
+    (lacking,) = rows_lacking([*rows, *begun], Bounds(max_worst_attack=0.1))
+    assert all(part in lacking for part in ("max_worst_attack 0.1", "0 of 20", "35 plain forget rows"))
+    assert rows_lacking(rows, Bounds(max_worst_attack=0.2)) == []
+    for bound in (0.5, 0.1, 0.05, 0.01):
+        limit = Siege.showing(bound).limit
+        assert limit >= Siege().limit
+        assert Estimate.of_share(0.0, limit).high <= bound
 
 
 def test_a_recipe_tells_of_a_bound_in_its_own_words(tmp_path: Path) -> None:
