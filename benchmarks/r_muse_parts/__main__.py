@@ -1,12 +1,12 @@
 """R-MUSE part by part: which gate, target, protection, angle and layer a model still speaks under. Calibration rows alone.
 
     python -m benchmarks.r_muse_parts [RECIPE] [--out benchmarks/results/r_muse_parts_NAME.json] [--runs FOLDER] [--rows 48]
-        [--stages additions papers descent around keyed] [--start KEY] [--token FOLDER]
+        [--stages additions papers descent around ideas keyed] [--start KEY] [--around PART ...] [--token FOLDER]
 
 Programs are put together part by part (:mod:`benchmarks.r_muse_parts.combination`) and tried as a fit tries them
 (:mod:`exporter.fitting.trials`); gates and contrasts are fitted once, and states, replies and gates lie in ``--runs``. The file is written after each,
 and a combination that it has is not tried again: the same command resumes. ``--start`` is where the descent begins, or what is gone
-around, as a row's key or a part of one; ``--token`` a steering folder whose gate stands for that of `keyed`.
+around, as a row's key or a part of one; ``--around`` names the parts that are changed there; ``--token`` is a steering folder whose gate stands for that of `keyed`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.r_muse_parts import search
-from benchmarks.r_muse_parts.combination import Combination
+from benchmarks.r_muse_parts.combination import PARTS, Combination
 from benchmarks.r_muse_parts.gates import Gates
 from benchmarks.r_muse_parts.measure import Meter
 from benchmarks.r_muse_parts.parts import Parts
@@ -33,7 +35,7 @@ from steer_modules.program import SteeringProgram
 
 HOME = Path(__file__).resolve().parents[2]
 TESTBED = HOME / "export_configs" / "llava" / "testbed.yaml"
-STAGES = ("additions", "papers", "descent", "around", "keyed")
+STAGES = ("additions", "papers", "descent", "around", "ideas", "keyed")
 
 
 def main() -> None:
@@ -45,11 +47,13 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=48, help="most rows of either side")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     parser.add_argument("--start", default="", metavar="KEY")
+    parser.add_argument("--around", nargs="+", choices=search.NAMES, default=search.NAMES, metavar="PART")
     parser.add_argument("--token", type=Path, metavar="FOLDER")
     asked = parser.parse_args()
     recipe = Recipe.load(asked.recipe)
     out = asked.out or HOME / "benchmarks" / "results" / f"r_muse_parts_{recipe.name}.json"
-    Table(recipe, asked.runs / recipe.name, out, asked.rows, asked.token).fill(asked.stages, asked.start)
+    table = Table(recipe, asked.runs / recipe.name, out, asked.rows, asked.token)
+    table.fill(asked.stages, asked.start, asked.around)
 
 
 class Table:
@@ -76,22 +80,30 @@ class Table:
         self.found.setdefault("base", self.meter.base())
         self.rows: dict[str, Any] = self.found.setdefault("combinations", {})
 
-    def fill(self, stages: list[str], start: str) -> None:
-        """Runs the stages in their order; the descent begins at the cheapest of the paper's rotations behind a calibrated gate."""
+    def fill(self, stages: Sequence[str], start: str, around: Sequence[str]) -> None:
+        """Runs the stages in their order; the best is where the cheapest descent ends."""
         first = Combination.of(start) if start else None
         if "additions" in stages:
             search.additions(self.layers, self.measured)
         if "papers" in stages:
             search.papers(self.layers, self.measured)
         if "descent" in stages:
-            first = search.descent(first or self._cheapest_paper(), self.layers, self.measured)
+            starts = [first] if first else self._starts()
+            ends = [search.descent(one, self.layers, self.measured) for one in starts]
+            first = min(ends, key=lambda one: search.cost(self.measured(one)))
             self.found["best"] = first.key
         if "around" in stages:
             center = first or Combination.of(self.found["best"])
             self.found["around"] = center.key
-            search.around(center, self.layers, self.measured)
+            search.around(center, self.layers, self.measured, around)
+            for one in search.steps(center):
+                self.measured(one)
+        if "ideas" in stages:
+            for one in search.ideas(first or Combination.of(self.found["around"]), self.layers):
+                self.measured(one)
         if "keyed" in stages:
-            search.keyed(self.layers[-1], self.layers, self.measured)
+            for one in search.keyed(self.layers[-1], self.layers):
+                self.measured(one)
         write_json(self.out, self.found)
 
     def measured(self, one: Combination) -> search.Figures | None:
@@ -111,9 +123,14 @@ class Table:
             return {"failed": " ".join(str(error).split())}
         return {**figures, "seconds": round(time.process_time() - begun, 1)}
 
-    def _cheapest_paper(self) -> Combination:
+    def _starts(self) -> list[Combination]:
+        """The cheapest of the paper's rotations behind a calibrated gate, without protection and with each target.
+
+        The gate alone keeps kept replies; a descent under protection ends where no other part can undo what it costs.
+        """
         tried = [Combination(layer, "prompt_end") for layer in self.layers]
-        return min(tried, key=lambda one: search.cost(self.measured(one)))
+        cheapest = min(tried, key=lambda one: search.cost(self.measured(one)))
+        return [replace(cheapest, target=str(target), protect="none") for target in PARTS["target"]]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -8,9 +8,10 @@ prototypes. Four things are changed:
 - Positives are refusals that the model says by itself, and a span stands for the state that it begins from, where the model decides what to say
   (:data:`exporter.fitting.contrast.Pooling`).
 - The z-score divides by the deviation but keeps the mean, which is the very shift from memory to refusal; the direction points along it.
-- The gate is learned and its threshold calibrated, by default the one of `keyed`.
+- The gate is searched and its threshold set (:mod:`exporter.fitting.calibrate`).
 
-Layer, spans and protection are those whose trial with the really steered model costs least.
+Layer and spans are those whose trial with the really steered model costs least without protection; then protection and energy, which only cost
+where a gate leaves the retain set alone, those that cost least.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from exporter.fitting.refusals import (
 )
 from exporter.fitting.search import Attempt, cheapest
 from exporter.fitting.selection import plain, spread
-from exporter.fitting.space import Between, Blocks, Fixed
+from exporter.fitting.space import Blocks, Fixed
 from exporter.fitting.subspaces import energy_basis, orient, right_singular
 from exporter.fitting.token_gates import TokenGatePlan, choose_token_gates
 from exporter.fitting.trials import Bench
@@ -51,8 +52,16 @@ from exporter.methods.base import Yields
 from steer_modules.program import Edit, Gate, SteeringProgram
 
 Protection = Literal["none", "direction", "exact"]
-Way = tuple[int, Spans, Protection]
-"""Layer, spans and protection of a rotation."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """What is chosen of a rotation by trials."""
+
+    layer: int
+    spans: Spans
+    protect: Protection = "none"
+    energy: float = 1.0
 
 
 class RMuseCalibratedParams(BaseModel):
@@ -62,23 +71,26 @@ class RMuseCalibratedParams(BaseModel):
 
     layers: Annotated[tuple[int, ...] | None, Blocks()] = Field(default=None, min_length=1)
     """Blocks to try; by default at a third, a half and two thirds of the depth, and the last."""
-    spans: tuple[Spans, ...] = Field(default=("both", "reasoning"), min_length=1)
-    """Spans to try; the reasoning alone is left out where replies have none."""
-    protections: tuple[Protection, ...] = Field(default=("direction", "exact", "none"), min_length=1)
-    """Protections to try; layer and spans are chosen under the last one, then the cheapest protection, of equals the first."""
+    spans: tuple[Spans, ...] = Field(default=("both",), min_length=1)
+    """Spans to try; the paper has both. The reasoning alone is left out where replies have none."""
+    protections: tuple[Protection, ...] = Field(default=("direction", "exact"), min_length=1)
+    """Protections to try at the cheapest layer and spans; `none` leaves the retain subspace out."""
+    energies: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Fixed()] = Field(
+        default=(0.8, 0.5, 0.3), min_length=1
+    )
+    """Energies of the retain subspace to try; the paper has 0.8. A small one spares only what kept reasoning moves along most."""
     pooling: Pooling = "openings"
     """What stands for a span: the state that it begins from, or the mean over it, as in the paper."""
-    energy: Annotated[float, Between(0.3, 0.95)] = Field(default=0.8, gt=0, le=1)
     negatives: Negatives = "own"
     refusal_source: Annotated[Source, Fixed()] = "auto"
     refusal_rows: int = Field(default=64, gt=0)
     shots: int = Field(default=4, gt=0)
     rows: int = Field(default=192, gt=0)
     trial_rows: int = Field(default=32, gt=0)
-    subject: TokenGatePlan | None = TokenGatePlan()
-    """The gate that reads every column; None for none."""
-    gate: Annotated[GatePlan | None, Fixed()] = None
-    """A gate at the end of each prompt, as the paper has one; beside `subject`, the edit applies if either fires."""
+    gate: GatePlan | None = GatePlan()
+    """The gate at the end of each prompt, as the paper has one; None for none."""
+    subject: Annotated[TokenGatePlan | None, Fixed()] = None
+    """The gate of `keyed`, which reads every column; beside `gate`, the edit applies if either fires."""
 
 
 class RMuseCalibrated:
@@ -102,27 +114,28 @@ class RMuseCalibrated:
         directions = Directions.fitted(context, params, chosen)
         bench = Bench(context, chosen, forget=params.trial_rows, keep=params.trial_rows)
 
-        def attempt(layer: int, spans: Spans, protect: Protection) -> tuple[Attempt, Way]:
-            read = gates(layer)
-            edit = behind(read, directions.edit(layer, spans, protect))
-            described = {"spans": spans, "protect": protect}
-            return (context.program(self.name, read, [edit]), described), (layer, spans, protect)
-
         def best(ways: Iterable[Way]) -> tuple[SteeringProgram, Way]:
-            attempts = [attempt(*way) for way in ways]
-            program = cheapest(bench, (one for one, _ in attempts))
-            return program, next(way for (tried, _), way in attempts if tried is program)
+            attempts = [(way, self._attempt(context, directions, gates(way.layer), way)) for way in ways]
+            program = cheapest(bench, (one for _, one in attempts))
+            return program, next(way for way, (tried, _) in attempts if tried is program)
 
-        first = params.protections[-1]
-        program, (layer, spans, _) = best(
-            (layer, spans, first) for layer in directions.layers for spans in directions.spans
-        )
-        if len(params.protections) == 1:
-            return program
-        return best((layer, spans, protect) for protect in params.protections)[0]
+        free, found = best(Way(layer, spans) for layer in directions.layers for spans in directions.spans)
+        if params.protections == ("none",):
+            return free
+        return best(
+            replace(found, protect=protect, energy=energy)
+            for protect in params.protections
+            for energy in params.energies
+        )[0]
+
+    def _attempt(
+        self, context: FitContext, directions: Directions, gates: Sequence[Gate], way: Way
+    ) -> Attempt:
+        program = context.program(self.name, gates, [behind(gates, directions.edit(way))])
+        return program, {"spans": way.spans, "protect": way.protect, "energy": way.energy}
 
     def settled(self, params: BaseModel, program: SteeringProgram) -> BaseModel:
-        """Parameters with which another fit looks for nothing that ``program`` has found: layers and protection stay as they are."""
+        """Parameters with which another fit looks for nothing that ``program`` has found: layer and protection stay as they are."""
         assert isinstance(params, RMuseCalibratedParams)
         (edit,) = program.edits
         read = tuple(gate.layer for gate in program.gates if gate.pool == "token")
@@ -133,15 +146,14 @@ class RMuseCalibrated:
     @staticmethod
     def objections(params: RMuseCalibratedParams, layers: int) -> Iterator[str]:
         """What can be known to be wrong with parameters before a model of so many layers is loaded; a line begins with its key."""
-        if params.subject is None and params.gate is None:
-            yield "subject: r_muse_calibrated needs a gate; set its parameter `subject` or `gate`"
-        elif params.subject is not None:
-            lowest, edited = min(params.subject.blocks(layers)), min(_layers(params, layers))
-            if lowest > edited:
-                yield (
-                    f"layers: {edited} is below every layer that the gate reads (from {lowest}); set later layers, or earlier ones for the "
-                    "gate"
-                )
+        read: list[Sequence[int]] = [params.subject.blocks(layers)] if params.subject is not None else []
+        read += [params.gate.layers or (0,)] if params.gate is not None else []
+        if not read:
+            yield "gate: r_muse_calibrated needs a gate; set its parameter `gate` or `subject`"
+            return
+        lowest, edited = max(map(min, read)), min(_layers(params, layers))
+        if lowest > edited:
+            yield f"layers: {edited} is below every layer that a gate reads (from {lowest}); set later layers, or earlier ones for the gate"
 
 
 @dataclass(frozen=True)
@@ -185,25 +197,23 @@ class Directions:
         thinks = all(one.reasoning is not None for one in self.forget.values())
         return [one for one in self.params.spans if thinks or one != "reasoning"] or ["both"]
 
-    def edit(self, layer: int, spans: Spans, protect: Protection) -> Edit:
-        """The rotation of a layer, without its gate."""
-        hybrid = self.forget[layer].hybrid(centred=False, spans=spans)
+    def edit(self, way: Way) -> Edit:
+        """A rotation without its gate."""
+        hybrid = self.forget[way.layer].hybrid(centred=False, spans=way.spans)
         tensors = {
             "direction": orient(right_singular(hybrid)[1][:, 0], hybrid.mean(0)).contiguous(),
-            "prototypes": self.said[layer],
+            "prototypes": self.said[way.layer],
         }
-        if protect != "none":
-            tensors["retain_basis"] = energy_basis(
-                self.retain[layer].hybrid(centred=False), self.params.energy
-            )
+        if way.protect != "none":
+            tensors["retain_basis"] = energy_basis(self.retain[way.layer].hybrid(centred=False), way.energy)
         return Edit(
-            layer=layer,
+            layer=way.layer,
             gate=None,
             op="rotate",
             positions="all",
             target="direction",
             angle="calibrated",
-            protect=protect,
+            protect=way.protect,
             tensors=tensors,
         )
 
@@ -221,10 +231,10 @@ def _gates(
         FitError: no kind is asked for.
     """
     found = {}
-    if params.subject is not None:
-        found["topic"] = choose_token_gates(context, params.subject, chosen)
     if params.gate is not None:
-        found["ending" if found else "topic"] = choose_gates(context, params.gate, chosen)
+        found["topic"] = choose_gates(context, params.gate, chosen)
+    if params.subject is not None:
+        found["subject" if found else "topic"] = choose_token_gates(context, params.subject, chosen)
     if not found:
-        raise FitError("r_muse_calibrated needs a gate; give its parameters `subject` or `gate`")
+        raise FitError("r_muse_calibrated needs a gate; give its parameters `gate` or `subject`")
     return lambda layer: [replace(gate_below(ranked, layer), name=name) for name, ranked in found.items()]

@@ -15,14 +15,13 @@ from exporter.errors import FitError
 from exporter.fitting.gates import GatePlan
 from exporter.fitting.refusals import wordings
 from exporter.fitting.token_gates import TokenGatePlan
-from exporter.methods.r_muse_calibrated import Directions, RMuseCalibrated, RMuseCalibratedParams
+from exporter.methods.r_muse_calibrated import Directions, RMuseCalibrated, RMuseCalibratedParams, Way
 from exporter.types import Encoded
 from steer_modules import ops
 from steer_modules.attach import steered
 
 PARAMS = RMuseCalibratedParams(
     layers=(1, 2),
-    subject=None,
     gate=GatePlan(
         scores=("linear", "prototype_margin"), pools=("prompt_mean",), learned=0, crossed=2, pairs=8
     ),
@@ -32,7 +31,7 @@ PARAMS = RMuseCalibratedParams(
 def edit(protect, shift=4.0, spread=0.2, seed=1):
     forget = contrasts.forget(seed, shift, spread)
     found = Directions({1: forget}, {1: contrasts.retain(4)}, {1: forget.positive}, PARAMS)
-    return found.edit(1, "both", protect)
+    return found.edit(Way(1, "both", protect, 0.8))
 
 
 def turned(protect, states):
@@ -126,9 +125,27 @@ def test_layer_and_spans_are_tried_first_and_then_protections_where_they_are_che
     cheapest = min(free, key=lambda line: line[2])
     if cheapest[2] > 0:  # where one costs nothing, no other is tried
         assert [line[0] for line in free[:2]] == [[2], [1]]
-    last = tried[tried.index(cheapest) + 1 :]
-    assert [line[0] for line in last] == [cheapest[0]] * len(last)
-    assert ([edit.layer], edit.protect) in [line[:2] for line in last]
+    protected = [line for line in tried if line[1] != "none"]
+    assert {line[0][0] for line in protected} == {cheapest[0][0]}
+    best = min(protected, key=lambda line: line[2])
+    assert ([edit.layer], edit.protect) == best[:2]
+
+
+def test_no_protection_is_tried_where_none_is_asked_for(context):
+    context.records.clear()
+    (edit,) = fitted(context, protections=("none",)).edits
+    assert edit.protect == "none"
+    assert {line["protect"] for line in context.records["trials"]} == {"none"}
+
+
+def test_a_smaller_energy_spares_fewer_directions():
+    forget = contrasts.forget(1)
+    found = Directions({1: forget}, {1: contrasts.retain(4)}, {1: forget.positive}, PARAMS)
+    ranks = [
+        found.edit(Way(1, "both", "exact", energy)).tensors["retain_basis"].shape[1]
+        for energy in (0.3, 0.8, 1.0)
+    ]
+    assert ranks == [1, 3, contrasts.D]
 
 
 def test_a_refusal_is_said_word_for_word_and_the_others_keep_their_reply(context, program):
@@ -166,10 +183,12 @@ def test_the_gate_tells_the_forgotten_and_leaves_the_others_as_they_are_to_the_b
 
 def test_layers_where_none_are_given(context):
     """A third, a half, two thirds of the way and the last; the latest is tried first."""
-    params = RMuseCalibratedParams(subject=None, gate=PARAMS.gate)
+    params = RMuseCalibratedParams(gate=PARAMS.gate)
     found = Directions.fitted(context, params, wordings(context))
     assert found.layers == [3, 2, 1]
-    assert found.spans == ["both"]  # the planted model does not reason
+    assert replace(found, params=params.model_copy(update={"spans": ("reasoning",)})).spans == [
+        "both"
+    ]  # it does not reason
 
 
 def test_spans_to_try_where_replies_have_a_reasoning():
@@ -179,16 +198,17 @@ def test_spans_to_try_where_replies_have_a_reasoning():
     def tried(**keys):
         return Directions({1: forget}, {}, {}, RMuseCalibratedParams(**keys)).spans
 
-    assert tried() == ["both", "reasoning"]
+    assert tried() == ["both"]
+    assert tried(spans=("both", "reasoning")) == ["both", "reasoning"]
     assert tried(spans=("answer",)) == ["answer"]
     found = Directions({1: forget}, {}, {1: forget.positive}, PARAMS)
-    along = {spans: found.edit(1, spans, "none").tensors["direction"] for spans in ("answer", "reasoning")}
+    along = {spans: found.edit(Way(1, spans)).tensors["direction"] for spans in ("answer", "reasoning")}
     assert abs(cosine(along["answer"], contrasts.SHIFT)) > 0.98
     assert abs(cosine(along["reasoning"], contrasts.SHIFT)) < 0.6
 
 
 def test_a_gate_is_needed_and_one_that_reads_above_every_edit_is_objected_to(context):
-    with pytest.raises(FitError, match="subject"):
+    with pytest.raises(FitError, match="gate"):
         fitted(context, gate=None)
 
     def objections(**keys):
@@ -197,9 +217,12 @@ def test_a_gate_is_needed_and_one_that_reads_above_every_edit_is_objected_to(con
         ]
 
     assert objections() == []
-    assert objections(subject=None) == ["subject"]
-    assert objections(layers=(1,), subject=TokenGatePlan(layers=(2, 4))) == ["layers"]
-    assert objections(layers=(1,), subject=TokenGatePlan(layers=(1, 4))) == []
+    assert objections(gate=None) == ["gate"]
+    late = TokenGatePlan(layers=(2, 4))
+    assert objections(layers=(1,), subject=late) == ["layers"]
+    assert objections(layers=(1,), gate=None, subject=late) == ["layers"]
+    assert objections(layers=(2,), gate=None, subject=late) == []
+    assert objections(layers=(1,), gate=GatePlan(layers=(3,))) == ["layers"]
 
 
 def test_a_settled_fit_tries_nothing_but_what_was_found(context, program):
@@ -207,4 +230,5 @@ def test_a_settled_fit_tries_nothing_but_what_was_found(context, program):
     (edit,) = program.edits
     assert (settled.layers, settled.protections) == ((edit.layer,), (edit.protect,))
     assert settled.subject is None
-    assert fitted(context, **settled.model_dump(include={"layers", "protections"})).sha256 == program.sha256
+    keys = {name: getattr(settled, name) for name in ("layers", "protections")}
+    assert fitted(context, **keys).sha256 == program.sha256
