@@ -2,11 +2,13 @@
 
     python -m benchmarks.r_muse_parts [RECIPE] [--out benchmarks/results/r_muse_parts_NAME.json] [--runs FOLDER] [--rows 48]
         [--stages additions papers descent around ideas keyed] [--start KEY] [--around PART ...] [--token FOLDER]
+        [--combinations KEY ...]
 
 Programs are put together part by part (:mod:`benchmarks.r_muse_parts.combination`) and tried as a fit tries them
 (:mod:`exporter.fitting.trials`); gates and contrasts are fitted once, and states, replies and gates lie in ``--runs``. The file is written after each,
 and a combination that it has is not tried again: the same command resumes. ``--start`` is where the descent begins, or what is gone
-around, as a row's key or a part of one; ``--around`` names the parts that are changed there; ``--token`` is a steering folder whose gate stands for that of `keyed`.
+around, as a row's key or a part of one; ``--around`` names the parts that are changed there; ``--token`` is a steering folder whose gate
+stands for that of `keyed`. With ``--combinations`` these alone are tried, where no stage is named.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--runs", type=Path, default=Path("runs") / "r_muse_parts")
     parser.add_argument("--rows", type=int, default=48, help="most rows of either side")
-    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
+    parser.add_argument("--stages", nargs="+", choices=STAGES)
+    parser.add_argument("--combinations", nargs="+", default=(), metavar="KEY")
     parser.add_argument("--start", default="", metavar="KEY")
     parser.add_argument("--around", nargs="+", choices=search.NAMES, default=search.NAMES, metavar="PART")
     parser.add_argument("--token", type=Path, metavar="FOLDER")
@@ -53,7 +56,10 @@ def main() -> None:
     recipe = Recipe.load(asked.recipe)
     out = asked.out or HOME / "benchmarks" / "results" / f"r_muse_parts_{recipe.name}.json"
     table = Table(recipe, asked.runs / recipe.name, out, asked.rows, asked.token)
-    table.fill(asked.stages, asked.start, asked.around)
+    for key in asked.combinations:
+        table.measured(Combination.of(key))
+    if not asked.combinations or asked.stages:
+        table.fill(asked.stages or STAGES, asked.start, asked.around)
 
 
 class Table:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 PARTS: dict[str, tuple[str | int | float, ...]] = {
     "gate": ("ratio-0.6", "ratio-0.85", "none", "prompt_end", "token"),
-    "prototypes": ("pooled", "natural-pooled", "positions"),
+    "prototypes": ("pooled", "natural-pooled", "positions", "resumed"),
     "target": ("svd", "shift", "mean"),
     "positives": ("forced", "natural"),
     "pooling": ("means", "openings"),
@@ -20,7 +20,7 @@ PARTS: dict[str, tuple[str | int | float, ...]] = {
 
 - gate: the paper's subspace ratio at a threshold; none; calibrated at the prompt's end; the one of `keyed`, which reads every column.
 - prototypes, which bound a calibrated angle: means over whole forced refusals, one a row; the same of natural refusals; natural
-  refusals position by position.
+  refusals position by position; with those of refusals forced on forget questions, where the model goes on with them by itself.
 - target: `svd`, the paper's first singular vector of centred differences with the state's sign; `shift`, that of uncentred ones, from memory to
   refusal; `mean`, the plain mean difference.
 - positives: refusals forced on forget questions, or those that the model says by itself.

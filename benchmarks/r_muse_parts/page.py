@@ -50,7 +50,7 @@ TAIL = """
 
 - `gate`: `ratio-T`, the paper's subspace ratio below T; `prompt_end`, learned, at the prompt's end; `token`, the one of `keyed`, at every column; `none`.
 - `prototypes`: what bounds a calibrated angle and what `nearest` and `keyed` turn to. `pooled`, means over whole forced refusals; `natural-pooled`, over natural
-  ones; `positions`, natural refusals token by token; `single`, one for all keys.
+  ones; `positions`, natural refusals token by token; `resumed`, also refusals forced on forget questions, where the model goes on with them by itself; `single`, one for all keys.
 - `target`: `svd`, the paper's first singular vector of centred differences with the state's sign; `shift`, of differences that keep their mean, from
   memory to refusal; `mean`, the plain mean difference; `nearest` prototype; `keyed`; `add`, the mean difference added `angle` times.
 - `positives`: refusals `forced` on forget questions, or `natural`. `pooling`: `means` over spans, or their `openings`, the states that they begin from. `spans`:
@@ -82,12 +82,13 @@ def _section(found: Mapping[str, Any]) -> str:
     count = found["rows"]
     text = f"\n## {found['recipe']}\n\n{count['forget']} forget and {count['keep']} kept rows, {found['layers']} blocks.\n"
     best = Combination.of(found["around"])
-    text += f"\n### From the paper to the best\n\nOne step a line, all before it kept. The best: `{best.key}`.\n\n"
+    name = "the best" if found.get("best") == found["around"] else "the given one"
+    text += f"\n### From the paper to {name}\n\nOne step a line, all before it kept, to `{best.key}`.\n\n"
     steps = search.steps(best)
     lines = [("the base", found["base"]), (f"the paper's, layer {best.layer}", rows.get(steps[0]))]
     lines += [(_change(before, one), rows.get(one)) for before, one in itertools.pairwise(steps)]
     text += _table("step", lines)
-    text += "\n### The best with one part changed\n\n"
+    text += f"\n### {name[0].upper()}{name[1:]} with one part changed\n\n"
     around: list[Combination] = []
     search.around(best, layers, around.append, search.NAMES)
     text += _table("change", [(_change(best, one), rows.get(one)) for one in dict.fromkeys(around)])
@@ -125,7 +126,7 @@ def _cheapest_of(
 def _change(before: Combination, after: Combination) -> str:
     """What of a combination differs from another one."""
     changed = [one.name for one in fields(after) if getattr(after, one.name) != getattr(before, one.name)]
-    return ", ".join(f"{name} `{getattr(after, name)}`" for name in changed) or "the best"
+    return ", ".join(f"{name} `{getattr(after, name)}`" for name in changed) or "as it is"
 
 
 def _table(head: str, lines: Sequence[tuple[str, Mapping[str, Any] | None]]) -> str:

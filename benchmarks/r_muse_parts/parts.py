@@ -15,7 +15,14 @@ from exporter.fitting.calibrate import spread_rows
 from exporter.fitting.context import FitContext
 from exporter.fitting.contrast import Contrast, Pooling, Spans, forget_contrast, retain_contrast
 from exporter.fitting.keys import key_tables
-from exporter.fitting.refusals import NaturalRefusal, natural_refusals, natural_replies, said_states, wordings
+from exporter.fitting.refusals import (
+    NaturalRefusal,
+    natural_refusals,
+    natural_replies,
+    resumed_refusals,
+    said_states,
+    wordings,
+)
 from exporter.fitting.selection import plain, spread
 from exporter.fitting.subspaces import energy_basis, orient, right_singular, unit
 from steer_modules.program import Edit, Gate, SteeringProgram
@@ -50,6 +57,7 @@ class Parts:
                     pooling=cast("Pooling", pooling),
                 )
         self.retain = retain_contrast(context, kept, layers)
+        self.resumed = resumed_refusals(context, self.wordings, layers)
         self.tables = key_tables(context, self.natural, layers, **tables)
         self.begun = [_begun(context, one) for one in self.natural]
 
@@ -106,10 +114,11 @@ class Parts:
         return (first if one.target == "svd" else orient(first, hybrid.mean(0))).contiguous()
 
     def _prototypes(self, one: Combination, layer: int) -> Tensor:
-        if one.prototypes != "positions":
+        if one.prototypes not in ("positions", "resumed"):
             positives = self.forget["natural" if one.prototypes == "natural-pooled" else "forced", "means"]
             return unit(spread_rows(positives[layer].positive, PROTOTYPES))
-        return said_states(self.natural, layer)
+        resumed = self.resumed if one.prototypes == "resumed" else []
+        return said_states([*self.natural, *resumed], layer)
 
     def _table(self, one: Combination, layer: int) -> tuple[Tensor, Tensor]:
         """Keys [m,d] and prototypes [m,d]; pooled: one of each for a span of a wording, single: one prototype for every key."""
