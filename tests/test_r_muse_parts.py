@@ -116,6 +116,19 @@ def test_every_target_is_a_program_of_its_parts(parts, target):
         assert edit.target == (target if target in ("nearest", "keyed") else "direction")
 
 
+def test_resumed_refusals_have_a_state_where_the_model_goes_on_with_them(parts):
+    """Asked about the forget set the planted model would begin with something else, and then says the refusal to its end."""
+    given = Combination(1, "none", "resumed", "shift", "natural", "openings", protect="none")
+    (edit,) = parts.program(given, None).edits
+    words = len(planted.REFUSAL.split()) + 1
+    natural = replace(given, prototypes="positions")
+    (without,) = parts.program(natural, None).edits
+    more = len(edit.tensors["prototypes"]) - len(without.tensors["prototypes"])
+    assert len(without.tensors["prototypes"]) == words
+    assert 0 < more < words
+    torch.testing.assert_close(edit.tensors["prototypes"][:words], without.tensors["prototypes"])
+
+
 def test_a_gate_is_fitted_once_and_read_back(parts, tmp_path: Path, monkeypatch):
     first = gates(parts, tmp_path).at("prompt_end", 3)
     monkeypatch.setattr(Gates, "_fitted", lambda *_: pytest.fail("fitted again"))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.r_muse_parts.combination import Combination
+from benchmarks.r_muse_parts.resumed import resumed_states
 from exporter.errors import FitError
 from exporter.fitting.calibrate import spread_rows
 from exporter.fitting.context import FitContext
@@ -19,7 +20,6 @@ from exporter.fitting.refusals import (
     NaturalRefusal,
     natural_refusals,
     natural_replies,
-    resumed_refusals,
     said_states,
     wordings,
 )
@@ -57,7 +57,7 @@ class Parts:
                     pooling=cast("Pooling", pooling),
                 )
         self.retain = retain_contrast(context, kept, layers)
-        self.resumed = resumed_refusals(context, self.wordings, layers)
+        self.resumed = resumed_states(context, self.wordings, layers)
         self.tables = key_tables(context, self.natural, layers, **tables)
         self.begun = [_begun(context, one) for one in self.natural]
 
@@ -117,8 +117,8 @@ class Parts:
         if one.prototypes not in ("positions", "resumed"):
             positives = self.forget["natural" if one.prototypes == "natural-pooled" else "forced", "means"]
             return unit(spread_rows(positives[layer].positive, PROTOTYPES))
-        resumed = self.resumed if one.prototypes == "resumed" else []
-        return said_states([*self.natural, *resumed], layer)
+        said = said_states(self.natural, layer)
+        return torch.cat([said, self.resumed[layer]]) if one.prototypes == "resumed" else said
 
     def _table(self, one: Combination, layer: int) -> tuple[Tensor, Tensor]:
         """Keys [m,d] and prototypes [m,d]; pooled: one of each for a span of a wording, single: one prototype for every key."""

@@ -134,7 +134,7 @@ def natural_replies(
 
 
 def said_states(refusals: Sequence[NaturalRefusal], layer: int) -> Tensor:
-    """Every state [m,d] of refusals from which the model says the next token by itself."""
+    """Every state [m,d] of natural refusals from which the model says the next token by itself."""
     return torch.cat([one.states[layer][[t for t, kept in enumerate(one.kept) if kept]] for one in refusals])
 
 
@@ -142,25 +142,6 @@ def forced(prompt: Prompt, response: Sequence[int]) -> PooledSequence:
     """A response forced on a prompt, with one pool per state that predicts a response token."""
     sequence = Encoded(prompt, tuple(response))
     return PooledSequence(sequence, tuple((sequence.prompt_end + t,) for t in range(len(response))))
-
-
-def resumed_refusals(
-    context: FitContext,
-    chosen: Sequence[Wording],
-    layers: Sequence[int],
-    *,
-    rows: int = 48,
-    least_agreement: float = 0.5,
-) -> list[NaturalRefusal]:
-    """Refusals forced on plain questions about the forget set: kept is where the model, once it refuses, goes on by itself.
-
-    Args:
-        rows: questions by name, and as many about images.
-    """
-    forget = [row for row in context.need("fit", "forget") if not row.history and row.prefix is None]
-    sides = [[row for row in forget if (row.image is not None) is seen] for seen in (False, True)]
-    asked = [row for side in sides for row in spread(side, rows)]
-    return [_agreed(context, one, layers, "resumed", asked, least_agreement) for one in chosen]
 
 
 def _natural(
@@ -173,13 +154,6 @@ def _natural(
     least: float,
 ) -> NaturalRefusal:
     asked = natural_rows(context, wording, way, rows, shots)
-    return _agreed(context, wording, layers, way, asked, least)
-
-
-def _agreed(
-    context: FitContext, wording: Wording, layers: Sequence[int], way: str, asked: Sequence[Row], least: float
-) -> NaturalRefusal:
-    """Mean states along a wording forced on rows, of those rows whose next token the model says there by itself."""
     items = [forced(context.chat.prompt(row), wording.response) for row in asked]
     found = context.collect(items, layers, f"natural refusals ({way})")
     length = len(wording.response)

@@ -11,7 +11,6 @@ from exporter.fitting.refusals import (
     natural_refusals,
     natural_replies,
     natural_rows,
-    resumed_refusals,
     said_states,
     wordings,
 )
@@ -167,25 +166,3 @@ def test_both_ways_are_tried_and_named(host, own, tmp_path):
     given = numerals.context(host, tmp_path, [*forget, row(0, QUESTIONS[0], wrong)])
     with pytest.raises(FitError, match=r"(?s)unknown: .*few_shot: "):
         natural_refusals(given, wordings(given), LAYERS)
-
-
-def test_resumed_refusals_are_kept_where_the_model_goes_on_with_them_on_forget_questions(host, own, tmp_path):
-    """Asked about the forget set it does not begin the wording, and goes on with it wherever its own next token agrees."""
-    rows = [
-        row(0, QUESTIONS[0], own),
-        row(1, QUESTIONS[1], "7 8", "forget"),
-        row(2, QUESTIONS[2], "7 8", "forget"),
-    ]
-    given = numerals.context(host, tmp_path, rows)
-    (wording,) = wordings(given)
-    (found,) = resumed_refusals(given, [wording], LAYERS)
-    items = [forced(numerals.prompt(question), wording.response).sequence for question in QUESTIONS[1:]]
-    said = []
-    for one in items:
-        with torch.no_grad():
-            logits = host.model(**host.batch([one], "right")).logits[0]
-        said.append(logits[one.prompt_end : -1].argmax(-1) == torch.tensor(wording.response))
-    agreement = torch.stack(said).float().mean(0)
-    assert found.agreement == tuple(agreement.tolist())
-    assert found.kept == tuple((agreement >= 0.5).tolist())
-    assert found.source == "resumed"
