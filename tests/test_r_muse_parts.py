@@ -82,14 +82,17 @@ def test_the_page_has_a_line_of_what_was_measured_and_none_of_the_rest():
         "rows": {"forget": 3, "keep": 6},
         "base": {"leakage": 1.0},
         "around": BEST.key,
-        "combinations": {steps[0].key: figures, BEST.key: figures, steps[1].key: {"failed": "no"}},
+        "combinations": {steps[0].key: figures, steps[1].key: {"failed": "no"}, BEST.key: figures},
     }
     text = page.page([found])
     assert "## planted" in text
     assert text.count(" | 0.25 | ") > 0
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert sum("the base |" in line for line in lines) == 1
-    assert not [line for line in lines if "gate `prompt_end` |" in line]
+    assert not [line for line in lines if "gate `prompt_end` |" in line]  # could not be built
+    assert [
+        line for line in lines if "positives `natural`" in line and "spans `reasoning`" in line
+    ]  # all that has changed since
     assert page.NOTHING in text  # keyed was not measured
 
 

@@ -84,9 +84,10 @@ def _section(found: Mapping[str, Any]) -> str:
     best = Combination.of(found["around"])
     name = "the best" if found.get("best") == found["around"] else "the given one"
     text += f"\n### From the paper to {name}\n\nOne step a line, all before it kept, to `{best.key}`.\n\n"
-    steps = search.steps(best)
-    lines = [("the base", found["base"]), (f"the paper's, layer {best.layer}", rows.get(steps[0]))]
-    lines += [(_change(before, one), rows.get(one)) for before, one in itertools.pairwise(steps)]
+    first, *steps = search.steps(best)
+    lines = [("the base", found["base"]), (f"the paper's, layer {best.layer}", rows.get(first))]
+    shown = [first, *(one for one in steps if one in rows)]
+    lines += [(_change(before, one), rows[one]) for before, one in itertools.pairwise(shown)]
     text += _table("step", lines)
     text += f"\n### {name[0].upper()}{name[1:]} with one part changed\n\n"
     around: list[Combination] = []
