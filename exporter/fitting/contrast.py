@@ -21,6 +21,11 @@ from exporter.types import Encoded, Row, Span
 
 Negatives = Literal["own", "rows"]
 Spans = Literal["both", "answer", "reasoning"]
+Pooling = Literal["means", "openings"]
+"""Which states stand for a span: the mean over its tokens, or the one from which it begins.
+
+An answer begins behind the token before it, a reasoning at the end of the prompt, where the model decides how to reply.
+"""
 
 
 @dataclass(frozen=True)
@@ -65,26 +70,30 @@ def forget_contrast(
     refusals: Sequence[Wording],
     layers: Sequence[int],
     *,
+    positives: Sequence[Encoded] = (),
     negatives: Negatives = "own",
+    pooling: Pooling = "means",
     prefix: str = "",
 ) -> dict[int, Contrast]:
     """By layer: the ideal refusal minus the model's reply, for rows to forget.
 
     Args:
+        positives: refusals that the model says by itself, spread over the rows (:func:`exporter.fitting.refusals.natural_replies`);
+            without any, refusals are forced on the rows' own questions, which the model would answer.
         negatives: "own", the model's greedy replies; "rows", the texts of the rows.
         prefix: words before the question of the positive (the paper's guidance g).
 
     Raises:
         FitError: no reply has an answer.
     """
-    pairs = []
     replies = _replies(context, rows, negatives)
-    for number, (row, negative) in enumerate(zip(rows, replies, strict=True)):
-        wording = refusals[number % len(refusals)]
-        asked = replace(row, question=f"{prefix} {row.question}".strip())
-        positive = context.chat.encode(asked, answer=wording.answer, reasoning=wording.reasoning or "")
-        pairs.append((positive, negative))
-    return _differences(context, pairs, layers, "refusal minus memory")
+    said = (
+        [positives[number * len(positives) // len(rows)] for number in range(len(rows))]
+        if positives
+        else _forced(context, rows, refusals, prefix)
+    )
+    pairs = list(zip(said, replies, strict=True))
+    return _differences(context, pairs, layers, "refusal minus memory", pooling)
 
 
 def retain_contrast(context: FitContext, rows: Sequence[Row], layers: Sequence[int]) -> dict[int, Contrast]:
@@ -112,6 +121,17 @@ def retain_contrast(context: FitContext, rows: Sequence[Row], layers: Sequence[i
     return _differences(context, pairs, layers, "reasoning minus bare answer")
 
 
+def _forced(
+    context: FitContext, rows: Sequence[Row], refusals: Sequence[Wording], prefix: str
+) -> list[Encoded]:
+    found = []
+    for number, row in enumerate(rows):
+        wording = refusals[number % len(refusals)]
+        asked = replace(row, question=f"{prefix} {row.question}".strip())
+        found.append(context.chat.encode(asked, answer=wording.answer, reasoning=wording.reasoning or ""))
+    return found
+
+
 def _replies(context: FitContext, rows: Sequence[Row], negatives: Negatives) -> list[Encoded]:
     if negatives == "rows":
         return [context.chat.encode(row) for row in rows]
@@ -121,7 +141,11 @@ def _replies(context: FitContext, rows: Sequence[Row], negatives: Negatives) -> 
 
 
 def _differences(
-    context: FitContext, pairs: Sequence[tuple[Encoded, Encoded]], layers: Sequence[int], title: str
+    context: FitContext,
+    pairs: Sequence[tuple[Encoded, Encoded]],
+    layers: Sequence[int],
+    title: str,
+    pooling: Pooling = "means",
 ) -> dict[int, Contrast]:
     whole = [(a, b) for a, b in pairs if a.answer is not None and b.answer is not None]
     if not whole:
@@ -129,7 +153,7 @@ def _differences(
             f"{title}: no reply contains a complete answer; allow more new tokens, or take negatives from the rows"
         )
     thinks = all(a.reasoning is not None and b.reasoning is not None for a, b in whole)
-    items = [_pooled(one, thinks) for pair in whole for one in pair]
+    items = [_pooled(one, thinks, pooling) for pair in whole for one in pair]
     found = context.collect(items, layers, title)
     contrasts = {}
     for layer in layers:
@@ -139,12 +163,14 @@ def _differences(
     return contrasts
 
 
-def _pooled(sequence: Encoded, thinks: bool) -> PooledSequence:
+def _pooled(sequence: Encoded, thinks: bool, pooling: Pooling) -> PooledSequence:
     """Pools: the whole response (the last prompt column where there is none), the answer, the reasoning."""
     assert sequence.answer is not None
     first = min(sequence.prompt_end + 1, len(sequence) - 1)
-    pools = [tuple(range(first, len(sequence))), tuple(range(*sequence.answer))]
+    opens = pooling == "openings"
+    answer = (sequence.answer.start - 1,) if opens else tuple(range(*sequence.answer))
+    pools = [tuple(range(first, len(sequence))), answer]
     if thinks:
         assert sequence.reasoning is not None
-        pools.append(tuple(range(*sequence.reasoning)))
+        pools.append((sequence.prompt_end,) if opens else tuple(range(*sequence.reasoning)))
     return PooledSequence(sequence, tuple(pools))

@@ -25,11 +25,18 @@ from exporter.types import Encoded, Row
 
 @dataclass(frozen=True)
 class KeyTable:
-    """Keys [m,d] and prototypes [m,d] at one layer, row by row; ``says`` [m] is the token each prototype leads to."""
+    """Keys [m,d] and prototypes [m,d] at one layer, row by row.
+
+    Attributes:
+        says: int64 [m], the token each prototype leads to.
+        wording, position: int64 [m], which refusal, of those given, that token belongs to, and its place in the response.
+    """
 
     keys: Tensor
     prototypes: Tensor
     says: Tensor
+    wording: Tensor
+    position: Tensor
 
     @property
     def center(self) -> Tensor:
@@ -71,12 +78,15 @@ def key_tables(
     found = context.collect(
         [item for group in groups for item in group.items], layers, f"refusal keys ({split})"
     )
-    return {layer: _table(groups, found.at(layer), layer) for layer in layers}
+    return {layer: _table(groups, found.at(layer), layer, refusals) for layer in layers}
 
 
-def _table(groups: Sequence[_Group], states: Tensor, layer: int) -> KeyTable:
+def _table(
+    groups: Sequence[_Group], states: Tensor, layer: int, refusals: Sequence[NaturalRefusal]
+) -> KeyTable:
     """Average the states [P,d] of every group position by position and set the natural states beside them."""
-    keys, prototypes, says = [], [], []
+    keys, prototypes = [], []
+    places: list[tuple[int, int, int]] = []
     start = 0
     for group in groups:
         length = len(group.items[0].pools)
@@ -85,9 +95,12 @@ def _table(groups: Sequence[_Group], states: Tensor, layer: int) -> KeyTable:
         start = stop
         used = [t for t in range(length) if group.refusal.kept[group.skip + t]]
         keys.append(means[used])
-        prototypes.append(group.refusal.states[layer][[group.skip + t for t in used]])
-        says += [group.refusal.wording.response[group.skip + t] for t in used]
-    return KeyTable(torch.cat(keys), torch.cat(prototypes), torch.tensor(says))
+        positions = [group.skip + t for t in used]
+        prototypes.append(group.refusal.states[layer][positions])
+        number = next(i for i, one in enumerate(refusals) if one is group.refusal)
+        places += [(group.refusal.wording.response[position], number, position) for position in positions]
+    says, wording, position = torch.tensor(places).T
+    return KeyTable(torch.cat(keys), torch.cat(prototypes), says, wording, position)
 
 
 def _plain_groups(

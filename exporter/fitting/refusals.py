@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from exporter.errors import DataError, FitError
@@ -111,6 +112,30 @@ def natural_refusals(
         "the model refuses in none of the wordings, so no refusal can be copied from it. Give unknown rows in the model's own words, or "
         "raise `shots`.\n" + "\n".join(lines)
     )
+
+
+def natural_replies(
+    context: FitContext, refusals: Sequence[NaturalRefusal], *, rows: int = 64, shots: int = 4
+) -> list[Encoded]:
+    """The replies that natural refusals were found on, with their spans, those of every wording in turn.
+
+    Args:
+        rows, shots: as :func:`natural_refusals` had them.
+    """
+    found = [
+        [
+            context.chat.encode(row, answer=one.wording.answer, reasoning=one.wording.reasoning or "")
+            for row in natural_rows(context, one.wording, one.source, rows, shots)
+        ]
+        for one in refusals
+        if one.whole
+    ]
+    return [reply for replies in zip(*found, strict=True) for reply in replies]
+
+
+def said_states(refusals: Sequence[NaturalRefusal], layer: int) -> Tensor:
+    """Every state [m,d] of natural refusals from which the model says the next token by itself."""
+    return torch.cat([one.states[layer][[t for t, kept in enumerate(one.kept) if kept]] for one in refusals])
 
 
 def forced(prompt: Prompt, response: Sequence[int]) -> PooledSequence:

@@ -78,7 +78,14 @@ class Bench:
 
     def measure(self) -> Trial:
         """Generate with the model as it is now and measure."""
-        about, kept = self._say(self._forget_prompts), self._say(self._keep_prompts)
+        return self.judged(*self.said())
+
+    def said(self) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+        """Token ids that the model as it is now replies with: to the rows to forget, and to those to keep."""
+        return self._say(self._forget_prompts), self._say(self._keep_prompts)
+
+    def judged(self, about: Sequence[tuple[int, ...]], kept: Sequence[tuple[int, ...]]) -> Trial:
+        """What replies to both kinds of rows, as :meth:`said` returns them, come to."""
         return self._trial(about, [a == b for a, b in zip(kept, self._base, strict=True)])
 
     def _replayed(self, known: Known, program: SteeringProgram) -> Trial:

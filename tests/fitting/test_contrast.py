@@ -80,6 +80,31 @@ def test_reasoning_counts_where_both_sides_reason(context):
     assert mixed.reasoning is None
 
 
+def test_openings_are_the_states_that_spans_begin_from(context):
+    """The prompt's end for a reasoning, the column before the first token for an answer; without a reasoning, that is the prompt's end."""
+    thinking = Wording((30, 31, 40, END), "30 31", "40")
+    rows = [replace(one, reasoning="10 11") for one in ROWS[:1]]
+    refused = context.chat.encode(row(9, "40", "unknown", reasoning="30 31"))
+    keys = {"negatives": "rows", "pooling": "openings"}
+    found = forget_contrast(context, rows, [thinking], [0], positives=[refused], **keys)[0]
+    at = {(token, first): mean(token, first=first) for token in (85, 31, 11) for first in (5, 9)}
+    torch.testing.assert_close(found.reasoning[0], at[85, 9] - at[85, 5])
+    torch.testing.assert_close(found.answer[0], at[31, 9] - at[11, 5])
+    plain = forget_contrast(
+        context, ROWS[:1], WORDINGS[1:], [0], positives=[context.chat.encode(row(9, "50"))], **keys
+    )
+    torch.testing.assert_close(plain[0].answer[0], at[85, 9] - at[85, 5])
+
+
+def test_natural_refusals_stand_for_forced_ones_spread_over_the_rows(context):
+    said = [
+        context.chat.encode(row(number, answer, "unknown")) for number, answer in ((8, "40 41"), (9, "50"))
+    ]
+    found = forget_contrast(context, ROWS, WORDINGS, [0], positives=said, negatives="rows")[0]
+    wanted = [mean(40, 41, END, first=8)] * 2 + [mean(50, END, first=9)]
+    torch.testing.assert_close(found.positive, torch.stack(wanted))
+
+
 def test_kept_rows_reason_before_the_answer_or_are_compared_to_their_prompts_end(context):
     rows = [row(8, "20", "retain"), row(9, "21 22", "reasoning", reasoning="10 11")]
     found = retain_contrast(context, rows, [0])[0]  # where one reasons, the others say nothing of reasoning

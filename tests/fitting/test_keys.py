@@ -82,6 +82,18 @@ def test_positions_that_the_model_does_not_agree_with_lead_nowhere(tmp_path):
     torch.testing.assert_close(found.keys[1], TABLE[51] + who(*range(100, 104)) + 0.1)
 
 
+def test_a_prototype_knows_its_place_in_its_refusal(tmp_path):
+    refusals = [natural(FIRST), natural(SECOND, kept=(True, False, True))]
+    table = tables(tmp_path, refusals, **PLAIN)[0]
+    said = [refusals[w].wording.response[t] for w, t in zip(table.wording, table.position, strict=True)]
+    assert said == table.says.tolist()
+    wanted = torch.stack(
+        [refusals[w].states[0][t] for w, t in zip(table.wording, table.position, strict=True)]
+    )
+    assert torch.equal(table.prototypes, wanted)
+    assert set(table.wording.tolist()) == {0, 1}
+
+
 def test_at_most_so_many_rows_are_averaged(tmp_path):
     found = tables(tmp_path, [natural(FIRST)], layers=[0], **PLAIN)[0]
     few = key_tables(planted.states_context(tmp_path, state, ROWS), [natural(FIRST)], [0], rows=2, **PLAIN)[0]

@@ -6,7 +6,14 @@ import tiny
 import torch
 
 from exporter.errors import DataError, FitError
-from exporter.fitting.refusals import forced, natural_refusals, natural_rows, wordings
+from exporter.fitting.refusals import (
+    forced,
+    natural_refusals,
+    natural_replies,
+    natural_rows,
+    said_states,
+    wordings,
+)
 from exporter.types import Row
 
 LAYERS = (1, 3)
@@ -82,6 +89,22 @@ def test_one_whole_wording_is_enough_and_the_others_bear_their_marks(host, own, 
     assert whole.whole
     assert broken.kept == (True, True, True, False)
     assert len(given.records["refusals"]) == 2
+
+
+def test_natural_replies_are_what_was_agreed_with_and_said_states_only_that(host, own, tmp_path):
+    """Of two wordings one is whole: its replies alone come back, and the other has states where it was agreed with."""
+    words = own.split()
+    words[2] = str((int(words[2]) + 1) % tiny.VOCAB)
+    rows = [row(0, QUESTIONS[0], own), row(1, QUESTIONS[0], " ".join(words))]
+    given = numerals.context(host, tmp_path, rows)
+    found = natural_refusals(given, wordings(given), LAYERS)
+    assert [one.whole for one in found] == [True, False]
+    replies = natural_replies(given, found)
+    assert {one.response for one in replies} == {found[0].wording.response}
+    assert len(replies) == len(natural_rows(given, found[0].wording, "unknown", 64, 4))
+    kept = sum(found[1].kept)
+    assert 0 < kept < 4
+    assert len(said_states(found, 1)) == 4 + kept
 
 
 def test_agreement_is_a_share_of_the_prompts_and_only_those_are_averaged(host, own, tmp_path):

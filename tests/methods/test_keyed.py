@@ -183,7 +183,8 @@ def test_of_several_layers_the_cheapest_trial_is_taken(context, program, monkeyp
 
 def test_hits_are_the_share_of_keys_that_lead_to_their_token():
     states = torch.eye(6)[:4] + 5.0 * torch.eye(6)[0]  # keys share a center, and are told apart without it
-    table = KeyTable(states, states, torch.tensor([5, 6, 7, 8]))
-    held = KeyTable(states[[0, 1, 3, 2]], states, torch.tensor([5, 6, 7, 8]))
+    places = torch.arange(4)
+    table = KeyTable(states, states, torch.tensor([5, 6, 7, 8]), places, places)
+    held = replace(table, keys=states[[0, 1, 3, 2]])
     assert keyed._hits(table, table) == 1.0
     assert keyed._hits(table, held) == 0.5

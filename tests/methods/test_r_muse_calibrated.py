@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import planted
 import planted_contrasts as contrasts
 import pytest
@@ -9,9 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.errors import FitError
 from exporter.fitting.gates import GatePlan
-from exporter.methods import r_muse_calibrated
-from exporter.methods.r_muse_calibrated import RMuseCalibrated, RMuseCalibratedParams
+from exporter.fitting.refusals import wordings
+from exporter.fitting.token_gates import TokenGatePlan
+from exporter.methods.r_muse_calibrated import Directions, RMuseCalibrated, RMuseCalibratedParams, Way
 from exporter.types import Encoded
 from steer_modules import ops
 from steer_modules.attach import steered
@@ -26,7 +30,8 @@ PARAMS = RMuseCalibratedParams(
 
 def edit(protect, shift=4.0, spread=0.2, seed=1):
     forget = contrasts.forget(seed, shift, spread)
-    return r_muse_calibrated._edit(forget, contrasts.retain(4), 1, protect, PARAMS)
+    found = Directions({1: forget}, {1: contrasts.retain(4)}, {1: forget.positive}, PARAMS)
+    return found.edit(Way(1, "both", protect, 0.8))
 
 
 def turned(protect, states):
@@ -99,19 +104,66 @@ def program(context):
     return RMuseCalibrated().fit(context)
 
 
+def fitted(context, **keys):
+    return RMuseCalibrated().fit(replace(context, params=PARAMS.model_copy(update=keys)))
+
+
 def test_the_program_is_the_one_that_the_documents_describe(context, program):
     (gate,), (edit,) = program.gates, program.edits
     assert (edit.op, edit.target, edit.angle, edit.sign) == ("rotate", "direction", "calibrated", None)
     assert (edit.gate, gate.pool, edit.positions) == (gate.name, "prompt_mean", "from_gate")
     assert gate.layer <= edit.layer
-    tried = context.records["trials"]
-    assert [(line["layers"], line["protect"]) for line in tried] == [
-        ([layer], protect) for layer in (1, 2) for protect in ("none", "exact")
-    ]
-    best = min(tried, key=lambda line: line["cost"])
-    assert (best["layers"], best["protect"]) == ([edit.layer], edit.protect)
     best_gate = next(line for line in context.records["gates"] if line["layer"] <= edit.layer)
     assert (gate.layer, gate.score) == (best_gate["layer"], best_gate["score"])
+
+
+def test_layer_and_spans_are_tried_first_and_then_protections_where_they_are_cheapest(context):
+    context.records.clear()
+    edit = fitted(context).edits[0]
+    tried = [(line["layers"], line["protect"], line["cost"]) for line in context.records["trials"]]
+    free = [line for line in tried if line[1] == "none"]
+    cheapest = min(free, key=lambda line: line[2])
+    if cheapest[2] > 0:  # where one costs nothing, no other is tried
+        assert [line[0] for line in free[:2]] == [[2], [1]]
+    protected = [line for line in tried if line[1] != "none"]
+    assert {line[0][0] for line in protected} == {cheapest[0][0]}
+    best = min(protected, key=lambda line: line[2])
+    assert ([edit.layer], edit.protect) == best[:2]
+
+
+def test_no_protection_is_tried_where_none_is_asked_for(context):
+    context.records.clear()
+    (edit,) = fitted(context, protections=("none",)).edits
+    assert edit.protect == "none"
+    assert {line["protect"] for line in context.records["trials"]} == {"none"}
+
+
+def test_a_smaller_energy_spares_fewer_directions():
+    forget = contrasts.forget(1)
+    found = Directions({1: forget}, {1: contrasts.retain(4)}, {1: forget.positive}, PARAMS)
+    ranks = [
+        found.edit(Way(1, "both", "exact", energy)).tensors["retain_basis"].shape[1]
+        for energy in (0.3, 0.8, 1.0)
+    ]
+    assert ranks == [1, 3, contrasts.D]
+
+
+def test_a_refusal_is_said_word_for_word_and_the_others_keep_their_reply(context, program):
+    """What span means as prototypes never did: the sentence that the rotation begins is finished."""
+    asked = planted.rows("held", "forget", "retain")
+    before = planted.told(context.host, asked)
+    with steered(context.host.model, program):
+        after = planted.told(context.host, asked)
+    wanted = [
+        planted.REFUSAL if row.role == "forget" else said for row, said in zip(asked, before, strict=True)
+    ]
+    assert after == wanted
+    assert before != wanted
+
+
+def test_prototypes_are_the_natural_refusal_position_by_position(program):
+    words = planted.REFUSAL.split()
+    assert len(program.edits[0].tensors["prototypes"]) == len(words) + 1  # each word, and the end
 
 
 def test_the_gate_tells_the_forgotten_and_leaves_the_others_as_they_are_to_the_bit(context, program):
@@ -129,17 +181,54 @@ def test_the_gate_tells_the_forgotten_and_leaves_the_others_as_they_are_to_the_b
     assert same == [row.role == "retain" for row in asked]
 
 
-def test_layers_where_none_are_given(tmp_path, monkeypatch):
-    """A third, a half, two thirds of the way and the last."""
-    asked = []
+def test_layers_where_none_are_given(context):
+    """A third, a half, two thirds of the way and the last; the latest is tried first."""
+    params = RMuseCalibratedParams(gate=PARAMS.gate)
+    found = Directions.fitted(context, params, wordings(context))
+    assert found.layers == [3, 2, 1]
+    assert replace(found, params=params.model_copy(update={"spans": ("reasoning",)})).spans == [
+        "both"
+    ]  # it does not reason
 
-    def contrast(_context, _rows, *given, **_keys):
-        asked.append(list(given[-1]))
-        return {layer: contrasts.forget(layer) for layer in given[-1]}
 
-    monkeypatch.setattr(r_muse_calibrated, "forget_contrast", contrast)
-    monkeypatch.setattr(r_muse_calibrated, "retain_contrast", contrast)
-    given = planted.states_context(tmp_path, lambda *_: None, planted.rows(), layers=12)
-    edits = list(RMuseCalibrated()._edits(given, RMuseCalibratedParams(), []))
-    assert asked == [[4, 6, 8, 11]] * 2
-    assert [(edit.layer, edit.protect) for edit in edits[:3]] == [(4, "none"), (4, "exact"), (6, "none")]
+def test_spans_to_try_where_replies_have_a_reasoning():
+    """The reasoning alone is one of them, and what is given is all there is."""
+    forget = replace(contrasts.forget(1), reasoning=contrasts.noise(2, contrasts.ROWS, contrasts.D))
+
+    def tried(**keys):
+        return Directions({1: forget}, {}, {}, RMuseCalibratedParams(**keys)).spans
+
+    assert tried() == ["both"]
+    assert tried(spans=("both", "reasoning")) == ["both", "reasoning"]
+    assert tried(spans=("answer",)) == ["answer"]
+    found = Directions({1: forget}, {}, {1: forget.positive}, PARAMS)
+    along = {spans: found.edit(Way(1, spans)).tensors["direction"] for spans in ("answer", "reasoning")}
+    assert abs(cosine(along["answer"], contrasts.SHIFT)) > 0.98
+    assert abs(cosine(along["reasoning"], contrasts.SHIFT)) < 0.6
+
+
+def test_a_gate_is_needed_and_one_that_reads_above_every_edit_is_objected_to(context):
+    with pytest.raises(FitError, match="gate"):
+        fitted(context, gate=None)
+
+    def objections(**keys):
+        return [
+            line.partition(":")[0] for line in RMuseCalibrated.objections(RMuseCalibratedParams(**keys), 6)
+        ]
+
+    assert objections() == []
+    assert objections(gate=None) == ["gate"]
+    late = TokenGatePlan(layers=(2, 4))
+    assert objections(layers=(1,), subject=late) == ["layers"]
+    assert objections(layers=(1,), gate=None, subject=late) == ["layers"]
+    assert objections(layers=(2,), gate=None, subject=late) == []
+    assert objections(layers=(1,), gate=GatePlan(layers=(3,))) == ["layers"]
+
+
+def test_a_settled_fit_tries_nothing_but_what_was_found(context, program):
+    settled = RMuseCalibrated().settled(PARAMS, program)
+    (edit,) = program.edits
+    assert (settled.layers, settled.protections) == ((edit.layer,), (edit.protect,))
+    assert settled.subject is None
+    keys = {name: getattr(settled, name) for name in ("layers", "protections")}
+    assert fitted(context, **keys).sha256 == program.sha256

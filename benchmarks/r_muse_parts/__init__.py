@@ -1,0 +1,1 @@
+"""R-MUSE part by part: which gate, target, protection, angle and layer a model still speaks under."""
