@@ -23,7 +23,7 @@ from exporter.training.switches import learned, pushes
 MOST = 6
 """Neurons that are taken at most; each is one that the base misses."""
 GAIN = 64.0
-"""How steep a switch is: at a score of -0.2 its activation is 3e-5 of that at 1."""
+"""How steep a switch is: at a score of -0.2 its activation is 6e-7 of that at 1."""
 RIDGE = 1e-3
 """Of a prediction, in units of the mean square of what it is made from."""
 
