@@ -1,6 +1,6 @@
 """The steering as an ordinary LoRA adapter: what it costs, what it loses, and what plain peft and vLLM make of it.
 
-    python -m benchmarks.distil RUN RECIPE [--rank 32] [--epochs 3] [--learning-rate 0.001] [--vllm-python PYTHON] [--out FILE]
+    python -m benchmarks.distil RUN RECIPE [--form auto] [--rank 32] [--epochs 3] [--learning-rate 0.001] [--vllm-python PYTHON] [--out FILE]
 
 RUN is the folder of ``steerbake run RECIPE``. ``RUN/lora`` is exported of its checkpoint, unless it is there already, with these settings;
 `steerbake verify` loads it by plain peft in a clean environment and puts every test row to it. With ``--vllm-python``, a Python that has vLLM (an
@@ -40,6 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("recipe", type=Path)
+    parser.add_argument("--form", default=LoraOptions().form, choices=("auto", "switched", "trained"))
     parser.add_argument("--rank", type=int, default=LoraOptions().rank)
     parser.add_argument("--epochs", type=int, default=LoraOptions().epochs)
     parser.add_argument("--learning-rate", type=float, default=LoraOptions().learning_rate)
@@ -48,7 +49,9 @@ def main() -> None:
     asked = parser.parse_args()
     recipe = Recipe.load(asked.recipe)
     out = asked.out or HOME / "benchmarks" / "results" / f"distil_{recipe.name}.json"
-    options = LoraOptions(rank=asked.rank, epochs=asked.epochs, learning_rate=asked.learning_rate)
+    options = LoraOptions(
+        form=asked.form, rank=asked.rank, epochs=asked.epochs, learning_rate=asked.learning_rate
+    )
     folder, seconds = asked.run / "lora", None
     if not folder.is_dir():
         before = _cpu_seconds()
@@ -67,6 +70,8 @@ def _made(folder: Path) -> dict[str, Any]:
     size = sum(path.stat().st_size for path in folder.iterdir())
     return {
         "settings": manifest["settings"],
+        "form": manifest["form"],
+        "rank": manifest["rank"],
         "conversations": manifest["conversations"],
         "fidelity": manifest["fidelity"],
         "bytes": size,

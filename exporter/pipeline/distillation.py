@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from exporter.errors import FitError
 from exporter.inspection import examine
 from exporter.splits import digest_of_rows
 from exporter.targets.answers import answer
 from exporter.targets.values import CalibrationSet, Distilled, Nearness
-from exporter.training.distil import Lesson, distil, lessons, measured
+from exporter.training.distil import METHOD, Divergence, Lesson, distil, lessons, measured
+from exporter.training.factors import edit_of
 from exporter.training.lora import edited
+from exporter.training.precision import in_bfloat16
+from exporter.training.reply_columns import reply_columns
 from exporter.training.settings import TrainingSettings
+from exporter.training.switched import switched
+from exporter.weight_edit import WeightEdit
 
 if TYPE_CHECKING:
     from exporter.fitting.context import FitContext
     from exporter.host import ModelHost
-    from exporter.weight_edit import EditedBase, WeightEdit
+    from exporter.weight_edit import EditedBase
     from steer_modules.program import SteeringProgram
+
+
+ENOUGH = 0.9
+"""Share of held replies of either kind that are the checkpoint's, from which on no other form is tried."""
+
+
+class _Pupil(NamedTuple):
+    form: str
+    edit: WeightEdit
+    near: Divergence
 
 
 def distilled(
@@ -39,12 +56,73 @@ def distilled(
         FitError: the model has no layer to edit, or the training diverged.
     """
     program, host = examine(checkpoint).program, context.host
+    form = settings.get("form", "auto")
     asked = TrainingSettings.model_validate(
-        {"alpha": settings.get("rank", 16), "responses": "own", **settings}
+        {
+            "alpha": settings.get("rank", 16),
+            "responses": "own",
+            **{key: value for key, value in settings.items() if key != "form"},
+        }
     )
+    size = calibration_set.batch_size
     fit, held = (_lessons(host, program, calibration_set, split) for split in ("fit", "held"))
-    edit = distil(
-        host,
+    best: _Pupil | None = None
+    for name in FORMS if form == "auto" else (str(form),):
+        edit = FORMS[name](context, program, fit, asked, size)
+        if edit is None:
+            continue
+        with edited(host.model, edit):
+            near = measured(host, held, batch_size=size)
+        if best is None or near.same > best.near.same:
+            best = _Pupil(name, edit, near)
+        if best.near.same >= ENOUGH:
+            break
+    if best is None:
+        raise FitError(
+            f"the last block of {host.architecture} has no gated MLP without biases, or no gate is on in any conversation; "
+            "export it with --form trained"
+        )
+    return Distilled(
+        edit=best.edit.bound_to(base),
+        method=program.method,
+        sha256=program.sha256,
+        **asdict(best.near),
+        conversations=len(fit),
+        form=best.form,
+    )
+
+
+def _switched(
+    context: FitContext,
+    program: SteeringProgram,
+    fit: Sequence[Lesson],
+    asked: TrainingSettings,
+    batch_size: int,
+) -> WeightEdit | None:
+    """Neurons of the last block made into switches; None where it has none of that kind."""
+    host = context.host
+    bfloat16 = in_bfloat16(asked.precision, host.device)
+    columns = reply_columns(host, fit, batch_size=batch_size, bfloat16=bfloat16)
+    if columns is None:
+        return None
+    factors = switched(host, columns, rank=asked.rank, seed=context.seed, bfloat16=bfloat16)
+    if factors is None:
+        return None
+    assert program.base.fingerprint is not None, "of a checkpoint"
+    return edit_of(context, METHOD, factors).with_fingerprint(program.base.fingerprint)
+
+
+def _trained(
+    context: FitContext,
+    program: SteeringProgram,
+    fit: Sequence[Lesson],
+    asked: TrainingSettings,
+    batch_size: int,
+) -> WeightEdit | None:
+    """All linear layers by gradient descent."""
+    del batch_size
+    return distil(
+        context.host,
         program,
         fit,
         asked,
@@ -53,18 +131,10 @@ def distilled(
         rows=digest_of_rows(context.fit),
         progress=context.progress,
     )
-    with edited(host.model, edit):
-        near = measured(host, held, batch_size=calibration_set.batch_size)
-    return Distilled(
-        edit=edit.bound_to(base),
-        method=program.method,
-        sha256=program.sha256,
-        forget=near.forget,
-        forget_rows=near.forget_rows,
-        kept=near.kept,
-        kept_rows=near.kept_rows,
-        conversations=len(fit),
-    )
+
+
+FORMS = {"switched": _switched, "trained": _trained}
+"""How an adapter is made, the cheaper one first."""
 
 
 def nearness(

@@ -238,8 +238,10 @@ class Distilled:
 
     Attributes:
         method, sha256: of the checkpoint's program.
-        forget, kept: KL(checkpoint || adapter) in nats a token on held conversations, where a gate is on and elsewhere.
+        forget, kept: KL(checkpoint || adapter) in nats a token of the replies to held conversations, where a gate is on and elsewhere.
         forget_rows, kept_rows: how many those are.
+        forget_same, kept_same: shares of these replies that are the checkpoint's, token for token.
+        form: how it was made, "switched" or "trained".
         conversations: how many it was trained on.
     """
 
@@ -250,7 +252,17 @@ class Distilled:
     forget_rows: int
     kept: float
     kept_rows: int
+    forget_same: float
+    kept_same: float
     conversations: int
+    form: str
+
+    @property
+    def rank(self) -> int:
+        """Of the adapter."""
+        rank = self.edit.config["r"]
+        assert isinstance(rank, int)
+        return rank
 
 
 @dataclass(frozen=True)

@@ -59,12 +59,24 @@ class Lesson(NamedTuple):
 
 @dataclass(frozen=True)
 class Divergence:
-    """KL(teacher || student) in nats a token, over so many conversations."""
+    """KL(teacher || student) in nats a token of the replies, over so many conversations.
+
+    Attributes:
+        forget, kept: where a gate of the teacher is on, and elsewhere.
+        forget_same, kept_same: shares of these conversations in which the student's likeliest tokens are the whole reply, which greedy decoding then gives.
+    """
 
     forget: float
     forget_rows: int
     kept: float
     kept_rows: int
+    forget_same: float
+    kept_same: float
+
+    @property
+    def same(self) -> float:
+        """The smaller of both shares."""
+        return min(self.forget_same, self.kept_same)
 
 
 def lessons(
@@ -150,23 +162,24 @@ class _Collator:
         rows, width = batch["input_ids"].shape
         size = items[0].ids.shape[-1]
         ids, logprobs = torch.zeros(rows, width, size, dtype=torch.int32), torch.zeros(rows, width, size)
-        counted = torch.zeros(rows, width, dtype=torch.bool)
+        counted, said = torch.zeros(2, rows, width, dtype=torch.bool)
         for row, one in enumerate(items):
             length = len(one.sequence)
             ids[row, :length], logprobs[row, :length] = one.ids, one.logprobs.float()
             counted[row, : length - 1] = True
+            said[row, one.sequence.prompt_end : length - 1] = True
         fired = torch.tensor([one.fired for one in items])
-        return {"lesson": {**batch, **dict(zip(_OURS, (ids, logprobs, counted, fired), strict=True))}}
+        return {"lesson": {**batch, **dict(zip(_OURS, (ids, logprobs, counted, said, fired), strict=True))}}
 
 
-_OURS = ("teacher_ids", "teacher_logprobs", "counted", "fired")
+_OURS = ("teacher_ids", "teacher_logprobs", "counted", "said", "fired")
 
 
 def _loss(step: Step) -> Tensor:
     """Of a step of the training: float32 [B]."""
     batch = step.sides["lesson"]
     inputs = {key: value for key, value in batch.items() if key not in _OURS}
-    ids, teacher, counted, fired = (batch[name] for name in _OURS)
+    ids, teacher, counted, _, fired = (batch[name] for name in _OURS)
     if not bool(fired.all()):
         teacher = teacher.clone()
         teacher[~fired] = _own(step, inputs, ~fired).gather(-1, ids[~fired].long())
@@ -184,11 +197,13 @@ def _own(step: Step, inputs: Batch, kept: Tensor) -> Tensor:
     return logits.float().log_softmax(-1)
 
 
-def _against_teacher(model: Any, batch: Batch) -> Tensor:
-    """KL of a model to the teacher as it was recorded: float32 [B]."""
+def _against_teacher(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    """KL of a model to the teacher as it was recorded, float32 [B], and whether it goes on as the teacher at every column of the reply, bool [B]."""
     inputs = {key: value for key, value in batch.items() if key not in _OURS}
-    ids, teacher, counted, _ = (batch[name] for name in _OURS)
-    return divergence(run_pass(model, inputs, ()).logits, ids, teacher, counted)
+    ids, teacher, _, said, _ = (batch[name] for name in _OURS)
+    logits = run_pass(model, inputs, ()).logits
+    same = (logits.argmax(-1) == ids[..., 0]) | ~said
+    return divergence(logits, ids, teacher, said), same.all(-1)
 
 
 def distil(
@@ -242,7 +257,7 @@ def distil(
 
 def measured(host: ModelHost, held: Sequence[Lesson], *, batch_size: int) -> Divergence:
     """How far a model lies from its teacher on conversations that it was not trained on; the host is the student."""
-    collate, values = _Collator(host), dict[bool, list[float]]({True: [], False: []})
+    collate, values = _Collator(host), dict[bool, list[tuple[float, bool]]]({True: [], False: []})
     order = sorted(held, key=lambda one: len(one.sequence))
     for start in range(0, len(order), batch_size):
         some = order[start : start + batch_size]
@@ -250,7 +265,16 @@ def measured(host: ModelHost, held: Sequence[Lesson], *, batch_size: int) -> Div
             key: one.to(host.device) for key, one in collate(some)["lesson"].items()
         }
         with torch.no_grad():
-            for one, value in zip(some, _against_teacher(host.model, batch).tolist(), strict=True):
-                values[one.fired].append(value)
-    mean = {fired: sum(some) / max(len(some), 1) for fired, some in values.items()}
-    return Divergence(mean[True], len(values[True]), mean[False], len(values[False]))
+            far, same = _against_teacher(host.model, batch)
+            for one, value, equal in zip(some, far.tolist(), same.tolist(), strict=True):
+                values[one.fired].append((value, equal))
+    mean = {fired: _means(some) for fired, some in values.items()}
+    (forget, forget_same), (kept, kept_same) = mean[True], mean[False]
+    return Divergence(forget, len(values[True]), kept, len(values[False]), forget_same, kept_same)
+
+
+def _means(found: Sequence[tuple[float, bool]]) -> tuple[float, float]:
+    """Mean divergence, and share of the same replies; 0 and 1 of none."""
+    if not found:
+        return 0.0, 1.0
+    return sum(far for far, _ in found) / len(found), sum(same for _, same in found) / len(found)

@@ -56,7 +56,17 @@ Case = tuple[str, Yields]
 def pupil(host: ModelHost, checkpoint: Path, base: Path) -> Distilled:
     """An adapter of random matrices: what it learned is tested elsewhere."""
     return Distilled(
-        random_edit(base, host.model), "tiny", examine(checkpoint).program.sha256, 0.1, 2, 0.0, 3, 5
+        random_edit(base, host.model),
+        "tiny",
+        examine(checkpoint).program.sha256,
+        0.1,
+        2,
+        0.0,
+        3,
+        1.0,
+        1.0,
+        5,
+        "trained",
     )
 
 

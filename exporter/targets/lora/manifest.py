@@ -18,7 +18,7 @@ class Teacher(Strict):
 
 
 class Fidelity(Strict):
-    """KL(steered checkpoint || adapter) in nats a token, on calibration conversations that were not trained on."""
+    """KL(steered checkpoint || adapter) in nats a token of the reply, on calibration conversations that were not trained on."""
 
     forget: float
     """Where a gate is on."""
@@ -26,6 +26,9 @@ class Fidelity(Strict):
     kept: float
     """Where none is."""
     kept_rows: int
+    forget_same: float | None = None
+    """Share of these replies that are the checkpoint's, token for token; earlier versions did not write it."""
+    kept_same: float | None = None
 
 
 class LoraManifest(Manifest, Given):
@@ -42,6 +45,8 @@ class LoraManifest(Manifest, Given):
     rows: str
     """Digest of the rows whose conversations it was trained on."""
     conversations: int
+    form: str = "trained"
+    """``switched``: neurons of the last block that are off on what is kept; ``trained``: all linear layers."""
     settings: dict[str, Any]
     fidelity: Fidelity
     files: dict[str, str]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -30,18 +30,27 @@ RANK, EPOCHS, RATE = 32, 3, 1e-3
 class LoraOptions(TargetOptions):
     """How the adapter is trained."""
 
+    form: Annotated[
+        Literal["auto", "switched", "trained"],
+        Flag(
+            "--form",
+            "switched: neurons of the last block that are off on the retain set; trained: all linear layers, by gradient descent; auto: the "
+            "first, and the second too where replies to held conversations differ in more than a tenth (default).",
+            "FORM",
+        ),
+    ] = "auto"
     rank: Annotated[
         int,
         Field(gt=0, le=512),
-        Flag("--rank", f"Rank of the adapter ({RANK} by default).", "N"),
+        Flag("--rank", f"Rank of the adapter, at most ({RANK} by default).", "N"),
     ] = RANK
     epochs: Annotated[
         int,
         Field(gt=0),
-        Flag("--epochs", f"Passes over the calibration conversations ({EPOCHS} by default).", "N"),
+        Flag("--epochs", f"trained: passes over the calibration conversations ({EPOCHS} by default).", "N"),
     ] = EPOCHS
     learning_rate: Annotated[
-        float, Field(gt=0), Flag("--learning-rate", f"Of AdamW ({RATE:g} by default).", "X")
+        float, Field(gt=0), Flag("--learning-rate", f"trained: of AdamW ({RATE:g} by default).", "X")
     ] = RATE
 
 
@@ -51,7 +60,7 @@ class Lora(Target[LoraOptions]):
     name = "lora"
     title = "peft, distilled"
     artifact = "What `steerbake export lora` wrote."
-    help = "Train a LoRA adapter to what the steered checkpoint says: no code, no additional layer."
+    help = "Make a LoRA adapter say what the steered checkpoint says: no code, no additional layer."
     marker = "lora.json"
     Options = LoraOptions
     serves = True
@@ -85,16 +94,19 @@ class Lora(Target[LoraOptions]):
                 format="steerbake-lora/1",
                 teacher=Teacher(method=found.method, sha256=found.sha256),
                 base=found.edit.manifest().base,
-                rank=options.rank,
+                rank=found.rank,
                 seed=found.edit.seed,
                 rows=found.edit.rows,
                 conversations=found.conversations,
+                form=found.form,
                 settings=options.model_dump(),
                 fidelity=Fidelity(
                     forget=found.forget,
                     forget_rows=found.forget_rows,
                     kept=found.kept,
                     kept_rows=found.kept_rows,
+                    forget_same=found.forget_same,
+                    kept_same=found.kept_same,
                 ),
                 files={path.name: digest_of_file(path) for path in sorted(folder.iterdir())},
             )
@@ -141,6 +153,7 @@ class Lora(Target[LoraOptions]):
         near = manifest.fidelity
         rows = [
             ("learned from", f"sha256:{manifest.teacher.sha256}"),
+            ("form", manifest.form),
             ("rank", str(manifest.rank)),
             ("KL where a gate is on", f"{near.forget:.3g} nats a token, {near.forget_rows} conversations"),
             ("KL elsewhere", f"{near.kept:.3g} nats a token, {near.kept_rows} conversations"),
