@@ -39,6 +39,10 @@ Every method on the same rows, fitted by one command each at its default paramet
 Written by `python -m benchmarks.method_table.page` from `benchmarks/results/methods*.json`, which `make bench-methods` measures. A dash was not measured. Shares are of held-out test
 rows, greedy replies; *worst attack* is the leak under the [way of asking](attacks.md#the-worst-attack-and-a-bound-on-it) under which most may leak. CPU seconds are of fit, compile and
 report together, on shared cores; bytes are what is shipped beside the base.
+
+On the testbed `r_muse_calibrated` without its retain subspace and on the reasoning span alone reaches the default, `keyed`, on plain questions, for fewer bytes. `keyed` stays the default: its gate reads
+every column, where that of `r_muse_calibrated` reads the end of each prompt and leaks in later turns ([figures](results.md)), and on SmolLM2 no direction refuses a question
+([R-MUSE, part by part](methods/r_muse_parts.md)). The steering as an adapter (target `lora`) is measured [apart](lora.md#measured).
 """
 
 
