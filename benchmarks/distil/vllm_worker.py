@@ -13,6 +13,9 @@ from pathlib import Path
 from vllm import LLM, SamplingParams, TokensPrompt
 from vllm.lora.request import LoRARequest
 
+ROOMS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM can be started with; an adapter of another rank fits into the next."""
+
 
 def main(asked: str, said: str) -> None:
     """Greedy tokens behind every prompt, the end token among them."""
@@ -22,7 +25,7 @@ def main(asked: str, said: str) -> None:
     model = LLM(
         request["base"],
         enable_lora=True,
-        max_lora_rank=rank,
+        max_lora_rank=next(room for room in ROOMS if room >= rank),
         dtype="float32",
         max_model_len=2048,
         enforce_eager=True,  # compiling takes minutes on two cores, and vLLM gives up on a worker after five
