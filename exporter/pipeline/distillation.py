@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -31,8 +31,13 @@ if TYPE_CHECKING:
 ENOUGH = 0.9
 """Share of held replies of either kind that are the checkpoint's, from which on no other form is tried."""
 
+NEARER = 0.5
+"""Share of the base's divergence from the checkpoint, where a gate is on, beyond which an adapter is refused."""
 
-class _Pupil(NamedTuple):
+
+class Pupil(NamedTuple):
+    """An adapter, the form that it has, and how far it lies from its teacher on held conversations."""
+
     form: str
     edit: WeightEdit
     near: Divergence
@@ -53,7 +58,7 @@ def distilled(
         base: what the adapter is to note of its base.
 
     Raises:
-        FitError: the model has no layer to edit, or the training diverged.
+        FitError: the model has no layer to edit, the training diverged, or the adapter does not say what the checkpoint says.
     """
     program, host = examine(checkpoint).program, context.host
     form = settings.get("form", "auto")
@@ -66,22 +71,8 @@ def distilled(
     )
     size = calibration_set.batch_size
     fit, held = (_lessons(host, program, calibration_set, split) for split in ("fit", "held"))
-    best: _Pupil | None = None
-    for name in FORMS if form == "auto" else (str(form),):
-        edit = FORMS[name](context, program, fit, asked, size)
-        if edit is None:
-            continue
-        with edited(host.model, edit):
-            near = measured(host, held, batch_size=size)
-        if best is None or near.same > best.near.same:
-            best = _Pupil(name, edit, near)
-        if best.near.same >= ENOUGH:
-            break
-    if best is None:
-        raise FitError(
-            f"the last block of {host.architecture} has no gated MLP without biases, or no gate is on in any conversation; "
-            "export it with --form trained"
-        )
+    names = tuple(FORMS) if form == "auto" else (str(form),)
+    best = chosen(names, lambda name: FORMS[name](context, program, fit, asked, size), host, held, size)
     return Distilled(
         edit=best.edit.bound_to(base),
         method=program.method,
@@ -90,6 +81,46 @@ def distilled(
         conversations=len(fit),
         form=best.form,
     )
+
+
+def chosen(
+    names: Sequence[str],
+    make: Callable[[str], WeightEdit | None],
+    host: ModelHost,
+    held: Sequence[Lesson],
+    batch_size: int,
+) -> Pupil:
+    """The adapter of these forms that says most of the held replies; the first that says enough ends the search.
+
+    Args:
+        make: an adapter of a form, or None where the model has none of it.
+
+    Raises:
+        FitError: there is none, or it lies about as far from the checkpoint as the base that it was to change: it would answer as before.
+    """
+    best: Pupil | None = None
+    for name in names:
+        edit = make(name)
+        if edit is None:
+            continue
+        with edited(host.model, edit):
+            near = measured(host, held, batch_size=batch_size)
+        if best is None or near.same > best.near.same:
+            best = Pupil(name, edit, near)
+        if best.near.same >= ENOUGH:
+            break
+    if best is None:
+        raise FitError(
+            f"the last block of {host.architecture} has no gated MLP without biases, or no gate is on in any conversation; "
+            "export it with --form trained"
+        )
+    base = measured(host, held, batch_size=batch_size).forget if best.near.forget_rows else 0.0
+    if not best.near.forget <= NEARER * base:
+        raise FitError(
+            f"the adapter (--form {best.form}) does not say what the checkpoint says where its gate is on: {best.near.forget:.3g} nats a token from it, "
+            f"the base {base:.3g}; raise --rank or --epochs, try the other --form, or publish the checkpoint itself"
+        )
+    return best
 
 
 def _switched(

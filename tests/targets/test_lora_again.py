@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -68,6 +69,7 @@ def home(tmp_path_factory) -> Path:
 def adapter(home: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     edit = random_edit(home / "base", AutoModelForCausalLM.from_pretrained(home / "base"))
     monkeypatch.setattr("exporter.pipeline.distillation.distil", lambda *_, **__: edit)
+    monkeypatch.setattr("exporter.pipeline.distillation.NEARER", math.inf)  # random matrices say nothing
     work = Run(Recipe.load(home / "recipe.yaml"), home / "run", progress=False)
     target = registry.target("lora")
     return target.export(home / "run" / "checkpoint", out, LoraOptions(rank=3), context_within(work))
