@@ -23,7 +23,7 @@ from steer_modules.settings import other
 def why_of_another_base(folder: Path, section: Mapping[str, object], base: Path) -> str | None:
     """What of a base a folder was not made of, in a few words; None where it is the same, as far as the folder says.
 
-    Graphs, GGUF files and stock layers that lie in no release note no settings: of those the fingerprint alone is compared.
+    Graphs, GGUF files and stock layers of earlier versions that lie in no release note no settings: of those the fingerprint alone is compared.
 
     Args:
         folder: what a target wrote, alone or in its release.
