@@ -41,6 +41,7 @@ TRAVELLING = (
     "model_checks.py",
     "ops.py",
     "outputs.py",
+    "parts.py",
     "placement.py",
     "positions.py",
     "program.py",

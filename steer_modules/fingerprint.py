@@ -20,6 +20,7 @@ from transformers.core_model_loading import revert_weight_conversion
 from transformers.modeling_utils import remove_tied_weights_from_state_dict
 
 from .files import weight_files
+from .parts import other_part, parts
 from .program import program_sha256
 from .settings import changed_setting, remember_settings, unlike_compiled, why_other_settings
 from .weights import Sample
@@ -136,14 +137,15 @@ def _why_other(
 
 
 def remember(model: PreTrainedModel) -> None:
-    """Takes down which weights a model has now, those that its steering was made for: :func:`check_memory` holds it to them."""
+    """Takes down which weights, settings and modules a model has now, those that its steering was made for: :func:`check_memory` holds it to them."""
     model.__dict__["_loaded_weights"] = Sample.of(model, without=STEERING)
+    model.__dict__["_loaded_parts"] = parts(model, without=STEERING)
     remember_settings(model)
 
 
 def forget(model: PreTrainedModel) -> None:
     """Undoes :func:`remember`, for a model that is steered no more."""
-    for name in ("_loaded_weights", "_loaded_settings", "_changed_base", "_asking_canary"):
+    for name in ("_loaded_weights", "_loaded_parts", "_loaded_settings", "_changed_base", "_asking_canary"):
         model.__dict__.pop(name, None)
 
 
@@ -157,6 +159,12 @@ def changed_tensor(model: PreTrainedModel) -> str | None:
     if changed is None and now.entries != known.entries:
         model.__dict__["_loaded_weights"] = now  # cast or moved: compared as it is from now on
     return changed
+
+
+def changed_part(model: PreTrainedModel) -> str | None:
+    """The name of a module, or of a number or function that it holds, that is another than when the model was loaded; None where none is."""
+    known = model.__dict__.get("_loaded_parts")
+    return None if known is None else other_part(known, parts(model, without=STEERING))
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -177,6 +185,8 @@ def check_memory(model: PreTrainedModel) -> None:
             f"the weights of this model changed since it was loaded ({changed}: trained, merged, given an adapter, or offloaded; "
             "device_map is for from_pretrained)"
         )
+    elif changed := changed_part(model):
+        why = f"{changed} of this model is not what it was when it was loaded (a number or a function that a module holds, or the module itself)"
     elif changed := changed_setting(model):
         why = f"{changed} of this model was changed since it was loaded"
     if why is not None:

@@ -294,10 +294,15 @@ def test_a_stock_checkpoint_is_solved_with_its_own_base(folder, loaded, fitted, 
     out = exporter.compile(folder / "base", fitted, tmp_path / "checkpoint")
     write_base(tmp_path / "other", seed=1)
     other = AutoModelForCausalLM.from_pretrained(tmp_path / "other")
-    with pytest.raises(CompileError, match="another base"):
-        exporter.export(
-            out, tmp_path / "stock", "stock", model=other, processor=loaded[1], rows=folder / "fit.jsonl"
-        )
+    AutoModelForCausalLM.from_pretrained(folder / "base", rms_norm_eps=0.5).save_pretrained(
+        tmp_path / "turned"
+    )
+    turned = AutoModelForCausalLM.from_pretrained(tmp_path / "turned")
+    for model, words in ((other, "its weights are others"), (turned, "rms_norm_eps is another")):
+        with pytest.raises(CompileError, match=f"another base .*{words}"):
+            exporter.export(
+                out, tmp_path / "stock", "stock", model=model, processor=loaded[1], rows=folder / "fit.jsonl"
+            )
 
 
 def test_a_target_is_solved_on_the_rows_that_its_recipe_would_give(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -75,6 +76,19 @@ def test_another_base_is_refused(tmp_path):
     recipe = Recipe.load(tmp_path / "other" / "recipe.yaml")
     with pytest.raises(CompileError, match="another base"):
         pipeline.export("stock", tmp_path / "steered", tmp_path / "out", recipe=recipe, run=tmp_path / "run")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("target", ["stock", "lora"])
+def test_the_same_weights_under_other_settings_are_another_base(tmp_path, target):
+    """What would be learned is what a model says that nobody has."""
+    recipe = Recipe.load(tiny_run.write_recipe(tmp_path))
+    tiny_run.steer(tmp_path / "base", tmp_path / "steered")
+    config = json.loads((tmp_path / "base" / "config.json").read_text())
+    config["rope_parameters"]["rope_theta"] = 50.0
+    (tmp_path / "base" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CompileError, match=r"another base .*rope_theta is another; give its own recipe"):
+        pipeline.export(target, tmp_path / "steered", tmp_path / "out", recipe=recipe, run=tmp_path / "run")
     assert not (tmp_path / "out").exists()
 
 

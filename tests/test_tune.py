@@ -25,6 +25,7 @@ from exporter.pipeline import tune_trial
 from exporter.pipeline.tune import without_test_rows
 from exporter.pipeline.tune_record import TrialLine, front_of, winner_of
 from exporter.pipeline.tune_study import Study
+from exporter.pipeline.tune_trial import Judge
 from exporter.provenance import versions
 from exporter.recipe import Recipe
 
@@ -302,6 +303,19 @@ def test_what_is_no_number_is_a_refused_trial_and_never_wins(recipe, monkeypatch
     first = record.trials[0]
     assert first.leakage is None and "no number" in first.reason
     assert record.winner != 0
+
+
+def test_a_winner_that_gives_no_numbers_when_it_is_fitted_again_is_told(recipe, monkeypatch):
+    """Its trial had numbers: what was written would name a model that nobody has."""
+    generated = Judge.generated
+
+    def lost(self, found):
+        return replace(generated(self, found), leakage=float("nan"))
+
+    monkeypatch.setattr(Judge, "generated", lost)
+    with pytest.raises(FitError, match=r"trial \d+ .* fitted again, and its leakage, cost are no numbers"):
+        study(recipe)
+    assert not (recipe.parent / "study" / "tune.json").exists()
 
 
 def test_trials_without_a_number_come_to_an_end(recipe, monkeypatch):

@@ -95,10 +95,14 @@ class Replay:
         host, found = self.context.host, dict[int, bool]()
         order = sorted(which, key=lambda one: (len(script.sequences[one]), one))
         size = self.context.batch_size
-        with nullcontext() if program is None else steered(host.model, program):
+        # Blocks are handed states before the model is steered: a steered one holds its modules to what they were then.
+        with (
+            _handed(host.blocks, fed) as states,
+            nullcontext() if program is None else steered(host.model, program),
+        ):
             for first in range(0, len(order), size):
                 numbers = order[first : first + size]
-                found |= dict(zip(numbers, _batch(host, script, numbers, fed), strict=True))
+                found |= dict(zip(numbers, _batch(host, script, numbers, states), strict=True))
         return [found[one] for one in which]
 
 
@@ -108,8 +112,8 @@ def _fed(program: SteeringProgram) -> tuple[int, ...]:
     return tuple(sorted({first, *(gate.layer for gate in program.gates if gate.layer < first)}))
 
 
-def _batch(host: ModelHost, script: Script, numbers: Sequence[int], fed: Sequence[int]) -> list[bool]:
-    """Whether each of some replies is said, in one pass above the last block of ``fed``."""
+def _batch(host: ModelHost, script: Script, numbers: Sequence[int], states: dict[int, Tensor]) -> list[bool]:
+    """Whether each of some replies is said, in one pass above the last block of ``states``, which are filled here."""
     sequences = [script.sequences[one] for one in numbers]
     inputs: dict[str, Any] = dict(host.batch(sequences, "left"))
     width = inputs["input_ids"].shape[1]
@@ -120,8 +124,8 @@ def _batch(host: ModelHost, script: Script, numbers: Sequence[int], fed: Sequenc
     longest = max(len(one.response) for one in sequences) + 1
     if "logits_to_keep" in inspect.signature(type(host.model).forward).parameters:
         inputs["logits_to_keep"] = longest
-    states = {layer: _padded(script, numbers, layer, width, host) for layer in fed}
-    with torch.no_grad(), _handed(host.blocks, states):
+    states.update({layer: _padded(script, numbers, layer, width, host) for layer in states})
+    with torch.no_grad():
         said = host.model(**inputs, use_cache=False).logits[:, -longest:].argmax(-1).cpu()
     found = []
     for row, one in enumerate(sequences):
@@ -140,14 +144,18 @@ def _padded(script: Script, numbers: Sequence[int], layer: int, width: int, host
 
 
 @contextmanager
-def _handed(blocks: nn.ModuleList, states: Mapping[int, Tensor]) -> Iterator[None]:
-    """Blocks with ``states`` return these; others below the last of them pass on what they are given. Hooks run as always."""
-    below = [blocks[index] for index in range(max(states) + 1)]
+def _handed(blocks: nn.ModuleList, fed: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+    """Blocks of ``fed`` return what is put for them into the mapping that is yielded; others below the last of them pass on what they are given.
+
+    Hooks run as always.
+    """
+    states = {index: torch.empty(0) for index in fed}
+    below = [blocks[index] for index in range(max(fed) + 1)]
     before = [vars(block).get("forward") for block in below]  # accelerate puts its own there
     for index, block in enumerate(below):
-        block.forward = partial(_stored, states[index]) if index in states else _passed
+        block.forward = partial(_stored, states, index) if index in states else _passed
     try:
-        yield
+        yield states
     finally:
         for block, own in zip(below, before, strict=True):
             if own is None:
@@ -156,8 +164,10 @@ def _handed(blocks: nn.ModuleList, states: Mapping[int, Tensor]) -> Iterator[Non
                 block.forward = own
 
 
-def _stored(states: Tensor, hidden_states: Tensor, *_: object, **__: object) -> Tensor:
-    return states.to(hidden_states.device)
+def _stored(
+    states: Mapping[int, Tensor], index: int, hidden_states: Tensor, *_: object, **__: object
+) -> Tensor:
+    return states[index].to(hidden_states.device)
 
 
 def _passed(hidden_states: Tensor, *_: object, **__: object) -> Tensor:

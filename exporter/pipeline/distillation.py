@@ -71,6 +71,8 @@ def distilled(
     )
     size = calibration_set.batch_size
     fit, held = (_lessons(host, program, calibration_set, split) for split in ("fit", "held"))
+    refuse_one_sided(fit, "learn from")
+    refuse_one_sided(held, "measure an adapter on")
     names = tuple(FORMS) if form == "auto" else (str(form),)
     best = chosen(names, lambda name: FORMS[name](context, program, fit, asked, size), host, held, size)
     return Distilled(
@@ -111,16 +113,30 @@ def chosen(
             break
     if best is None:
         raise FitError(
-            f"the last block of {host.architecture} has no gated MLP without biases, or no gate is on in any conversation; "
+            f"the last block of {host.architecture} has no gated MLP without biases, or --rank is below the 2 that a neuron needs; "
             "export it with --form trained"
         )
-    base = measured(host, held, batch_size=batch_size).forget if best.near.forget_rows else 0.0
-    if not best.near.forget <= NEARER * base:
+    base = measured(host, held, batch_size=batch_size).forget
+    if not best.near.forget < NEARER * base:
         raise FitError(
             f"the adapter (--form {best.form}) does not say what the checkpoint says where its gate is on: {best.near.forget:.3g} nats a token from it, "
             f"the base {base:.3g}; raise --rank or --epochs, try the other --form, or publish the checkpoint itself"
         )
     return best
+
+
+def refuse_one_sided(some: Sequence[Lesson], use: str) -> None:
+    """Raises FitError where a gate of the checkpoint is on in none of some conversations, or in all of them: one side has nothing to ``use`` then."""
+    fired = sum(one.fired for one in some)
+    for count, where, roles in (
+        (fired, "a gate of the checkpoint is on in none", "forget"),
+        (len(some) - fired, "a gate of the checkpoint is on in all", "retain"),
+    ):
+        if not count:
+            raise FitError(
+                f"{where} of {len(some)} conversations to {use}; give the recipe more rows of role {roles} to fit and to calibrate on, "
+                "or see by `steerbake chat` when the checkpoint's gates are on"
+            )
 
 
 def _switched(
@@ -195,4 +211,5 @@ def _lessons(
         batch_size=calibration_set.batch_size,
         kept=calibration_set.kept.get(split),
     )
-    return lessons(host, program, found.sequences, found.fired, batch_size=calibration_set.batch_size)
+    whole = [one.answered for one in conversations]
+    return lessons(host, program, found.sequences, found.fired, whole, batch_size=calibration_set.batch_size)

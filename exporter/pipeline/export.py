@@ -21,12 +21,12 @@ from exporter.inspection import examine
 from exporter.pipeline.calibration_set import calibration_set
 from exporter.pipeline.distillation import distilled, nearness
 from exporter.pipeline.run import Run
+from exporter.pipeline.same_base import why_of_another_base
 from exporter.pipeline.sources import refuse_source
 from exporter.provenance import HOST, digest_of_code
 from exporter.reader import open_reader
 from exporter.recipe import Recipe
 from exporter.targets.base import ExportContext, TargetOptions
-from exporter.targets.base_weights import BaseWeights
 from exporter.targets.edited_base import edited_base
 from exporter.targets.values import CalibrationSet, Distilled, Nearness, RenderedChat, RenderedPrompt
 from exporter.types import Conversation, Row, Turn
@@ -121,10 +121,9 @@ class _OfRecipe(Rendering):
 
     def calibration(self, checkpoint: Path, *, code: Sequence[str]) -> tuple[ModelHost, CalibrationSet]:
         work = self._work(checkpoint)
-        wanted = examine(checkpoint).program.base.fingerprint
-        if BaseWeights.read(work.base).fingerprint() != wanted:
+        if reason := why_of_another_base(checkpoint, examine(checkpoint).section, work.base):
             raise CompileError(
-                f"{checkpoint} was compiled from another base than the base of {work.recipe.name}; give its own recipe"
+                f"{checkpoint} was compiled from another base than the base of {work.recipe.name}: {reason}; give its own recipe"
             )
 
         def kept(asked: Sequence[Conversation], length: int) -> Path:

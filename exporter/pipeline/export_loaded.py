@@ -15,6 +15,7 @@ from exporter.errors import CompileError, InputErrors
 from exporter.fitting.context import FitContext
 from exporter.host import ModelHost
 from exporter.inspection import examine
+from exporter.model_folder import read_object
 from exporter.pipeline.calibration_set import calibration_set
 from exporter.pipeline.distillation import distilled, nearness
 from exporter.pipeline.export import Rendering, export
@@ -22,6 +23,7 @@ from exporter.pipeline.loaded_base import refuse_loaded
 from exporter.pipeline.loaded_context import at_rest, context_of, parted, working
 from exporter.pipeline.loaded_edited_base import edited_base_of
 from exporter.pipeline.loaded_fingerprint import fingerprint_of
+from exporter.pipeline.same_base import other_setting
 from exporter.pipeline.sources import refuse_source
 from exporter.recipe_keys import described
 from exporter.settings import Settings
@@ -92,9 +94,16 @@ class _OfLoaded(Rendering):
     def _context(self, checkpoint: Path) -> FitContext:
         """Of a fit with the loaded model; raises CompileError where it is not the checkpoint's base."""
         given = self.fitted_on
+        reason = None
         if fingerprint_of(given.model) != examine(checkpoint).program.base.fingerprint:
+            reason = "its weights are others"
+        elif key := other_setting(
+            read_object(checkpoint / "config.json", strict=False), given.model.config.to_dict()
+        ):
+            reason = f"{key} is another"
+        if reason is not None:
             raise CompileError(
-                f"{checkpoint} was compiled from another base than the loaded {type(given.model).__name__}; load its own base"
+                f"{checkpoint} was compiled from another base than the loaded {type(given.model).__name__}: {reason}; load its own base"
             )
         settings = given.settings or Settings()
         splits = parted(given.rows, given.calibrate, settings)

@@ -23,7 +23,7 @@ from steer_modules.settings import other
 def why_of_another_base(folder: Path, section: Mapping[str, object], base: Path) -> str | None:
     """What of a base a folder was not made of, in a few words; None where it is the same, as far as the folder says.
 
-    Graphs, GGUF files and stock layers that lie in no release note no settings: of those the fingerprint alone is compared.
+    Graphs, GGUF files and stock layers of earlier versions that lie in no release note no settings: of those the fingerprint alone is compared.
 
     Args:
         folder: what a target wrote, alone or in its release.
@@ -37,9 +37,7 @@ def why_of_another_base(folder: Path, section: Mapping[str, object], base: Path)
     if noted.get("fingerprint") is not None and noted["fingerprint"] != weights.fingerprint():
         return "its weights are others"
     wanted = noted.get("settings") if isinstance(noted.get("settings"), Mapping) else _config_of(folder)
-    if wanted is not None and (
-        key := _other_setting(wanted, read_object(base / "config.json", strict=False))
-    ):
+    if wanted is not None and (key := other_setting(wanted, read_object(base / "config.json", strict=False))):
         return f"{key} is another"
     if noted.get("weights_sha256") is not None and noted["weights_sha256"] != weights.sha256():
         return "its weights differ in places that the fingerprint does not read"
@@ -54,7 +52,7 @@ def _config_of(folder: Path) -> Mapping[str, object] | None:
     return None
 
 
-def _other_setting(wanted: Mapping[str, object], config: Mapping[str, object]) -> str | None:
+def other_setting(wanted: Mapping[str, object], config: Mapping[str, object]) -> str | None:
     """The first key at which a checkpoint's config computes something else than that of a base, both with every default of the base's class."""
     return other(_spelled({**wanted, "model_type": config.get("model_type")}), _spelled(config))
 

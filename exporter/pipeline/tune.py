@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -239,6 +240,13 @@ def _record(work: Run, study: Study, judge: Judge, done: Sequence[Tried]) -> Tun
     params = judge.method.Params.model_validate(winner.params)
     found: Fitted = judge.method().fit(judge.context_with(params))
     generated = judge.generated(found).line()
+    if lost := [
+        key for key, value in generated.items() if isinstance(value, float) and not math.isfinite(value)
+    ]:
+        raise FitError(
+            f"the winner, trial {winner.number} ({json.dumps(winner.params)}), was fitted again, and its {', '.join(lost)} are no numbers: its fit does not "
+            "come out the same each time; set other parameters in the recipe, or begin another study (--folder)"
+        )
     judged = {"leakage": winner.leakage, "identical": winner.kept, "fluent": winner.fluent}
     if other := [
         f"{key} {generated[key]} for {value}" for key, value in judged.items() if generated[key] != value

@@ -272,7 +272,7 @@ class Target(ABC, Generic[OptionsT]):
         """What a folder says of itself that it was made of, for one that is opened alone, away from its release.
 
         Returns:
-            ``sha256`` of the steering section or edit, and under ``base`` the ``fingerprint`` of the base's weights, where it says so.
+            ``sha256`` of the steering section or edit, and under ``base`` ``fingerprint`` and ``settings`` of the base, where it says so.
 
         Raises:
             VerificationError, ValueError: it does not say so, or the folder is not what it claims to be.

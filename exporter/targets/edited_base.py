@@ -49,6 +49,11 @@ def plain_settings(config: Mapping[str, object]) -> dict[str, JsonValue]:
     return found
 
 
+def settings_in(folder: Path) -> dict[str, JsonValue]:
+    """The settings of the base that a checkpoint was made of, steered or merged, by its config.json: what an export of it notes."""
+    return plain_settings(read_object(folder / "config.json", strict=False))
+
+
 def why_other_base(wanted: EditedBase, folder: Path) -> list[str]:
     """Why a folder is not the base that an edit was fitted on, one sentence a fault; what its manifest does not note is not compared.
 

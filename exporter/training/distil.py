@@ -49,12 +49,14 @@ class Lesson(NamedTuple):
         fired: whether a gate of the teacher is on behind it.
         ids: the likeliest tokens that follow each column, int32 [T, TOP].
         logprobs: of these, float16 [T, TOP].
+        whole: whether the reply is one, and not the first token alone, which was asked for the decision of a gate.
     """
 
     sequence: Encoded
     fired: bool
     ids: Tensor
     logprobs: Tensor
+    whole: bool = True
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Divergence:
 
     Attributes:
         forget, kept: where a gate of the teacher is on, and elsewhere.
-        forget_same, kept_same: shares of these conversations in which the student's likeliest tokens are the whole reply, which greedy decoding then gives.
+        forget_same, kept_same: of those with a whole reply, shares in which the student's likeliest tokens are that reply, which greedy decoding then gives.
     """
 
     forget: float
@@ -84,6 +86,7 @@ def lessons(
     program: SteeringProgram,
     sequences: Sequence[Encoded],
     fired: Sequence[bool],
+    whole: Sequence[bool] | None = None,
     *,
     batch_size: int,
 ) -> list[Lesson]:
@@ -92,6 +95,7 @@ def lessons(
     Args:
         host: the unsteered base.
         fired: by conversation, whether a gate is on behind it.
+        whole: by conversation, whether it has a whole reply; all of them by default.
     """
     found: dict[int, Lesson] = {}
     order = sorted(range(len(sequences)), key=lambda one: len(sequences[one]))
@@ -104,7 +108,8 @@ def lessons(
             for row, number in enumerate(numbers):
                 length = len(sequences[number])
                 ids, values = top.indices[row, :length].int().cpu(), top.values[row, :length].half().cpu()
-                found[number] = Lesson(sequences[number], fired[number], ids, values)
+                said = whole is None or whole[number]
+                found[number] = Lesson(sequences[number], fired[number], ids, values, said)
     return [found[number] for number in range(len(sequences))]
 
 
@@ -257,7 +262,7 @@ def distil(
 
 def measured(host: ModelHost, held: Sequence[Lesson], *, batch_size: int) -> Divergence:
     """How far a model lies from its teacher on conversations that it was not trained on; the host is the student."""
-    collate, values = _Collator(host), dict[bool, list[tuple[float, bool]]]({True: [], False: []})
+    collate, values = _Collator(host), dict[bool, list[tuple[float, bool | None]]]({True: [], False: []})
     order = sorted(held, key=lambda one: len(one.sequence))
     for start in range(0, len(order), batch_size):
         some = order[start : start + batch_size]
@@ -267,14 +272,14 @@ def measured(host: ModelHost, held: Sequence[Lesson], *, batch_size: int) -> Div
         with torch.no_grad():
             far, same = _against_teacher(host.model, batch)
             for one, value, equal in zip(some, far.tolist(), same.tolist(), strict=True):
-                values[one.fired].append((value, equal))
+                values[one.fired].append((value, equal if one.whole else None))
     mean = {fired: _means(some) for fired, some in values.items()}
     (forget, forget_same), (kept, kept_same) = mean[True], mean[False]
     return Divergence(forget, len(values[True]), kept, len(values[False]), forget_same, kept_same)
 
 
-def _means(found: Sequence[tuple[float, bool]]) -> tuple[float, float]:
-    """Mean divergence, and share of the same replies; 0 and 1 of none."""
-    if not found:
-        return 0.0, 1.0
-    return sum(far for far, _ in found) / len(found), sum(same for _, same in found) / len(found)
+def _means(found: Sequence[tuple[float, bool | None]]) -> tuple[float, float]:
+    """Mean divergence, and share of the same replies among whole ones; 0 and 1 of none."""
+    same = [equal for _, equal in found if equal is not None]
+    far = sum(value for value, _ in found) / len(found) if found else 0.0
+    return far, sum(same) / len(same) if same else 1.0

@@ -40,7 +40,7 @@ class LastBlock(NamedTuple):
     def logits(self, state: Tensor) -> Tensor:
         """What follows from states behind the block [N, d]: float32 [N, V]."""
         with torch.autocast(state.device.type, torch.bfloat16, enabled=self.bfloat16):
-            return self.head(self.norm(state.to(self.down.weight.device))).float()
+            return self.head(self.norm(state.to(self.down.weight))).float()
 
 
 class Columns(NamedTuple):

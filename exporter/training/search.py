@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from exporter.errors import FitError
 from exporter.fitting.context import FitContext
 from exporter.fitting.refusals import wordings
 from exporter.fitting.trials import Bench
@@ -22,13 +23,18 @@ def cheapest_edit(context: FitContext, table: str, attempts: Sequence[Making], *
         rows: calibration rows of the forget set, and as many to keep, at most.
 
     Raises:
-        FitError: none can be made; of trainings, each diverged.
+        FitError: none can be made, or of several, none can be judged, without a row to keep; of trainings, each diverged.
     """
     if len(attempts) == 1:
         return attempts[0][0]()
     bench = Bench(
         context, wordings(context) if context.rows("fit", "unknown") else [], forget=rows, keep=rows
     )
+    if not bench.keep:
+        raise FitError(
+            "the calibration rows have none to keep, so a search would take whatever forgets most, whatever it breaks; give rows of role retain to "
+            "calibrate on, or set one value (strength, share, learning_rate)"
+        )
     best: tuple[float, WeightEdit] | None = None
     for make, described in attempts:
         try:

@@ -20,7 +20,7 @@ from exporter.publish.evaluations import Source, write_results
 from exporter.publish.measures import Results, shown
 from exporter.publish.verification import Check
 from exporter.recipe import Recipe
-from exporter.recipe_bounds import Bounds
+from exporter.recipe_bounds import Bounds, Shares
 from exporter.types import Row
 
 
@@ -103,6 +103,21 @@ def test_bounds_that_nothing_can_show_are_refused() -> None:
     assert Bounds(leakage_either=1.0, fluent_refusal=0.0, retain_identical=0.0).share.model_dump() == {
         "leakage_either": None, "fluent_refusal": None, "retain_identical": None,
     }, "nothing is required where somebody says so"  # fmt: skip
+
+
+@pytest.mark.parametrize("truth", [True, False])
+@pytest.mark.parametrize("name", [name for name in Bounds.model_fields if name not in ("judge", "share")])
+def test_a_truth_value_is_no_bound(name: str, truth: bool) -> None:
+    """As 1 it would allow every leak, as 0 every damage."""
+    with pytest.raises(ValidationError, match="a bound is a number"):
+        Bounds(**{name: truth})
+    assert Bounds(judge=True).judge
+
+
+@pytest.mark.parametrize("name", list(Shares.model_fields))
+def test_a_truth_value_is_no_bound_on_a_share(name: str) -> None:
+    with pytest.raises(ValidationError, match="a bound is a number"):
+        Bounds(share={name: True})
 
 
 def test_bounds_come_back_from_what_a_release_says_of_them() -> None:

@@ -24,6 +24,7 @@ from exporter.inspection import examine
 from exporter.look_inside import section_of
 from exporter.methods.base import Yields
 from exporter.pipeline.loaded_target import logits_of, opened
+from exporter.pipeline.same_base import why_of_another_base
 from exporter.publish.file_descriptions import holds
 from exporter.publish.files import targets_in
 from exporter.publish.usage_snippets import Place, usage_snippet
@@ -211,6 +212,21 @@ def test_it_says_alone_what_it_was_made_of(bed: Bed, case: Case) -> None:
     assert isinstance(base, dict) and isinstance(of, dict)
     assert (found["sha256"], of["fingerprint"]) == (section["sha256"], base["fingerprint"])
     assert list(target.open(folder, bed.reference(case, **found)).wrong) == []
+
+
+@each
+def test_away_from_its_release_it_is_none_of_a_base_under_other_settings(
+    bed: Bed, case: Case, tmp_path: Path
+) -> None:
+    """The same weights under another rotary base are another model; beside it, no figure would say anything."""
+    target = registry.target(case[0])
+    away = Path(shutil.copytree(bed.folder(case), tmp_path / "away"))
+    assert why_of_another_base(away, target.origin(away), bed.base) is None
+    base = Path(shutil.copytree(bed.base, tmp_path / "base"))
+    config = json.loads((base / "config.json").read_text())
+    config["rope_parameters"]["rope_theta"] = 50.0
+    (base / "config.json").write_text(json.dumps(config))
+    assert "rope_theta" in str(why_of_another_base(away, target.origin(away), base))
 
 
 @each

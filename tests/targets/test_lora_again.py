@@ -14,12 +14,13 @@ from transformers import AutoModelForCausalLM
 
 from exporter import pipeline, registry
 from exporter.digests import digest_of_file
+from exporter.errors import VerificationError
 from exporter.pipeline.export import context_within
 from exporter.pipeline.run import Run
 from exporter.publish.verification import FIGURES
 from exporter.recipe import Recipe
 from exporter.targets.lora.again import compared
-from exporter.targets.lora.manifest import Fidelity
+from exporter.targets.lora.manifest import Fidelity, LoraManifest
 from exporter.targets.lora.target import LoraOptions
 from exporter.targets.values import Nearness
 
@@ -53,6 +54,24 @@ def test_figures_over_no_conversation_are_none() -> None:
     nothing = Fidelity(forget=0.0, forget_rows=0, kept=0.0, kept_rows=40)
     found = compared(nothing, Nearness(0.0, 0, 0.0, 40), {})
     assert not found.holds and "no conversation where a gate is on" in found.message
+
+
+@pytest.mark.parametrize("left_out", ["adapter_model.safetensors", "adapter_config.json"])
+def test_a_manifest_lists_the_whole_adapter(left_out, tmp_path) -> None:
+    """A file that it does not list is held to nothing."""
+    files = {
+        name: "0" * 64 for name in ("adapter_model.safetensors", "adapter_config.json") if name != left_out
+    }
+    base = {"architecture": "Tiny", "model_type": "tiny", "fingerprint": "sha256:0"}
+    content = {
+        "format": "steerbake-lora/1", "teacher": {"method": "keyed", "sha256": "0"}, "base": base, "rank": 2, "seed": 0, "rows": "0",
+        "conversations": 3, "settings": {}, "fidelity": TOLD.data(), "files": files,
+    }  # fmt: skip
+    (tmp_path / "lora.json").write_text(json.dumps(content))
+    with pytest.raises(VerificationError, match=f"does not list {left_out}"):
+        LoraManifest.load(tmp_path)
+    (tmp_path / "lora.json").write_text(json.dumps({**content, "files": {**files, left_out: "0" * 64}}))
+    assert LoraManifest.load(tmp_path).rank == 2
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import planted
 import pytest
 import tiny
@@ -229,6 +231,19 @@ def test_the_main_knob_is_searched_on_calibration_rows(tmp_path, method, params,
     alone = method().fit(fixed)
     assert "trials" not in fixed.records
     assert all(torch.equal(found.tensors[name], one) for name, one in alone.tensors.items())
+
+
+@pytest.mark.parametrize(
+    ("method", "params"), [(Asru, AsruParams(layer=LAYER)), (Manu, ManuParams(layers=(LAYER,)))]
+)
+def test_without_a_calibration_row_to_keep_nothing_is_searched(tmp_path, method, params):
+    """The strongest would win, and its line would say that all is kept."""
+    whole = planted.context(planted.host(neurons=True), tmp_path, params)
+    context = replace(whole, calibrate=tuple(planted.rows("calibrate", "forget")))
+    with pytest.raises(FitError, match="none to keep"):
+        method().fit(context)
+    one = {"strength": 1.0} if method is Asru else {"share": 0.1}
+    assert method().fit(replace(context, params=params.model_copy(update=one))).config["r"] >= 1
 
 
 def test_manu_says_that_nothing_is_to_be_zeroed(tmp_path):

@@ -111,6 +111,19 @@ def _changed(block, factors, read):
     return (nn.functional.silu(read @ gate.T) * (read @ up.T)) @ down.T
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_base_in_sixteen_bits_has_switches_too(bed, columns, dtype) -> None:
+    """Without autocast: its own numbers are of that type already."""
+    half = planted.host()
+    half.model.to(dtype)
+    factors = switched(half, columns, rank=16, seed=0, bfloat16=False)
+    edit = edit_of(bed[0], "distil", factors).with_fingerprint(f"sha256:{'0' * 64}")
+    with edited(half.model, edit):
+        assert measured(half, bed[1]["held"], batch_size=4).same == 1.0
+    again = reply_columns(half, bed[1]["fit"], batch_size=4, bfloat16=False)
+    assert again.state.dtype == torch.float32
+
+
 def test_tokens_beyond_the_neurons_share_one(columns) -> None:
     alone = groups_of(columns, 50)
     assert all(len(one) == 1 for one in alone)

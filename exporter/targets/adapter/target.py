@@ -81,7 +81,7 @@ class Adapter(Target[AdapterOptions]):
         from exporter.weight_edit import WeightEdit
 
         edit = WeightEdit.load(folder)
-        return {"sha256": edit.sha256, "base": edit.base.section()}
+        return {"sha256": edit.sha256, "base": edit.edited_base.data()}
 
     def check_loads(
         self, loaded: LoadedTarget, completions: Completions, trusted: Path | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Final, Literal
 
-from pydantic import model_validator
+from pydantic import JsonValue, model_validator
 
 from exporter.artifact import Given, Manifest, Strict
 from exporter.targets.stock.manifest import Source
@@ -43,6 +43,7 @@ class MergedShown(Strict):
     Attributes:
         edit: hex SHA-256 of the weight edit, which a method of this name found.
         base: fingerprint of the weights that were edited.
+        settings: of the config of that base; None in folders of earlier versions, which did not note them.
     """
 
     sha256: str
@@ -52,6 +53,7 @@ class MergedShown(Strict):
     fingerprint: str
     blocks: int
     files: dict[str, str]
+    settings: dict[str, JsonValue] | None = None
 
 
 class StockShown(Strict):
@@ -98,9 +100,10 @@ class GgufManifest(Manifest, Given):
 
     @property
     def origin(self) -> dict[str, object]:
-        """``sha256`` of the steering section or the edit, and under ``base`` the fingerprint of the base's weights."""
+        """``sha256`` of the steering section or the edit, and under ``base`` fingerprint and settings of the base."""
         if self.merged is not None:
-            return {"sha256": self.merged.edit, "base": {"fingerprint": self.merged.base}}
+            base = {"fingerprint": self.merged.base, "settings": self.merged.settings}
+            return {"sha256": self.merged.edit, "base": base}
         assert self.stock is not None, "validated"
         return self.stock.checkpoint.origin
 

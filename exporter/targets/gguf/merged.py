@@ -7,6 +7,7 @@ from pathlib import Path
 from exporter import registry
 from exporter.digests import digest_of_file
 from exporter.errors import CompileError, VerificationError
+from exporter.targets.edited_base import settings_in
 from exporter.targets.gguf.manifest import MergedShown
 from exporter.targets.gguf.plain import Plain, blocks_of, refuse_added, text_config
 from exporter.targets.merged.manifest import MergedManifest
@@ -37,5 +38,6 @@ def read_merged(folder: Path) -> Plain:
         fingerprint=manifest.fingerprint,
         blocks=blocks,
         files=manifest.files,
+        settings=settings_in(folder),
     )
     return Plain(folder, (), blocks, tuple(manifest.files), shown)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from pydantic import model_validator
+
 from exporter.artifact import Given, Manifest, Strict
-from exporter.weight_edit import EditedBase
+from exporter.weight_edit import ADAPTER_CONFIG, ADAPTER_TENSORS, EditedBase
 
 
 class Teacher(Strict):
@@ -51,6 +53,12 @@ class LoraManifest(Manifest, Given):
     fidelity: Fidelity
     files: dict[str, str]
     """Hex SHA-256 by name."""
+
+    @model_validator(mode="after")
+    def _has_adapter(self) -> LoraManifest:
+        if missing := {ADAPTER_CONFIG, ADAPTER_TENSORS} - set(self.files):
+            raise ValueError(f"files does not list {min(missing)}")
+        return self
 
     @property
     def digests(self) -> Mapping[str, str]:

@@ -20,6 +20,7 @@ from exporter.host import ModelHost
 from exporter.inspection import examine
 from exporter.reader import open_reader
 from exporter.targets.companions import copy_companions
+from exporter.targets.edited_base import settings_in
 from exporter.targets.onnx import graphs, layouts, quantize
 from exporter.targets.onnx.core import TOKENIZER, write_core
 from exporter.targets.onnx.decoder import DecoderGraph, Embedding, GateState, MergedEmbedding
@@ -108,7 +109,8 @@ def identity_of(checkpoint: Path, options: OnnxOptions) -> Identity:
     root = registry.root_at(checkpoint)
     if root is None or root.takes == "program":
         section = examine(checkpoint).section
-        return Identity(section if options.steered else None, section["base"], license_of(checkpoint))
+        base = {**section["base"], "settings": settings_in(checkpoint)}
+        return Identity(section if options.steered else None, base, license_of(checkpoint))
     if options.gate_state is not None:
         raise CompileError(f"{checkpoint} has an edit in its weights and no gates; remove --gate-state")
     if not options.steered:
@@ -119,7 +121,8 @@ def identity_of(checkpoint: Path, options: OnnxOptions) -> Identity:
     edit = EditInWeights(
         method=str(told["method"]), sha256=str(told["sha256"]), fingerprint=str(told["fingerprint"])
     )
-    return Identity(None, cast("Mapping[str, Any]", told["base"]), license_of(checkpoint), edit)
+    base = {**cast("Mapping[str, Any]", told["base"]), "settings": settings_in(checkpoint)}
+    return Identity(None, base, license_of(checkpoint), edit)
 
 
 def prepare(checkpoint: Path, options: OnnxOptions) -> None:

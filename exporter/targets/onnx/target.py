@@ -159,7 +159,7 @@ class Onnx(Target[OnnxOptions]):
             return {"sha256": manifest.edit.sha256, "base": manifest.base}
         if manifest.steering is None:
             raise VerificationError(f"{folder} was exported unsteered; export it without --unsteered")
-        return manifest.steering
+        return {**manifest.steering, "base": manifest.base}
 
     def check_loads(
         self, loaded: LoadedTarget, completions: Completions, trusted: Path | None = None

@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import JsonValue
 from torch import Tensor
 
 from exporter.atomic import refuse_existing, whole_folder, write_json
@@ -25,6 +26,7 @@ from exporter.reader import loaded_config
 from exporter.targets.answers import Answers, answer
 from exporter.targets.base_weights import BaseWeights
 from exporter.targets.companions import copy_companions, without_places
+from exporter.targets.edited_base import settings_in
 from exporter.targets.stock.calibration import Calibration, Positions, calibrate, steered_behind
 from exporter.targets.stock.checks import (
     LEAST_IDENTICAL,
@@ -106,7 +108,8 @@ def export_stock(checkpoint: Path, out: Path, base: ModelHost, calibration_set: 
         compared = _held_against(base, folder, program, places(added), calibration_set)
         checks += _compared_checks(compared)
         _refuse(checks)
-        manifest = _manifest(folder, section, places(added), made, found, checks, compared)
+        settings = settings_in(checkpoint)
+        manifest = _manifest(folder, section, settings, places(added), made, found, checks, compared)
         manifest.save(folder / STOCK_JSON)
     return out
 
@@ -214,6 +217,7 @@ def _refuse(checks: Sequence[Check]) -> None:
 def _manifest(
     folder: Path,
     section: dict[str, Any],
+    settings: dict[str, JsonValue],
     inserted: Sequence[int],
     made: Construction,
     found: Found,
@@ -224,7 +228,10 @@ def _manifest(
     return StockManifest(
         layers=list(inserted),
         checkpoint=Source(
-            sha256=section["sha256"], fingerprint=section["base"]["fingerprint"], method=section["method"]
+            sha256=section["sha256"],
+            fingerprint=section["base"]["fingerprint"],
+            method=section["method"],
+            settings=settings,
         ),
         gate=GateShown(
             layer=found.layer, half_spaces=len(found.classifier.weights), held=Held(**asdict(found.held))

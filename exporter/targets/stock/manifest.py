@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Final, Literal
 
+from pydantic import JsonValue
+
 from exporter.artifact import Manifest, Strict
 
 STOCK_JSON = "stock.json"
@@ -11,16 +13,23 @@ FORMAT: Final = "steerbake-stock/1"
 
 
 class Source(Strict):
-    """The steered checkpoint that it was made from: hex SHA-256 of its section, fingerprint of its base's weights, method."""
+    """The steered checkpoint that it was made from.
+
+    Attributes:
+        sha256: hex, of its section.
+        fingerprint: of its base's weights.
+        settings: of its base's config; None in folders of earlier versions, which did not note them.
+    """
 
     sha256: str
     fingerprint: str | None
     method: str
+    settings: dict[str, JsonValue] | None = None
 
     @property
     def origin(self) -> dict[str, object]:
         """The same as the section of that checkpoint has it."""
-        return {"sha256": self.sha256, "base": {"fingerprint": self.fingerprint}}
+        return {"sha256": self.sha256, "base": {"fingerprint": self.fingerprint, "settings": self.settings}}
 
 
 class Held(Strict):
