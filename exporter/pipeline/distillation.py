@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from exporter.weight_edit import EditedBase
     from steer_modules.program import SteeringProgram
 
-
+LOG = logging.getLogger(__name__)
 ENOUGH = 0.9
 """Share of held replies of either kind that are the checkpoint's, from which on no other form is tried."""
 
@@ -107,6 +108,12 @@ def chosen(
             continue
         with edited(host.model, edit):
             near = measured(host, held, batch_size=batch_size)
+        LOG.info(
+            "--form %s: of held replies the checkpoint's are %.3f where a gate is on, %.3f elsewhere",
+            name,
+            near.forget_same,
+            near.kept_same,
+        )
         if best is None or near.same > best.near.same:
             best = Pupil(name, edit, near)
         if best.near.same >= ENOUGH:
@@ -116,7 +123,7 @@ def chosen(
             f"the last block of {host.architecture} has no gated MLP without biases, or --rank is below the 2 that a neuron needs; "
             "export it with --form trained"
         )
-    base = measured(host, held, batch_size=batch_size).forget
+    base = measured(host, [one for one in held if one.fired], batch_size=batch_size).forget
     if not best.near.forget < NEARER * base:
         raise FitError(
             f"the adapter (--form {best.form}) does not say what the checkpoint says where its gate is on: {best.near.forget:.3g} nats a token from it, "

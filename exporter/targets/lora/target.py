@@ -15,6 +15,7 @@ from exporter.targets.values import (
     FileKind,
     Finding,
     LoadedTarget,
+    Parity,
     Place,
     Reference,
     Summary,
@@ -65,6 +66,7 @@ class Lora(Target[LoraOptions]):
     Options = LoraOptions
     serves = True
     calibrates = True
+    parity = Parity(least_same=0.9)
     remedy = "export it with a higher --rank or more --epochs, or remove it from publish.targets"
     instead_of_chat = "load it onto its base with peft (docs/lora.md)"
     modules: ClassVar[Mapping[str, str]] = {"peft": "peft"}
