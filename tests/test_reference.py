@@ -30,7 +30,7 @@ def test_every_key_stands_in_it() -> None:
 
 def test_another_default_of_a_shared_parameter_stands_in_it() -> None:
     own = reference().partition("## Parameters of `kuda`")[2].partition("\n## ")[0]
-    assert "| `learning_rate` | number or `search` | `0.001` |" in own
+    assert "| `learning_rate` | number or `search` | `0.003` |" in own
     assert "| `epochs` |" not in own
 
 

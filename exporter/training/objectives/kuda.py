@@ -57,13 +57,13 @@ class KudaParams(TrainingSettings):
 
     learning_rate: Annotated[
         Annotated[float, Field(gt=0)] | Literal["search"], Between(1e-5, 3e-3, log=True)
-    ] = 1e-3
+    ] = 3e-3
     """Of AdamW, falling linearly to 0; `search` trains with each of `rates`, for every relaxation that is tried."""
     relaxation: Annotated[Annotated[float, Field(gt=0)] | Literal["search"], Between(1e-4, 1.0, log=True)] = (
         "search"
     )
     """Second moment of the retain set's inputs, in means over all directions, along which half of a change is left (`soft`), or from which nothing is (`hard`)."""
-    relaxations: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1e-3, 1e-2, 1e-1), min_length=1)
+    relaxations: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1e-2, 1e-1), min_length=1)
     """Relaxations that `search` tries on the calibration rows."""
     cut: Cut = "soft"
     """Whether directions that the retain set uses are weakened by how much it uses them, or cut."""
