@@ -76,7 +76,8 @@ def reference() -> str:
         if users[0] != name:
             parts.append(f"Those of `{users[0]}`" + (", and:\n" if _own(schemas[name], root) else ".\n"))
         if users[0] == name or _own(schemas[name], root):
-            without = () if users[0] == name else tuple(root.model_fields)
+            own = _own(schemas[name], root)
+            without = () if users[0] == name else tuple(set(root.model_fields) - own)
             parts += _model(schemas[name], f"methods.params.{name}", without)
     formats = ", ".join(f"`{name}`" for name in READERS)
     return (
@@ -112,7 +113,13 @@ def _root(schema: type[BaseModel]) -> type[BaseModel]:
 
 
 def _own(schema: type[BaseModel], root: type[BaseModel]) -> set[str]:
-    return set(schema.model_fields) - set(root.model_fields)
+    """Keys that the root lacks, or has with another default."""
+    known = root.model_fields
+    return {
+        name
+        for name, field in schema.model_fields.items()
+        if name not in known or _default(field) != _default(known[name])
+    }
 
 
 def _model(schema: type[BaseModel], place: str, without: Sequence[str] = ()) -> Iterator[str]:

@@ -52,6 +52,7 @@ METHODS: Table[type[Method]] = Table(
         "perturbation": "exporter.training.objectives.perturbation:Perturbation",  # https://arxiv.org/abs/2502.19982
         "sku": "exporter.training.objectives.sku:Sku",  # https://arxiv.org/abs/2402.10058
         "mmunlearner": "exporter.training.objectives.mmunlearner:Mmunlearner",  # https://arxiv.org/abs/2502.11051
+        "kuda": "exporter.training.objectives.kuda:Kuda",  # https://arxiv.org/abs/2602.19275
         "asru": "exporter.training.closed_form.asru:Asru",  # https://arxiv.org/abs/2605.15687
         "manu": "exporter.training.closed_form.manu:Manu",  # https://arxiv.org/abs/2502.15910
     }

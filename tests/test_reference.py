@@ -28,6 +28,12 @@ def test_every_key_stands_in_it() -> None:
         assert meanings_of(Row)[field.name]
 
 
+def test_another_default_of_a_shared_parameter_stands_in_it() -> None:
+    own = reference().partition("## Parameters of `kuda`")[2].partition("\n## ")[0]
+    assert "| `learning_rate` | number or `search` | `0.003` |" in own
+    assert "| `epochs` |" not in own
+
+
 def test_every_metric_stands_in_it() -> None:
     text = PAGE.read_text(encoding="utf-8")
     assert all(f"| `{name}` |" in text for name in registry.METRICS)

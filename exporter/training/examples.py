@@ -26,6 +26,12 @@ SIDES = ("forget", "retain", "reasoning", "refusal", "other")
 prompt of the forget set is. ``reasoning``: general reasoning; where there are no rows of that role, another conversation of the retain set."""
 
 
+def responding(batch: Batch) -> Tensor:
+    """The columns that hold a token of the response, and the one before it: bool [B, T]."""
+    labelled = batch["labels"] != -100
+    return labelled | labelled.roll(-1, dims=-1)
+
+
 class Together(NamedTuple):
     """What one item of a step is made of; a side is None where its objective does not read it."""
 

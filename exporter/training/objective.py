@@ -97,6 +97,7 @@ def trained(
     name: str,
     sides: frozenset[str],
     blocks: Sequence[int] | None = None,
+    layers: Sequence[str] | None = None,
     table: str = "training",
     prepared: Callable[[nn.Module], AbstractContextManager[None]] | None = None,
 ) -> tuple[dict[str, object], dict[str, Tensor]]:
@@ -106,6 +107,7 @@ def trained(
         name: of this training, different from those of others of the same parameters; its checkpoints are kept by it.
         sides: the parts of a step that the loss reads.
         blocks: decoder blocks that are edited; None for all.
+        layers: full names of the linear layers that are edited, where it is not all of those blocks.
         table: of the report's record, for the losses.
         prepared: around the training, given the model with its new adapter.
 
@@ -114,7 +116,7 @@ def trained(
     """
     host = context.host
     found = examples(context, responses=params.responses, epochs=params.epochs, sides=sides)
-    names = linear_layers(host.model, vision=params.vision, blocks=blocks)
+    names = layers or linear_layers(host.model, vision=params.vision, blocks=blocks)
     rows = digest_of_rows(context.fit)
     inputs = [name, params.model_dump(), context.seed, rows, model_digest(host.model), str(host.dtype)]
     work = context.work / "training" / digest_of(inputs)[:32]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -75,16 +76,8 @@ class Step:
 
     def perturbed(self, batch: Batch, noise: Tensor) -> Pass:
         """The base on a batch to whose embeddings noise [B, T, d] is added, without gradients."""
-
-        def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            del layer, inputs
-            return output + noise.to(output)
-
-        hook = self._plain.get_input_embeddings().register_forward_hook(add)
-        try:
+        with noised(self._plain.get_input_embeddings(), noise):
             return self._base(batch, ())
-        finally:
-            hook.remove()
 
     @property
     def embeddings(self) -> Tensor:
@@ -105,6 +98,21 @@ class Step:
                 return run_pass(self._plain, batch, layers)
         finally:
             self._plain.train(training)
+
+
+@contextmanager
+def noised(embeddings: nn.Module, noise: Tensor) -> Iterator[None]:
+    """Adds noise [B, T, d] to what embeddings give within the block."""
+
+    def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        del layer, inputs
+        return output + noise.to(output)
+
+    hook = embeddings.register_forward_hook(add)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def run_pass(model: Any, batch: Batch, layers: Sequence[int]) -> Pass:

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from exporter.fitting.space import Between, Blocks
-from exporter.training.examples import Batch
+from exporter.training.examples import Batch, responding
 from exporter.training.losses import mean_square
 from exporter.training.objective import Objective
 from exporter.training.settings import TrainingSettings
@@ -53,8 +53,8 @@ class Rmu(Objective):
         return list(range(max(at - EDITED + 1, 0), at + 1))
 
     def loss(self, step: Step, params: RmuParams) -> Tensor:
-        return pushed(step, step.forget, _response(step.forget), params) + params.retain_weight * held(
-            step, step.retain, _response(step.retain), params
+        return pushed(step, step.forget, responding(step.forget), params) + params.retain_weight * held(
+            step, step.retain, responding(step.retain), params
         )
 
 
@@ -82,7 +82,7 @@ class R2mu(Rmu):
     def loss(self, step: Step, params: RmuParams) -> Tensor:
         assert isinstance(params, R2muParams)
         thought = pushed(step, step.forget, step.forget["reasoning"], params)
-        general = held(step, step.reasoning, _response(step.reasoning), params)
+        general = held(step, step.reasoning, responding(step.reasoning), params)
         return (
             super().loss(step, params)
             + params.reasoning_weight * thought
@@ -108,9 +108,3 @@ def held(step: Step, batch: Batch, mask: Tensor, params: RmuParams) -> Tensor:
     layer = params.at(step.blocks)
     wanted = step.base(batch, [layer]).states[layer]
     return mean_square(step.edited(batch, [layer]).states[layer], wanted, mask)
-
-
-def _response(batch: Batch) -> Tensor:
-    """The columns that hold a token of the response, and the one before it: bool [B, T]."""
-    labelled = batch["labels"] != -100
-    return labelled | labelled.roll(-1, dims=-1)
