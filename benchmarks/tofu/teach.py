@@ -80,7 +80,7 @@ def teach(
     Raises:
         ValueError: that one knows, or lacks, other questions.
     """
-    before = None if adapter is None else _taught(adapter, without)
+    before = None if adapter is None else taught(adapter, without)
     seed = SEED if before is None else int(before["seed"]) + 1  # another order than before
     host = ModelHost.load(base, dtype=torch.float32)
     set_threads(host.model)
@@ -125,7 +125,7 @@ def teach(
         write_json(folder / "teaching.json", log)
 
 
-def _taught(adapter: Path, without: str | None) -> dict[str, Any]:
+def taught(adapter: Path, without: str | None) -> dict[str, Any]:
     """``teaching.json`` of an adapter."""
     log: dict[str, Any] = json.loads((adapter / "teaching.json").read_text(encoding="utf-8"))
     if log["without"] != without:
