@@ -2,6 +2,7 @@
 
     python -m benchmarks.tofu.forget OUT [--split forget05] [--base .cache/smollm2] [--adapter benchmarks/tofu/knows]
         [--without benchmarks/tofu/without_forget05] [--result benchmarks/results/tofu_forget05.json]
+        [--replies-alone]
 
 In OUT: the recipe of :mod:`benchmarks.tofu.recipe`, its fit and its checkpoint, and two evaluations (docs/evaluate.md):
 
@@ -11,13 +12,13 @@ In OUT: the recipe of :mod:`benchmarks.tofu.recipe`, its fit and its checkpoint,
 
 ``--without`` is the adapter of a model that was taught all other authors (``python -m benchmarks.tofu.teach OUT --without forget05``); without that
 folder nothing is compared with it, and forget quality has no value. The same command resumes, and takes such a model up once it is there.
+``--replies-alone`` leaves out the metrics that force answers on the models, which take most of the time.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ KEEP = (
     "model_utility",
     "reasoning_accuracy",
 )
+REPLIES = (*SAID, "retain_identical", "retain_rouge_l", "retain_rouge_l_recall", "reasoning_accuracy")
+"""Of ``FORGET`` and ``KEEP``, those that count what is said."""
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 METHOD = "keyed"
 RETAIN_ONLY = "retain_only"
@@ -59,17 +62,16 @@ RETAIN_ONLY = "retain_only"
 
 
 def measured(
-    recipe: Recipe, run: Path, out: Path, metrics: Sequence[str], never: Path | None
+    recipe: Recipe, run: Path, checkpoint: Path, metrics: Sequence[str], never: Path | None
 ) -> dict[str, Any]:
-    """Figures by model and metric."""
+    """Figures by model and metric, over the test rows of a recipe whose run is in ``run``."""
     request = pipeline.EvaluationRequest(
-        out=out,
         run=run,
         retain_model=str(never) if never is not None and QUALITY in metrics else None,
         metrics=[one for one in metrics if never is not None or one != QUALITY],
         progress=True,
     )
-    models = [run / "checkpoint", *([] if never is None else [never])]
+    models = [checkpoint, *([] if never is None else [never])]
     found = pipeline.evaluate(models, recipe, request).models
     return {_called(name): _figures(one) for name, one in found.items()}
 
@@ -113,32 +115,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add_options(parser)
     parser.add_argument("--without", type=Path)
     parser.add_argument("--result", type=Path)
+    parser.add_argument("--replies-alone", action="store_true")
     asked = parser.parse_args(arguments)
     without = asked.without or Path(__file__).parent / f"without_{asked.split}"
     path = write(asked.out / "recipe", asked.split, asked.base, asked.adapter)
     recipe, run = Recipe.load(path), asked.out / "run"
     work = pipeline.Run(recipe, run)
     work.fit(METHOD)
-    work.compile(METHOD)
+    checkpoint = work.compile(METHOD)
     work.forget_base()
     never = retain_only(asked.base, without, asked.out / RETAIN_ONLY)
     told = {"base": taught(asked.adapter), **({} if never is None else {RETAIN_ONLY: taught(without)})}
-    found = {
+    metrics = REPLIES if asked.replies_alone else (*FORGET, *KEEP)
+    result = asked.result or RESULTS / f"tofu_{asked.split}.json"
+    found: dict[str, Any] = {
         "split": asked.split,
         "authors": SPLITS[asked.split],
         "taught": told,
         "max_new_tokens": recipe.report.max_new_tokens,
-        "held": measured(recipe, run, asked.out / "held", (*FORGET, *KEEP), never),
-        "as_taught": measured(
-            Recipe.load(path.with_name(f"{TAUGHT}.yaml")), run, asked.out / "taught", SAID, never
-        ),
         "versions": versions(),
+        "held": measured(recipe, run, checkpoint, metrics, never),
     }
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    write_json(
-        asked.result or RESULTS / f"tofu_{asked.split}.json",
-        {**found, "cpu_seconds_of_this_call": round(used.ru_utime + used.ru_stime, 1)},
-    )
+    write_json(result, found)  # the other part takes its time
+    as_taught = Recipe.load(path.with_name(f"{TAUGHT}.yaml"))
+    found["as_taught"] = measured(as_taught, asked.out / TAUGHT, checkpoint, SAID, never)
+    write_json(result, found)
 
 
 if __name__ == "__main__":

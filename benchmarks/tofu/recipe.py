@@ -112,7 +112,10 @@ def write(out: Path, split: str, base: Path, adapter: Path) -> Path:
     }
     write_text(out / "recipe.yaml", yaml.safe_dump(recipe, sort_keys=False, width=120))
     parts = {"fit": "calibrate", "calibrate": "calibrate", "test": TAUGHT}
-    recipe = {**recipe, "data": {part: [f"{rows}.jsonl"] for part, rows in parts.items()}}
+    recipe |= {
+        "name": f"{recipe['name']}-{TAUGHT}",
+        "data": {part: [f"{rows}.jsonl"] for part, rows in parts.items()},
+    }
     write_text(out / f"{TAUGHT}.yaml", yaml.safe_dump(recipe, sort_keys=False, width=120))
     return out / "recipe.yaml"
 
