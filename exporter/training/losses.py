@@ -6,21 +6,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from exporter.training.labelled_columns import before_labels, labelled
+
 
 def token_losses(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """-log p of every labelled token.
 
     Args:
-        logits: [B, T, V].
+        logits: [N, V] of the columns before labelled tokens, as a pass of a step has them; or [B, T, V] of all.
         labels: int64 [B, T], -100 where there is none.
 
     Returns:
         Losses float32 [B, T - 1], 0 where there is no label, and bool [B, T - 1], where there is one.
     """
-    labelled = _labelled(labels)
-    wanted = labels[:, 1:][labelled]
-    losses = functional.cross_entropy(_before(logits, labelled), wanted, reduction="none")
-    return _by_row(losses, labelled), labelled
+    there = labelled(labels)
+    losses = functional.cross_entropy(_before(logits, labels), labels[:, 1:][there], reduction="none")
+    return _by_row(losses, there), there
 
 
 def sequence_nll(logits: Tensor, labels: Tensor) -> Tensor:
@@ -30,33 +31,33 @@ def sequence_nll(logits: Tensor, labels: Tensor) -> Tensor:
 
 def mean_nll(logits: Tensor, labels: Tensor) -> Tensor:
     """-log p of each response, the mean over its tokens: float32 [B]."""
-    losses, labelled = token_losses(logits, labels)
-    return losses.sum(-1) / labelled.sum(-1).clamp_min(1)
+    losses, there = token_losses(logits, labels)
+    return losses.sum(-1) / there.sum(-1).clamp_min(1)
 
 
 def divergence(reference: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
     """KL(reference || model) in nats, the mean over the labelled tokens of each response: float32 [B].
 
     Args:
-        reference, logits: [B, T, V].
+        reference, logits: [N, V] or [B, T, V], as for :func:`token_losses`.
     """
-    labelled = _labelled(labels)
-    wanted = _before(reference, labelled).log_softmax(-1)
-    found = _before(logits, labelled).log_softmax(-1)
-    each = _by_row((wanted.exp() * (wanted - found)).sum(-1), labelled)
-    return each.sum(-1) / labelled.sum(-1).clamp_min(1)
+    there = labelled(labels)
+    wanted = _before(reference, labels).log_softmax(-1)
+    found = _before(logits, labels).log_softmax(-1)
+    each = _by_row((wanted.exp() * (wanted - found)).sum(-1), there)
+    return each.sum(-1) / there.sum(-1).clamp_min(1)
 
 
 def soft_nll(target: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy to target distributions, the mean over the labelled tokens of each response: float32 [B].
 
     Args:
-        target: logits [B, T, V] of the distributions.
+        target: logits of the distributions, [N, V] or [B, T, V].
     """
-    labelled = _labelled(labels)
-    wanted = _before(target, labelled).softmax(-1)
-    each = _by_row(-(wanted * _before(logits, labelled).log_softmax(-1)).sum(-1), labelled)
-    return each.sum(-1) / labelled.sum(-1).clamp_min(1)
+    there = labelled(labels)
+    wanted = _before(target, labels).softmax(-1)
+    each = _by_row(-(wanted * _before(logits, labels).log_softmax(-1)).sum(-1), there)
+    return each.sum(-1) / there.sum(-1).clamp_min(1)
 
 
 def mean_square(states: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
@@ -70,15 +71,11 @@ def mean_square(states: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, each, torch.zeros_like(each)).sum(-1) / mask.sum(-1).clamp_min(1)
 
 
-def _labelled(labels: Tensor) -> Tensor:
-    return labels[:, 1:] != -100
-
-
-def _before(logits: Tensor, labelled: Tensor) -> Tensor:
+def _before(logits: Tensor, labels: Tensor) -> Tensor:
     """What is expected where a token is labelled: float32 [N, V]. A softmax over every column of a batch costs as much as half of the model."""
-    return logits[:, :-1][labelled].float()
+    return (before_labels(logits, labels) if logits.dim() > 2 else logits).float()
 
 
-def _by_row(values: Tensor, labelled: Tensor) -> Tensor:
+def _by_row(values: Tensor, there: Tensor) -> Tensor:
     """Values [N] of labelled tokens in their places, 0 elsewhere: [B, T - 1]."""
-    return values.new_zeros(labelled.shape).masked_scatter(labelled, values)
+    return values.new_zeros(there.shape).masked_scatter(there, values)

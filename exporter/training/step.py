@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from exporter.training.examples import Batch
+from exporter.training.labelled_columns import before_labels, head_over
+from exporter.training.short_attention import attention_for
 from steer_modules.steered_model import decoder_blocks
 
 OURS = ("labels", "reasoning", "answer")
@@ -17,7 +19,12 @@ OURS = ("labels", "reasoning", "answer")
 
 
 class Pass(NamedTuple):
-    """Logits [B, T, V], and outputs [B, T, d] of the blocks that were asked for, by layer."""
+    """What a model expects, and outputs [B, T, d] of the blocks that were asked for, by layer.
+
+    Attributes:
+        logits: of a batch with labels [N, V], of the columns before its labelled tokens, row by row
+            (:func:`exporter.training.labelled_columns.before_labels`); of one without [B, T, V].
+    """
 
     logits: Tensor
     states: Mapping[int, Tensor]
@@ -118,5 +125,10 @@ def noised(embeddings: nn.Module, noise: Tensor) -> Iterator[None]:
 def run_pass(model: Any, batch: Batch, layers: Sequence[int]) -> Pass:
     """One pass over a batch, whatever else it holds."""
     inputs = {key: value for key, value in batch.items() if key not in OURS}
-    out = model(**inputs, use_cache=False, output_hidden_states=bool(layers))
-    return Pass(out.logits, {layer: out.hidden_states[layer + 1] for layer in layers})
+    labels = batch.get("labels")
+    with head_over(model, labels) as cut, attention_for(batch["input_ids"]):
+        out = model(**inputs, use_cache=False, output_hidden_states=bool(layers))
+    logits = out.logits
+    if labels is not None:
+        logits = logits[0] if cut else before_labels(logits, labels.to(logits.device))
+    return Pass(logits, {layer: out.hidden_states[layer + 1] for layer in layers})

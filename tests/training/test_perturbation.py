@@ -61,7 +61,7 @@ def test_a_question_that_cannot_be_read_back_is_refused(context):
 
 
 def teacher_and_loss(context, params, answer):
-    """The loss of a step of one forget row with an adapter that does nothing, and the base's logits, clean and perturbed."""
+    """The loss of a step of one forget row with an adapter that does nothing, and the base's logits of every column, clean and perturbed."""
     row = replace(planted.row("ada"), answer=answer)
     context = replace(context, fit=(row, *planted.rows("fit", "retain")), params=params)
     objective = Perturbation()
@@ -75,7 +75,8 @@ def teacher_and_loss(context, params, answer):
         draw = torch.randn(*step.forget["input_ids"].shape, planted.WIDTH)
         named = (step.forget["input_ids"] == planted.VOCABULARY["ada"])[..., None]
         noise = params.noise * step.embeddings.std() * draw * named
-        clean, perturbed = step.base(step.forget).logits, step.perturbed(step.forget, noise).logits
+        every = {key: value for key, value in step.forget.items() if key != "labels"}
+        clean, perturbed = step.base(every).logits, step.perturbed(every, noise).logits
     return loss, clean, perturbed, step
 
 

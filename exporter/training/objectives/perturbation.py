@@ -24,6 +24,7 @@ from exporter.errors import DataError
 from exporter.fitting.context import FitContext
 from exporter.fitting.space import Between
 from exporter.training.examples import Batch, examples
+from exporter.training.labelled_columns import labelled
 from exporter.training.losses import divergence
 from exporter.training.objective import Objective
 from exporter.training.objectives import retaining
@@ -70,7 +71,7 @@ class Perturbation(Objective):
         noise = params.noise * self._spread * torch.randn(shape, device=named.device) * named[..., None]
         clean = step.base(forget).logits.float()
         teacher = step.perturbed(forget, noise).logits.float() - params.contrast * clean
-        says_subject = named.roll(-1, dims=-1)  # the column before a token predicts it
+        says_subject = named[:, 1:][labelled(forget["labels"])]  # in the place of the column that predicts it
         teacher = torch.where(says_subject[..., None], clean, teacher)
         found = divergence(teacher, step.edited(forget).logits, forget["labels"])
         return found + params.retain_weight * retaining.nll(step)

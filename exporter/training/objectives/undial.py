@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from exporter.fitting.space import Between
+from exporter.training.labelled_columns import labelled
 from exporter.training.losses import soft_nll
 from exporter.training.objective import Objective
 from exporter.training.objectives import retaining
@@ -36,7 +37,7 @@ class Undial(Objective):
     def loss(self, step: Step, params: UndialParams) -> Tensor:
         forget, labels = step.forget, step.forget["labels"]
         teacher = step.base(forget).logits.float()
-        said = one_hot(labels[:, 1:].clamp_min(0), teacher.shape[-1])
-        teacher[:, :-1] -= params.strength * said
+        said = one_hot(labels[:, 1:][labelled(labels)], teacher.shape[-1])
+        teacher = teacher - params.strength * said
         found = soft_nll(teacher, step.edited(forget).logits, labels)
         return found + params.retain_weight * retaining.nll(step) if params.retain_weight else found
