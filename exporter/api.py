@@ -207,6 +207,7 @@ def attack(
     budget: int = pipeline.Siege.budget,
     seed: int = 0,
     variant: str | None = None,
+    retain: int | None = None,
     out: str | Path | None = None,
     run: str | Path | None = None,
     progress: Listener | None = None,
@@ -222,6 +223,7 @@ def attack(
         budget: trials of the adaptive search.
         seed: of what is drawn, trained and searched.
         variant: of an exported folder with several; the first by default.
+        retain: of the retain rows, how many each way of asking puts to both models; all by default.
         out: folder for the results; ``attacks`` in the run's folder by default. The same call resumes there.
         run: folder of the recipe's run; the one around ``folder``, or runs/NAME by default.
 
@@ -232,7 +234,7 @@ def attack(
         InputErrors: an attack, a group or a variant that there is not, or no plain test row of role ``forget``.
         VerificationError: the folder is not what its manifest says, or was made from another base than the recipe's.
     """
-    siege = pipeline.Siege(tuple(attacks), every, limit, budget, seed, variant)
+    siege = pipeline.Siege(tuple(attacks), every, limit, budget, seed, variant, retain)
     with heard_by(progress):
         return pipeline.attack(
             Path(folder),

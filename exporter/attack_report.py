@@ -108,6 +108,7 @@ class AttackReport(Artifact, Given):
         variant: which of its variants was attacked; "" where there is one.
         digest: hex SHA-256 over the files that decide what it says.
         limit: rows of the forget set, and as many of the retain set, that each attack was made of.
+        retain: retain rows at most that each way of asking was put to; None for all of them.
         attacks: what needs the files first, then what needs prompts alone.
         worst: the attack under which most may leak, of those that :func:`worst_of` compares; None where there is none.
     """
@@ -123,6 +124,7 @@ class AttackReport(Artifact, Given):
     variant: str = ""
     digest: str
     limit: int
+    retain: int | None = None
     max_new_tokens: int
     seed: int
     attacks: list[AttackResult]

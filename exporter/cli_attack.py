@@ -56,6 +56,14 @@ def attack(
     limit: Annotated[
         int, typer.Option(min=2, help="Rows to forget that an attack is made of, and as many to keep.")
     ] = 48,
+    retain: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Of those to keep, how many each way of asking puts to both models; all by default.",
+            show_default=False,
+        ),
+    ] = None,
     budget: Annotated[int, typer.Option(min=1, help="Trials of the adaptive search.")] = 200,
     variant: Annotated[
         str | None,
@@ -70,7 +78,7 @@ def attack(
     from exporter import display_attacks, pipeline
 
     display_attacks.show_stages()
-    siege = pipeline.Siege(tuple(names or ()), every, limit, budget, seed, variant)
+    siege = pipeline.Siege(tuple(names or ()), every, limit, budget, seed, variant, retain)
     found = pipeline.attack(
         folder,
         pipeline.load_recipe(recipe, ()),

@@ -245,6 +245,29 @@ def test_the_same_command_asks_nothing_again(
     assert again.data() == report.data()
 
 
+def test_fewer_retain_rows_are_asked_and_still_stand_around(home: Path, tmp_path: Path) -> None:
+    recipe = Recipe.load(home / "recipe.yaml")
+    every, few, none = (
+        attack(
+            home / "steered",
+            recipe,
+            Siege(("many_shot", "begun"), limit=8, retain=retain),
+            run=home / "run",
+            out=tmp_path,
+        )
+        for retain in (None, 2, 0)
+    )
+    assert (every.retain, few.retain, none.retain) == (None, 2, 0)
+    for name in ("many_shot", "begun"):
+        whole, some, nothing = (by_name(one)[name] for one in (every, few, none))
+        assert whole.retain_identical is not None and whole.retain_identical.n > 2
+        assert some.retain_identical is not None and some.retain_identical.n == 2
+        assert nothing.retain_identical is None
+        assert whole.leak == some.leak == nothing.leak, "the same rows to forget, in the same surroundings"
+    asked = (tmp_path / "base.jsonl").read_text().splitlines()
+    assert len(asked) == len(set(asked)), "and none of them asked again"
+
+
 def test_draws_follow_from_the_seed(under: UnderAttack) -> None:
     host, chat = under.host("base"), under.chat()
     prompts = [chat.prompt(row) for row in under.forget]

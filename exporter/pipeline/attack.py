@@ -53,6 +53,7 @@ class Siege:
         names: attacks or groups of them; without any, every way of asking and what costs nothing more.
         every: also those that are expensive.
         limit: rows to forget that an attack is made of, and as many to keep.
+        retain: retain rows at most that each way of asking puts to both models; the others only stand around questions. None for all.
         budget: trials of the adaptive search.
         seed: of what is drawn by a model, trained and searched.
         variant: of the model, where it has several; the first by default.
@@ -64,6 +65,7 @@ class Siege:
     budget: int = 200
     seed: int = 0
     variant: str | None = None
+    retain: int | None = None
 
     @classmethod
     def showing(cls, bound: float) -> Siege:
@@ -116,7 +118,7 @@ def attack_within(
     where.mkdir(parents=True, exist_ok=True)
     models: Mapping[Side, MeasuredModel] = {"base": open_model(BASE, work), "steered": model}
     under = UnderAttack(work, models, variant, rows, where, siege.seed, siege.budget, progress)
-    results = [*_asked(under, chosen.prompts), *_made(under, chosen.models)]
+    results = [*_asked(under, chosen.prompts, siege.retain), *_made(under, chosen.models)]
     results.sort(key=lambda one: not one.by_design)  # what succeeds by design stands first
     worst = worst_of(results)
     found = AttackReport(
@@ -126,6 +128,7 @@ def attack_within(
         variant=variant,
         digest=model.digest,
         limit=siege.limit,
+        retain=siege.retain,
         max_new_tokens=recipe.report.max_new_tokens,
         seed=siege.seed,
         attacks=results,
@@ -184,7 +187,9 @@ def choose(names: Sequence[str], *, every: bool) -> Chosen:
     )
 
 
-def _asked(under: UnderAttack, attacks: Mapping[str, Attack | None]) -> list[AttackResult]:
+def _asked(
+    under: UnderAttack, attacks: Mapping[str, Attack | None], retain: int | None
+) -> list[AttackResult]:
     """Every way of asking: of the base first, then of the steered model, so that each is loaded once."""
     chat, made, results = under.chat(), dict[str, list[Row]](), dict[str, AttackResult]()
     long: dict[str, int] = {}
@@ -192,7 +197,7 @@ def _asked(under: UnderAttack, attacks: Mapping[str, Attack | None]) -> list[Att
         group = "control" if one is None else group_of(one)
         try:
             rows = list(under.rows) if one is None else attacked(one, under.rows, chat)
-            rows, renders = asked_rows(rows), getattr(one, "rendered", lambda chat: chat)(chat)
+            rows, renders = asked_rows(rows, retain), getattr(one, "rendered", lambda chat: chat)(chat)
             fitting = [row for row in rows if under.fits(row, renders)]
             long[name] = len(rows) - len(fitting)
             rows = under.models["steered"].reads(fitting)

@@ -124,18 +124,20 @@ class UnderAttack:
             self.work.forget_base()
 
     def ask(self, side: Side, rows: Sequence[Row], *, past_template: bool = False) -> list[Case]:
-        """One side's replies to rows, in their order; only what was not asked before."""
+        """One side's replies to rows, in their order; only what was not asked before.
+
+        Rows to forget are in batches of their own: a batch takes as long as its longest reply, and refusals are short.
+        """
         self.alone(side)
         model = self.models[side]
         asked = model if not past_template else _past_template(model)
-        return answered(
-            asked,
-            "" if side == BASE else self.variant,
-            rows,
-            self.work,
-            self.folder / f"{side}.jsonl",
-            progress=self.progress,
-        )
+        sides = [[row for row in rows if (row.role == "forget") == about] for about in (True, False)]
+        variant, file = "" if side == BASE else self.variant, self.folder / f"{side}.jsonl"
+        found = [
+            answered(asked, variant, some, self.work, file, progress=self.progress) for some in sides if some
+        ]
+        cases = {case.row.id: case for some in found for case in some}
+        return [cases[row.id] for row in rows]
 
 
 def asked_of(host: ModelHost, under: UnderAttack, rows: Sequence[Row], name: str) -> list[Case]:
@@ -191,6 +193,8 @@ def sampled(rows: Sequence[Row], limit: int) -> list[Row]:
     return [row for role, some in by_role.items() for row in spread(some, most[role])]
 
 
-def asked_rows(rows: Sequence[Row]) -> list[Row]:
-    """Those that a figure is counted over."""
-    return [row for row in rows if row.role != "unknown"]
+def asked_rows(rows: Sequence[Row], retain: int | None = None) -> list[Row]:
+    """Those that a figure is counted over, and of those to keep at most ``retain``, evenly from all."""
+    forget = [row for row in rows if row.role == "forget"]
+    kept = [row for row in rows if row.role not in ("forget", "unknown")]
+    return [*forget, *(kept if retain is None else spread(kept, retain))]
