@@ -54,6 +54,8 @@ class TokenGatePlan(BaseModel):
     keep_prototypes: Annotated[int, Among((32, 96, 192))] = Field(default=96, gt=0)
     steps: Annotated[int, Among((50, 100, 200))] = Field(default=400, gt=0)
     """Learning steps; those beyond 400 are done only at the best block."""
+    starts: Annotated[int, Among((1,))] = Field(default=3, gt=0)
+    """How often learning starts anew at the best block, each time with other random numbers; the gate of least cost on the calibration rows is taken."""
     shift: Annotated[float, Between(-0.25, 0.25)] = 0.0
     """By how much easier the gate fires than calibrated, in distances between the medians of both sides; harder below 0."""
 
@@ -94,18 +96,22 @@ def choose_token_gates(
     held = _bags(context, "calibrate", plan.bags(context.calibrate, 0.5), refusals, layers)
     learning = BagLearning(rank=plan.rank, forget=plan.forget_prototypes, keep=plan.keep_prototypes)
 
-    def learned(layer: int, steps: int) -> Candidate:
-        given = replace(learning, steps=steps)
-        tensors = learn_bag_prototypes(columns_of(fit, layer), plan=given, seed=context.seed).tensors()
+    def learned(layer: int, steps: int, start: int) -> tuple[Candidate, int]:
+        given, seed = replace(learning, steps=steps), context.seed + start
+        tensors = learn_bag_prototypes(columns_of(fit, layer), plan=given, seed=seed).tensors()
         gate = Gate("topic", layer, "token", "prototype_margin", 0.0, "above", tensors)
-        return judge_bags(gate, columns_of(held, layer), plan.shift)
+        return judge_bags(gate, columns_of(held, layer), plan.shift), start
 
-    found = _ranked([learned(layer, min(plan.steps, DRAFT)) for layer in layers])
+    draft = min(plan.steps, DRAFT)
+    found = _ranked([learned(layer, draft, 0) for layer in layers])
+    best = found[0][0].gate.layer
+    # Where learning ends depends on its random numbers, and on the processor's rounding as much: one start is a draw from a wide distribution.
+    found = _ranked([*found, *(learned(best, draft, start) for start in range(1, plan.starts))])
     if plan.steps > DRAFT:  # only where it pays
-        found = _ranked([learned(found[0].gate.layer, plan.steps), *found])
-    for candidate in found:
-        context.record("gates", **candidate.line())
-    return found
+        found = _ranked([learned(best, plan.steps, found[0][1]), *found])
+    for candidate, start in found:
+        context.record("gates", **candidate.line(), start=start)
+    return [candidate for candidate, _ in found]
 
 
 def _bags(
@@ -119,8 +125,9 @@ def _bags(
     )
 
 
-def _ranked(found: Sequence[Candidate]) -> list[Candidate]:
-    return sorted(found, key=lambda one: (round(one.cost, 9), -one.margin, one.gate.layer))
+def _ranked(found: Sequence[tuple[Candidate, int]]) -> list[tuple[Candidate, int]]:
+    """Gates with the starts that they were learned from, best first."""
+    return sorted(found, key=lambda one: (round(one[0].cost, 9), -one[0].margin, one[0].gate.layer, one[1]))
 
 
 def columns_of(states: BagStates, layer: int) -> BagColumns:

@@ -270,6 +270,7 @@ def _write_recipe(
                         "unknown": 8,
                         "replies": 0,
                         "steps": 400,
+                        "starts": 1,
                     },
                     "prefill_tokens": 4,
                     "pairs": 12,

@@ -30,10 +30,10 @@ def context(tmp_path):
 
 def test_a_gate_from_seven_rows(context):
     found = choose_token_gates(context, QUICK, wordings(context))
-    assert [(one.gate.pool, one.gate.score) for one in found] == [("token", "prototype_margin")] * 3
-    assert sorted(one.gate.layer for one in found) == [1, 2, 3]
+    assert [(one.gate.pool, one.gate.score) for one in found] == [("token", "prototype_margin")] * 5
+    assert sorted({one.gate.layer for one in found}) == [1, 2, 3]
     assert found[0].cost <= found[1].cost
-    assert len(context.records["gates"]) == 3
+    assert [line["start"] for line in context.records["gates"] if line["start"]] in ([1, 2], [2, 1])
     gate = found[0].gate
     assert gate.tensors["metric"].shape == (8, tiny_run.WIDTH)
 
@@ -64,6 +64,32 @@ def test_many_steps_are_taken_at_the_best_layer_alone(context, monkeypatch):
 
     monkeypatch.setattr(token_gates, "learn_bag_prototypes", counted)
     found = choose_token_gates(context, QUICK.model_copy(update={"steps": 9}), wordings(context))
-    assert taken == [4, 4, 4, 9]
-    assert len(found) == 4
+    assert taken == [4, 4, 4, 4, 4, 9]
+    assert len(found) == 6
     assert found[0].cost == min(one.cost for one in found)
+
+
+def test_of_several_starts_at_the_best_layer_the_one_that_does_best_is_taken(context, monkeypatch):
+    from exporter.fitting import token_gates
+
+    learn, seeds = token_gates.learn_bag_prototypes, []
+
+    def counted(given, *, plan, seed):
+        seeds.append((seed, plan.steps))
+        return learn(given, plan=plan, seed=seed)
+
+    monkeypatch.setattr(token_gates, "learn_bag_prototypes", counted)
+    chosen = wordings(context)
+    one_each = [
+        choose_token_gates(
+            replace(context, seed=context.seed + start), QUICK.model_copy(update={"starts": 1}), chosen
+        )[0]
+        for start in range(3)
+    ]
+    layer = one_each[0].gate.layer
+    same = [one for one in one_each if one.gate.layer == layer]
+    seeds.clear()
+    found = choose_token_gates(context, QUICK, chosen)[0]
+    assert [seed for seed, _ in seeds[-2:]] == [context.seed + 1, context.seed + 2]
+    assert found.cost <= min(one.cost for one in same)
+    assert found.cost == min(one.cost for one in choose_token_gates(context, QUICK, chosen))
