@@ -18,7 +18,7 @@ def stock_manifest(
     return {
         "format": "steerbake-stock/1",
         "layers": list(layers),
-        "checkpoint": {**SOURCE, **source},
+        "checkpoint": {**SOURCE, "settings": None, **source},
         "gate": {"layer": 1, "half_spaces": 1, "held": {"recall": 1.0, "alarms": 0.0, "by_kind": {}}},
         "edit": {"error": 0.0, "row_found": 1.0, "norm_ratio": [1.0, 1.0]},
         "checks": [check],
