@@ -60,7 +60,7 @@ class Objective(ABC):
         return None
 
     def fit(self, context: FitContext) -> WeightEdit:
-        """The trained adapter; of several learning rates, the one that does best on the calibration rows.
+        """The trained adapter; of several settings (:meth:`tried`), the one that does best on the calibration rows.
 
         Raises:
             DataError: the rows lack a side of the objective.
@@ -69,13 +69,17 @@ class Objective(ABC):
         params = context.params
         assert isinstance(params, TrainingSettings)
         attempts = [
-            (partial(self.fit_once, replace(context, params=at)), {"learning_rate": at.learning_rate})
-            for at in (params.model_copy(update={"learning_rate": rate}) for rate in params.tried)
+            (partial(self.fit_once, replace(context, params=params.model_copy(update=one))), one)
+            for one in self.tried(params)
         ]
         return cheapest_edit(context, "trained", attempts, rows=params.trial_rows)
 
+    def tried(self, params: Any) -> list[dict[str, object]]:
+        """What is trained with, and compared: learning rates, and what else a method searches."""
+        return [{"learning_rate": rate} for rate in params.tried]
+
     def fit_once(self, context: FitContext) -> WeightEdit:
-        """The adapter of one learning rate, that of the context's parameters; raises as :meth:`fit` does."""
+        """The adapter of one of these, which the context's parameters have; raises as :meth:`fit` does."""
         params = context.params
         assert isinstance(params, TrainingSettings)
         config, tensors = trained(

@@ -24,8 +24,6 @@ projection, whether gradients or weights are projected, and every number. It tun
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import partial
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import torch
@@ -43,7 +41,6 @@ from exporter.training.losses import mean_square
 from exporter.training.mlp_inputs import down_projection, inputs_of
 from exporter.training.null_space import Cut, Projected, Spectrum
 from exporter.training.objective import Objective, trained
-from exporter.training.search import cheapest_edit
 from exporter.training.settings import TrainingSettings
 from exporter.training.step import Step, run_pass
 from exporter.training.subject_columns import columns_of, named_subjects
@@ -110,22 +107,10 @@ class Kuda(Objective):
     def __init__(self) -> None:
         self._found: Site | None = None
 
-    def fit(self, context: FitContext) -> WeightEdit:
-        """The edit of the relaxation that does best on the calibration rows.
-
-        Raises:
-            DataError: the rows lack a side, or none of them names a subject that could be traced.
-            FitError: no block holds what is known of the subjects, one has no down projection, the retain set leaves no direction to a hard cut, or every training diverged.
-        """
-        params = context.params
-        assert isinstance(params, KudaParams)
-        tried = params.relaxations if params.relaxation == "search" else (params.relaxation,)
-        each = [{"learning_rate": rate, "relaxation": one} for rate in params.tried for one in tried]
-        attempts = [
-            (partial(self.fit_once, replace(context, params=params.model_copy(update=one))), one)
-            for one in each
-        ]
-        return cheapest_edit(context, "trained", attempts, rows=params.trial_rows)
+    def tried(self, params: KudaParams) -> list[dict[str, object]]:
+        """Every relaxation at every learning rate."""
+        relaxations = params.relaxations if params.relaxation == "search" else (params.relaxation,)
+        return [{**one, "relaxation": at} for one in super().tried(params) for at in relaxations]
 
     def fit_once(self, context: FitContext) -> WeightEdit:
         params = context.params
