@@ -297,6 +297,15 @@ def compiled(base: Path, program: SteeringProgram, out: Path) -> Path:
         return checkpoint.compile_checkpoint(base, program, out)
 
 
+def compiled_llama(home: Path) -> Path:
+    """A checkpoint with an open gate and two edits, of a base beside it."""
+    model = build("llama")
+    model.save_pretrained(home / "base")
+    return compiled(
+        home / "base", program(model, [fixed_gate(True)], [turn(2), turn(3, seed=9)]), home / "steered"
+    )
+
+
 def answer(model: Any, inputs: dict[str, Tensor], **options: Any) -> Tensor:
     """The NEW tokens [B, NEW] a model adds, greedily unless told otherwise."""
     options = {"max_new_tokens": NEW, "do_sample": False, **options}

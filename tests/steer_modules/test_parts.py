@@ -13,18 +13,12 @@ import torch
 import transformers
 from torch import nn
 
-from exporter.targets.checkpoint import compile_checkpoint
-
 PROMPT = tiny.prompt("llama", 1)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    home = tmp_path_factory.mktemp("parts")
-    model = tiny.build("llama")
-    model.save_pretrained(home / "base")
-    program = tiny.program(model, [tiny.fixed_gate(True)], [tiny.turn(2), tiny.turn(3, seed=9)])
-    return compile_checkpoint(home / "base", program, home / "steered")
+    return tiny.compiled_llama(tmp_path_factory.mktemp("parts"))
 
 
 @pytest.fixture

@@ -31,11 +31,7 @@ HARMLESS = {"use_cache": False, "attention_dropout": 0.3, "pad_token_id": 2, "ou
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    home = tmp_path_factory.mktemp("settings")
-    model = tiny.build("llama")
-    model.save_pretrained(home / "base")
-    program = tiny.program(model, [tiny.fixed_gate(True)], [tiny.turn(2), tiny.turn(3, seed=9)])
-    return compile_checkpoint(home / "base", program, home / "steered")
+    return tiny.compiled_llama(tmp_path_factory.mktemp("settings"))
 
 
 def load(folder: Path, **options):

@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from exporter.targets.checkpoint import compile_checkpoint
 from steer_modules.fingerprint import remember
 from steer_modules.weights import SAMPLE, Sample
 
@@ -23,11 +22,7 @@ PROMPT = tiny.prompt("llama", 1)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    home = tmp_path_factory.mktemp("weights")
-    model = tiny.build("llama")
-    model.save_pretrained(home / "base")
-    program = tiny.program(model, [tiny.fixed_gate(True)], [tiny.turn(2), tiny.turn(3, seed=9)])
-    return compile_checkpoint(home / "base", program, home / "steered")
+    return tiny.compiled_llama(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture
