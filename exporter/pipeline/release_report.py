@@ -143,7 +143,7 @@ def page_of(
         told=base_told(base),
         requires=requires(edits_weights="edit" in origin.section),
         licence=licensed(origin.publication, base.data(), has_file=(release / "LICENSE").is_file())[1],
-        ways=tuple(usage_snippet(release, target, Place(None, None)) for target in targets_in(release)),
+        ways=tuple(usage_snippet(release, target, Place(None, None, base)) for target in targets_in(release)),
         coverage=tuple(Coverage.of(unlearning).lines()),
     )
 

@@ -107,7 +107,7 @@ class Card:
         unlearning = verified.get("unlearning")
         whole = origin.shows_forgotten
         return cls(
-            place=Place(repo_id, revision),
+            place=Place(repo_id, revision, origin.base),
             forgotten=origin.forgotten,
             publication=origin.publication,
             base=origin.base,

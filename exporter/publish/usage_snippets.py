@@ -9,6 +9,7 @@ from pathlib import Path
 from exporter import registry
 from exporter.errors import VerificationError
 from exporter.publish.metadata import is_repo_id
+from exporter.publish.origin import PinnedBase
 from exporter.targets.values import UsageSnippet
 
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
@@ -18,10 +19,15 @@ LOCAL = "path/to/this/folder"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a reader finds the folder: a repository at a pinned revision, or a folder on a disk (``repo_id`` None)."""
+    """Where a reader finds the folder: a repository at a pinned revision, or a folder on a disk (``repo_id`` None).
+
+    Attributes:
+        base: what the release was made from; None where that is not known.
+    """
 
     repo_id: str | None
     revision: str | None
+    base: PinnedBase | None = None
 
     def __post_init__(self) -> None:
         if self.repo_id is None:
@@ -44,6 +50,19 @@ class Place:
             return f'"{LOCAL}"{options}'
         return f'"{self.repo_id}", revision="{self.revision}"{options}'
 
+    def base_pretrained(self) -> str:
+        """Arguments of ``from_pretrained`` of the base that an adapter belongs onto."""
+        if self.base is None or not _is_named(self.base.repo):
+            return '"path/to/the/base"'
+        commit = self.base.commit or ""
+        pinned = f', revision="{commit}"' if _REVISION.fullmatch(commit) else ""
+        return f'"{self.base.repo}"{pinned}'
+
+    def base_adapters(self) -> tuple[str, ...]:
+        """The same of every adapter that is merged into that base first, in order."""
+        merged = () if self.base is None else self.base.adapters
+        return tuple(f'"{one.repo}"' if _is_named(one.repo) else '"path/to/an/adapter"' for one in merged)
+
     def download(self, subfolder: str) -> str:
         """The line that brings one folder of the repository."""
         if self.repo_id is None:
@@ -53,6 +72,11 @@ class Place:
     def within(self, subfolder: str, name: str) -> str:
         """A file of a downloaded target."""
         return name if self.repo_id is None else f"{self.root}/{subfolder}/{name}"
+
+
+def _is_named(repo: str | None) -> bool:
+    """Whether this is a repository that a reader can load, and safe within quotes."""
+    return repo is not None and is_repo_id(repo)
 
 
 def usage_snippet(folder: Path, target: str, place: Place) -> UsageSnippet:

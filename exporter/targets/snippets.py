@@ -22,7 +22,7 @@ def with_transformers(model: str, arguments: str) -> str:
 
 
 def with_peft(release: Path, place: Place, subfolder: str) -> str:
-    """Lines that load an adapter of a release onto its base.
+    """Lines that load an adapter of a release onto its base, which has in its weights what was merged into it before the fit.
 
     Raises:
         VerificationError: there is no adapter in that folder of the release.
@@ -33,10 +33,17 @@ def with_peft(release: Path, place: Place, subfolder: str) -> str:
     sees = architecture.endswith("ForConditionalGeneration")
     model = "AutoModelForImageTextToText" if sees else "AutoModelForCausalLM"
     where = place.pretrained(f', subfolder="{subfolder}"')
-    return (
-        f"from peft import PeftModel\nfrom transformers import {model}\n"
-        f'base = {model}.from_pretrained("path/to/the/base")\n'
-        f"model = PeftModel.from_pretrained(base, {where})"
+    return "\n".join(
+        (
+            "from peft import PeftModel",
+            f"from transformers import {model}",
+            f"base = {model}.from_pretrained({place.base_pretrained()})",
+            *(
+                f"base = PeftModel.from_pretrained(base, {one}).merge_and_unload()"
+                for one in place.base_adapters()
+            ),
+            f"model = PeftModel.from_pretrained(base, {where})",
+        )
     )
 
 

@@ -169,6 +169,14 @@ class Place(Protocol):
         """Arguments of ``from_pretrained``."""
         ...
 
+    def base_pretrained(self) -> str:
+        """The same of the base that an adapter belongs onto."""
+        ...
+
+    def base_adapters(self) -> tuple[str, ...]:
+        """The same of every adapter that is merged into that base first, in order."""
+        ...
+
     def download(self, subfolder: str) -> str:
         """The line that downloads one folder of the repository."""
         ...
