@@ -250,6 +250,18 @@ def test_parameters_that_can_never_fit_are_refused(recipe: Path, changes: list[s
     assert part in one(recipe, *changes)
 
 
+@pytest.mark.parametrize("method", ["ga", "manu"])
+def test_a_search_of_edits_that_has_nothing_to_keep_is_told_before_the_fit(recipe: Path, method: str) -> None:
+    """The fit would compare how much is forgotten, and nothing else."""
+    rows = [row for row in rows_of(recipe.parent / "calibrate.jsonl") if row["role"] == "forget"]
+    write(recipe.parent / "calibrate.jsonl", rows)
+    chosen = [f"methods.default={method}", "methods.compare=[]"]
+    told = one(recipe, *chosen)
+    assert "calibrate" in told and f"methods.params.{method}." in told and "retain" in told
+    key = "share=0.1" if method == "manu" else "learning_rate=0.001"
+    assert not pipeline.check_recipe(recipe, [*chosen, f"methods.params.{method}.{key}"]).problems
+
+
 def test_a_model_with_learned_positions_is_not_asked_past_their_end(tmp_path: Path) -> None:
     import tiny
 

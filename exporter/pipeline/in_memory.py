@@ -27,7 +27,7 @@ from exporter.pipeline.loaded_context import at_rest, chat_of, context_of, host_
 from exporter.pipeline.loaded_edited_base import edited_base_of, why_other_model
 from exporter.pipeline.loaded_fingerprint import fingerprint_of
 from exporter.pipeline.loaded_steering import steer, unsteer
-from exporter.pipeline.method_checks import parameter_problems, too_few_shots
+from exporter.pipeline.method_checks import parameter_problems, searches_blindly, too_few_shots
 from exporter.pipeline.method_fit import fitted
 from exporter.pipeline.refusal_rule import refusal_rule
 from exporter.pipeline.row_checks import Room, RowLengths, image_ids, missing_roles
@@ -59,7 +59,7 @@ def fit_loaded(
         problems = [
             *splits.problems(),
             *missing_roles(splits, [method], aside=calibrate is None),
-            *_parameter_problems(context, method, params),
+            *_parameter_problems(context, method, params, splits),
             *_length_problems(context, splits),
         ]
         if problems:
@@ -124,7 +124,9 @@ def _refuse_other(model: Any, found: Fitted, allow_changed_base: bool) -> None:
         )
 
 
-def _parameter_problems(context: FitContext, method: str, params: Mapping[str, object]) -> Iterator[str]:
+def _parameter_problems(
+    context: FitContext, method: str, params: Mapping[str, object], splits: Splits
+) -> Iterator[str]:
     schema = type(context.params)
     try:
         schema.model_validate(params)
@@ -132,6 +134,8 @@ def _parameter_problems(context: FitContext, method: str, params: Mapping[str, o
         yield from (described(one, schema, ("params",)) for one in error.errors())
         return
     yield from parameter_problems(method, params, "params", context.host.num_layers, context.host.hidden_size)
+    if blind := searches_blindly(method, params, splits):
+        yield blind
     few = too_few_shots(method, params, context.fit)
     if few is not None and few.needed:
         yield few.message

@@ -9,7 +9,10 @@ from pydantic import ValidationError
 
 from exporter import registry
 from exporter.fitting.calibrate import SCORES
-from exporter.types import Row
+from exporter.splits import Splits
+from exporter.types import Role, Row
+
+KEPT: tuple[Role, ...] = ("retain", "reasoning")
 
 
 def parameter_problems(
@@ -48,6 +51,19 @@ def too_few_shots(name: str, given: Mapping[str, object], fit: Sequence[Row]) ->
         return None
     message = f"{name} reads refusals after {shots} refused questions, which needs {shots + 1} forget rows in data.fit; it has {there}"
     return Shots(message, source == "few_shot")
+
+
+def searches_blindly(name: str, given: Mapping[str, object], splits: Splits) -> str | None:
+    """What a weight edit cannot search without a calibration row to keep (:func:`exporter.training.search.cheapest_edit`); None where it can."""
+    method = registry.resolve(registry.METHODS, "method", name)
+    searched = [key for key, value in method.Params.model_validate(given) if value == "search"]
+    if method.yields != "edit" or not searched or any(row.role in KEPT for row in splits.calibrate):
+        return None
+    keys = " and ".join(f"methods.params.{name}.{key}" for key in searched)
+    return (
+        f"data.calibrate: no row of role {' or '.join(KEPT)}, and {name} would search what forgets most, whatever it breaks; add some, or set "
+        f"a value of {keys}"
+    )
 
 
 def _beyond(params: object, where: str, layers: int | None, width: int | None) -> Iterator[str]:

@@ -21,7 +21,7 @@ from exporter.pipeline.base_checks import BaseFacts, base_facts, told_of
 from exporter.pipeline.bounds import rows_lacking
 from exporter.pipeline.disk import Disk, amount, disk
 from exporter.pipeline.edit_checks import edit_problems
-from exporter.pipeline.method_checks import parameter_problems, too_few_shots
+from exporter.pipeline.method_checks import parameter_problems, searches_blindly, too_few_shots
 from exporter.pipeline.row_checks import Room, RowLengths, counts, image_ids, missing_roles, remarks
 from exporter.pipeline.row_sources import read_parts, split
 from exporter.provenance import fetched_adapters, located
@@ -227,6 +227,12 @@ class _Look:
             elif few is not None:
                 self.remarks.append(f"if the model does not refuse the unknown rows by itself, {few.message}")
 
+    def _searches(self) -> None:
+        """What searches on calibration rows needs some to keep."""
+        for name in self.recipe.methods.names:
+            if blind := searches_blindly(name, self.recipe.methods.params.get(name, {}), self.splits):
+                self.problems.append(blind)
+
     def _targets(self) -> None:
         publish = self.recipe.publish
         if not self.publishing or publish is None:
@@ -270,6 +276,7 @@ class _Look:
             aside = self.recipe.data.calibrate is None
             self.problems += missing_roles(self.splits, self.recipe.methods.names, aside=aside)
             self._few_shots()
+            self._searches()
             self._bounds()
         return not wrong
 
