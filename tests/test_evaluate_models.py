@@ -20,7 +20,7 @@ from exporter.errors import SteerbakeError
 from exporter.evaluation.cases import replies_of
 from exporter.evaluation.row_passes import ForcedAnswer, RowPasses
 from exporter.host import ModelHost
-from exporter.pipeline.asked_rows import answered, batches
+from exporter.pipeline.asked_rows import answered, batches, replies
 from exporter.pipeline.forced_rows import forced
 from exporter.pipeline.measured_models import MeasuredModel, base_without_weights, open_model
 from exporter.pipeline.row_records import RowRecords
@@ -52,7 +52,9 @@ def work(home: Path) -> Run:
 
 
 def tokens(model: MeasuredModel, work: Run, file: Path) -> list[tuple[int, ...]]:
-    return [one.last.generation.tokens for one in answered(model, "", model.reads(work.test), work, file)]
+    return [
+        one.last.generation.tokens for one in answered(model, "", model.reads(work.test), work, replies(file))
+    ]
 
 
 def test_kinds_and_what_they_say(home: Path, work: Run, tmp_path: Path) -> None:
@@ -66,7 +68,7 @@ def test_kinds_and_what_they_say(home: Path, work: Run, tmp_path: Path) -> None:
         model.close()
     kinds = [kind for kind, _ in said.values()]
     assert kinds == ["base", "model", "checkpoint", "merged", "adapter"]
-    base, plain, steered, merged, adapter = (replies for _, replies in said.values())
+    base, plain, steered, merged, adapter = (texts for _, texts in said.values())
     assert base == plain != steered
     assert merged == adapter != base
 
@@ -193,7 +195,7 @@ def test_a_killed_command_goes_on_where_it_stopped(
 ) -> None:
     """Whole batches are on the disk; the one that was cut is asked again, and nothing else."""
     file, model = tmp_path / "answers.jsonl", open_model("base", work)
-    whole = answered(model, "", work.test, work, tmp_path / "whole.jsonl", batch_size=3)
+    whole = answered(model, "", work.test, work, replies(tmp_path / "whole.jsonl"), batch_size=3)
     asked: list[int] = []
     generate = ModelHost.generate
 
@@ -205,15 +207,15 @@ def test_a_killed_command_goes_on_where_it_stopped(
 
     monkeypatch.setattr(ModelHost, "generate", counted)
     with pytest.raises(KeyboardInterrupt):
-        answered(model, "", work.test, work, file, batch_size=3)
+        answered(model, "", work.test, work, replies(file), batch_size=3)
     done = len(RowRecords(file, replies_of).found)
     assert 0 < done < len(work.test)
     file.write_bytes(file.read_bytes() + b'{"key": "cut sho')
     asked[:] = [0] * 3
-    assert answered(model, "", work.test, work, file, batch_size=3) == whole
+    assert answered(model, "", work.test, work, replies(file), batch_size=3) == whole
     assert sum(asked) < 2 * len(work.test)
     asked.clear()
-    assert answered(model, "", work.test, work, file, batch_size=3) == whole
+    assert answered(model, "", work.test, work, replies(file), batch_size=3) == whole
     assert not asked  # nothing is asked twice
 
 
@@ -222,13 +224,13 @@ def test_answers_of_other_files_rows_and_settings_are_not_taken(
 ) -> None:
     file = tmp_path / "answers.jsonl"
     base, steered = open_model("base", work), open_model(home / "steered", work)
-    first = answered(base, "", work.test, work, file)
-    other = answered(steered, "", work.test, work, file)
+    first = answered(base, "", work.test, work, replies(file))
+    other = answered(steered, "", work.test, work, replies(file))
     assert [one.last.generation.tokens for one in first] != [one.last.generation.tokens for one in other]
     assert {one.last.generation.model for one in other} == {"steered"}
-    shorter = answered(base, "", work.test, work, file, max_new_tokens=2)
+    shorter = answered(base, "", work.test, work, replies(file), max_new_tokens=2)
     assert max(len(one.last.generation.tokens) for one in shorter) <= 2
-    assert answered(base, "", work.test, work, file) == first
+    assert answered(base, "", work.test, work, replies(file)) == first
 
 
 def test_raw_text_fires_a_gate_that_reads_every_column_and_none_at_headers(
@@ -289,7 +291,7 @@ def test_a_record_that_was_edited_is_left_out(tmp_path: Path) -> None:
 def test_replies_that_were_damaged_are_asked_again(work: Run, tmp_path: Path, damage: object) -> None:
     """Also where somebody counted the line's digest anew: a case without replies is none."""
     base, file, rows = open_model("base", work), tmp_path / "answers.jsonl", work.test[:2]
-    whole = answered(base, "", rows, work, file)
+    whole = answered(base, "", rows, work, replies(file))
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     for line in lines:
         if damage == "text":
@@ -298,7 +300,7 @@ def test_replies_that_were_damaged_are_asked_again(work: Run, tmp_path: Path, da
             line["found"] = damage
             line["sha256"] = digest_of([line["key"], damage])
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert answered(base, "", rows, work, file) == whole
+    assert answered(base, "", rows, work, replies(file)) == whole
 
 
 @pytest.mark.parametrize(

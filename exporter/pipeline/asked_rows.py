@@ -25,31 +25,35 @@ ANSWERS = ("exporter/data", *HOST, "exporter/evaluation/conversations.py", "stee
 """Code that decides what a model is asked and how its replies are decoded."""
 
 
+def replies(file: Path) -> RowRecords:
+    """What models have said to rows, in JSON lines that are read once, here."""
+    return RowRecords(file, replies_of)
+
+
 def answered(
     model: MeasuredModel,
     variant: str,
     rows: Sequence[Row],
     work: Run,
-    file: Path,
+    records: RowRecords,
     *,
     max_new_tokens: int | None = None,
     batch_size: int | None = None,
     progress: bool = False,
 ) -> list[Case]:
-    """What one variant of a model says to rows, in their order; only what ``file`` does not hold yet is asked.
+    """What one variant of a model says to rows, in their order; only what ``records`` do not hold yet is asked.
 
     A batch of which a row is missing is asked whole, so a reply never depends on where an earlier command was killed.
 
     Args:
         rows: rows that the model reads (:meth:`MeasuredModel.reads`).
-        file: JSON lines, appended to; answers of other files, rows or settings in it are left alone.
+        records: of :func:`replies`, added to; answers of other files, rows or settings in them are left alone.
         max_new_tokens, batch_size: the recipe's where None.
     """
     settings = work.recipe.report
     most = settings.max_new_tokens if max_new_tokens is None else max_new_tokens
     batch = settings.batch_size if batch_size is None else batch_size
     title = model.title(variant)
-    records = RowRecords(file, replies_of)
     keys = row_keys(model, variant, rows, work, {"max_new_tokens": most, "batch_size": batch})
     with progress_bar(progress) as bar:
         task = bar.add_task(f"{title}: replies", total=len(rows))

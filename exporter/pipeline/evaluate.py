@@ -21,7 +21,7 @@ from exporter.evaluation.metrics.base import EVALUATED, Evaluated, Metric, Need
 from exporter.evaluation.refusals import RefusalRule
 from exporter.evaluation.report import BASE
 from exporter.evaluation.row_passes import RowPasses
-from exporter.pipeline.asked_rows import answered
+from exporter.pipeline.asked_rows import answered, replies
 from exporter.pipeline.evaluated_figures import (
     NO_PASSES,
     NO_RETAIN,
@@ -166,7 +166,8 @@ class _Evaluator:
         rows = model.reads(self.rows)
         if model is not self.base:  # nothing is measured that the base was not asked
             rows = [row for row in rows if row.id in self.base_cases]
-        cases = answered(model, variant, rows, self.work, self._place(title, "replies"), progress=progress)
+        records = replies(self._place(title, "replies"))
+        cases = answered(model, variant, rows, self.work, records, progress=progress)
         if model is self.base:
             self.base_cases = {case.row.id: case for case in cases}
         passes = self._forced(model) if ANSWERS in self.needs else {}

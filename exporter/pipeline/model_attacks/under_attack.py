@@ -16,10 +16,11 @@ from exporter.evaluation.conversations import Renders, generate_responses
 from exporter.evaluation.report import BASE
 from exporter.fitting.selection import spread
 from exporter.host import ModelHost
-from exporter.pipeline.asked_rows import answered
+from exporter.pipeline.asked_rows import answered, replies
 from exporter.pipeline.measured_models import MeasuredModel
 from exporter.pipeline.model_attacks.base import NoRows, NotMeasured
 from exporter.pipeline.row_checks import Room
+from exporter.pipeline.row_records import RowRecords
 from exporter.pipeline.run import Run
 from exporter.reader import Processor, open_reader
 from exporter.targets.values import Generator
@@ -123,6 +124,11 @@ class UnderAttack:
         if side == BASE:
             self.work.forget_base()
 
+    @cached_property
+    def _said(self) -> Mapping[Side, RowRecords]:
+        """What each side has said; read once, for there are as many lines as all ways of asking together have made."""
+        return {side: replies(self.folder / f"{side}.jsonl") for side in SIDES}
+
     def ask(self, side: Side, rows: Sequence[Row], *, past_template: bool = False) -> list[Case]:
         """One side's replies to rows, in their order; only what was not asked before.
 
@@ -132,9 +138,11 @@ class UnderAttack:
         model = self.models[side]
         asked = model if not past_template else _past_template(model)
         sides = [[row for row in rows if (row.role == "forget") == about] for about in (True, False)]
-        variant, file = "" if side == BASE else self.variant, self.folder / f"{side}.jsonl"
+        variant, records = "" if side == BASE else self.variant, self._said[side]
         found = [
-            answered(asked, variant, some, self.work, file, progress=self.progress) for some in sides if some
+            answered(asked, variant, some, self.work, records, progress=self.progress)
+            for some in sides
+            if some
         ]
         cases = {case.row.id: case for some in found for case in some}
         return [cases[row.id] for row in rows]
