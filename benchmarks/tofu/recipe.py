@@ -32,14 +32,15 @@ HOME = Path(__file__).resolve().parents[2]
 PARIS = HOME / "export_configs" / "llama" / "smollm2_forget_paris"
 SUBJECT = {
     "layers": [10, 15, 20, 25],
-    "rows": 160,
+    "rows": 200,
     "forget": 200,
     "keep": 260,
     "unknown": 24,
     "replies": 32,
     "steps": 1200,
 }
-"""Of `keyed`: fewer sequences than by default, since the base's own replies take their time on two cores."""
+"""Of `keyed`: every forget question of forget05 as it stands, and fewer framed ones than by default, since the base's own replies take their time on two
+cores."""
 HELD_PLACES = 4
 """Of so many questions about an author, one is for calibration."""
 HELD_AUTHORS = {"calibrate": range(30, 34), "test": range(34, 41)}
