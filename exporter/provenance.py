@@ -19,6 +19,7 @@ HOST = (
     "exporter/finite.py",
     "exporter/loading.py",
     "exporter/picture.py",
+    "exporter/prompt_batcher.py",
     "exporter/reader.py",
     "exporter/vocabulary.py",
 )

@@ -194,7 +194,7 @@ def test_images_of_a_batch_lie_in_row_order(tmp_path):
 
 
 def test_images_of_several_sizes_are_padded():
-    from exporter.host import _stack
+    from exporter.prompt_batcher import _stack
 
     small, large = torch.ones(1, 1, 3, 2, 4), torch.ones(1, 2, 3, 4, 2)
     found = _stack([small, large])

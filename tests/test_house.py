@@ -32,6 +32,7 @@ COMMON = {
     "exporter.model_folder",
     "exporter.progress",
     "exporter.picture",
+    "exporter.prompt_batcher",
     "exporter.reader",
     "exporter.vocabulary",
     "exporter.reasoning_report",
@@ -194,7 +195,8 @@ def test_what_rooms_share_knows_nothing_above_it() -> None:
     below["fitted"] = {"weight_edit"}
     below["host"] = {"types", "errors", "foreign_code", "loading", "progress"}
     below["finite"] = {"errors"}
-    below["host"] |= {"decoding", "finite", "picture", "reader", "vocabulary"}
+    below["host"] |= {"decoding", "finite", "prompt_batcher", "reader", "vocabulary"}
+    below["prompt_batcher"] = {"errors", "picture", "types"}
     below["inspection"] = {"errors", "registry"}
     below["look_inside"] = {"errors", "fitted", "inspection", "registry", "workspace", "earlier_code"}
     below["onnx_graph"] = set()

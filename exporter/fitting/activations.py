@@ -25,8 +25,9 @@ from exporter.errors import DataError, FitError
 from exporter.fitting.beginnings import Beginning, batches
 from exporter.fitting.pooling import PooledSequence, PoolIndex, block_means
 from exporter.fitting.state_store import StateStore, Stored
-from exporter.host import ModelHost, Side
+from exporter.host import ModelHost
 from exporter.progress import progress_bar
+from exporter.prompt_batcher import Side
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

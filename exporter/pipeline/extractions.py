@@ -13,7 +13,7 @@ from exporter.evaluation.extraction import Extraction, Reference, extracted, ref
 from exporter.evaluation.report import BASE
 from exporter.evaluation.whole_pass import whole_pass
 from exporter.pipeline.answered_by import note_files
-from exporter.provenance import digest_of_code
+from exporter.provenance import HOST, digest_of_code
 from exporter.splits import digest_of_rows
 from exporter.types import Encoded
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from exporter.host import ModelHost
     from exporter.pipeline.run import Run
 
-ONE_PASS = ("exporter/evaluation", "exporter/wording", "exporter/data", "exporter/host.py", "steer_modules")
+ONE_PASS = ("exporter/evaluation", "exporter/wording", "exporter/data", *HOST, "steer_modules")
 """Code that decides which tokens tell a secret, and how likely they are."""
 
 

@@ -50,7 +50,11 @@ class Nearness(NamedTuple):
 
 
 class _Sequences(NamedTuple):
-    """What one row forces: its whole reply, bare answers (the row's own, reworded ones, wrong ones), and the raw text where there is one."""
+    """What one row forces: its whole reply, bare answers, and the raw text where there is one.
+
+    Attributes:
+        answers: reworded ones, wrong ones, and last the row's own where the whole reply has reasoning before it.
+    """
 
     row: Row
     reply: Encoded
@@ -130,7 +134,8 @@ def _sequences(chat: Chat, row: Row) -> _Sequences | None:
     """
     if row.prefix is not None or any(turn.answer is None for turn in row.history):
         return None
-    answers = [row.answer, *row.paraphrased_answers, *row.perturbed_answers]
+    answers = [*row.paraphrased_answers, *row.perturbed_answers]
+    answers += [] if row.reasoning is None else [row.answer]
     try:
         reply = chat.encode(row)
         made = [chat.encode(row, answer=answer, reasoning="") for answer in answers]
@@ -168,10 +173,10 @@ def _passes(name: str, host: ModelHost, made: Sequence[_Sequences], batch_size: 
     for row in made:
         reply = _answer(row.reply, next(seen), whole=True)
         answers = [_answer(one, next(seen)) for one in row.answers]
-        reworded = 1 + len(row.row.paraphrased_answers)
         raw = next(seen).logprobs if row.raw else ()
-        bare = None if row.row.reasoning is None else answers[0]
-        found[row.row.id] = RowPasses(reply, tuple(answers[1:reworded]), tuple(answers[reworded:]), raw, bare)
+        bare = None if row.row.reasoning is None else answers.pop()
+        reworded = len(row.row.paraphrased_answers)
+        found[row.row.id] = RowPasses(reply, tuple(answers[:reworded]), tuple(answers[reworded:]), raw, bare)
     return found
 
 

@@ -19,7 +19,7 @@ from exporter.pipeline.bases import adapters_told
 from exporter.pipeline.export import export_within
 from exporter.pipeline.release_report import secrecy_of
 from exporter.pipeline.run import Run
-from exporter.provenance import digest_of_base, digest_of_code, target_code, versions
+from exporter.provenance import HOST, digest_of_base, digest_of_code, target_code, versions
 from exporter.publish import provenance
 from exporter.publish.files import CHECKPOINT, files_of, is_verified
 from exporter.publish.metadata import is_repo_id
@@ -125,7 +125,7 @@ def _exported(
     source = work.space.fitted(method) if target.of_fit else checkpoint
     inputs: dict[str, object] = {
         **made_of,
-        "code": digest_of_code(*target_code(), "exporter/data", "exporter/host.py", "steer_modules"),
+        "code": digest_of_code(*target_code(), "exporter/data", *HOST, "steer_modules"),
         "options": options.model_dump(mode="json"),
     }
     wanted = registry.made_of(name, work.recipe.yields(method), work.recipe.targets)

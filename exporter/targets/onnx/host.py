@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from exporter.errors import NotFinite
-from exporter.host import Generated, PromptBatcher
+from exporter.host import Generated
+from exporter.prompt_batcher import PromptBatcher
 from exporter.targets import onnx_runner
 from exporter.targets.onnx_runner import OnnxModel, Sampling, State
 from exporter.types import Encoded, Prompt, Trace
