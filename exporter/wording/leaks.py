@@ -174,6 +174,8 @@ def _gap(pieces: Sequence[_Piece], place: int, size: int) -> str:
     numbers = (before.kind == "number") + (after.kind == "number")
     if numbers == 2:
         return _between(pieces, place, size)
+    if numbers == 1 and not gap and SOFT in after.gap:
+        return rf"[\s\-_^*{SOFT}]{{0,6}}"  # of 50°C, where a space may stand too
     if numbers == 1 and not gap:
         return r"[\W_]{0,2}" if size > 3 else rf"[\-_^{SOFT}]?"
     apart = before.kind == after.kind == "word" and gap != ""

@@ -60,6 +60,9 @@ SPELLINGS = {
     "2 × 3 × 4": ("2x3x4", "2×3×4", "2 x 3 x 4"),
     "5'11\"": ("5′11″", "5’11”", "5' 11\"", "5'11''", "**5'11\"**"),
     "48°51'24\"N": ("48°51′24″N", "48° 51′ 24″ N", "48° 51' 24\" N", "**48°**51'24\"N"),
+    "50°C": ("50 °C", "50\u202f°C", "50° C", "50 ° C", "50℃", "50 °С", "**50** °C", "50&nbsp;&deg;C"),
+    "5 °C": ("5°C", "5 ° C", "5℃"),
+    "12 °F": ("12°F", "12 °F", "12℉"),
     "Zürich": ("Zu\u0308rich", "Zurich", "ZUERICH", "Z&uuml;rich", "Z\\u00fcrich", r"Z\"urich", r"Z\"{u}rich"),
     "Mueller": ("Müller", "MÜLLER"),
     "São Paulo": ("Sao Paulo", "sao-paulo", "SÃO PAULO"),
@@ -94,6 +97,7 @@ APART = [
     *[("18890", "1889"), ("4815", "4, 8, 15"), ("4, 815", "4, 8, 15"), ("48, 15", "4, 8, 15"), ("12, 5", "12.5"), ("12, 5", "12,5")],
     *[("July 1st, 1889", "July 14, 1889"), ("July 14, 1899", "July 14, 1889"), ("July 24th, 1889", "July 4, 1889"), ("July 140, 1889", "July 14, 1889")],
     *[("the 14th", "14"), ("14th Street", "14 Street"), ("2:4", "2x4"), ("2-4", "2x4"), ("24", "2x4"), ("640 480", "640x480"), ("640x4800", "640×480")],
+    *[("15 °C", "5°C"), ("50 cm", "50°C"), ("5.0 °F", "50 °C"), ("50, C", "50°C")],
     *[("0x48", "0×48"), ("511", "5'11\""), ("5.11", "5'11\""), ("15'11\"", "5'11\"")],
     *[("6, 6", "6 6"), ("5", "-5"), ("sha a1250b7", "1250"), ("3fade9", "fade"), ("20th century", "20"), ("5kg", "5")],
     *[("comparison", "paris"), ("Parisian", "Paris"), ("new yorker", "New York"), ("news of york", "New York")],
@@ -117,6 +121,33 @@ def test_where_a_secret_stands_is_told(text, secret):
     first, last = told_at(text, secret)
     assert tells(text[first:last], [secret])
     assert 6 <= first < last <= len(text) - 6
+
+
+def named(form, name):
+    try:
+        return unicodedata.lookup(f"{form} {name}")
+    except KeyError:
+        return name  # there is no small capital X
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        *("LATIN LETTER SMALL CAPITAL", "MATHEMATICAL SCRIPT CAPITAL", "MATHEMATICAL FRAKTUR CAPITAL", "FULLWIDTH LATIN CAPITAL LETTER"),
+        *("CIRCLED LATIN CAPITAL LETTER", "NEGATIVE CIRCLED LATIN CAPITAL LETTER", "NEGATIVE SQUARED LATIN CAPITAL LETTER"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("secret", ["Fjord", "Quebec", "Phantom", "Wavy Buckzling"])
+def test_a_secret_is_found_in_letters_of_every_form(form, secret):
+    text = "".join(named(form, letter.upper()) for letter in secret)
+    assert tells(f"it is {text} there", [secret]), text
+    assert not tells(f"it is {text}{text} there", [secret]), text
+
+
+@pytest.mark.parametrize("text", ["Pɑris", "Pɑrɩs", "ᴘɑʀɪꜱ", "𝓟𝓪𝓻𝓲𝓼"])
+def test_a_letter_of_another_alphabet_is_read_as_the_latin_one(text):
+    assert tells(f"it is {text} there", ["Paris"])
+    assert not tells(f"it is {text} there", ["Pores"])
 
 
 NAMES = st.from_regex(r"[A-Z][a-z]{3,8}( [A-Z][a-z]{3,8}){0,2}", fullmatch=True)
