@@ -30,6 +30,7 @@ _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _PLACE = "市省县縣州国國都府県氏"
 """Characters that may be left out behind a name."""
 _COPULA = re.compile(r"(?:이었습니다|였습니다|입니다|이에요|예요|이었다|였다|이다)$")
+_CITY = re.compile(r"(?<=..)(?:특별자치시|특별시|광역시|시)$")
 _PARTICLE = re.compile(r"(?:에서|으로|께서|부터|까지|에게|[은는이가을를의에도와과로])$")
 _ATTACHED = re.compile("[بلكوف]")
 _ATTACHED_FIRST = re.compile("[بلكوف](?:[بلكوف]|ال)")
@@ -135,7 +136,7 @@ def _of_spaced(question: str, answer: str, frequent: set[str], kind: str) -> lis
             or _conjugated(word, asked, kind)
         ):
             continue
-        cut = _stem(word, kind)
+        cut = _CITY.sub("", _stem(word, kind))
         if len(cut) < (2 if kind == "HANGUL" else 3) or _is_torn(cut, words[:place], kind):
             return None
         found.append(cut)
