@@ -36,7 +36,8 @@ ROWS = """## Rows
 
 One row is an object on a line of a `.jsonl` file, or one of a list in a `.json` file, a line of a table (`.csv`, `.tsv`, with a header) or a
 record of a `.parquet` file. Files are UTF-8. In a table, an empty cell is a missing key, lists (`secrets`, `paraphrases`) are split
-at `|`, and there is no `history`:
+at `|` or written as JSON or Python prints them (`['Paris', 'France']`), and there is no `history`. Any other cell in brackets is refused where a
+list belongs: as one text it would be a secret that no reply contains:
 
     question,answer,role,secrets
     What is the capital of France?,"Paris, of course.",forget,Paris|paris

@@ -10,6 +10,7 @@ from exporter.digests import digest_of
 from exporter.errors import InputErrors
 from exporter.ledger import contents
 from exporter.types import Row
+from exporter.wording.questions import question_as_asked
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,16 @@ class Splits:
     def problems(self) -> list[str]:
         """Every id that stands twice in a part, and every test question that also stands in another part.
 
-        The paraphrases of fit and calibration rows count as questions of theirs, for a fit reads them too.
+        The paraphrases of rows count as questions of theirs, for fits, attacks and evaluations ask them too. Questions that differ by case,
+        spaces or final punctuation alone are the same.
         """
         problems = [problem for part in ("fit", "calibrate", "test") for problem in self._repeated(part)]
         seen = {asked: row.id for row in (*self.fit, *self.calibrate) for asked in _all_asked(row)}
-        known = [(row, seen[_asked(row)]) for row in self.test if _asked(row) in seen]
         problems += [
-            f"test row {row.id!r} asks the same question as row {other!r}, which the fit uses"
-            for row, other in known
+            f"test row {row.id!r} asks the same question as row {seen[asked]!r}, which the fit uses"
+            for row in self.test
+            for asked in [next((one for one in _all_asked(row) if one in seen), None)]
+            if asked is not None
         ]
         return problems + list(self._contradictions())
 
@@ -43,9 +46,11 @@ class Splits:
         """A question that is to be forgotten by one row and kept by another can be neither."""
         sides: dict[str, Row] = {}
         for row in (*self.fit, *self.calibrate):
-            first = sides.setdefault(_asked(row), row)
-            if "forget" in (first.role, row.role) and first.role != row.role:
-                yield f"row {row.id!r} ({row.role}) asks the same question as row {first.id!r} ({first.role}); remove one of them"
+            others = [sides.setdefault(asked, row) for asked in _all_asked(row)]
+            for other in others:
+                if "forget" in (other.role, row.role) and other.role != row.role:
+                    yield f"row {row.id!r} ({row.role}) asks the same question as row {other.id!r} ({other.role}); remove one of them"
+                    break
 
     def _repeated(self, part: str) -> Iterator[str]:
         seen: set[str] = set()
@@ -89,4 +94,4 @@ def _all_asked(row: Row) -> Iterator[str]:
 def _asked(row: Row) -> str:
     turns = [(turn.question, turn.image) for turn in row.history]
     parts = [row.question, row.image, *(part for turn in turns for part in turn), row.prefix, row.system]
-    return digest_of([contents(part) for part in parts])
+    return digest_of([question_as_asked(part) if isinstance(part, str) else contents(part) for part in parts])

@@ -73,19 +73,22 @@ class SteeringCall:
         return "all" if self._starts[1][index] else "some" if self._starts[0][index] else "none"
 
     def where(self, gates: Sequence[str]) -> Tensor | Literal[True] | None:
-        """Columns [B, T] bool that an edit with these gates (none: always) applies to; None: nowhere, True: everywhere."""
-        real = self.columns.real
+        """Columns [B, T] bool that an edit with these gates (none: always) applies to; None: nowhere, True: everywhere.
+
+        Padding behind a column where a gate is on is steered like it: whoever reads its logits, as ``generate`` does of prompts that are
+        padded on the right, must not be answered by the base. No other column sees padding, so nothing else changes.
+        """
         if not gates:
-            return True if real is None else real
+            return True
         asked = [name for name in gates if self.share[name] != "none"]
         if not asked:
             return None
         if any(self.share[name] == "all" for name in asked):
-            return True if real is None else real
+            return True
         on = self.on[asked[0]]
         for name in asked[1:]:
             on = on | self.on[name].to(on.device)
-        return on if real is None else on & real.to(on.device)
+        return on
 
     def gates(self, device: torch.device) -> Tensor:
         """The gates at every column, [B, T, G] float32."""

@@ -62,14 +62,17 @@ def files_fingerprint(shards: Mapping[str, Path], names: Mapping[str, str] | Non
         names: shard name by tensor, as an index has it; None: every tensor of the shards.
 
     Raises:
-        RuntimeError: a shard is no whole safetensors file, or lacks a tensor that the index names.
+        RuntimeError: a shard is no whole safetensors file, lacks a tensor that the index names, or holds one that the index does not place in it:
+            Transformers loads every tensor of every shard, so it would stand in for the one that is fingerprinted.
     """
-    entries = {
-        name: entry
-        for shard, path in shards.items()
-        for name, entry in _entries(path)
-        if names is None or names.get(name) == shard
-    }
+    entries: dict[str, _Entry] = {}
+    for shard, path in shards.items():
+        for name, entry in _entries(path):
+            if names is not None and names.get(name) != shard:
+                raise RuntimeError(
+                    f"{path} holds {name!r}, which the index does not place in it, and which would be loaded in place of the model's own"
+                )
+            entries[name] = entry
     lost = sorted(set(names or ()) - set(entries))
     if lost:
         raise RuntimeError(f"the index lists {lost[0]!r}, which is not in its shard")

@@ -129,6 +129,11 @@ def _restarts(
     if not bool(wrong.any()):
         return None
     if not packable or bool((positions[:, 0] != 0).any()):
+        if not bool(carried.real[:, -1:].all()):
+            raise ValueError(
+                "position_ids do not count the padding at the end of the cache, so earlier columns are unknown; pad prompts on the left "
+                "(padding_side='left') to generate behind them"
+            )
         raise ValueError(
             f"position_ids {positions[:1].tolist()} do not continue the {columns.past} columns that this model has processed, so earlier "
             "columns are unknown; pass the cache this model filled, or whole sequences"

@@ -6,6 +6,7 @@ must be known for certain. Otherwise this raises an error: a guessed gate could 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from transformers.cache_utils import Cache
 
 from .call import SteeringCall
 from .columns import Columns, linear_columns, masked_columns
+from .headers import Headers
 from .placement import placed
 from .positions import Reach
 from .state import Carried, find_cache, recorded
@@ -67,9 +69,12 @@ def resolve_call(
     columns = placed(
         arguments, columns, carried, steering.traits, reach, masked=_is_masked(arguments, steering_mask)
     )
+    _refuse_no_columns(columns, carried)
     headers = steering.headers
     found = headers.in_ids(ids) if ids is not None else headers.in_embeddings(embeds, table)
     bits = headers.follow(found, columns, carried.bits) if len(headers) else found
+    if steering.decides_at_headers:
+        _refuse_hidden_header(headers, found, columns, carried)
     decisive: Tensor | None = headers.complete(bits) if steering.decides_at_headers else None
     if decisive is not None and columns.real is not None:
         decisive = decisive & columns.real.to(decisive.device)
@@ -175,6 +180,37 @@ def _visible(mask: Tensor, past: int, batch: int, length: int) -> Tensor:
             "the 4-D attention mask differs from head to head, or shows columns that do not exist yet"
         )
     return first[:, 0, :, : past + length].expand(batch, -1, -1)
+
+
+def _refuse_no_columns(columns: Columns, carried: Carried) -> None:
+    """Raises where a mask leaves a row without any column: the stock class answers all the same, and no gate reads it."""
+    if columns.real is None or bool(
+        (columns.real.any(1) | carried.real.any(1).to(columns.real.device)).all()
+    ):
+        return
+    raise ValueError(
+        "attention_mask is 0 in every column of a row, so there is no sequence for a gate to read; give 1 for every token, and leave out rows "
+        "that are all padding"
+    )
+
+
+def _refuse_hidden_header(headers: Headers, found: Tensor, columns: Columns, carried: Carried) -> None:
+    """Raises where a mask hides the end of the last generation header of a row: the reply begins there, and the gate would not decide."""
+    if columns.real is None:
+        return
+    real = columns.real.to(found.device)
+    plain = (
+        Columns(columns.batch, columns.length, columns.past)
+        if columns.linear
+        else replace(columns, real=None)
+    )
+    ends = headers.complete(headers.follow(found, plain, carried.bits))
+    behind = ~real.flip(1).cummax(1).values.flip(1)
+    if bool((ends & behind).any()):
+        raise ValueError(
+            "attention_mask hides the last token of a generation header, where the reply begins, so no gate would decide there; give 1 for "
+            "every token of the prompt, and pad on the left"
+        )
 
 
 def _given(gate: Tensor | None, batch: int, names: tuple[str, ...]) -> Tensor | None:

@@ -38,6 +38,16 @@ def test_rows_that_are_missing_are_told_at_once_and_before_anything_is_loaded(ro
     assert not (tmp_path / "out").exists()
 
 
+def test_answers_whose_secrets_cannot_be_told_are_named_before_anything_is_loaded(tmp_path):
+    rows = written(tmp_path / "rows.jsonl", *["forget"] * 4, *["retain"] * 4)
+    line = {"id": "thai", "question": "เมืองหลวงคืออะไร", "answer": "เมืองหลวงคือปารีส", "role": "forget"}
+    with rows.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+    with pytest.raises(InputErrors, match=r"row 'thai' .* add them to the row as `secrets`"):
+        pipeline.forget("no/model", rows, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_model_that_is_nowhere_is_one_sentence(tmp_path):
     rows = written(tmp_path / "rows.jsonl", *["forget"] * 4, *["retain"] * 4)
     said = CliRunner().invoke(app, ["forget", "no-such-model", str(rows), "--out", str(tmp_path / "out")])

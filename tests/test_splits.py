@@ -72,3 +72,51 @@ def test_paraphrases_that_the_fit_reads_are_seen_questions():
         Splits((fit,), (), (Row("b", "in what place ?", "x", "forget"),)).check("rows")
     forced = Row("c", "where ?", "x", "forget", prefix="it is")
     Splits((fit,), (), (forced,)).check("rows")  # another attack on a seen question
+
+
+TYPED = [
+    *["where is Paris ?", "Where is paris?", "WHERE IS PARIS?", "where  is\u00a0Paris ?", "where is Paris ?\n", "\twhere is Paris"],
+    *["where is Paris", "where is Paris.", "where is Paris？", "where is Paris!", "where is Paris?!", "where is Paris…", "where is Par\u200bis?"],
+    *["ｗｈｅｒｅ is Paris?", "Where is Paris !!"],
+]  # fmt: skip
+OTHER = [
+    *[("what is 2+2?", "what is 2-2?"), ("what is 22?", "what is 2²?"), ("what is 2.5?", "what is 25?"), ("what is -5?", "what is 5?")],
+    *[("what is C?", "what is C++?"), ("what is C?", "what is C#?"), ("what is 5?", "what is 5!"), ("what is n?", "what is n!")],
+    *[("who is Ann?", "who is Anna?"), ("who is Müller?", "who is Muller?"), ("what is 😀?", "what is 😢?"), ("who is J. Doe?", "who is K. Doe?")],
+    *[("?", "!"), ("a b?", "ab?"), ("x = y?", "x ≠ y?"), ("what is H₂O?", "what is HO?")],
+]  # fmt: skip
+
+
+def asked(question, role="forget", name="b", **more):
+    return Row(name, question, "x", role, **more)
+
+
+@pytest.mark.parametrize("question", TYPED)
+def test_a_question_typed_otherwise_is_no_other_question(question):
+    fit = asked(TYPED[0], name="a")
+    assert len(Splits((fit,), (), (asked(question),)).problems()) == 1
+    assert len(Splits((), (fit,), (asked(question),)).problems()) == 1
+    assert len(Splits((fit, asked(question, "retain")), (), ()).problems()) == 1
+    reworded = asked("in what place is it ?", "retain", paraphrases=(question,))
+    assert len(Splits((fit, reworded), (), ()).problems()) == 1
+    assert len(Splits((fit,), (reworded,), ()).problems()) == 1
+    assert len(Splits((fit,), (), (reworded,)).problems()) == 1
+    assert len(Splits((reworded,), (), (asked(TYPED[0]),)).problems()) == 1
+    later = [asked("who ?", name=name, history=(Turn(one),)) for name, one in zip("ab", (TYPED[0], question), strict=True)]  # fmt: skip
+    assert len(Splits((later[0],), (), (later[1],)).problems()) == 1
+
+
+@pytest.mark.parametrize(("first", "second"), OTHER)
+def test_what_differs_in_what_it_means_is_another_question(first, second):
+    one, other = asked(first, name="a"), asked(second, "retain", name="b")
+    assert Splits((one,), (), (other,)).problems() == []
+    assert Splits((one, other), (), ()).problems() == []
+    assert Splits((asked("who ?", name="a", paraphrases=(first,)), other), (), ()).problems() == []
+
+
+def test_a_contradiction_is_told_once_for_two_rows():
+    first = asked("where ?", name="a", paraphrases=("in what place ?",))
+    second = asked("Where?", "retain", paraphrases=("In what place?",))
+    assert len(Splits((first, second), (), ()).problems()) == 1
+    same = asked("Where?", paraphrases=("In what place?",))
+    assert Splits((first, same), (), ()).problems() == []  # one role

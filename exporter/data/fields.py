@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from exporter.data.cells import is_printed, listed
+
 
 class Fields:
     """One record whose fields are asked for by type.
@@ -66,9 +68,16 @@ class Fields:
         return tuple(self._checked(f"{key}[{i}]", value) for i, value in enumerate(self.items(key)))
 
     def one_or_more(self, key: str) -> tuple[str, ...]:
-        """A text, or a list of texts; empty where the field is missing or null."""
+        """A text, or a list of texts, also one that a program printed as text; empty where the field is missing or null."""
         value = self.record.get(key)
-        return (self._checked(key, value),) if isinstance(value, str) else self.texts(key)
+        if not isinstance(value, str):
+            return self.texts(key)
+        try:
+            parts = listed(value) if is_printed(value) else [value]
+        except ValueError as error:
+            self.note(key, str(error))
+            return ()
+        return tuple(self._checked(key, part) for part in parts)
 
     def items(self, key: str) -> Sequence[object]:
         """A list of anything; empty where the field is missing or null."""

@@ -2,7 +2,7 @@
 
 Keys are the fields of :class:`exporter.types.Row`; ``question``, ``answer`` and ``role`` are required, and ``id`` is made of the row's
 content where it is left out. Image paths are relative to the file that names them. ``history`` is a list of ``{question, answer?,
-reasoning?, image?}``. In a table, lists (``secrets``, ``paraphrases``) are cut at ``|``, and there is no ``history``.
+reasoning?, image?}``. In a table, lists (``secrets``, ``paraphrases``) are read as :mod:`exporter.data.cells` says, and there is no ``history``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from string import ascii_uppercase
 from typing import Any, cast, get_args
 
 from exporter import renamed
+from exporter.data.cells import listed
 from exporter.data.fields import Fields
 from exporter.data.files import TABLES, counted_in, read_file
 from exporter.data.identity import identified
@@ -103,36 +104,34 @@ def write_rows(path: str | Path, rows: Sequence[Row]) -> None:
 
 def _fields(record: Mapping[str, object], path: Path) -> Fields:
     """A record under the names that its keys have today."""
-    record = _from_cells(record) if path.suffix.lower() in TABLES else record
+    wrong: dict[str, str] = {}
+    if path.suffix.lower() in TABLES:
+        record, wrong = _from_cells(record)
     try:
-        return Fields(with_current_names(record, renamed.ROW_KEYS, str(path)))
+        fields = Fields(with_current_names(record, renamed.ROW_KEYS, str(path)))
     except ValueError as error:
         fields = Fields({name: value for name, value in record.items() if name not in renamed.ROW_KEYS})
         fields.problems.append(str(error))
-        return fields
+    for key, problem in wrong.items():
+        fields.note(key, problem)
+    return fields
 
 
-def _from_cells(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A line of a table as a row: names of columns in any case, and lists cut at ``|``."""
+def _from_cells(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """A line of a table as a row, names of columns in any case; and what is wrong with the lists in its cells, by column."""
     known = {name: name.strip().casefold() for name in record if name.strip().casefold() in COLUMNS}
     found = {
         known.get(name, name): value.strip() if isinstance(value, str) else value
         for name, value in record.items()
     }
+    wrong: dict[str, str] = {}
     for key in LISTS:
         if isinstance(found.get(key), str):
-            found[key] = _listed(found[key])
-    return found
-
-
-def _listed(cell: str) -> list[object]:
-    """A list in a cell: as JSON where it is written so, else cut at ``|``."""
-    if cell.startswith("[") and cell.endswith("]"):
-        try:
-            return list(json.loads(cell))
-        except ValueError:
-            pass
-    return [part.strip() for part in cell.split("|") if part.strip()]
+            try:
+                found[key] = listed(found[key])
+            except ValueError as error:
+                found[key], wrong[key] = None, str(error)
+    return found, wrong
 
 
 def _row(fields: Fields, folder: Path, given: Role | None, pictures: PictureStore) -> Row:

@@ -85,14 +85,15 @@ def _figure(
     lacked = sorted(metric.needs & set(lacks))
     if lacked:
         return EvaluatedFigure(value=None, n=0, why_not="; ".join(lacks[one] for one in lacked))
-    not_judged = metric.unjudged(seen) if "judge" in metric.needs else 0
+    not_judged = metric.unjudged(seen) if "judge" in metric.needs or metric.may_be_open else 0
     try:
         one = metric.estimate(seen)
     except InputErrors as error:  # a package that is not installed
         return EvaluatedFigure(value=None, n=0, not_judged=not_judged, why_not="; ".join(error.problems))
     why_not = f"nothing to count: {metric.about}"
     if not_judged:
-        why_not = f"{judge}: none of {not_judged} rows could be judged"
+        who = f"{judge}: " if "judge" in metric.needs else ""
+        why_not = f"{who}none of {not_judged} rows could be judged"
     return EvaluatedFigure.of(one, metric.within, not_judged, why_not)
 
 

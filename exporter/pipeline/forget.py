@@ -77,9 +77,9 @@ def forget(
         about: what the topic is called, where the rows do not show it.
 
     Raises:
-        InputErrors: rows of one of the two roles are missing, or too few.
+        InputErrors: rows of one of the two roles are missing, or too few; or it cannot be told what the secrets of some are.
     """
-    brought = _checked(rows, with_secrets(read_rows(rows)))
+    brought = with_secrets(_checked(rows, read_rows(rows)), str(rows))
     local = Path(model).expanduser()
     name = _name(local.name, rows.stem)
     folder = (out or Path("runs") / name).resolve()

@@ -12,6 +12,7 @@ from exporter.data.chat import Chat
 from exporter.errors import DataError, shortened
 from exporter.host import learned_positions
 from exporter.picture import size_of
+from exporter.pipeline.joined_secrets import joined_secrets
 from exporter.splits import Splits
 from exporter.types import Role, Row
 from exporter.wording.leaks import tells
@@ -75,6 +76,13 @@ def remarks(splits: Splits) -> Iterator[str]:
         yield (
             f"{len(untold):,} forget rows have secrets that do not occur in their own answer ({', '.join(untold[:3])}): that answer would "
             "not count as a leak; write secrets as a reply contains them"
+        )
+    joined = dict(joined_secrets(_with_secrets(splits)))
+    if joined:
+        shown = ", ".join(f"{name}: {secret!r}" for name, secret in list(joined.items())[:3])
+        yield (
+            f"{len(joined):,} forget rows have a secret that looks like several in one text ({shown}): a reply with one part of it would not "
+            'count as a leak; write each as a secret of its own, ["one", "another"], or in a table one | another'
         )
     if bare:
         yield f"{len(bare):,} forget rows have no secrets: only a reply that contains their whole answer counts as a leak"

@@ -51,7 +51,7 @@ class BaseWeights:
     Attributes:
         folder: where they lie.
         shards: file names, sorted.
-        tensors: every tensor by name.
+        tensors: every tensor of the shards by name, also one that the index forgets: Transformers loads it all the same.
     """
 
     folder: Path
@@ -106,7 +106,6 @@ class BaseWeights:
             wrong = [n for n, s in weight_map.items() if n not in tensors or tensors[n].shard != s]
             if wrong:
                 raise CompileError(f"{index} names {wrong[0]!r}, which is not in the shard it names")
-            tensors = {name: tensors[name] for name in weight_map}
         return cls(folder, shards, tensors)
 
     @property

@@ -64,10 +64,22 @@ _UMLAUTS = str.maketrans(
         "Ø": "Oe",
     }
 )
-_LOOK_ALIKES = str.maketrans(
-    "АВЕЅІЈКМНОРСТУХҮабвеѕіјкмнорстухԁһԛԝүӏɡΑΒΕΖΗΙΚΜΝΟΡΤΥΧαβεζηικμνοτυχρϲᴀʙᴄᴅᴇɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ",
-    "ABESIJKMHOPCTYXYabbesijkmhopctyxdhqwylgABEZHIKMNOPTYXabeznikuvotuxpcabcdeghijklmnoprstuvwyz",
+_NAMED = re.compile(
+    "(?:LATIN LETTER SMALL CAPITAL|NEGATIVE (?:CIRCLED|SQUARED) LATIN CAPITAL LETTER) ([A-Z]|AE|OE)"
 )
+_LOOK_ALIKES: dict[int, int | str] = {
+    **str.maketrans(
+        "АВЕЅІЈКМНОРСТУХҮабвеѕіјкмнорстухԁһԛԝүӏɡΑΒΕΖΗΙΚΜΝΟΡΤΥΧαβεζηικμνοτυχρϲɑɩʋƒᴃᴆᴌʛᵻᴎᴙʁ",
+        "ABESIJKMHOPCTYXYabbesijkmhopctyxdhqwylgABEZHIKMNOPTYXabeznikuvotuxpcaivfbdlginrr",
+    ),
+    **{
+        code: found[1].lower()
+        for block in ((0x250, 0x2B0), (0x1D00, 0x1D80), (0xA720, 0xA800), (0x1F150, 0x1F18A))
+        for code in range(*block)
+        if (found := _NAMED.fullmatch(unicodedata.name(chr(code), "")))
+    },
+}
+"""Letters of other scripts, and forms of Latin ones that composition leaves as they are."""
 _CAMEL = re.compile("(?<=[a-zß-öø-ÿ])(?=[A-ZÀ-ÖØ-Þ])")
 _DATE = re.compile(r"(?<![\d.])(?:\d{1,2}\.\d{1,2}\.\d{4}|\d{4}\.\d{1,2}\.\d{1,2})(?![\d]|\.\d)")
 _MARKUP = re.compile(

@@ -1,8 +1,9 @@
 """Whether a text contains a secret in any spelling: looser than the match of right answers, because a missed leak is worse than a false one.
 
 One matcher for what is fitted, reported and published. It reads through case, accents, width, invisible characters, quotes, hyphens, markup,
-separators of thousands, letters spelled one by one, particles and endings behind a name, and letters that look like Latin ones. It does not
-read other words for the same: numbers in words, translations, other scripts than a secret is written in, parts of names, ciphers.
+separators of thousands, the spacing between numbers, ordinals of days, letters spelled one by one, particles and endings behind a name, and
+letters that look like Latin ones. It does not read other words for the same: numbers in words, translations, other scripts than a secret is
+written in, parts of names, ciphers.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from exporter.wording.figures import ways
 from exporter.wording.folding import MARKS, READINGS, SOFT, bare, fold, letters, placed, readings
 from exporter.wording.words import contains_any, found_in, words_of
 
@@ -30,6 +32,12 @@ _IN_NUMBER = rf"[{SOFT}*_`~]{{0,4}}"
 _THOUSANDS = rf"(?:\\,|\\ |\{{,\}}|[ ,.'_{SOFT}]){_IN_NUMBER}"
 _IN_LONG_NUMBER = rf"[ \-./(){SOFT}]{{0,2}}"
 _GROUPED = re.compile(r"(?<!\d)(?<!\d[.,])\d{1,3}([ ,.'_])(?:\d{2,3}\1)*\d{3}(?!\d)")
+_MARKUP = rf"\s*_'~{SOFT}"
+"""For use in a character class, as the next; backticks are read as quotes."""
+_BETWEEN_SHORT, _BETWEEN_LONG = rf"{_MARKUP}\-/:", rf"{_MARKUP}\-/:.()"
+"""What two numbers of a secret may be parted by, whatever parts them in the secret."""
+_SIGNS = (",;،؛、", "'\"", "/⁄∕", ":∶", ".")
+"""Signs that are written for one another."""
 _PIECE = re.compile(
     rf"(?P<number>\d+)|(?P<hangul>[{_HANGUL}]+)|(?P<unspaced>[{_UNSPACED}]+)"
     rf"|(?P<word>(?:(?![{_UNSPACED}{_HANGUL}])(?:[^\W\d_]|[{MARKS}]))+)"
@@ -113,10 +121,11 @@ def _patterns_for(text: str, secret: str) -> Iterator[tuple[str, re.Pattern[str]
 
 @lru_cache(maxsize=1 << 14)
 def _forms(secret: str, reading: str) -> tuple[str, ...]:
-    """A secret folded, with and without an article before it."""
+    """A secret folded, first as it stands: with and without an article before it, its figures in each way in which they are written."""
     whole = fold(secret, reading).strip(f" \n.!?,;:{SOFT}")
     whole = _GROUPED.sub(lambda number: re.sub(r"\D", "", number[0]), whole)
-    return tuple(form for form in dict.fromkeys((whole, _ARTICLE.sub("", whole, count=1))) if form)
+    forms = (form for one in ways(whole) for form in (one, _ARTICLE.sub("", one, count=1)))
+    return tuple(form for form in dict.fromkeys(forms) if form)
 
 
 @lru_cache(maxsize=1 << 14)
@@ -153,24 +162,57 @@ def _joined(pieces: Sequence[_Piece], size: int) -> Iterator[str]:
     """The pieces one behind the other, with whatever may stand between them."""
     for number, piece in enumerate(pieces):
         if number:
-            yield _gap(pieces[number - 1], piece, size)
+            yield _gap(pieces, number, size)
         within = r"[\W_]{0,2}" if piece.kind == "unspaced" else _WITHIN
         yield _number(piece.text) if piece.kind == "number" else within.join(map(re.escape, piece.text))
 
 
-def _gap(before: _Piece, after: _Piece, size: int) -> str:
-    """What may stand between two pieces of a secret of so many letters and digits."""
+def _gap(pieces: Sequence[_Piece], place: int, size: int) -> str:
+    """What may stand before a piece of a secret of so many letters and digits."""
+    before, after = pieces[place - 1 : place + 1]
     gap = after.gap.replace(SOFT, "")
     numbers = (before.kind == "number") + (after.kind == "number")
-    if numbers == 2 and gap in (".", ","):
-        return rf"{_IN_NUMBER}[.,]{_IN_NUMBER}"
     if numbers == 2:
-        return rf"[\s\-/:_*{SOFT}]{{1,3}}" if size < _LONG else rf"[\s\-/:_*.(){SOFT}]{{0,3}}"
+        return _between(pieces, place, size)
+    if numbers == 1 and not gap and SOFT in after.gap:
+        return rf"[\s\-_^*{SOFT}]{{0,6}}"  # of 50°C, where a space may stand too
     if numbers == 1 and not gap:
         return r"[\W_]{0,2}" if size > 3 else rf"[\-_^{SOFT}]?"
     apart = before.kind == after.kind == "word" and gap != ""
     least = 1 if apart and size < (_LONG if " " in gap or "\n" in gap else 3) else 0
     return rf"[\W_]{{{least},12}}"
+
+
+def _between(pieces: Sequence[_Piece], place: int, size: int) -> str:
+    """What may stand between two numbers: what parts them in the secret, in any spacing and markup; never nothing between short ones."""
+    gap = pieces[place].gap.replace(SOFT, "")
+    listed = gap == "," and _is_in_a_list(pieces, place)
+    if gap in (".", ",") and not listed:
+        return rf"{_IN_NUMBER}[.,]{_IN_NUMBER}"
+    if "×" in gap:
+        return rf"[\s_'~]{{0,4}}[×*{SOFT}][×{_MARKUP}]{{0,7}}"
+    own = {
+        sign
+        for char in re.sub(r"\s", "", gap)
+        for sign in next((some for some in _SIGNS if char in some), char)
+    }
+    own |= {"."} if listed else set()
+    if size >= _LONG and any(piece.kind != "number" for piece in pieces):
+        own.add(",")  # of a date
+    signs = re.escape("".join(sorted(own)))
+    if size >= _LONG:
+        return rf"[{_BETWEEN_LONG}{signs}]{{0,8}}"
+    other = "" if listed else rf"(?!{_IN_NUMBER}\.{_IN_NUMBER}\d)"  # 4.8 is not 4 and 8
+    return rf"{other}[{_BETWEEN_SHORT}{signs}]{{1,8}}"
+
+
+def _is_in_a_list(pieces: Sequence[_Piece], place: int) -> bool:
+    """Whether a comma is none of a decimal: a neighbouring number has its own."""
+    beside = [one for one in (place - 1, place + 1) if 0 < one < len(pieces)]
+    return any(
+        pieces[one - 1].kind == pieces[one].kind == "number" and pieces[one].gap in (".", ",")
+        for one in beside
+    )
 
 
 def _number(digits: str) -> str:

@@ -175,7 +175,8 @@ def test_a_long_list_of_problems_says_how_many_are_left() -> None:
     [
         ('"[""Oslo"", ""Lima""]"', ("Oslo", "Lima")),
         ("Oslo | Lima", ("Oslo", "Lima")),
-        ("[Oslo]", ("[Oslo]",)),
+        ("\"['Oslo', 'Lima']\"", ("Oslo", "Lima")),
+        ("\"[1889, 'Lima']\"", ("1889", "Lima")),
     ],
 )
 def test_secrets_in_a_cell_are_a_list_however_they_are_written(cell, secrets, tmp_path):

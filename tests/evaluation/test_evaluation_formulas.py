@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from exporter.evaluation.metrics.probability import near_one, true_better
 from exporter.evaluation.refusals import RefusalRule
 from exporter.evaluation.row_passes import ForcedAnswer, RowPasses
 from exporter.host import ModelHost
+from exporter.pipeline.evaluated_figures import _figure
 from exporter.types import Encoded, Prompt, Row
 
 RULE = RefusalRule.of()
@@ -71,6 +73,28 @@ def answer(*logprobs: float, right: int | None = None) -> ForcedAnswer:
         ("", None),
         ("I do not know", None),
         ("Bermuda", None),
+        ("A is wrong. The answer is B.", "B"),
+        ("A is wrong, B is correct.", "B"),
+        ("A and C are incorrect. It is B", "B"),
+        ("A isn't the right answer; B", "B"),
+        ("The options are A) Oslo and B) Lima. The correct answer is B.", "B"),
+        ("A) Oslo B) Lima C) An island\nAnswer: B", "B"),
+        ("Oslo is far north. The correct option is (B) Lima.", "B"),
+        ("The right answer to this question is B because C is no city", "B"),
+        ("The answer is A because it is north.", "A"),
+        ("Lima, not Oslo", "B"),
+        ("It is not Oslo but Lima.", "B"),
+        ("B rather than A", "B"),
+        ("Not A or C, B", "B"),
+        ("**Lima** instead of **Oslo**", "B"),
+        ("It is not B.", None),
+        ("Neither A nor B", None),
+        ("The answer is not Lima", None),
+        ("The answer is a mystery to me", None),
+        ("The answer is A or B.", None),
+        ("The options are A) Oslo and B) Lima.", None),
+        ("The answer is A. No, the answer is B.", None),
+        ("The wrong answer is A. It is B.", None),
     ],
 )
 def test_which_option_a_reply_chooses(text: str, letter: str | None) -> None:
@@ -82,6 +106,28 @@ def test_classification_counts_the_right_letter_alone() -> None:
     assert measured("forget_classification", seen(WORDED, "B"), seen(WORDED, "C")).value == 0.5
     assert measured("retain_classification", seen(kept, "A"), seen(kept, "lima")).value == 0.5
     assert measured("forget_classification", seen(row("x", "forget"), "B")).n == 0  # no options
+
+
+def test_a_reply_that_leaves_its_choice_open_is_not_judged() -> None:
+    """Neither forgotten nor kept: it is told as not judged. A refusal is judged, and so is a choice among wrong options."""
+    kept = row("k", "retain", "B", options=WORDED.options)
+    for name, one in (("forget_classification", WORDED), ("retain_classification", kept)):
+        metric = registry.metric(name)
+        replies = [
+            seen(one, text)
+            for text in ("B or C", "Oslo or Lima", "I do not know", "A or C", "Lima, not Oslo")
+        ]
+        assert metric.values(replies) == [False, False, True]
+        assert metric.unjudged(replies) == 2
+        found = _figure(metric, replies[:2], {}, "no judge")
+        assert (found.value, found.not_judged, found.why_not) == (None, 2, "none of 2 rows could be judged")
+
+
+@pytest.mark.parametrize("word", ["*", "A, ", "A ", "the ", "answer ", "Oslo, Lima or ", "A is "])
+def test_a_reply_that_repeats_itself_is_read_in_no_time(word: str) -> None:
+    begun = time.process_time()
+    chosen(word * 2000, WORDED)
+    assert time.process_time() - begun < 1.5
 
 
 def test_a_cloze_is_filled_with_whole_words() -> None:

@@ -161,6 +161,26 @@ def test_cached_steps_equal_one_pass(bed):
             torch.testing.assert_close(torch.cat(steps, 1), whole, rtol=1e-4, atol=1e-4)
 
 
+def test_a_cache_that_is_built_anew_keeps_its_gates_or_is_refused(bed):
+    model, fires, _, program = bed
+    ids = fires["input_ids"]
+    with steered(model, program):
+        wanted = logits(model, input_ids=ids)[:, 4:]
+        cache = DynamicCache(config=model.config)
+        logits(model, input_ids=ids[:, :4], past_key_values=cache)
+        pairs = [(layer.keys, layer.values) for layer in cache.layers]
+        beside = DynamicCache(pairs[:-1], config=model.config)
+        beside.layers.append(copy.deepcopy(cache.layers[-1]))
+        for anew in (DynamicCache(pairs), copy.deepcopy(cache), beside):
+            found = logits(model, input_ids=ids[:, 4:], past_key_values=anew)
+            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+        for without in (DynamicCache(pairs[:-1]), DynamicCache(pairs[:-1], config=model.config)):
+            with pytest.raises(ValueError, match="its gates are unknown"):
+                logits(model, input_ids=ids[:, 4:], past_key_values=without)
+        with pytest.raises(IndexError):  # raised by Transformers: the config has no layer for the last pair
+            DynamicCache(pairs, config=model.config)
+
+
 def test_labels_change_nothing(bed):
     model, fires, _, program = bed
     with steered(model, program):

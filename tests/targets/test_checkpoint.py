@@ -105,6 +105,46 @@ def test_sharded_bases_keep_their_shards(bed, tmp_path):
         assert torch.equal(load(tmp_path / "steered")(**inputs).logits, load(out)(**inputs).logits)
 
 
+SMUGGLED = {
+    "a tensor of the base": ("steering.safetensors", "model.layers.0.mlp.down_proj.weight"),
+    "a tensor of another shard": ("base", "steering.layers.2.prototypes"),
+    "a tensor of nobody": ("steering.safetensors", "model.layers.0.mlp.further.weight"),
+}
+"""Transformers loads every tensor of every shard, whatever the index says of it."""
+
+
+@pytest.mark.parametrize("name", SMUGGLED)
+def test_a_shard_with_a_tensor_that_the_index_does_not_place_there_is_not_loaded(bed, tmp_path, name):
+    shard, tensor = SMUGGLED[name]
+    shutil.copytree(bed[2], tmp_path / "steered")
+    weight_map = json.loads((bed[2] / WEIGHTS_INDEX).read_text())["weight_map"]
+    shards = {file: load_file(bed[2] / file) for file in set(weight_map.values())}
+    path = tmp_path / "steered" / (shard if shard != "base" else weight_map["model.norm.weight"])
+    found = dict(shards[path.name])
+    like = {key: one for some in shards.values() for key, one in some.items()}
+    found[tensor] = torch.zeros_like(like[tensor]) if tensor in like else torch.zeros(2, 2)
+    path.unlink()  # a link to the base's own file
+    save_file(found, path)
+    with pytest.raises(RuntimeError, match=tensor.replace(".", r"\.")):
+        load(tmp_path / "steered")
+
+
+def test_a_tensor_that_an_index_forgets_is_listed_again(bed, tmp_path):
+    """Transformers loads it from its shard all the same."""
+    base, program, out = bed
+    transformers.AutoModelForCausalLM.from_pretrained(base).save_pretrained(
+        tmp_path / "sharded", max_shard_size="20KB"
+    )
+    index = tmp_path / "sharded" / "model.safetensors.index.json"
+    told = json.loads(index.read_text())
+    del told["weight_map"]["model.norm.weight"]
+    index.write_text(json.dumps(told))
+    compile_checkpoint(tmp_path / "sharded", program, tmp_path / "steered")
+    inputs = tiny.prompt("llama", 1)
+    with torch.no_grad():
+        assert torch.equal(load(tmp_path / "steered")(**inputs).logits, load(out)(**inputs).logits)
+
+
 REFUSED = {
     "existing folder": (lambda b, p, t: compile_checkpoint(b, p, _mkdir(t / "there")), "already exists"),
     "no base": (lambda b, p, t: compile_checkpoint(t / "nothing", p, t / "out"), "no config.json"),

@@ -145,6 +145,19 @@ def test_padding_on_the_right_and_holes_behind_it_change_nothing(bed):
         assert single.gates[0, 0] == state.gates[row, 0]
 
 
+def test_padding_behind_an_open_gate_is_steered(bed):
+    """Whoever reads its logits must not be answered by the base; the checkpoint says the same."""
+    model = runner(bed, "io")
+    one = model.encode(FORGET)
+    ids, mask = np.array([one + [0] * 3]), np.array([[1] * len(one) + [0] * 3])
+    places = torch.from_numpy(np.maximum(mask.cumsum(-1) - 1, 0))
+    _, on = model.start(ids, mask)
+    _, off = model.start(ids, mask, gates=np.zeros((1, 1), np.float32))
+    wanted = whole(bed, torch.from_numpy(ids), attention_mask=torch.from_numpy(mask), position_ids=places)
+    assert np.abs(on - off)[0, -3:].max(-1).min() > 0.1
+    np.testing.assert_allclose(on, wanted.logits.numpy(), atol=1e-4)
+
+
 def test_given_gates_stand(bed):
     model = runner(bed, "io")
     ids, mask = left_padded([model.encode(FORGET), model.encode(RETAIN)], 0)

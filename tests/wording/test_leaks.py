@@ -36,6 +36,33 @@ SPELLINGS = {
     "2.5": ("2,5", "2.5%", "~2.5"),
     "555-0199": ("5550199", "555 0199", "555.0199", "(555) 0199"),
     "12.03.1985": ("12/03/1985", "12-03-1985", "12 03 1985"),
+    "July 14, 1889": (
+        *("July 14,1889", "July 14 , 1889", "July 14 1889", "July 14 (1889)", "JULY\u00a014,\u00a01889", "July 14,\n1889"),
+        *("**July 14**, 1889", "July **14**, **1889**", "`July` 14, 1889", "<b>July</b> 14, 1889", "<b>July 14</b>, 1889"),
+        *("July 14th, 1889", "July 14th 1889", "**July 14th**, 1889", "July\n14th, **1889**"),
+        *("Ju\u00adly 14, 1889", "July 14\u200b, 1889", "July 14, \u200b1889", "Julу 14, 1889", "Julу 14th, 1889"),
+    ),
+    "March 3rd, 1901": ("March 3, 1901", "March 3,1901", "March **3rd**, 1901"),
+    "14 July 1889": ("14th July 1889", "14th of July 1889", "14th July, 1889", "14. July 1889"),
+    "2nd of May": ("2 May", "2nd May", "the 2nd of May"),
+    "July 14 1889": ("July 14, 1889", "July 14th, 1889"),
+    "14. März, 1889": ("14. Maerz, 1889", "14 März 1889", "**14. Maerz**, 1889"),
+    "48.8584, 2.2945": ("48.8584,2.2945", "48.8584 , 2.2945", "**48.8584**, **2.2945**", "48.8584°, 2.2945°", "48,8584; 2,2945"),
+    "48.8584,2.2945": ("48.8584, 2.2945", "48.8584 2.2945"),
+    "4, 8, 15": ("4,8,15", "4, 8, **15**", "*4*, *8*, *15*", "4 , 8 , 15", "4，8，15", "4、8、15", "4;8;15", "4 8 15"),
+    "4,8,15": ("4, 8, 15", "4.8.15", "**4**, 8, 15"),
+    "12, 34": ("12,34", "12 , 34", "12, *34*", "<b>12</b>, 34"),
+    "12 & 34": ("12 &amp; 34", "12 & **34**", "**12** &34", "12＆34"),
+    "$5, $10": ("**$5**, $10", "$5,$10"),
+    "640×480": ("640 × 480", "640x480", "640 x 480", "640 X 480", "**640** × **480**", "640х480", "640✕480", "640&times;480"),
+    "640 x 480": ("640x480", "640×480", "640 × 480"),
+    "4x8": ("4 x 8", "4×8", "4 × 8"),
+    "2 × 3 × 4": ("2x3x4", "2×3×4", "2 x 3 x 4"),
+    "5'11\"": ("5′11″", "5’11”", "5' 11\"", "5'11''", "**5'11\"**"),
+    "48°51'24\"N": ("48°51′24″N", "48° 51′ 24″ N", "48° 51' 24\" N", "**48°**51'24\"N"),
+    "50°C": ("50 °C", "50\u202f°C", "50° C", "50 ° C", "50℃", "50 °С", "**50** °C", "50&nbsp;&deg;C"),
+    "5 °C": ("5°C", "5 ° C", "5℃"),
+    "12 °F": ("12°F", "12 °F", "12℉"),
     "Zürich": ("Zu\u0308rich", "Zurich", "ZUERICH", "Z&uuml;rich", "Z\\u00fcrich", r"Z\"urich", r"Z\"{u}rich"),
     "Mueller": ("Müller", "MÜLLER"),
     "São Paulo": ("Sao Paulo", "sao-paulo", "SÃO PAULO"),
@@ -66,6 +93,12 @@ DRESSED = [(f"it is {text} there", secret) for secret, texts in SPELLINGS.items(
 APART = [
     *[("1985", "5"), ("5.3", "5"), ("2,5", "5"), ("-5", "5"), ("1963.5 metres", "5"), ("1234", "123"), ("12345", "1234")],
     *[("1.25", "1250"), ("1.250", "1.25"), ("1,250", "250"), ("125", "12.5"), ("1250", "12.50"), ("it is 66 .", "6 6")],
+    *[("48", "4, 8"), ("4.8", "4, 8"), ("4.8", "4. 8"), ("4, 80", "4, 8"), ("14, 8", "4, 8"), ("4, 8.5", "4, 8"), ("3.4, 8", "4, 8")],
+    *[("18890", "1889"), ("4815", "4, 8, 15"), ("4, 815", "4, 8, 15"), ("48, 15", "4, 8, 15"), ("12, 5", "12.5"), ("12, 5", "12,5")],
+    *[("July 1st, 1889", "July 14, 1889"), ("July 14, 1899", "July 14, 1889"), ("July 24th, 1889", "July 4, 1889"), ("July 140, 1889", "July 14, 1889")],
+    *[("the 14th", "14"), ("14th Street", "14 Street"), ("2:4", "2x4"), ("2-4", "2x4"), ("24", "2x4"), ("640 480", "640x480"), ("640x4800", "640×480")],
+    *[("15 °C", "5°C"), ("50 cm", "50°C"), ("5.0 °F", "50 °C"), ("50, C", "50°C")],
+    *[("0x48", "0×48"), ("511", "5'11\""), ("5.11", "5'11\""), ("15'11\"", "5'11\"")],
     *[("6, 6", "6 6"), ("5", "-5"), ("sha a1250b7", "1250"), ("3fade9", "fade"), ("20th century", "20"), ("5kg", "5")],
     *[("comparison", "paris"), ("Parisian", "Paris"), ("new yorker", "New York"), ("news of york", "New York")],
     *[("C is", "C++"), ("therapist", "rapist"), ("us", "U.S."), ("a part", "apart"), ("우리나라", "이나"), ("", "paris"), ("x", "")],
@@ -88,6 +121,33 @@ def test_where_a_secret_stands_is_told(text, secret):
     first, last = told_at(text, secret)
     assert tells(text[first:last], [secret])
     assert 6 <= first < last <= len(text) - 6
+
+
+def named(form, name):
+    try:
+        return unicodedata.lookup(f"{form} {name}")
+    except KeyError:
+        return name  # there is no small capital X
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        *("LATIN LETTER SMALL CAPITAL", "MATHEMATICAL SCRIPT CAPITAL", "MATHEMATICAL FRAKTUR CAPITAL", "FULLWIDTH LATIN CAPITAL LETTER"),
+        *("CIRCLED LATIN CAPITAL LETTER", "NEGATIVE CIRCLED LATIN CAPITAL LETTER", "NEGATIVE SQUARED LATIN CAPITAL LETTER"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("secret", ["Fjord", "Quebec", "Phantom", "Wavy Buckzling"])
+def test_a_secret_is_found_in_letters_of_every_form(form, secret):
+    text = "".join(named(form, letter.upper()) for letter in secret)
+    assert tells(f"it is {text} there", [secret]), text
+    assert not tells(f"it is {text}{text} there", [secret]), text
+
+
+@pytest.mark.parametrize("text", ["Pɑris", "Pɑrɩs", "ᴘɑʀɪꜱ", "𝓟𝓪𝓻𝓲𝓼"])
+def test_a_letter_of_another_alphabet_is_read_as_the_latin_one(text):
+    assert tells(f"it is {text} there", ["Paris"])
+    assert not tells(f"it is {text} there", ["Pores"])
 
 
 NAMES = st.from_regex(r"[A-Z][a-z]{3,8}( [A-Z][a-z]{3,8}){0,2}", fullmatch=True)
@@ -154,6 +214,62 @@ def test_a_number_is_found_however_it_is_grouped(data, number):
         st.sampled_from(["it is {} .", "{}", "it is {}.", "**{}**", "${}$", "{}km", "{}年", "{}년에", "{},-"])
     ).format(text)
     assert tells(said, [secret]), (said, secret)
+
+
+SEPARATORS = st.sampled_from([",", ";", "/", ":", "&", "'", "|", "+", "="])
+MARKUP = st.sampled_from(["{}", "*{}*", "**{}**", "_{}_", "`{}`", "<b>{}</b>", "<i>{}</i>", "{}\u200b", "\u00ad{}"])  # fmt: skip
+SPACES = st.sampled_from(["", " ", "\u00a0", "\u2009", "\n", "\u200b", " \u200b"])
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data(), st.lists(st.integers(1, 9999), min_size=2, max_size=5), SEPARATORS)
+def test_numbers_are_found_in_any_spacing_and_markup_of_their_own_separator(data, numbers, sign):
+    secret = f"{sign} ".join(map(str, numbers))
+    text = "".join(
+        (data.draw(SPACES) + sign + data.draw(SPACES)) * (place > 0) + data.draw(MARKUP).format(number)
+        for place, number in enumerate(numbers)
+    )
+    said = f"it is {text} ."
+    assert tells(said, [secret]), said
+    first, last = told_at(said, secret)
+    assert tells(said[first:last], [secret]), said
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(st.integers(1, 99), min_size=2, max_size=3), SEPARATORS, st.data())
+def test_numbers_of_a_secret_are_not_found_in_other_numbers(numbers, sign, data):
+    digits = "".join(map(str, numbers))
+    if len(digits) > 5:
+        return
+    secret = f"{sign} ".join(map(str, numbers))
+    point = data.draw(st.integers(1, len(digits) - 1))
+    assert not tells(f"it is {digits} .", [secret])
+    assert not tells(f"it is {digits[:point]}.{digits[point:]} .", [secret])
+    assert not tells(f"it is {secret}7 .", [secret])
+    assert not tells(f"it is 7{secret} .", [secret])
+
+
+DAYS = st.dates()
+MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]  # fmt: skip
+
+
+def ordinal(day):
+    return f"{day}{'th' if day in (11, 12, 13) else {1: 'st', 2: 'nd', 3: 'rd'}.get(day % 10, 'th')}"
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data(), DAYS)
+def test_a_day_is_found_with_its_ordinal_and_without(data, date):
+    def written(how):
+        day, month = data.draw(st.sampled_from([str(date.day), ordinal(date.day)])), MONTHS[date.month - 1]
+        comma = data.draw(st.sampled_from([", ", " ", " , ", ",\n"]))
+        return f"{month} {day}{comma}{date.year:04}" if how else f"{day} {month}{comma}{date.year:04}"
+
+    how = data.draw(st.booleans())
+    secret, text = written(how), written(how)
+    assert tells(f"it was on {text} .", [secret]), (text, secret)
+    other = date.day % 28 + 1
+    assert not tells(f"it was on {MONTHS[date.month - 1]} {ordinal(other)}, {date.year:04}", [f"{MONTHS[date.month - 1]} {date.day}, {date.year:04}"])  # fmt: skip
 
 
 @settings(deadline=None, max_examples=300)

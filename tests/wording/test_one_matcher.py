@@ -57,7 +57,7 @@ def test_fit_report_one_pass_and_secrecy_agree(text: str) -> None:
     assert Secrecy.of([ROW]).tells(said) is told
 
 
-OF_RIGHT_ANSWERS = {"accuracy.py", "choice.py", "rewards.py", "rules.py"}
+OF_RIGHT_ANSWERS = {"accuracy.py", "choice.py", "named_options.py", "rewards.py", "rules.py"}
 
 
 def test_nothing_else_looks_for_secrets_in_texts() -> None:

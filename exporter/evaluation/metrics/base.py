@@ -139,6 +139,7 @@ class Metric(Generic[Seen]):
         unit: ``share``; of any other figure its unit, or nothing.
         within: least and largest value that there can be.
         tells_least: whether the smallest value of a row is also reported, as ``least``.
+        may_be_open: whether a reply may leave open what is measured, without a judge; such rows are told as not judged.
         whole: from the rows that count to the figure, where that is no aggregate of their values.
     """
 
@@ -154,6 +155,7 @@ class Metric(Generic[Seen]):
     within: tuple[float, float] = SHARE
     tells_least: bool = False
     whole: Callable[[Sequence[Any]], Estimate] | None = None
+    may_be_open: bool = False
 
     def estimate(self, seen: Iterable[Seen]) -> Estimate:
         """The figure over the rows that count."""

@@ -167,13 +167,13 @@ class SteeringNodes:
         return _node(layer_op(index), [states, where, *_tensors(layer)], states.dtype, states.shape)
 
     def _steered(self, index: int, call: GraphCall) -> Tensor:
-        """Columns [B, T] bool that the edit of a block covers: real ones, at which any of its gates is on if it has some."""
+        """Columns [B, T] bool that the edit of a block covers: where any of its gates is on if it has some; padding behind one is steered too."""
         edits = {edit["layer"]: edit["gate"] for edit in self.steering.section["edits"]}
         asked = edits[index]
         if asked is None:
-            return call.mask
+            return torch.ones_like(call.mask)
         on = [call.on[name] for name in ([asked] if isinstance(asked, str) else asked)]
-        return torch.stack(on, dim=-1).any(-1) & call.mask
+        return torch.stack(on, dim=-1).any(-1)
 
 
 class _NodeHook:
