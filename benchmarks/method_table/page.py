@@ -59,7 +59,10 @@ def page(files: Sequence[Path]) -> str:
     tables: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for file in files:
         tables[re.sub(r"-seed\d+$", "", file.stem)].append(json.loads(file.read_text(encoding="utf-8")))
-    return HEAD + "".join(f"\n## {_title(name)}\n\n{_table(found)}" for name, found in sorted(tables.items()))
+    return HEAD + "".join(
+        f"\n## {_title(name)}\n\n{_seeds(name, found)}{_table(found)}"
+        for name, found in sorted(tables.items())
+    )
 
 
 def _title(name: str) -> str:
@@ -69,11 +72,17 @@ def _title(name: str) -> str:
     return f"Testbed, {GROUP} of {KNOWN} people forgotten: the bundled rows" if name == "methods" else name
 
 
+def _seeds(name: str, runs: Sequence[Mapping[str, Any]]) -> str:
+    """Over how many draws of questions and pictures the figures are a mean; nothing of the bundled rows, which are one."""
+    if name == "methods":
+        return ""
+    return f"Mean of {len(runs)} seeds.\n\n" if len(runs) > 1 else "One seed.\n\n"
+
+
 def _table(runs: Sequence[Mapping[str, Any]]) -> str:
     names = list(dict.fromkeys(name for run in runs for name in run))
     shown = [key for key in COLUMNS if any(key in one for run in runs for one in run.values())]
     lines = [
-        f"Mean of {len(runs)} seeds.\n" if len(runs) > 1 else "",
         f"| method | {' | '.join(COLUMNS[key] for key in shown)} | CPU seconds | bytes |",
         f"|---|{'---|' * (len(shown) + 2)}",
     ]
