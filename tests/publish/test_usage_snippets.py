@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from pathlib import Path
 
@@ -49,4 +50,5 @@ def test_what_was_merged_into_the_base_is_merged_before_the_adapter(release: Pat
 
 def test_lines_are_python(release: Path) -> None:
     merged = (AdapterRecord(repo="org/first", files={}),)
-    compile("\n".join(code(release, PinnedBase(repo="org/base", adapters=merged))), "snippet", "exec")
+    lines = code(release, PinnedBase(repo="org/base", adapters=merged))
+    assert len(ast.parse("\n".join(lines)).body) == len(lines)
